@@ -1,0 +1,40 @@
+"""Peer-to-peer learning on Flower.
+
+The names below are the public API. Those that need Flower are imported when first asked for, so that methods and
+learning stay usable without it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ross_flwr.algorithms import Algorithm, Inbox, Outbox, broadcast, register, step
+from ross_flwr.config import Config, ConfigError, option, resolve
+from ross_flwr.learning.agent import Agent
+
+if TYPE_CHECKING:
+    from ross_flwr.client_app import peer_app
+    from ross_flwr.transport.relay import PeerRelay
+
+__all__ = [
+    "Agent",
+    "Algorithm",
+    "Config",
+    "ConfigError",
+    "Inbox",
+    "Outbox",
+    "PeerRelay",
+    "broadcast",
+    "option",
+    "peer_app",
+    "register",
+    "resolve",
+    "step",
+]
+
+_NEED_FLOWER = {"PeerRelay": "ross_flwr.transport.relay", "peer_app": "ross_flwr.client_app"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NEED_FLOWER:
+        return getattr(import_module(_NEED_FLOWER[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

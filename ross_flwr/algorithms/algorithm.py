@@ -1,0 +1,113 @@
+"""What a method is made of: steps, and the messages between them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
+
+from torch import Tensor
+
+from ross_flwr.config import ConfigError, Scalar, declare, option, pick, require
+from ross_flwr.learning.agent import Agent
+
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "Broadcast",
+    "Inbox",
+    "Message",
+    "Outbox",
+    "broadcast",
+    "create",
+    "register",
+    "step",
+]
+
+Message: TypeAlias = dict[str, Tensor]
+"""Named tensors from one agent to another. Neither side changes them after they are sent."""
+
+
+class Inbox(dict[int, Message]):
+    """The messages that arrived from the step before, by source in ascending order.
+
+    What an agent sent to itself is among them. A neighbour whose message was late, lost or bad is not.
+    """
+
+    def gather(self, name: str) -> dict[int, Tensor]:
+        """Return the tensor called `name` of every message, by source."""
+        return {source: message[name] for source, message in self.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """The same message to the whole closed neighbourhood, the agent itself included."""
+
+    message: Message
+
+
+Outbox: TypeAlias = Broadcast | Mapping[int, Message]
+"""What a step sends: one message to everybody, or one by destination. Empty after a round's last step."""
+
+
+def broadcast(**tensors: Tensor) -> Broadcast:
+    """Send the same named tensors to every neighbour, and to oneself for the next step."""
+    return Broadcast(tensors)
+
+
+StepFunction: TypeAlias = Callable[[Any, Agent, Inbox], Outbox | None]
+F = TypeVar("F", bound=StepFunction)
+A = TypeVar("A", bound="type[Algorithm]")
+
+
+def step(function: F) -> F:
+    """Mark a method of an `Algorithm` as a step. The order of the methods is the order of the steps."""
+    function.__is_step__ = True  # type: ignore[attr-defined]
+    return function
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm:
+    """A decentralized method: a list of steps, each a message handler of one agent.
+
+    A subclass is a frozen dataclass of its hyper-parameters (made by `register`), each declared with `option`, and has
+    one method per step, decorated with `@step`. A method with s steps costs s−1 exchanges a round.
+    """
+
+    learning_rate: float = option(0.1, "step size η", minimum=0.0)
+
+    name: ClassVar[str]
+    steps: ClassVar[tuple[str, ...]] = ()
+
+    def start(self, agent: Agent) -> None:
+        """Set up the agent's state; ``agent["model"]`` is there already."""
+
+    def run_step(self, name: str, agent: Agent, inbox: Inbox) -> Outbox:
+        """Run the step called `name`."""
+        return getattr(self, name)(agent, inbox) or {}
+
+
+ALGORITHMS: dict[str, type[Algorithm]] = {}
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))
+def register(name: str) -> Callable[[A], A]:
+    """Class decorator: make an `Algorithm` known as `name`, with its options as configuration keys."""
+
+    def decorate(cls: A) -> A:
+        dataclass(frozen=True, kw_only=True)(cls)
+        cls.name = name
+        cls.steps = tuple(key for key, value in vars(cls).items() if hasattr(value, "__is_step__"))
+        if not cls.steps:
+            raise ConfigError(f"algorithm '{name}' has no steps: decorate its message handlers with @step")
+        declare(name, cls)
+        ALGORITHMS[name] = cls
+        return cls
+
+    return decorate
+
+
+def create(name: str, options: Mapping[str, Scalar]) -> Algorithm:
+    """Return the algorithm called `name` with its hyper-parameters from the resolved `options`."""
+    require("algorithm", name, ALGORITHMS)
+    cls = ALGORITHMS[name]
+    arguments: dict[str, Any] = pick(cls, options)
+    return cls(**arguments)

@@ -1,0 +1,123 @@
+"""The Flower ClientApp: the agents of one node."""
+
+import json
+from dataclasses import asdict
+from functools import lru_cache
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
+
+from ross_flwr.algorithms import ALGORITHMS
+from ross_flwr.config import resolve
+from ross_flwr.experiment import Experiment
+from ross_flwr.transport.host import Host
+from ross_flwr.transport.records import from_json, pack, record_of, tensors_of, to_json, unpack
+
+__all__ = ["app", "peer_app"]
+
+
+def peer_app(mods: list[Mod] | None = None) -> ClientApp:
+    """Return a ClientApp that hosts agents: one ``train.<step>`` handler for every step of every registered method.
+
+    Parameters
+    ----------
+    mods : list of Mod, optional
+        Flower mods to wrap around each handler.
+    """
+    peer = ClientApp(mods=mods)
+    for name in sorted({step for algorithm in ALGORITHMS.values() for step in algorithm.steps}):
+        peer.train(name)(activate)
+    peer.query("models")(models)
+    return peer
+
+
+def activate(message: Message, context: Context) -> Message:
+    """Run the step that the message names, and the next round's first step after a round's last.
+
+    The message holds what arrived for the agents here, the reply what leaves them. All that the agents carry to the
+    next activation stands in ``context.state``.
+    """
+    content = message.content
+    if "setup" in content.config_records:
+        begin(content, context)
+    host, experiment = wake(context)
+    call = from_json(content.config_records["call"])
+    iteration, step, total, passes, every = (
+        call[name] for name in ("iteration", "step", "total", "passes", "evaluate-every")
+    )
+    leaving = host.activate(iteration, step, unpack(content, experiment.device))
+    reply = RecordDict()
+    last = len(host.algorithm.steps) - 1
+    if step == last:
+        host.end_pass()
+        number, inside = divmod(iteration + 1, passes)
+        if inside == 0:
+            evaluate = number % every == 0 or iteration + 1 == total
+            reply["report"] = to_json([asdict(report) for report in host.end_round(evaluate=evaluate)])
+        if last > 0 and iteration + 1 < total:
+            leaving = host.activate(iteration + 1, 0)
+    for key, record in pack(leaving).items():
+        reply[key] = record
+    rest(host, context)
+    return Message(reply, reply_to=message)
+
+
+def models(message: Message, context: Context) -> Message:
+    """Reply with the model of every agent here, each under its own parameter names."""
+    host, experiment = wake(context)
+    reply = RecordDict()
+    for index, agent in host.agents.items():
+        reply[f"agent.{index}"] = record_of(experiment.model.named(agent["model"]))
+    return Message(reply, reply_to=message)
+
+
+def begin(content: RecordDict, context: Context) -> None:
+    """Set up the agents that the message assigns to this node, unless they already are."""
+    setup = content.config_records["setup"]
+    if context.state.config_records.get("setup") == setup:
+        return
+    context.state = RecordDict({"setup": setup})
+    host, experiment = _host(setup)
+    initial = experiment.model.flatten(tensors_of(content.array_records["initial"], experiment.device))
+    for agent in host.agents.values():
+        agent["model"] = initial.clone()
+        host.algorithm.start(agent)
+    rest(host, context)
+
+
+def wake(context: Context) -> tuple[Host, Experiment]:
+    """Return the host as `rest` left it."""
+    if "setup" not in context.state.config_records:
+        raise RuntimeError("this node holds no agents: the relay has not set it up in this run")
+    setup = context.state.config_records["setup"]
+    host, experiment = _host(setup)
+    tensors = tensors_of(context.state.array_records["tensors"], experiment.device)
+    host.restore(tensors, from_json(context.state.config_records["rest"]))
+    return host, experiment
+
+
+def rest(host: Host, context: Context) -> None:
+    """Put what the host carries into the node's state."""
+    tensors, remainder = host.snapshot()
+    context.state["tensors"] = record_of(tensors)
+    context.state["rest"] = to_json(remainder)
+
+
+@lru_cache(maxsize=2)
+def _load(options: str) -> Experiment:
+    return Experiment(resolve(json.loads(options)))
+
+
+def _experiment(setup: ConfigRecord) -> Experiment:
+    return _load(json.dumps(from_json(setup)["options"]))
+
+
+def _host(setup: ConfigRecord) -> tuple[Host, Experiment]:
+    experiment = _experiment(setup)
+    rows = from_json(setup)["rows"]
+    agents = experiment.agents({int(i): {int(j): w for j, w in row.items()} for i, row in rows.items()})
+    return Host(from_json(setup)["run"], experiment.algorithm, agents), experiment
+
+
+app = peer_app()

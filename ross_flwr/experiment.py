@@ -1,0 +1,200 @@
+"""From a configuration to what it names: data, partition, validation sets, model, topology, attackers, agents."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ross_flwr import data, topology
+from ross_flwr.algorithms import Algorithm, create
+from ross_flwr.config import Config, ConfigError, require
+from ross_flwr.data import Examples, Source
+from ross_flwr.learning import models
+from ross_flwr.learning.agent import Agent, stream
+from ross_flwr.learning.flat import FlatModel
+from ross_flwr.learning.objective import Batch, ModuleObjective, Objective
+from ross_flwr.threats.poisoning import ATTACKS, GradientScaling
+from ross_flwr.topology import Topology
+
+__all__ = ["Experiment", "Subset"]
+
+VALIDATION_SHARE = 0.1
+"""At most this part of the training data is held out for validation sets."""
+
+
+class Subset:
+    """Some of a source's examples, normalised when a batch is taken; the images themselves are not copied."""
+
+    def __init__(self, source: Source, examples: Examples, indices: Tensor) -> None:
+        self.source = source
+        self.examples = examples
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Return the examples at `indices`, int64 of shape [B], of this subset."""
+        taken = self.examples.take(self.indices.index_select(0, indices))
+        return Batch(data.normalize(taken.images, self.source), taken.labels)
+
+
+class Experiment:
+    """Everything a configuration stands for; each part is made when first asked for, and again alike elsewhere.
+
+    Raises
+    ------
+    ConfigError
+        From any part, when the configuration asks for something impossible.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        require("attack", config.attack, ATTACKS)
+        if config.attackers >= config.num_agents:
+            raise ConfigError(
+                f"attackers = {config.attackers} leaves no honest agent among num-agents = {config.num_agents}"
+            )
+
+    @cached_property
+    def algorithm(self) -> Algorithm:
+        """The method with its hyper-parameters."""
+        return create(self.config.algorithm, self.config.options)
+
+    @cached_property
+    def topology(self) -> Topology:
+        """Graph and mixing matrix."""
+        config = self.config
+        return topology.build(
+            config.topology,
+            config.num_agents,
+            degree=config.topology_degree,
+            probability=config.topology_probability,
+            seed=config.seed,
+            file=config.topology_file,
+            mixing=config.mixing,
+        )
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where gradients are computed and agents' vectors live."""
+        wanted = self.config.device
+        if wanted == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device = 'cuda' is not there: use device = 'cpu', or 'auto' for whichever there is")
+        return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+    @cached_property
+    def source(self) -> Source:
+        """The data set, on the device."""
+        source = data.load(self.config.dataset, self.config.data_path, self.config.download)
+        return source if self.device.type == "cpu" else source.to(self.device)
+
+    @cached_property
+    def model(self) -> FlatModel:
+        """The module all agents of this process compute with, and the initial model."""
+        config = self.config
+        module = models.build(
+            config.model,
+            self.source.image_shape,
+            self.source.num_classes,
+            hidden=config.hidden,
+            seed=config.seed,
+        )
+        return FlatModel(module.to(self.device))
+
+    @cached_property
+    def attackers(self) -> frozenset[int]:
+        """Who attacks: `attackers` agents drawn by the seed."""
+        config = self.config
+        if config.attack == "none":
+            return frozenset()
+        drawn = stream(config.seed, "attackers").permutation(config.num_agents)[: config.attackers]
+        return frozenset(int(i) for i in drawn)
+
+    @cached_property
+    def _validation_and_training(self) -> tuple[Tensor, Tensor]:
+        """Split the training data into the pool that validation sets are drawn from, and what agents train on."""
+        config, labels = self.config, self.source.train.labels
+        most = max(config.validation_size, int(len(labels) * VALIDATION_SHARE))
+        pool = min(config.validation_size * config.num_agents, most)
+        return data.class_balanced(labels, pool, stream(config.seed, "validation pool"))
+
+    @cached_property
+    def partition(self) -> list[Tensor]:
+        """Indices into the source's training data, by agent."""
+        config = self.config
+        _, training = self._validation_and_training
+        parts = data.partition(
+            config.partition,
+            self.source.train.labels[training],
+            config.num_agents,
+            alpha=config.partition_alpha,
+            classes_per_agent=config.classes_per_agent,
+            minimum=config.batch_size,
+            seed=config.seed,
+        )
+        return [training[part] for part in parts]
+
+    def validation(self, agent: int) -> Tensor:
+        """Return indices of agent's Q_i: class-balanced, from training data that no agent trains on."""
+        pool, _ = self._validation_and_training
+        draw = stream(self.config.seed, "validation set", agent)
+        chosen, _ = data.class_balanced(self.source.train.labels[pool], self.config.validation_size, draw)
+        return pool[chosen]
+
+    @cached_property
+    def test(self) -> Tensor:
+        """Return indices into the test data on which accuracy is reported."""
+        everything = self.source.test.labels
+        if not 0 < self.config.test_size < len(everything):
+            return torch.arange(len(everything))
+        chosen, _ = data.class_balanced(everything, self.config.test_size, stream(self.config.seed, "test"))
+        return chosen
+
+    def objective(self, agent: int) -> Objective:
+        """Return the loss of `agent` on its own data, poisoned if it attacks."""
+        train, test = self.source.train, self.source.test
+        objective = ModuleObjective(
+            self.model,
+            Subset(self.source, train, self.partition[agent]),
+            Subset(self.source, train, self.validation(agent)),
+            Subset(self.source, test, self.test),
+        )
+        if agent in self.attackers:
+            return GradientScaling(objective, self.config.attack_scale)
+        return objective
+
+    def agents(self, rows: Mapping[int, Mapping[int, float]] | None = None) -> list[Agent]:
+        """Return agents, their state as at the start of the run.
+
+        Parameters
+        ----------
+        rows : mapping of int to mapping of int to float, optional
+            The agents wanted and the mixing row of each; all agents of the topology by default.
+        """
+        if rows is None:
+            rows = {i: self.topology.mixing_row(i) for i in range(self.config.num_agents)}
+        made = []
+        for index, row in rows.items():
+            agent = Agent(index, self.objective(index), row, self.config.seed, self.config.batch_size)
+            agent["model"] = self.model.initial.clone()
+            self.algorithm.start(agent)
+            made.append(agent)
+        return made
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the summary says of the set-up."""
+        pool, training = self._validation_and_training
+        return {
+            "algorithm": self.config.algorithm,
+            "topology": self.config.topology,
+            "edges": self.topology.graph.number_of_edges(),
+            "spectral-gap": self.topology.spectral_gap,
+            "parameters": self.model.size,
+            "training-examples": len(training),
+            "validation": f"{self.config.validation_size} examples an agent, class-balanced, drawn from "
+            f"{len(pool)} training examples of {self.config.dataset} that no agent trains on",
+            "test-examples": len(self.test),
+        }

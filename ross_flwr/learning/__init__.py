@@ -1,0 +1,1 @@
+"""What ONE agent computes. Imports neither Flower nor grpc."""

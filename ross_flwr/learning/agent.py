@@ -1,0 +1,136 @@
+"""One participant: what it holds and what it can compute. Steps of algorithms ask it, and nothing else."""
+
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ross_flwr.learning.objective import Batch, Objective
+
+__all__ = ["Agent", "stream"]
+
+
+def stream(seed: int, purpose: str, agent: int = 0, round: int = 0, draw: int = 0) -> np.random.Generator:
+    """Return the random stream of (seed, purpose, agent, round, draw).
+
+    The streams are counter-based (Philox 4x64; Salmon et al., 2011): the seed and the purpose are the key, the rest is
+    the counter, so no stream depends on how much of another was used, in which process, or before or after a restart.
+    """
+    key = np.array([seed, zlib.crc32(purpose.encode())], dtype=np.uint64)
+    counter = np.array([0, draw, agent, round], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+class Agent:
+    """Agent i.
+
+    Parameters
+    ----------
+    index : int
+        i, from 0 to N-1.
+    objective : Objective
+        Its loss, on its own data.
+    mixing_row : mapping of int to float
+        w_ij for every j in the closed neighbourhood M_i; the row sums to 1.
+    seed : int
+        The run's seed.
+    batch_size : int
+        Examples in a mini-batch.
+
+    Attributes
+    ----------
+    state : dict[str, Tensor]
+        Named flat vectors of shape [P]; ``agent["model"]`` reads and writes it. All that an agent carries from one
+        step to the next stands here.
+    round : int
+        t, set by the transport.
+    counts : Counter
+        Gradients and utilities evaluated so far.
+    weights : dict[int, float]
+        The weight that the last gradient of each neighbour carried, for the report.
+    """
+
+    def __init__(
+        self, index: int, objective: Objective, mixing_row: Mapping[int, float], seed: int, batch_size: int
+    ) -> None:
+        self.index = index
+        self.objective = objective
+        self.mixing_row = dict(sorted(mixing_row.items()))
+        self.neighbors = tuple(j for j in self.mixing_row if j != index)
+        self.seed = seed
+        self.batch_size = min(batch_size, objective.num_examples)
+        self.state: dict[str, Tensor] = {}
+        self.round = 0
+        self.counts: Counter[str] = Counter()
+        self.weights: dict[int, float] = {}
+        self._batch: tuple[int, Batch] | None = None
+        self._order: tuple[int, Tensor] | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.state[name]
+
+    def __setitem__(self, name: str, vector: Tensor) -> None:
+        self.state[name] = vector
+
+    def stream(self, purpose: str, draw: int = 0) -> np.random.Generator:
+        """Return this agent's random stream for `purpose` in this round."""
+        return stream(self.seed, purpose, self.index, self.round, draw)
+
+    def gradient(self, vector: Tensor) -> Tensor:
+        """Return the gradient of the own loss at `vector`, shape [P], on this round's mini-batch.
+
+        Every call in a round uses the same mini-batch ξ_i^t, so cross-gradients of different models are comparable.
+        At the agent's own model it also notes how the batch moves the float buffers (BatchNorm statistics), for
+        `end_pass`.
+        """
+        self.counts["gradients"] += 1
+        gradient = self.objective.gradient(vector, self._current_batch())
+        shift = self.objective.buffer_shift()
+        if shift is not None and torch.equal(vector, self.state["model"]):
+            self.state["buffer_shift"] = shift
+        return gradient
+
+    def end_pass(self) -> None:
+        """Let the model's float buffers follow the agent's own batch; the algorithm has only mixed them."""
+        shift = self.state.pop("buffer_shift", None)
+        if shift is not None:
+            model = self.state["model"].clone()
+            model[-len(shift) :] += shift
+            self.state["model"] = model
+
+    def utility(self, vector: Tensor, kind: str) -> float:
+        """Return how good `vector` is on the validation set Q_i; `kind` is ``"accuracy"`` or ``"loss"``."""
+        self.counts["utilities"] += 1
+        return self.objective.utility(vector, kind)
+
+    def mix(self, vectors: Mapping[int, Tensor]) -> Tensor:
+        """Return Σ_j w_ij v_j over the closed neighbourhood, a new tensor of shape [P].
+
+        The weight of a neighbour that is missing from `vectors` returns to the agent's own vector.
+        """
+        own_weight = self.mixing_row[self.index]
+        own_weight += sum(self.mixing_row[j] for j in self.neighbors if j not in vectors)
+        mixed = vectors[self.index] * own_weight
+        for j in self.neighbors:
+            if j in vectors:
+                mixed.add_(vectors[j], alpha=self.mixing_row[j])
+        return mixed
+
+    def _current_batch(self) -> Batch:
+        """Return mini-batch t of an endless sequence of shuffled passes over the agent's data.
+
+        Each pass is shuffled by its own stream, so batch t needs no memory of the batches before it.
+        """
+        if self._batch is None or self._batch[0] != self.round:
+            batches = self.objective.num_examples // self.batch_size
+            epoch, position = divmod(self.round, batches)
+            if self._order is None or self._order[0] != epoch:
+                order = stream(self.seed, "batches", self.index, epoch).permutation(self.objective.num_examples)
+                self._order = epoch, torch.from_numpy(order)
+            start = position * self.batch_size
+            indices = self._order[1][start : start + self.batch_size]
+            self._batch = self.round, self.objective.batch(indices)
+        return self._batch[1]

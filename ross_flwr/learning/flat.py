@@ -1,0 +1,87 @@
+"""A model as one flat vector."""
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ross_flwr.config import ConfigError
+
+__all__ = ["FlatModel"]
+
+
+class FlatModel:
+    """An `nn.Module` whose parameters and float buffers are views of whichever flat vector is bound to it.
+
+    The layout of the vector is: parameters in the module's order, then float buffers (BatchNorm statistics) in the
+    module's order, each row-major. Binding copies nothing: the module computes on the vector's own memory.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Any module. Its floating-point state is brought to float32.
+
+    Attributes
+    ----------
+    size : int
+        P, the length of a flat vector.
+    num_parameters : int
+        How many leading entries are parameters; the rest are float buffers.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module.float()
+        parameters = dict(module.named_parameters())
+        buffers = {name: b for name, b in module.named_buffers() if b.is_floating_point()}
+        self.parameters = list(parameters.values())
+        self.shapes = {name: tensor.shape for name, tensor in (parameters | buffers).items()}
+        self.num_parameters = sum(p.numel() for p in self.parameters)
+        self._views: list[tuple[Tensor, torch.Size, tuple[int, ...], int]] = []
+        self.size = 0
+        for tensor in [*self.parameters, *buffers.values()]:
+            strides = torch.empty(tensor.shape, device="meta").stride()
+            self._views.append((tensor, tensor.shape, strides, self.size))
+            self.size += tensor.numel()
+        self._bound: Tensor | None = None
+        self.initial = torch.cat([tensor.detach().reshape(-1) for tensor, *_ in self._views])
+        """The module's state when it was wrapped, shape [P]."""
+
+    @property
+    def has_buffers(self) -> bool:
+        """Whether the vector carries float buffers behind the parameters."""
+        return self.size > self.num_parameters
+
+    @property
+    def digest(self) -> str:
+        """A short fingerprint of the layout; peers that differ in it cannot exchange vectors."""
+        text = repr([(name, tuple(shape)) for name, shape in self.shapes.items()])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def bind(self, vector: Tensor) -> None:
+        """Make the module compute on `vector`, shape [P]; in-place changes of its buffers write into it."""
+        if vector is not self._bound:
+            for tensor, shape, strides, offset in self._views:
+                tensor.data = vector.as_strided(shape, strides, offset)
+            self._bound = vector
+
+    def named(self, vector: Tensor) -> dict[str, Tensor]:
+        """Return views of `vector` under the module's own names, as in its `state_dict`."""
+        sizes = [shape.numel() for shape in self.shapes.values()]
+        parts = torch.split(vector, sizes)
+        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+    def flatten(self, named: Mapping[str, Tensor]) -> Tensor:
+        """Return a new flat vector, shape [P], from tensors under the module's own names.
+
+        Raises
+        ------
+        ConfigError
+            When a name is missing or a shape differs.
+        """
+        for name, shape in self.shapes.items():
+            if name not in named:
+                raise ConfigError(f"the model has no tensor '{name}': expected {', '.join(self.shapes)}")
+            if named[name].shape != shape:
+                raise ConfigError(f"tensor '{name}' has shape {tuple(named[name].shape)}: expected {tuple(shape)}")
+        return torch.cat([named[name].detach().float().reshape(-1) for name in self.shapes])

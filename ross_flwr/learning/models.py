@@ -1,0 +1,85 @@
+"""The models of the experiments."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from ross_flwr.config import ConfigError, require
+from ross_flwr.vision import import_torchvision
+
+__all__ = ["MODELS", "build"]
+
+
+def mlp(image_shape: tuple[int, int, int], num_classes: int, hidden: int) -> nn.Module:
+    """One hidden layer of `hidden` units with ReLU, for images of any size."""
+    channels, height, width = image_shape
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(channels * height * width, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, num_classes),
+    )
+
+
+def cnn(image_shape: tuple[int, int, int], num_classes: int, hidden: int) -> nn.Module:
+    """LeNet-like: two 5x5 convolutions (8, 16 channels) with max-pooling, `hidden` units; 28x28 or 32x32."""
+    channels, height, width = image_shape
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 16, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * (height // 4) * (width // 4), hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, num_classes),
+    )
+
+
+MODELS: dict[str, Callable[[tuple[int, int, int], int, int], nn.Module]] = {"mlp": mlp, "cnn": cnn}
+
+
+def build(name: str, image_shape: tuple[int, int, int], num_classes: int, *, hidden: int, seed: int) -> nn.Module:
+    """Build the model called `name`; the same seed gives the same initial parameters.
+
+    Parameters
+    ----------
+    name : str
+        A key of `MODELS`, or the name of any classification model of `torchvision.models`. The latter expect three
+        channels: an image of one channel is repeated.
+    image_shape : tuple[int, int, int]
+        Channels, height, width.
+    num_classes : int
+        Outputs of the last layer.
+    hidden : int
+        Units of the hidden layer of `MODELS`; the torchvision models ignore it.
+    seed : int
+        Seed of the initialisation.
+
+    Raises
+    ------
+    ConfigError
+        When the name is not known or the model cannot be built for these images.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if name in MODELS:
+            return MODELS[name](image_shape, num_classes, hidden)
+        models = import_torchvision().models
+        require("model", name, [*MODELS, *models.list_models(module=models)])
+        try:
+            module: nn.Module = models.get_model(name, weights=None, num_classes=num_classes)
+        except TypeError as error:
+            raise ConfigError(f"model = '{name}' cannot be built for {num_classes} classes: {error}") from None
+        return module if image_shape[0] == 3 else nn.Sequential(RepeatChannels(), module)
+
+
+class RepeatChannels(nn.Module):
+    """A grey image as three equal channels."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Repeat [B, 1, H, W] to [B, 3, H, W]."""
+        return images.expand(-1, 3, -1, -1)

@@ -1,0 +1,165 @@
+"""What an agent minimises: the loss of its own data, at any flat vector."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ross_flwr.learning.flat import FlatModel
+
+__all__ = ["Batch", "ModuleObjective", "Objective", "Performance", "Split"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs, shape [B, ...], and targets, shape [B, ...]."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+class Performance(dict[str, float]):
+    """Mean loss and accuracy on some data, as ``{"loss": nats, "accuracy": fraction}``."""
+
+
+class Split(Protocol):
+    """Examples that can be taken by index, ready for the model."""
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Return the examples at `indices`, int64 of shape [B]."""
+
+
+class Objective(Protocol):
+    """The interface between an algorithm's agent and its model and data.
+
+    A flat vector has shape [size], dtype float32.
+    """
+
+    @property
+    def size(self) -> int:
+        """P, the length of a flat vector."""
+
+    @property
+    def num_examples(self) -> int:
+        """How many training examples the agent holds."""
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Return the training examples at `indices`, shape [B]."""
+
+    def gradient(self, vector: Tensor, batch: Batch) -> Tensor:
+        """Return the gradient of the mean loss on `batch` at `vector`, a new tensor of shape [P]."""
+
+    def utility(self, vector: Tensor, kind: str) -> float:
+        """Return how good `vector` is on the validation set Q: its accuracy, or minus its loss."""
+
+    def test(self, vector: Tensor) -> Performance:
+        """Return loss and accuracy on the test set."""
+
+    def buffer_shift(self) -> Tensor | None:
+        """Return by how much the last `gradient` moved the float buffers, or None when there are none."""
+
+
+class ModuleObjective:
+    """The loss of an `nn.Module` on one agent's data.
+
+    Parameters
+    ----------
+    model : FlatModel
+        The module; agents of one process share it, since a vector is bound to it at every call.
+    train, validation, test : Split
+        The agent's data, its validation set Q and the examples accuracy is reported on.
+    loss : callable
+        Mean loss of (outputs, targets).
+    chunk : int
+        Examples evaluated at once.
+    """
+
+    def __init__(
+        self,
+        model: FlatModel,
+        train: Split,
+        validation: Split,
+        test: Split,
+        loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
+        chunk: int = 1000,
+    ) -> None:
+        self.model = model
+        self.train_data = train
+        self.test_data = test
+        self.loss = loss
+        self.chunk = chunk
+        self._validation = validation.batch(torch.arange(len(validation)))
+        self._shift: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """P, the length of a flat vector."""
+        return self.model.size
+
+    @property
+    def num_examples(self) -> int:
+        """How many training examples the agent holds."""
+        return len(self.train_data)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Return the training examples at `indices`, shape [B]."""
+        return self.train_data.batch(indices)
+
+    def gradient(self, vector: Tensor, batch: Batch) -> Tensor:
+        """Return the gradient of the mean loss on `batch` at `vector`, shape [P]; zero for float buffers.
+
+        `vector` is left as it was: training mode moves the buffers of a copy, and `buffer_shift` tells how far.
+        """
+        model = self.model
+        before = vector[model.num_parameters :]
+        if model.has_buffers:
+            vector = vector.clone()
+        model.bind(vector)
+        self._mode(training=True)
+        loss = self.loss(model.module(batch.inputs), batch.targets)
+        parts = [g.reshape(-1) for g in torch.autograd.grad(loss, model.parameters)]
+        if model.has_buffers:
+            self._shift = vector[model.num_parameters :] - before
+            parts.append(torch.zeros_like(before))
+        return torch.cat(parts)
+
+    def buffer_shift(self) -> Tensor | None:
+        """Return by how much the last `gradient` moved the float buffers, or None when there are none."""
+        return self._shift
+
+    def utility(self, vector: Tensor, kind: str) -> float:
+        """Return the accuracy (``"accuracy"``) or minus the mean loss (``"loss"``) on the validation set Q."""
+        loss, accuracy = self._evaluate(vector, self._validation)
+        return accuracy if kind == "accuracy" else -loss
+
+    def test(self, vector: Tensor) -> Performance:
+        """Return loss and accuracy on the test set."""
+        total = len(self.test_data)
+        loss = accuracy = 0.0
+        for indices in torch.split(torch.arange(total), self.chunk):
+            part_loss, part_accuracy = self._evaluate(vector, self.test_data.batch(indices))
+            loss += part_loss * len(indices) / total
+            accuracy += part_accuracy * len(indices) / total
+        return Performance(loss=loss, accuracy=accuracy)
+
+    def _evaluate(self, vector: Tensor, batch: Batch) -> tuple[float, float]:
+        self.model.bind(vector)
+        self._mode(training=False)
+        with torch.inference_mode():
+            outputs = self.model.module(batch.inputs)
+            loss = float(self.loss(outputs, batch.targets))
+            accuracy = float((outputs.argmax(-1) == batch.targets).float().mean())
+        return loss, accuracy
+
+    def _mode(self, *, training: bool) -> None:
+        module: nn.Module = self.model.module
+        if module.training is not training:
+            module.train(training)

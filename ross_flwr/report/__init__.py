@@ -1,0 +1,1 @@
+"""What a run leaves for people: history, tables, the folder of results."""

@@ -1,0 +1,180 @@
+"""What happened in a run: a line per round, and what follows from the lines."""
+
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["AgentReport", "History", "Round", "consensus_distance"]
+
+
+@dataclass(slots=True)
+class AgentReport:
+    """What one agent did in one round.
+
+    Attributes
+    ----------
+    agent : int
+        Its index.
+    gradients, utilities : int
+        Gradients and utilities it evaluated.
+    sent : dict[int, dict[str, int]]
+        Bytes by neighbour and tensor name.
+    missing : list[int]
+        Neighbours from whom a message did not arrive.
+    weights : dict[int, float]
+        The weight of each neighbour's gradient in the agent's last step, if the method weighs them.
+    loss, accuracy : float, optional
+        On the test set, at the agent's own model; None in rounds without a test.
+    """
+
+    agent: int
+    gradients: int = 0
+    utilities: int = 0
+    sent: dict[int, dict[str, int]] = field(default_factory=dict)
+    missing: list[int] = field(default_factory=list)
+    weights: dict[int, float] = field(default_factory=dict)
+    loss: float | None = None
+    accuracy: float | None = None
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "AgentReport":
+        """Return the report that `dataclasses.asdict` and JSON, which makes keys texts, turned into `entry`."""
+        by_neighbor = {name: {int(j): value for j, value in entry[name].items()} for name in ("sent", "weights")}
+        return cls(**{**entry, **by_neighbor})
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A finished round: its number from 1, the reports of the agents heard, wall seconds, the models if at hand."""
+
+    number: int
+    reports: Sequence[AgentReport]
+    seconds: float
+    models: Mapping[int, Tensor] | None = None
+
+
+def consensus_distance(models: Collection[Tensor]) -> float:
+    """Return (1/N) Σ_i ‖x_i − x̄‖² of N flat vectors of shape [P]."""
+    mean = torch.stack(list(models)).mean(0)
+    return sum(float((model - mean).norm()) ** 2 for model in models) / len(models)
+
+
+class History:
+    """The lines of a run, kept in memory and, given a folder, appended to ``history.jsonl``.
+
+    Every value of a line is a sum over all agents or a statistic over the honest ones:
+
+    ``round``, ``seconds`` (of this round), ``accuracy`` and ``loss`` (mean, min, max over honest agents),
+    ``consensus-distance`` (over honest agents), ``bytes``, ``gradients``, ``utilities``, ``sent`` (bytes by edge "i>j"
+    and tensor name), ``missing`` (pairs [i, j]: agent i lacked a message of j), ``absent`` (agents that gave no
+    report), ``agents`` (accuracy by agent), ``weights`` (by agent, then neighbour).
+
+    Parameters
+    ----------
+    num_agents : int
+        N.
+    attackers : collection of int
+        Agents that are left out of the statistics.
+    file : Path, optional
+        Where the lines go.
+    """
+
+    def __init__(self, num_agents: int, attackers: Collection[int] = (), file: Path | None = None) -> None:
+        self.num_agents = num_agents
+        self.attackers = sorted(attackers)
+        self.file = file
+        self.lines: list[dict[str, Any]] = []
+
+    @property
+    def honest(self) -> list[int]:
+        """The agents that do not attack."""
+        return [i for i in range(self.num_agents) if i not in self.attackers]
+
+    def restore(self, last: int) -> None:
+        """Read the lines up to round `last` back from the file and forget the later ones."""
+        assert self.file is not None
+        lines = map(json.loads, self.file.read_text().splitlines())
+        self.lines = [line for line in lines if line["round"] <= last]
+        self.file.write_text("".join(map(_to_json, self.lines)))
+
+    def add(self, finished: Round) -> dict[str, Any]:
+        """Make the line of a round, keep it and return it."""
+        reports = {report.agent: report for report in finished.reports}
+        heard = [reports[i] for i in self.honest if i in reports]
+        tested = [r for r in heard if r.accuracy is not None and r.loss is not None]
+        sent = {f"{r.agent}>{j}": kinds for r in reports.values() for j, kinds in r.sent.items()}
+        line: dict[str, Any] = {
+            "round": finished.number,
+            "seconds": round(finished.seconds, 6),
+            "accuracy": _spread([r.accuracy for r in tested if r.accuracy is not None]),
+            "loss": _spread([r.loss for r in tested if r.loss is not None]),
+            "consensus-distance": None,
+            "bytes": sum(sum(kinds.values()) for kinds in sent.values()),
+            "gradients": sum(r.gradients for r in reports.values()),
+            "utilities": sum(r.utilities for r in reports.values()),
+            "sent": sent,
+            "missing": [[r.agent, j] for r in reports.values() for j in r.missing],
+            "absent": [i for i in range(self.num_agents) if i not in reports],
+            "agents": {str(r.agent): r.accuracy for r in reports.values() if r.accuracy is not None},
+            "weights": {
+                str(r.agent): {str(j): round(w, 4) for j, w in r.weights.items()} for r in reports.values() if r.weights
+            },
+        }
+        if finished.models is not None:
+            line["consensus-distance"] = consensus_distance([finished.models[i] for i in self.honest])
+        self.lines.append(line)
+        if self.file is not None:
+            with self.file.open("a") as out:
+                out.write(_to_json(line))
+        return line
+
+    def summary(self) -> dict[str, Any]:
+        """Return the result of the run so far: the last test and the totals over rounds."""
+        tested = [line for line in self.lines if line["accuracy"]]
+        sent: dict[str, dict[str, int]] = {}
+        for line in self.lines:
+            for edge, kinds in line["sent"].items():
+                total = sent.setdefault(edge, {})
+                for kind, count in kinds.items():
+                    total[kind] = total.get(kind, 0) + count
+        distances = [line["consensus-distance"] for line in self.lines if line["consensus-distance"] is not None]
+        return {
+            "rounds": self.lines[-1]["round"] if self.lines else 0,
+            "accuracy": tested[-1]["accuracy"] if tested else None,
+            "loss": tested[-1]["loss"] if tested else None,
+            "consensus-distance": distances[-1] if distances else None,
+            "bytes": sum(line["bytes"] for line in self.lines),
+            "gradients": sum(line["gradients"] for line in self.lines),
+            "utilities": sum(line["utilities"] for line in self.lines),
+            "seconds": round(sum(line["seconds"] for line in self.lines), 3),
+            "sent": sent,
+            "attackers": self.attackers,
+        }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    return {"mean": fmean(values), "min": min(values), "max": max(values)}
+
+
+def _to_json(line: dict[str, Any]) -> str:
+    return json.dumps(_finite(line), separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: a diverged loss is null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return value

@@ -1,0 +1,210 @@
+"""The agents of one node: runs a step for all of them and routes what they send. Every transport feeds one of these."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from logging import DEBUG, WARNING, getLogger
+from typing import Any
+
+from torch import Tensor
+
+from ross_flwr.algorithms.algorithm import Algorithm, Broadcast, Inbox, Message
+from ross_flwr.learning.agent import Agent
+from ross_flwr.report.history import AgentReport
+from ross_flwr.transport.envelope import Envelope, defect
+
+__all__ = ["Host"]
+
+logger = getLogger("ross_flwr")
+
+
+class Host:
+    """Runs the steps of a block of agents.
+
+    Parameters
+    ----------
+    run : str
+        Name of the run, on every envelope.
+    algorithm : Algorithm
+        The method.
+    agents : sequence of Agent
+        The agents hosted here. Messages between them never leave.
+
+    Attributes
+    ----------
+    dropped : Counter
+        Messages refused so far, by reason.
+    """
+
+    def __init__(self, run: str, algorithm: Algorithm, agents: Sequence[Agent]) -> None:
+        self.run = run
+        self.algorithm = algorithm
+        self.agents = {agent.index: agent for agent in agents}
+        self.dropped: Counter[str] = Counter()
+        self.sent: dict[int, dict[int, dict[str, int]]] = {}
+        self.missing: dict[int, set[int]] = {}
+        self.mailboxes: dict[int, Inbox] = {}
+        self.progress: dict[int, tuple[int, int]] = {}
+
+    def activate(self, round: int, step: int, arrived: Iterable[Envelope] = ()) -> list[Envelope]:
+        """Run step number `step` of `round` for every agent.
+
+        An agent that did not run the step before sits the round out: its neighbours see it as missing.
+
+        Parameters
+        ----------
+        round, step : int
+            What to run; steps count from 0.
+        arrived : iterable of Envelope
+            What came from agents on other nodes.
+
+        Returns
+        -------
+        list[Envelope]
+            What has to be carried to other nodes.
+        """
+        name = self.algorithm.steps[step]
+        mailboxes, self.mailboxes = self.mailboxes, {}
+        if step == 0:
+            mailboxes = {}
+        for envelope in arrived:
+            self._receive(envelope, round, step, mailboxes)
+        leaving: list[Envelope] = []
+        for index, agent in self.agents.items():
+            if step > 0 and self.progress.get(index) != (round, step - 1):
+                continue
+            self.progress[index] = (round, step)
+            agent.round = round
+            inbox = Inbox(sorted(mailboxes.get(index, {}).items()))
+            if step > 0 and len(inbox) <= len(agent.neighbors):
+                self.missing.setdefault(index, set()).update(j for j in agent.neighbors if j not in inbox)
+            outbox = self.algorithm.run_step(name, agent, inbox)
+            if isinstance(outbox, Broadcast):
+                outbox = dict.fromkeys((index, *agent.neighbors), outbox.message)
+            leaving += self._send(agent, outbox, round, name)
+        return leaving
+
+    def end_pass(self) -> None:
+        """Finish a pass over the algorithm's steps for every agent that ran the last one."""
+        for agent in self.agents.values():
+            agent.end_pass()
+
+    def end_round(self, *, evaluate: bool) -> list[AgentReport]:
+        """Tell what every agent did since the last call, and how good it is if `evaluate`."""
+        reports = []
+        for index, agent in self.agents.items():
+            report = AgentReport(
+                index,
+                gradients=agent.counts["gradients"],
+                utilities=agent.counts["utilities"],
+                sent=self.sent.pop(index, {}),
+                missing=sorted(self.missing.pop(index, ())),
+                weights=agent.weights,
+            )
+            agent.counts.clear()
+            if evaluate:
+                performance = agent.objective.test(agent["model"])
+                report.loss, report.accuracy = performance["loss"], performance["accuracy"]
+            reports.append(report)
+        return reports
+
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return all that the host carries from one activation to the next: tensors by key, and the rest as JSON.
+
+        A tensor that stands in several places (an agent's model and the message with it, say) is returned once.
+        """
+        tensors: dict[str, Tensor] = {}
+        keys: dict[int, str] = {}
+
+        def store(key: str, message: Message) -> dict[str, str]:
+            for name, tensor in message.items():
+                if id(tensor) not in keys:
+                    keys[id(tensor)] = f"{key}.{name}"
+                    tensors[f"{key}.{name}"] = tensor
+            return {name: keys[id(tensor)] for name, tensor in message.items()}
+
+        rest = {
+            "state": {i: store(f"agent.{i}", agent.state) for i, agent in self.agents.items()},
+            "mail": {
+                i: {j: store(f"mail.{j}.{i}", message) for j, message in inbox.items()}
+                for i, inbox in self.mailboxes.items()
+            },
+            "progress": self.progress,
+            "counts": {i: agent.counts for i, agent in self.agents.items()},
+            "weights": {i: agent.weights for i, agent in self.agents.items()},
+            "sent": self.sent,
+            "missing": {i: sorted(missing) for i, missing in self.missing.items()},
+            "dropped": self.dropped,
+        }
+        return tensors, rest
+
+    def restore(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+        """Take back what `snapshot` returned; `rest` may have been through JSON, which makes keys texts."""
+
+        def fetch(keys: Mapping[str, str]) -> Message:
+            return {name: tensors[key] for name, key in keys.items()}
+
+        for i, agent in self.agents.items():
+            agent.state = fetch(rest["state"][str(i)])
+            agent.counts = Counter(rest["counts"][str(i)])
+            agent.weights = {int(j): weight for j, weight in rest["weights"][str(i)].items()}
+        self.mailboxes = {
+            int(i): Inbox({int(j): fetch(keys) for j, keys in mail.items()}) for i, mail in rest["mail"].items()
+        }
+        self.progress = {int(i): (round, step) for i, (round, step) in rest["progress"].items()}
+        self.sent = {int(i): {int(j): kinds for j, kinds in sent.items()} for i, sent in rest["sent"].items()}
+        self.missing = {int(i): set(missing) for i, missing in rest["missing"].items()}
+        self.dropped = Counter(rest["dropped"])
+
+    def _send(self, agent: Agent, outbox: Mapping[int, Message], round: int, step: str) -> list[Envelope]:
+        leaving = []
+        sent = self.sent.setdefault(agent.index, {})
+        sound: dict[int, str] = {}
+        for destination, message in outbox.items():
+            if destination != agent.index:
+                if destination not in agent.mixing_row:
+                    self._drop("no-edge", agent.index, destination)
+                    continue
+                kinds = sent.setdefault(destination, {})
+                for name, tensor in message.items():
+                    kinds[name] = kinds.get(name, 0) + tensor.nbytes
+            if destination in self.agents:
+                if destination != agent.index and id(message) not in sound:
+                    sound[id(message)] = defect(message, None)
+                if reason := sound.get(id(message)):
+                    self._drop(reason, agent.index, destination)
+                else:
+                    self.mailboxes.setdefault(destination, Inbox())[agent.index] = message
+            else:
+                leaving.append(Envelope(self.run, round, step, agent.index, destination, message))
+        return leaving
+
+    def _receive(self, envelope: Envelope, round: int, step: int, mailboxes: dict[int, Inbox]) -> None:
+        destination, source = envelope.destination, envelope.source
+        mailbox = mailboxes.setdefault(destination, Inbox())
+        if envelope.run != self.run:
+            reason = "other-run"
+        elif destination not in self.agents:
+            reason = "not-hosted"
+        elif source not in self.agents[destination].neighbors:
+            reason = "no-edge"
+        elif (envelope.round, envelope.step) != (round, self.algorithm.steps[step - 1]):
+            reason = "other-step"
+        elif source in mailbox:
+            reason = "duplicate"
+        else:
+            reason = defect(envelope.tensors, mailbox.get(destination))
+        if reason:
+            self._drop(reason, source, destination)
+        else:
+            mailbox[source] = envelope.tensors
+
+    def _drop(self, reason: str, source: int, destination: int) -> None:
+        first = self.dropped[reason] == 0
+        self.dropped[reason] += 1
+        logger.log(
+            WARNING if first else DEBUG,
+            "dropped a message from agent %d to agent %d: %s",
+            source,
+            destination,
+            reason,
+        )

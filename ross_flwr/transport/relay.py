@@ -1,0 +1,313 @@
+"""PeerRelay: a Flower strategy that carries messages between agents along the edges of the topology."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from logging import INFO, WARNING, getLogger
+from typing import Any
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from ross_flwr import topology
+from ross_flwr.config import ConfigError, Scalar, resolve
+from ross_flwr.experiment import Experiment
+from ross_flwr.report.history import AgentReport, History, Round
+from ross_flwr.transport.records import from_json, route_of, routes, to_json
+
+__all__ = ["PeerRelay"]
+
+logger = getLogger("flwr")
+
+SETTLE = 1.0
+"""Seconds for which the number of nodes has to stay the same when num-nodes does not say how many there are."""
+
+
+class PeerRelay(Strategy):
+    """Peer-to-peer rounds through Flower's Grid.
+
+    The relay decodes no message on its way: it moves records from one node's reply into another node's next message,
+    refuses what has no edge, and goes on without an agent whose reply is late or an error. A round is one activation of
+    every node per exchange of the algorithm; the last step of a round and the first of the next share one.
+
+    Parameters
+    ----------
+    **options : bool, int, float or str
+        Configuration keys (``ross-flwr config`` lists them), written with ``-`` or ``_``.
+
+    Attributes
+    ----------
+    history : History
+        A line per round.
+    on_round : callable
+        Called with each line.
+    models : dict[int, ArrayRecord]
+        Every agent's model, under the model's own parameter names, as last fetched: after the last round.
+    dropped : Counter
+        Messages refused here, by reason.
+
+    Raises
+    ------
+    ConfigError
+        When an option is not known or not possible.
+    """
+
+    def __init__(self, **options: Scalar) -> None:
+        self.config = resolve({name.replace("_", "-"): value for name, value in options.items()})
+        self.experiment = Experiment(self.config)
+        self.steps = self.experiment.algorithm.steps
+        self.topology = self.experiment.topology
+        self.history = History(self.config.num_agents, self.experiment.attackers)
+        self.on_round: Callable[[dict[str, Any]], None] = lambda _line: None
+        self.models: dict[int, ArrayRecord] = {}
+        self.dropped: Counter[str] = Counter()
+        self.blocks: dict[int, tuple[int, ...]] = {}
+        self._ready: set[int] = set()
+        self._mail: dict[int, RecordDict] = {}
+        self._late: set[str] = set()
+        self._home: dict[int, int] = {}
+        self._call: dict[str, int] = {}
+        self._began = 0.0
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run `num_rounds` rounds and return what `FedAvg` would.
+
+        Parameters
+        ----------
+        grid : Grid
+            Reaches the nodes.
+        initial_arrays : ArrayRecord
+            The initial model of every agent, under the model's own parameter names.
+        num_rounds : int
+            Rounds.
+        timeout : float
+            Seconds after which an agent's reply counts as missing in an exchange.
+        train_config, evaluate_config : ConfigRecord, optional
+            Sent to the nodes, as the record ``config``, with every training or evaluation message.
+        evaluate_fn : callable, optional
+            Tests the consensus model at the ServerApp before the first and after each round; for this the relay fetches
+            all models in every round.
+
+        Returns
+        -------
+        Result
+            ``arrays`` is the consensus model: the mean over the honest agents heard last.
+        """
+        result = Result(arrays=initial_arrays)
+        train_config = ConfigRecord() if train_config is None else train_config
+        evaluate_config = ConfigRecord() if evaluate_config is None else evaluate_config
+
+        def test_centrally(server_round: int) -> None:
+            metrics = evaluate_fn(server_round, result.arrays) if evaluate_fn else None
+            if metrics is not None:
+                result.evaluate_metrics_serverapp[server_round] = metrics
+
+        self._place(grid)
+        self.summary()
+        test_centrally(0)
+        passes, steps = self.config.batches_per_round, len(self.steps)
+        for server_round in range(1, num_rounds + 1):
+            logger.log(INFO, "[ROUND %d/%d]", server_round, num_rounds)
+            self._began = time.perf_counter()
+            for iteration in range((server_round - 1) * passes, server_round * passes):
+                # All but the first pass have had their first step run along with the last step of the pass before.
+                for step in range(0 if iteration == 0 or steps == 1 else 1, steps):
+                    self._call = {
+                        "iteration": iteration,
+                        "step": step,
+                        "total": num_rounds * passes,
+                        "passes": passes,
+                        "evaluate-every": self.config.evaluate_every,
+                    }
+                    messages = self.configure_train(server_round, initial_arrays, train_config, grid)
+                    ready = len(self._ready) == len(self.blocks)
+                    patience = timeout if ready else max(timeout, self.config.node_timeout)
+                    replies = self._exchange(grid, messages, patience)
+                    self._mail = self._forward(replies)
+            _, metrics = self.aggregate_train(server_round, replies)
+            if metrics is not None:
+                result.train_metrics_clientapp[server_round] = metrics
+            if evaluate_fn is not None or server_round == num_rounds:
+                messages = self.configure_evaluate(server_round, result.arrays, evaluate_config, grid)
+                self._collect(self._exchange(grid, messages, timeout))
+                result.arrays = self._consensus(initial_arrays)
+            metrics = self.aggregate_evaluate(server_round, replies)
+            if metrics is not None:
+                result.evaluate_metrics_clientapp[server_round] = metrics
+            test_centrally(server_round)
+        return result
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return one message a node for the step at hand: what arrived for its agents, and the set-up if it is new."""
+        for node, block in self.blocks.items():
+            content = self._mail.get(node, RecordDict())
+            content["call"] = to_json(self._call)
+            content["config"] = config
+            if node not in self._ready:
+                rows = {agent: self.topology.mixing_row(agent) for agent in block}
+                run = f"{grid.run.run_id}/{self.config.algorithm}"
+                content["setup"] = to_json({"run": run, "options": dict(self.config.options), "rows": rows})
+                content["initial"] = arrays
+            step = self.steps[self._call["step"]]
+            yield Message(content, node, f"train.{step}", group_id=str(server_round))
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Write the round's line of the history from the agents' reports; return its totals and no arrays."""
+        reports = []
+        for reply in replies:
+            if "report" in reply.content.config_records:
+                entries = from_json(reply.content.config_records["report"])
+                reports += [AgentReport.from_json(entry) for entry in entries]
+        line = self.history.add(Round(server_round, reports, time.perf_counter() - self._began))
+        if line["absent"]:
+            logger.log(WARNING, "\t├──> no report from agents %s", line["absent"])
+        self.on_round(line)
+        return None, MetricRecord({name: line[name] for name in ("gradients", "utilities", "bytes", "seconds")})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return one message a node that asks for its agents' models."""
+        for node in self._ready:
+            yield Message(RecordDict({"config": config}), node, "query.models", group_id=str(server_round))
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Return accuracy and loss over honest agents, each at its own model, in a round that tested them."""
+        line = self.history.lines[-1]
+        if not line["accuracy"]:
+            return None
+        logger.log(INFO, "\t└──> accuracy over honest agents: %.4f", line["accuracy"]["mean"])
+        return MetricRecord(
+            {f"{name}-{key}": value for name in ("accuracy", "loss") for key, value in line[name].items()}
+        )
+
+    def summary(self) -> None:
+        """Log what is about to run."""
+        logger.log(INFO, "Starting PeerRelay strategy:")
+        logger.log(INFO, "\t├──> algorithm: %s", self.config.algorithm)
+        graph, gap = self.config.topology, self.topology.spectral_gap
+        logger.log(INFO, "\t├──> topology: %s of %d agents, spectral gap %.4f", graph, self.config.num_agents, gap)
+        logger.log(INFO, "\t└──> agents by node: %s", [len(block) for block in self.blocks.values()])
+
+    def _place(self, grid: Grid) -> None:
+        """Wait for the nodes and spread the agents over them, neighbours together where that is cheap."""
+        nodes = self._wait_for_nodes(grid)
+        blocks = topology.blocks(self.topology, len(nodes))
+        self.blocks = {node: block for node, block in zip(nodes, blocks, strict=True) if block}
+        self._home = {agent: node for node, block in self.blocks.items() for agent in block}
+        idle = len(nodes) - len(self.blocks)
+        if idle:
+            logger.log(WARNING, "num-agents = %d: %d of %d nodes stay idle", len(self._home), idle, len(nodes))
+
+    def _wait_for_nodes(self, grid: Grid) -> list[int]:
+        wanted = self.config.num_nodes
+        deadline = time.monotonic() + self.config.node_timeout
+        seen, since = -1, 0.0
+        while time.monotonic() < deadline:
+            nodes = sorted(grid.get_node_ids())
+            if len(nodes) != seen:
+                seen, since = len(nodes), time.monotonic()
+            if wanted and seen >= wanted:
+                return nodes[:wanted]
+            if not wanted and seen > 0 and time.monotonic() - since >= SETTLE:
+                return nodes
+            time.sleep(0.1)
+        limit = self.config.node_timeout
+        raise ConfigError(f"num-nodes = {wanted}, but {seen} nodes came within node-timeout = {limit} s")
+
+    def _exchange(self, grid: Grid, messages: Iterable[Message], timeout: float) -> list[Message]:
+        """Send the messages and return the sound replies that come within `timeout` seconds.
+
+        The pause between two looks grows with the wait, so that it adds at most a tenth to it.
+        """
+        pending = set(grid.push_messages(messages))
+        began = time.monotonic()
+        replies: list[Message] = []
+        while pending and (elapsed := time.monotonic() - began) < timeout:
+            for reply in grid.pull_messages(pending | self._late):
+                number, node = reply.metadata.reply_to_message_id, reply.metadata.src_node_id
+                if number in self._late:
+                    self._late.discard(number)
+                    self.dropped["late"] += 1
+                    self._ready.add(node) if reply.has_content() else None
+                    continue
+                pending.discard(number)
+                if reply.has_error():
+                    self.dropped["error"] += 1
+                    self._ready.discard(node)
+                    logger.log(WARNING, "\t├──> agents %s: %s", self.blocks.get(node), reply.error.reason)
+                else:
+                    self._ready.add(node)
+                    replies.append(reply)
+            if pending:
+                time.sleep(min(1.0, max(0.005, 0.1 * elapsed)))
+        if pending:
+            logger.log(WARNING, "\t├──> %d nodes are later than %.1f s", len(pending), timeout)
+            self._late |= pending
+        return replies
+
+    def _forward(self, replies: Iterable[Message]) -> dict[int, RecordDict]:
+        """Lay what leaves each node into the next message of the node where it is due, as it is."""
+        mail: dict[int, RecordDict] = {}
+        for number, reply in enumerate(replies):
+            content, node = reply.content, reply.metadata.src_node_id
+            if "route" not in content.config_records:
+                continue
+            route = content.config_records["route"]
+            try:
+                envelopes = routes(route)
+            except ValueError:
+                self._drop("malformed", node)
+                continue
+            accepted: dict[int, list[tuple[int, int, str]]] = {}
+            for source, destination, key in envelopes:
+                if self._home.get(source) != node:
+                    self._drop("not-hosted", node)
+                elif destination not in self.topology.neighbors(source):
+                    self._drop("no-edge", node)
+                elif key not in content.array_records:
+                    self._drop("malformed", node)
+                else:
+                    accepted.setdefault(self._home[destination], []).append((source, destination, key))
+            for target, entries in accepted.items():
+                letter = mail.setdefault(target, RecordDict())
+                letter[f"{number}.route"] = route_of(entries, route)
+                for _, _, key in entries:
+                    letter[f"{number}.{key}"] = content.array_records[key]
+        return mail
+
+    def _drop(self, reason: str, node: int) -> None:
+        self.dropped[reason] += 1
+        logger.log(WARNING, "\t├──> refused a message from agents %s: %s", self.blocks.get(node), reason)
+
+    def _collect(self, replies: Iterable[Message]) -> None:
+        self.models = {
+            int(key.removeprefix("agent.")): record
+            for reply in replies
+            for key, record in reply.content.array_records.items()
+        }
+
+    def _consensus(self, initial: ArrayRecord) -> ArrayRecord:
+        """Return the mean over honest agents, in the layout of `initial`; what agents do not mix stays as it was."""
+        records = [self.models[i] for i in self.history.honest if i in self.models]
+        consensus = ArrayRecord()
+        for name, array in initial.items():
+            tensors = [torch.from_numpy(record[name].numpy()) for record in records if name in record]
+            mean = torch.stack(tensors).mean(0).numpy() if tensors else None
+            consensus[name] = array if mean is None else Array(mean.astype(array.dtype))
+        return consensus
