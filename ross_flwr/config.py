@@ -156,6 +156,7 @@ class Config:
     checkpoint_every: int = option(
         10, "save what a run needs to be resumed every so many rounds; 0 for never", unit="rounds", minimum=0
     )
+    results: str = option("", "folder in which the ServerApp keeps its results; empty for none")
     num_nodes: int = option(0, "Flower nodes to wait for and use; 0 takes those there are", unit="nodes", minimum=0)
     node_timeout: float = option(600.0, "give up when the nodes are not there by then", unit="seconds", minimum=0.1)
     phase_timeout: float = option(

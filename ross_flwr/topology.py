@@ -290,9 +290,7 @@ def watts_strogatz(num_agents: int, *, degree: int, probability: float, seed: in
     _check_degree(num_agents, degree)
     _check_probability(probability)
     if degree % 2:
-        raise ConfigError(
-            f"topology-degree = {degree} is odd: topology = 'watts-strogatz' takes an even one, half a side"
-        )
+        raise ConfigError(f"topology-degree = {degree} is odd: topology = 'watts-strogatz' takes an even number")
 
     def draw(random: Random) -> nx.Graph:
         return nx.watts_strogatz_graph(num_agents, degree, probability, random)
@@ -353,9 +351,9 @@ def lazy_uniform(graph: nx.Graph) -> Matrix:
     return (uniform(graph) + np.eye(len(graph))) / 2
 
 
-def _mixing(graph: nx.Graph, crowd: Callable[[Matrix], Matrix]) -> Matrix:
+def _mixing(graph: nx.Graph, largest: Callable[[Matrix], Matrix]) -> Matrix:
     matrix: Matrix = nx.to_numpy_array(graph, nodelist=range(len(graph)))
-    matrix /= 1 + crowd(matrix.sum(axis=1))
+    matrix /= 1 + largest(matrix.sum(axis=1))
     np.fill_diagonal(matrix, 1 - matrix.sum(axis=1))
     return matrix
 

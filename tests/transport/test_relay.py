@@ -1,0 +1,253 @@
+"""The relay in Flower's simulation engine. One simulation per number of nodes serves all tests."""
+
+import gc
+import os
+import time
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid, ServerApp
+
+from ross_flwr import Agent, Algorithm, Inbox, Outbox, PeerRelay, broadcast, option, peer_app, register, resolve, step
+from ross_flwr.run import LocalRun
+from ross_flwr.transport.records import record_of, tensors_of
+
+SAME = {"num_agents": 6, "num_rounds": 3, "topology_degree": 3, "attackers": 1}
+"""ROSS on the digits, small enough for every transport."""
+
+
+@register("push-to-mean")
+class PushToMean(Algorithm):
+    """A toy defined here and nowhere in the package: x_i ← (1 − pull) x_i + pull · mean of the neighbourhood."""
+
+    pull: float = option(0.5, "how far to go", minimum=0.0, maximum=1.0)
+
+    @step
+    def tell(self, agent: Agent, inbox: Inbox) -> Outbox:
+        return broadcast(model=agent["model"] + agent.index)
+
+    @step
+    def move(self, agent: Agent, inbox: Inbox) -> None:
+        models = inbox.gather("model")
+        agent["model"] = (1 - self.pull) * models[agent.index] + self.pull * agent.mix(models)
+
+
+def saboteur(message: Message, context: Context, call_next: Any) -> Message:
+    """A Flower mod that makes node 1 fail, or come too late, in one exchange of round 2."""
+    plan = message.content.config_records["config"].get("sabotage")
+    if plan and context.node_config["partition-id"] == 1 and message.metadata.group_id == "2":
+        if plan == "error":
+            raise RuntimeError("sabotage")
+        if message.metadata.message_type == "train.mix":
+            time.sleep(3)
+    return call_next(message, context)
+
+
+client = peer_app(mods=[saboteur])
+
+
+class Watch:
+    """Stands before the Grid: how long replies lay there, and how many bytes of arrays were in messages here.
+
+    The states of simulated nodes, which Flower keeps in the same process, are not counted.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self.stored: dict[str, float] = {}
+        self.waits: list[float] = []
+        self.peak = 0
+        store = grid.state.store_message_res  # type: ignore[attr-defined]
+
+        def noting(message: Message) -> Any:
+            self.stored[message.metadata.reply_to_message_id] = time.monotonic()
+            return store(message)
+
+        grid.state.store_message_res = noting  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.grid, name)
+
+    def pull_messages(self, message_ids: Any) -> Any:
+        replies = list(self.grid.pull_messages(message_ids))
+        now = time.monotonic()
+        self.waits += [now - self.stored[reply.metadata.reply_to_message_id] for reply in replies]
+        messages = [m for m in gc.get_objects() if type(m) is Message and m.has_content()]
+        records = [r for m in messages for r in m.content.array_records.values()]
+        held = {id(array.data): len(array.data) for record in records for array in record.values()}
+        self.peak = max(self.peak, sum(held.values()))
+        return replies
+
+
+def play(
+    grid: Grid, *, evaluate: bool = False, timeout: float = 60, sabotage: str = "", **options: Any
+) -> dict[str, Any]:
+    """Run one relay on the grid and return what there is to look at."""
+    relay = PeerRelay(**options)
+    model = relay.experiment.model
+    tested: list[int] = []
+
+    def centrally(server_round: int, arrays: ArrayRecord) -> MetricRecord:
+        tested.append(server_round)
+        return MetricRecord({"norm": float(model.flatten(tensors_of(arrays)).norm())})
+
+    result = relay.start(
+        grid,
+        record_of(model.named(model.initial)),
+        relay.config.num_rounds,
+        timeout,
+        train_config=ConfigRecord({"sabotage": sabotage}),
+        evaluate_fn=centrally if evaluate else None,
+    )
+    models = {i: model.flatten(tensors_of(record)) for i, record in relay.models.items()}
+    return {"relay": relay, "result": result, "models": models, "lines": relay.history.lines, "tested": tested}
+
+
+def simulate(num_nodes: int, plays: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Run all plays, one after the other, in one simulation."""
+    pytest.importorskip("ray")
+    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+    from flwr.simulation import run_simulation
+
+    results: dict[str, dict[str, Any]] = {}
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        for name, options in plays.items():
+            watch = Watch(grid)
+            results[name] = play(watch, **options) | {"watch": watch}  # type: ignore[arg-type]
+
+    run_simulation(server, client, num_nodes, backend_config={"client_resources": {"num_cpus": 1}})
+    return results
+
+
+@pytest.fixture(scope="module")
+def six_nodes() -> dict[str, dict[str, Any]]:
+    return simulate(
+        6,
+        {
+            "same": SAME | {"evaluate": True},
+            "toy": SAME | {"algorithm": "push-to-mean", "pull": 0.25},
+            "few": {"algorithm": "dpsgd", "num_agents": 4, "topology": "ring", "num_rounds": 1},
+            "error": {"algorithm": "dpsgd", "num_agents": 6, "topology": "ring", "num_rounds": 4, "sabotage": "error"},
+            "late": SAME | {"num_rounds": 4, "timeout": 1.5, "sabotage": "late"},
+            "ten": {"algorithm": "dpsgd", "num_agents": 10, "num_rounds": 5, "hidden": 500, "attackers": 0},
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> dict[str, dict[str, Any]]:
+    return simulate(2, {"same": SAME, "toy": SAME | {"algorithm": "push-to-mean", "pull": 0.25}})
+
+
+def locally(**options: Any) -> LocalRun:
+    run = LocalRun(resolve({name.replace("_", "-"): value for name, value in options.items()}))
+    for _ in run.rounds():
+        pass
+    return run
+
+
+@pytest.mark.parametrize("nodes", ["six_nodes", "two_nodes"])
+@pytest.mark.parametrize("method", ["same", "toy"])
+def test_every_agent_ends_with_the_model_it_has_locally(
+    nodes: str, method: str, request: pytest.FixtureRequest
+) -> None:
+    options = SAME if method == "same" else SAME | {"algorithm": "push-to-mean", "pull": 0.25}
+    expected = locally(**options)
+    played = request.getfixturevalue(nodes)[method]
+    assert sorted(played["models"]) == list(range(6))
+    for index, agent in expected.host.agents.items():
+        assert not torch.equal(agent["model"], expected.experiment.model.initial)
+        torch.testing.assert_close(played["models"][index], agent["model"], rtol=0, atol=1e-5)
+    for line, local_line in zip(played["lines"], expected.history.lines, strict=True):
+        for name in ("bytes", "gradients", "utilities", "sent", "missing", "absent"):
+            assert line[name] == local_line[name]
+        assert line["accuracy"] == pytest.approx(local_line["accuracy"], abs=1e-6)
+
+
+def test_the_result_is_what_fedavg_would_return(six_nodes: dict[str, Any]) -> None:
+    played = six_nodes["same"]
+    result, relay = played["result"], played["relay"]
+    assert list(result.train_metrics_clientapp) == [1, 2, 3]
+    assert list(result.evaluate_metrics_clientapp) == [1, 2, 3]
+    assert list(result.evaluate_metrics_serverapp) == [0, 1, 2, 3]
+    assert played["tested"] == [0, 1, 2, 3]
+    module = relay.experiment.model.module
+    assert list(result.arrays) == list(module.state_dict())
+    mean = torch.stack([played["models"][i] for i in relay.history.honest]).mean(0)
+    torch.testing.assert_close(relay.experiment.model.flatten(tensors_of(result.arrays)), mean)
+
+
+def test_agents_are_spread_evenly_and_spare_nodes_stay_idle(
+    six_nodes: dict[str, Any], two_nodes: dict[str, Any]
+) -> None:
+    assert [len(block) for block in two_nodes["same"]["relay"].blocks.values()] == [3, 3]
+    assert sorted(len(block) for block in six_nodes["ten"]["relay"].blocks.values()) == [1, 1, 2, 2, 2, 2]
+    assert [len(block) for block in six_nodes["few"]["relay"].blocks.values()] == [1, 1, 1, 1]
+
+
+def test_the_run_goes_on_without_an_agent_whose_node_fails(six_nodes: dict[str, Any]) -> None:
+    played = six_nodes["error"]
+    (gone,) = played["lines"][1]["absent"]
+    assert [line["absent"] for line in played["lines"]] == [[], [gone], [], []]
+    assert sorted(j for i, j in played["lines"][2]["missing"] if i != gone) == [gone, gone]
+    assert played["lines"][3]["missing"] == []
+    assert played["relay"].dropped["error"] == 1
+    assert all(bool(model.isfinite().all()) for model in played["models"].values())
+    assert sorted(played["models"]) == list(range(6))
+
+
+def test_a_late_agent_is_missing_for_the_step_and_back_in_the_next_round(six_nodes: dict[str, Any]) -> None:
+    played = six_nodes["late"]
+    assert len(played["lines"][1]["absent"]) == 1
+    assert played["lines"][1]["seconds"] < 3
+    assert played["lines"][3]["absent"] == []
+    assert played["lines"][3]["missing"] == []
+    assert played["relay"].dropped["late"] == 1
+
+
+def test_no_reply_lies_longer_than_flowers_own_polling_interval(six_nodes: dict[str, Any]) -> None:
+    waits = six_nodes["ten"]["watch"].waits
+    assert len(waits) >= 6 * 5
+    assert max(waits) < 0.15, "the relay pauses at most 0.1 s between two looks"
+
+
+def test_the_server_process_holds_at_most_two_copies_of_each_model(six_nodes: dict[str, Any]) -> None:
+    played = six_nodes["ten"]
+    one = played["models"][0].nbytes
+    assert one * 8 < played["watch"].peak < 2 * 10 * one
+
+
+def reply_from(node: int, **columns: Any) -> Message:
+    route = {"run": "r", "round": 0, "step": "share", "record": ["message.0"], **columns}
+    content = RecordDict({"message.0": record_of({"model": torch.ones(3)}), "route": ConfigRecord(route)})
+    message = Message(RecordDict(), node, "train.mix")
+    answer = Message(content, reply_to=message)
+    answer.metadata.__dict__["_src_node_id"] = node
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"source": [0], "destination": [2]}, "no-edge"),
+        ({"source": [0], "destination": [7]}, "no-edge"),
+        ({"source": [1], "destination": [2]}, "not-hosted"),
+        ({"source": [0], "destination": [1], "record": ["message.9"]}, "malformed"),
+        ({"source": [0, 0], "destination": [1]}, "malformed"),
+        ({"source": ["0"], "destination": [1]}, "malformed"),
+        ({"source": [0]}, "malformed"),
+    ],
+)
+def test_a_message_without_an_edge_or_sense_is_refused_and_counted(columns: dict[str, Any], reason: str) -> None:
+    relay = PeerRelay(num_agents=4, topology="ring", attackers=0)
+    relay.blocks = {10 + i: (i,) for i in range(4)}
+    relay._home = {i: 10 + i for i in range(4)}
+    sound = reply_from(11, source=[1], destination=[2])
+    mail = relay._forward([reply_from(10, **columns), sound])
+    assert list(mail) == [12]
+    assert dict(relay.dropped) == {reason: 1}
