@@ -61,8 +61,9 @@ class FlatModel:
     def bind(self, vector: Tensor) -> None:
         """Make the module compute on `vector`, shape [P]; in-place changes of its buffers write into it."""
         if vector is not self._bound:
+            start = vector.storage_offset()  # not 0 for a row of a matrix
             for tensor, shape, strides, offset in self._views:
-                tensor.data = vector.as_strided(shape, strides, offset)
+                tensor.data = vector.as_strided(shape, strides, start + offset)
             self._bound = vector
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:

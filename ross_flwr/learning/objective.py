@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import nan
 from typing import Protocol
 
 import torch
@@ -24,7 +25,10 @@ class Batch:
 
 
 class Performance(dict[str, float]):
-    """Mean loss and accuracy on some data, as ``{"loss": nats, "accuracy": fraction}``."""
+    """Mean loss and accuracy on some data, as ``{"loss": nats, "accuracy": fraction}``.
+
+    Accuracy is NaN where targets are real numbers, not classes.
+    """
 
 
 class Split(Protocol):
@@ -156,7 +160,8 @@ class ModuleObjective:
         with torch.inference_mode():
             outputs = self.model.module(batch.inputs)
             loss = float(self.loss(outputs, batch.targets))
-            accuracy = float((outputs.argmax(-1) == batch.targets).float().mean())
+            classes = not batch.targets.is_floating_point()
+            accuracy = float((outputs.argmax(-1) == batch.targets).float().mean()) if classes else nan
         return loss, accuracy
 
     def _mode(self, *, training: bool) -> None:

@@ -17,6 +17,9 @@ from ross_flwr.transport.records import record_of, tensors_of
 SAME = {"num_agents": 6, "num_rounds": 3, "topology_degree": 3, "attackers": 1}
 """ROSS on the digits, small enough for every transport."""
 
+LARGE = 100_000
+"""Bytes that only the model of the play "ten" exceeds."""
+
 
 @register("push-to-mean")
 class PushToMean(Algorithm):
@@ -76,7 +79,8 @@ class Watch:
         self.waits += [now - self.stored[reply.metadata.reply_to_message_id] for reply in replies]
         messages = [m for m in gc.get_objects() if type(m) is Message and m.has_content()]
         records = [r for m in messages for r in m.content.array_records.values()]
-        held = {id(array.data): len(array.data) for record in records for array in record.values()}
+        arrays = [array for record in records for array in record.values() if len(array.data) > LARGE]
+        held = {id(array.data): len(array.data) for array in arrays}
         self.peak = max(self.peak, sum(held.values()))
         return replies
 
@@ -218,8 +222,8 @@ def test_no_reply_lies_longer_than_flowers_own_polling_interval(six_nodes: dict[
 
 def test_the_server_process_holds_at_most_two_copies_of_each_model(six_nodes: dict[str, Any]) -> None:
     played = six_nodes["ten"]
-    one = played["models"][0].nbytes
-    assert one * 8 < played["watch"].peak < 2 * 10 * one
+    one = played["models"][0].nbytes + 128  # a header of NumPy's format
+    assert 8 * one < played["watch"].peak <= 20 * one
 
 
 def reply_from(node: int, **columns: Any) -> Message:

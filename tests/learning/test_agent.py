@@ -1,0 +1,252 @@
+"""One agent: random streams, mini-batches, mixing, counts, BatchNorm statistics."""
+
+from copy import deepcopy
+from itertools import combinations, product
+from zlib import crc32
+
+import numpy as np
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from quadratics import Quadratic, normal
+from torch import nn
+
+from ross_flwr import topology
+from ross_flwr.algorithms.dpsgd import DPSGD
+from ross_flwr.learning.agent import Agent, stream
+from ross_flwr.learning.flat import FlatModel
+from ross_flwr.learning.objective import Batch, ModuleObjective
+from ross_flwr.transport.host import Host
+
+KEYS = st.tuples(
+    st.integers(0, 2**63), st.sampled_from(["batches", "shapley", "x"]), *[st.integers(0, 2**31) for _ in range(3)]
+)
+
+
+def words(*key, count=64):
+    return stream(*key).integers(0, 2**64, count, dtype=np.uint64).tolist()
+
+
+@given(key=KEYS, others=st.lists(KEYS, max_size=4))
+def test_a_stream_does_not_depend_on_the_use_of_others(key, others):
+    alone = words(*key)
+    generator = stream(*key)
+    mixed = []
+    for other in [*others, key]:  # the same stream, taken once more, among them
+        mixed += generator.integers(0, 2**64, 8, dtype=np.uint64).tolist()
+        words(*other)
+    assert mixed == alone[: len(mixed)]
+
+
+def philox(key, counter):
+    """Philox4x64-10 as published (Salmon et al., 2011): one block of four words."""
+    mask = 2**64 - 1
+    (a, b), (w, x, y, z) = key, counter
+    for _ in range(10):
+        left, right = 0xD2E7470EE14C6C93 * w, 0xCA5A826395121157 * y
+        w, x, y, z = (right >> 64) ^ x ^ a, right & mask, (left >> 64) ^ z ^ b, left & mask
+        a, b = (a + 0x9E3779B97F4A7C15) & mask, (b + 0xBB67AE8584CAA73B) & mask
+    return [w, x, y, z]
+
+
+@given(key=KEYS)
+def test_streams_are_the_same_in_every_process_and_release(key):
+    # Runs are resumed, and nodes agree, by these numbers: whoever changes them breaks both.
+    seed, purpose, agent, round, draw = key
+    first, second = (philox((seed, crc32(purpose.encode())), (block, draw, agent, round)) for block in (1, 2))
+    assert stream(seed, purpose, agent, round, draw).bit_generator.random_raw(8).tolist() == first + second
+
+
+@given(key=KEYS, other=KEYS)
+def test_streams_that_differ_in_anything_share_no_stretch(key, other):
+    for position in range(5):
+        changed = (*key[:position], other[position], *key[position + 1 :])
+        if changed != key:
+            assert not set(words(*key)) & set(words(*changed))
+
+
+def test_long_streams_of_neighbouring_keys_do_not_run_into_each_other():
+    keys = [(0, "x", *each) for each in product(range(3), repeat=3)]
+    seen = [word for key in keys for word in words(*key, count=2000)]
+    assert len(set(seen)) == len(seen)
+
+
+def agent_of(num_examples=20, batch_size=4, index=0, seed=0):
+    return Agent(index, Quadratic(normal(index, num_examples, 3)), {index: 1.0}, seed, batch_size)
+
+
+def batch_of(agent, round):
+    agent.round = round
+    agent.gradient(torch.zeros(3))
+    return agent.objective.batches[-1]
+
+
+def test_an_agents_stream_follows_its_index_round_and_draw():
+    drawn = []
+    for index, round, draw in product(range(2), repeat=3):
+        agent = agent_of(index=index, seed=5)
+        agent.round = round
+        drawn.append(agent.stream("shapley", draw).integers(2**60))
+        assert drawn[-1] == stream(5, "shapley", index, round, draw).integers(2**60)
+    assert len(set(drawn)) == len(drawn)
+
+
+@given(num_examples=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 99))
+def test_an_epoch_visits_an_example_at_most_once_in_full_batches(num_examples, batch_size, seed):
+    agent = agent_of(num_examples, batch_size, seed=seed)
+    size = min(num_examples, batch_size)
+    rounds = num_examples // size
+    for epoch in range(2):
+        batches = [batch_of(agent, epoch * rounds + each) for each in range(rounds)]
+        assert all(len(batch) == size for batch in batches)
+        visited = [example for batch in batches for example in batch]
+        assert len(set(visited)) == len(visited)
+        assert set(visited) <= set(range(num_examples))
+
+
+def test_epochs_differ_and_none_forgets_an_example():
+    agent = agent_of(num_examples=10, batch_size=4)
+    epochs = [batch_of(agent, 2 * epoch) + batch_of(agent, 2 * epoch + 1) for epoch in range(20)]
+    assert len({tuple(epoch) for epoch in epochs}) == 20
+    assert {example for epoch in epochs for example in epoch} == set(range(10))
+
+
+@given(rounds=st.lists(st.integers(0, 30), min_size=1, max_size=8), index=st.integers(0, 5))
+def test_the_batch_of_a_round_does_not_depend_on_the_rounds_computed_before(rounds, index):
+    agent = agent_of(11, 4, index)
+    for round in rounds:
+        assert batch_of(agent, round) == batch_of(agent_of(11, 4, index), round)
+
+
+def test_agents_and_seeds_draw_their_own_batches():
+    batches = [batch_of(agent_of(40, 8, index, seed), 0) for index, seed in product(range(3), repeat=2)]
+    assert all(one != other for one, other in combinations(batches, 2))
+
+
+def test_all_gradients_of_a_round_are_taken_on_one_batch():
+    agent = agent_of(20, 4)
+    models = [normal(seed, 3) for seed in range(4)]
+    for round in range(3):
+        agent.round = round
+        gradients = [agent.gradient(model) for model in models]
+        centre = agent.objective.examples[agent.objective.batches[-1]].mean(0)
+        assert all(torch.equal(g, model - centre) for g, model in zip(gradients, models, strict=True))
+    assert len(agent.objective.batches) == 3
+
+
+@given(
+    weights=st.lists(st.floats(0.01, 1), min_size=1, max_size=6),
+    own=st.integers(0, 5),
+    lost=st.sets(st.integers(0, 5)),
+    seed=st.integers(0, 99),
+)
+def test_mixing_is_the_dense_product_with_lost_weight_returned_to_self(weights, own, lost, seed):
+    n = len(weights)
+    assume(own < n)
+    row = np.array(weights) / sum(weights)
+    agent = Agent(own, Quadratic(normal(0, 2, 4)), dict(enumerate(row)), seed=0, batch_size=1)
+    vectors = normal(seed, n, 4)
+    heard = {j: vectors[j] for j in range(n) if j == own or j not in lost}
+    dense = row.copy()
+    for j in set(range(n)) - heard.keys():
+        dense[own] += dense[j]
+        dense[j] = 0
+    mixed = agent.mix(heard)
+    np.testing.assert_allclose(mixed.numpy(), dense @ vectors.double().numpy(), atol=1e-6)
+    torch.testing.assert_close(agent.mix({j: torch.ones(4) for j in heard}), torch.ones(4))
+    assert torch.equal(vectors, normal(seed, n, 4))  # the messages are shared, so they stay as they are
+
+
+def test_the_closed_neighbourhood_is_the_mixing_row():
+    agent = Agent(3, Quadratic(normal(0, 2, 4)), {5: 0.25, 3: 0.5, 0: 0.25}, seed=0, batch_size=1)
+    assert agent.neighbors == (0, 5)
+    assert list(agent.mixing_row) == [0, 3, 5]
+
+
+def test_gradients_and_utilities_are_counted():
+    agent = agent_of()
+    for _ in range(3):
+        agent.gradient(torch.zeros(3))
+    for kind in ("loss", "accuracy"):
+        agent.utility(torch.zeros(3), kind)
+    assert agent.counts == {"gradients": 3, "utilities": 2}
+
+
+class Images:
+    """24 noisy images, with the labels of any agent."""
+
+    def __init__(self, agent):
+        self.inputs = normal(agent, 24, 1, 4, 4) * (1 + agent) + agent
+        self.targets = torch.arange(24) % 3
+
+    def __len__(self):
+        return 24
+
+    def batch(self, indices):
+        return Batch(self.inputs[indices], self.targets[indices])
+
+
+def normed_team(graph):
+    """Agents with a convolution and BatchNorm, each at a model of its own, and the shared module."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
+    flat, agents = FlatModel(deepcopy(module)), []
+    for i in range(graph.num_agents):
+        data = Images(i)
+        agent = Agent(i, ModuleObjective(flat, data, data, data), graph.mixing_row(i), seed=0, batch_size=8)
+        agent["model"] = flat.initial * (1 + 0.1 * torch.rand(flat.size, generator=torch.Generator().manual_seed(i)))
+        agents.append(agent)
+    return agents, module, flat
+
+
+def batch_norm_moved_by(module, flat, vector, batch):
+    """Running mean and variance before and after a training pass of a copy of the module, and its gradient."""
+    copy = deepcopy(module).train()
+    copy.load_state_dict({k: v.clone() for k, v in flat.named(vector).items()}, strict=False)
+    before = torch.cat([copy[1].running_mean, copy[1].running_var])
+    nn.functional.cross_entropy(copy(batch.inputs), batch.targets).backward()
+    after = torch.cat([copy[1].running_mean, copy[1].running_var])
+    return before, after, torch.cat([p.grad.reshape(-1) for p in copy.parameters()])
+
+
+def test_batch_norm_statistics_are_mixed_and_then_follow_the_agents_own_data():
+    graph = topology.build("ring", 4)
+    agents, module, flat = normed_team(graph)
+    host = Host("run", DPSGD(learning_rate=0.1), agents)
+    weights = torch.from_numpy(graph.mixing.copy()).float()
+    for round in range(3):
+        models = torch.stack([agent["model"] for agent in agents])
+        batches = [stream(0, "batches", i).permutation(24)[8 * round : 8 * round + 8] for i in range(4)]
+        moves = [
+            batch_norm_moved_by(module, flat, models[i], agents[i].objective.batch(torch.from_numpy(batches[i])))
+            for i in range(4)
+        ]
+        expected = weights @ models
+        for i, (before, after, gradient) in enumerate(moves):
+            expected[i, : flat.num_parameters] -= 0.1 * gradient
+            expected[i, flat.num_parameters :] += after - before
+        host.activate(round, 0)
+        host.activate(round, 1)
+        host.end_pass()
+        torch.testing.assert_close(torch.stack([agent["model"] for agent in agents]), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_at_the_models_of_others_leave_the_statistics_alone():
+    agents, _, flat = normed_team(topology.build("ring", 4))
+    agent, other = agents[:2]
+    agent.gradient(agent["model"])
+    agent.gradient(other["model"])
+    own = agents[0]["model"].clone()
+    agent.end_pass()
+    moved = agent["model"].clone()
+    agents[2]["model"] = own
+    agents[2].gradient(other["model"])
+    agents[2].end_pass()
+    agent.end_pass()  # nothing is left to do
+    fresh = normed_team(topology.build("ring", 4))[0][0]
+    fresh.gradient(fresh["model"])
+    fresh.end_pass()
+    assert torch.equal(moved, fresh["model"])
+    assert torch.equal(agent["model"], moved)
+    assert torch.equal(agents[2]["model"], own)
+    assert not torch.equal(moved[flat.num_parameters :], own[flat.num_parameters :])

@@ -1,0 +1,180 @@
+"""Loss, gradient and accuracy of a flat vector, against autograd and numpy on their own."""
+
+import math
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from ross_flwr.learning.flat import FlatModel
+from ross_flwr.learning.objective import Batch, ModuleObjective
+
+
+class Table:
+    def __init__(self, inputs, targets):
+        self.inputs, self.targets = inputs, targets
+
+    def __len__(self):
+        return len(self.targets)
+
+    def batch(self, indices):
+        return Batch(self.inputs[indices], self.targets[indices])
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+
+
+def convolution_with_batch_norm():
+    norm = nn.BatchNorm2d(4)
+    norm.running_mean.uniform_(-1, 1)
+    norm.running_var.uniform_(0.5, 2)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), norm, nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+
+
+MODULES = {"mlp": (mlp, (6,)), "convolution with batch norm": (convolution_with_batch_norm, (1, 4, 4))}
+modules = pytest.mark.parametrize("name", MODULES)
+
+
+def examples(shape, count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return Table(torch.randn(count, *shape, generator=generator), torch.randint(3, (count,), generator=generator))
+
+
+def made(name, *, seed=0, chunk=1000):
+    """An objective, and a copy of its module that shares nothing with it."""
+    torch.manual_seed(seed)
+    factory, shape = MODULES[name]
+    module = factory()
+    splits = [examples(shape, count, seed + count) for count in (40, 15, 23)]
+    return ModuleObjective(FlatModel(deepcopy(module)), *splits, chunk=chunk), module
+
+
+def point(objective, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return objective.model.initial * (1 + 0.5 * torch.rand(objective.size, generator=generator))
+
+
+def filled(module, objective, vector):
+    copy = deepcopy(module)
+    copy.load_state_dict({k: v.clone() for k, v in objective.model.named(vector).items()}, strict=False)
+    return copy
+
+
+def buffers_of(module):
+    values = [b.reshape(-1) for b in module.buffers() if b.is_floating_point()]
+    return torch.cat(values) if values else torch.empty(0)
+
+
+@modules
+@given(seed=st.integers(0, 1000), size=st.integers(2, 40))
+@settings(deadline=None, max_examples=10)
+def test_the_gradient_is_that_of_autograd_on_a_copy_and_zero_for_buffers(name, seed, size):
+    objective, module = made(name)
+    vector, batch = point(objective, seed), objective.batch(torch.randperm(40)[:size])
+    copy = filled(module, objective, vector).train()
+    nn.functional.cross_entropy(copy(batch.inputs), batch.targets).backward()
+    expected = torch.cat([p.grad.reshape(-1) for p in copy.parameters()])
+    gradient = objective.gradient(vector, batch)
+    assert gradient.shape == vector.shape
+    torch.testing.assert_close(gradient[: len(expected)], expected, atol=1e-6, rtol=1e-5)
+    assert expected.abs().max() > 1e-4
+    assert torch.equal(gradient[len(expected) :], torch.zeros(len(buffers_of(module))))
+
+
+@modules
+def test_asking_leaves_the_vector_as_it_was(name):
+    objective, _ = made(name)
+    vector = point(objective, 0)
+    before = vector.clone()
+    objective.gradient(vector, objective.batch(torch.arange(8)))
+    objective.utility(vector, "loss")
+    objective.test(vector)
+    assert torch.equal(vector, before)
+
+
+@modules
+def test_the_answers_do_not_depend_on_what_was_asked_before(name):
+    def ask(objective, vector):
+        gradient = objective.gradient(vector, objective.batch(torch.arange(8)))
+        return [*gradient.tolist(), objective.utility(vector, "loss"), objective.test(vector)["loss"]]
+
+    objective, _ = made(name)
+    vector, other = point(objective, 0), point(objective, 1)
+    beside = ModuleObjective(objective.model, *[examples(MODULES[name][1], 9, seed) for seed in range(3)])
+    first = ask(objective, vector)
+    ask(objective, other)
+    ask(beside, other)
+    objective.test(other)
+    assert ask(objective, vector) == first
+    assert ask(made(name)[0], vector) == first
+    assert ask(objective, other) != first
+
+
+def test_the_buffer_shift_is_what_batch_norm_itself_did():
+    objective, module = made("convolution with batch norm")
+    for seed in range(3):
+        vector, batch = point(objective, seed), objective.batch(torch.randperm(40)[:8])
+        copy = filled(module, objective, vector).train()
+        before = buffers_of(copy).clone()
+        copy(batch.inputs)
+        objective.gradient(vector, batch)
+        assert torch.equal(objective.buffer_shift(), buffers_of(copy) - before)
+        assert objective.buffer_shift().abs().min() > 0
+
+
+def test_without_buffers_there_is_no_shift():
+    objective, _ = made("mlp")
+    objective.gradient(point(objective, 0), objective.batch(torch.arange(8)))
+    assert objective.buffer_shift() is None
+
+
+def numpy_performance(logits, targets):
+    logits = logits.detach().double().numpy()
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    loss = -np.log([row[target] for row, target in zip(chances, targets.tolist(), strict=True)]).mean()
+    return loss, np.mean([row.argmax() == target for row, target in zip(chances, targets.tolist(), strict=True)])
+
+
+@modules
+def test_loss_and_accuracy_are_those_of_the_module_in_evaluation(name):
+    objective, module = made(name)
+    vector = point(objective, 5)
+    copy = filled(module, objective, vector).eval()
+    test, validation = (examples(MODULES[name][1], count, count) for count in (23, 15))
+    loss, accuracy = numpy_performance(copy(test.inputs), test.targets)
+    assert objective.test(vector) == pytest.approx({"loss": loss, "accuracy": accuracy}, abs=1e-6)
+    loss, accuracy = numpy_performance(copy(validation.inputs), validation.targets)
+    assert objective.utility(vector, "loss") == pytest.approx(-loss, abs=1e-6)
+    assert objective.utility(vector, "accuracy") == pytest.approx(accuracy, abs=1e-6)
+    assert objective.num_examples == 40
+
+
+@modules
+@pytest.mark.parametrize("chunk", [1, 5, 22, 23])
+def test_a_test_in_chunks_is_the_test_in_one_pass(name, chunk):
+    whole, _ = made(name)
+    vector = point(whole, 2)
+    in_chunks = made(name, chunk=chunk)[0].test(vector)
+    assert in_chunks == pytest.approx(whole.test(vector), abs=1e-6)
+
+
+def test_any_mean_loss_will_do():
+    inputs, targets = torch.randn(12, 4), torch.randn(12, 3)
+    table = Table(inputs, targets)
+    objective = ModuleObjective(FlatModel(nn.Linear(4, 3)), table, table, table, nn.functional.mse_loss, chunk=5)
+    vector = objective.model.initial
+    weight, bias = (tensor.double() for tensor in objective.model.named(vector).values())
+    error = inputs.double() @ weight.T + bias - targets
+    expected = torch.cat([(error.T @ inputs.double()).reshape(-1), error.sum(0)]) * 2 / error.numel()
+    gradient = objective.gradient(vector, objective.batch(torch.arange(12)))
+    torch.testing.assert_close(gradient.double(), expected, atol=1e-6, rtol=1e-5)
+    loss = float(error.square().mean())
+    performance = objective.test(vector)
+    assert performance["loss"] == pytest.approx(loss, abs=1e-6)
+    assert math.isnan(performance["accuracy"])  # no classes, no accuracy
+    assert objective.utility(vector, "loss") == pytest.approx(-loss, abs=1e-6)
