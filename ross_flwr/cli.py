@@ -1,73 +1,126 @@
 """The `ross-flwr` command."""
 
+import inspect
+import re
+import shlex
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from ross_flwr import topology
 from ross_flwr.algorithms import ALGORITHMS
-from ross_flwr.config import ConfigError, keys, require, resolve
+from ross_flwr.config import ConfigError, keys, require, resolve, to_toml
 from ross_flwr.data import PARTITIONS, SOURCES
 from ross_flwr.learning.models import MODELS
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS
+from ross_flwr.report.folder import RunFolder
 from ross_flwr.report.table import result_table
-from ross_flwr.run import LocalRun, beside
+from ross_flwr.run import LocalRun, start
+from ross_flwr.run import resume as resume_runs
 from ross_flwr.threats.poisoning import ATTACKS
 
 __all__ = ["main"]
 
-cli = typer.Typer(help="Peer-to-peer learning on Flower.", no_args_is_help=True, pretty_exceptions_enable=False)
+INTERRUPTED = 130
+"""The exit code of a run that Ctrl-C ended: 128 and the number of SIGINT."""
+
 console = Console()
 
-RunConfig = Annotated[
-    list[str] | None,
-    typer.Option("-c", "--run-config", help="KEY=VALUE, or a TOML file of keys; may be given several times."),
-]
+run_config = click.option(
+    "-c",
+    "--run-config",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A key and its value, or a TOML file of them. May be given several times; the last one wins.",
+)
 
 
-@cli.command()
-def run(
-    run_config: RunConfig = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results [results/<time>-<method>].")] = None,
-) -> None:
-    """Run a method with all agents in this process, and the method beside it on the same data.
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  ross-flwr run                      a first run; it takes seconds
+  ross-flwr config                   every key that can be set
+  ross-flwr list topologies          what may stand under a key
+  flwr run . --run-config 'topology="ring" num-rounds=20'
+                                     the same keys on Flower nodes""",
+)
+@click.version_option(package_name="ross-flwr")
+def cli() -> None:
+    """Peer-to-peer learning on Flower.
 
-    Without options: ROSS on 10 agents, of which three send poisoned gradients, beside D-PSGD.
+    Agents learn together along the edges of a graph, with no server that averages their models, while some attack.
     """
-    config = resolve(read(run_config or []))
+
+
+@cli.command(
+    short_help="Run a method, and another beside it, in this process.",
+    epilog="""\b
+Examples:
+  ross-flwr run -c num-rounds=20 -c topology=ring -c attackers=2
+\b
+  ross-flwr config > my.toml         then change what you like in it
+  ross-flwr run -c my.toml -c seed=1 --out results/seed-1""",
+)
+@run_config
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the results go [results/<time>-<method>]."
+)
+def run(run_config: Sequence[str], out: Path | None) -> None:
+    """Run a method, and another beside it on the same data, with all agents in this process.
+
+    Without options: ROSS on 10 agents, of which three send poisoned gradients, beside D-PSGD. The folder of results
+    holds config.toml, history.jsonl (one line a round), summary.json and model.safetensors (the mean of the honest
+    agents' models), and a folder with the same for the method beside.
+    """
+    config = resolve(read(run_config))
     folder = out or Path("results") / f"{datetime.now():%Y%m%d-%H%M%S}-{config.algorithm}"
-    parts = beside(config)
-    runs = [LocalRun(parts[0], folder), *(LocalRun(part, folder / part.algorithm) for part in parts[1:])]
-    finish(runs, folder)
+    if RunFolder(folder).config.exists():
+        raise ConfigError(
+            f"--out {folder} holds a run already: `ross-flwr resume {quoted(folder)}` continues it, and a new run "
+            "takes another folder"
+        )
+    with stoppable(folder):
+        finish(start(config, folder), folder)
 
 
-@cli.command()
-def resume(folder: Annotated[Path, typer.Argument(help="The folder of a run that stopped.")]) -> None:
-    """Continue a run from its last checkpoint."""
-    finish([LocalRun.resume(folder)], folder)
+@cli.command(
+    short_help="Continue a run that stopped.",
+    epilog="\b\nExample:\n  ross-flwr resume results/20250131-120000-ross",
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+def resume(folder: Path) -> None:
+    """Continue the run in FOLDER from its last checkpoint, and then the one of the method beside it.
+
+    The results are those of a run that never stopped. To make a run longer, raise num-rounds in its config.toml first.
+    """
+    with stoppable(folder):
+        finish(resume_runs(folder), folder)
 
 
-@cli.command()
-def config() -> None:
-    """Show every configuration key with its default, what it takes and what it means."""
-    table = Table("key", "default", "takes", "meaning", title="Configuration keys")
-    section = "run"
-    for key in keys():
-        if key.section != section:
-            section = key.section
-            table.add_section()
-        meaning = key.meaning if section == "run" else f"{key.meaning} ({section})"
-        default = str(key.default).lower() if isinstance(key.default, bool) else str(key.default) or "(empty)"
-        table.add_row(key.name, f"{default} {key.unit}".strip(), key.allowed, meaning)
-    console.print(table)
+@cli.command(
+    short_help="Show every key, its default and what it means.",
+    epilog="\b\nExample:\n  ross-flwr config -c algorithm=dpsgd > my.toml",
+)
+@run_config
+def config(run_config: Sequence[str]) -> None:
+    """Show every key with its default, its unit, what it takes and what it means.
+
+    The output is a TOML file, which `ross-flwr run -c` and `flwr run --run-config` take.
+    """
+    for line in to_toml(resolve(read(run_config)).options).splitlines():
+        heading, comment = line.startswith("# =="), line.startswith("#")
+        click.secho(line, bold=heading or None, dim=(comment and not heading) or None)
 
 
 LISTS: dict[str, Mapping[str, Any]] = {
@@ -83,53 +136,109 @@ LISTS: dict[str, Mapping[str, Any]] = {
 }
 
 
-@cli.command("list")
-def list_(what: Annotated[str, typer.Argument(help=f"One of: {', '.join(LISTS)}.")]) -> None:
-    """List what is registered under a configuration key."""
+@cli.command(
+    "list",
+    short_help="List what may stand under a key.",
+    help=f"List what may stand under a key. WHAT is one of {', '.join(LISTS)}; without it, all names are listed.",
+    epilog="\b\nExample:\n  ross-flwr list topologies",
+)
+@click.argument("what", default="")
+def list_(what: str) -> None:
+    """List what may stand under a key."""
+    if not what:
+        show({name: ", ".join(entries) for name, entries in LISTS.items()})
+        return
     require("list", what, LISTS)
-    table = Table("name", "what it is", title=what)
-    for name, entry in LISTS[what].items():
-        table.add_row(name, entry if isinstance(entry, str) else (entry.__doc__ or "").strip().splitlines()[0])
+    entries = {name: about(entry) for name, entry in LISTS[what].items()}
     if what == "models":
-        table.add_row("<name>", "any classification model of torchvision.models, by its name there")
+        entries["<name>"] = "Any classification model of torchvision.models, by its name there."
+    show(entries)
+
+
+def about(entry: Any) -> str:
+    """Return the first paragraph of what is said about something registered."""
+    return entry if isinstance(entry, str) else (inspect.getdoc(entry) or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def show(entries: Mapping[str, str]) -> None:
+    """Print names and what they are in two columns, as wide as the terminal."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in entries.items():
+        table.add_row(Text(name, style="bold"), Text(text))
     console.print(table)
 
 
-def read(entries: list[str]) -> dict[str, Any]:
-    """Return the keys that ``-c`` options set, later ones winning."""
+PAIR = r"([\w.-]+)=('[^']*'|\"[^\"]*\"|\S*)(?=\s|$)"
+
+
+def read(entries: Sequence[str]) -> dict[str, Any]:
+    """Return the keys that ``-c`` options set, later ones winning.
+
+    An entry is a file, one ``KEY=VALUE``, or several with spaces between them as ``flwr run`` takes them. A value is
+    read as TOML does, except that texts need no quotes.
+    """
+    texts = {key.name for key in keys() if key.kind is str}
     found: dict[str, Any] = {}
     for entry in entries:
         if "=" not in entry:
-            try:
-                found.update(tomllib.loads(Path(entry).read_text()))
-            except OSError:
-                raise ConfigError(f"-c {entry} is neither KEY=VALUE nor a TOML file that can be read") from None
-            except tomllib.TOMLDecodeError as error:
-                raise ConfigError(f"-c {entry} is not TOML: {error}") from None
+            found.update(read_file(entry))
             continue
-        key, _, text = entry.partition("=")
-        try:
-            found[key.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[key.strip()] = text.strip()
+        several = re.fullmatch(rf"\s*(?:{PAIR}\s*)+", entry)
+        for key, text in re.findall(PAIR, entry) if several else [entry.split("=", 1)]:
+            key, text = key.strip(), text.strip()
+            try:
+                value = tomllib.loads(f"value = {text}")["value"]
+            except tomllib.TOMLDecodeError:
+                value = text
+            found[key] = text if key in texts and not isinstance(value, str) else value
     return found
 
 
-def finish(runs: list[LocalRun], folder: Path) -> None:
+def read_file(name: str) -> dict[str, Any]:
+    """Return the keys that TOML file `name` sets."""
+    try:
+        return tomllib.loads(Path(name).read_text(encoding="utf-8"))
+    except OSError:
+        raise ConfigError(f"-c {name} is neither KEY=VALUE nor a TOML file that can be read") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"-c {name} is not TOML: {error}") from None
+
+
+def finish(runs: Sequence[LocalRun], folder: Path) -> None:
     """Run what is left of each run behind a progress bar, and show the results."""
     columns = TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     summaries = {}
     with Progress(*columns, TextColumn("{task.fields[accuracy]}"), console=console) as progress:
         for each in runs:
-            total, name = each.config.num_rounds, each.config.algorithm
-            task = progress.add_task(name, total=total, completed=len(each.history.lines), accuracy="")
-            for line in each.rounds():
-                progress.advance(task)
-                if line["accuracy"]:
-                    progress.update(task, accuracy=f"accuracy {line['accuracy']['mean']:.1%}")
+            name, done = each.config.algorithm, len(each.history.lines)
+            task = progress.add_task(name, total=each.config.num_rounds, completed=done, accuracy="")
+            with closing(each.rounds()) as rounds:
+                for line in rounds:
+                    progress.advance(task)
+                    if line["accuracy"]:
+                        progress.update(task, accuracy=f"accuracy {line['accuracy']['mean']:.1%}")
             summaries[name] = each.summary()
     console.print(result_table(summaries))
-    console.print(f"Results are in {folder}")
+    click.echo(f"Results are in {folder}")
+
+
+@contextmanager
+def stoppable(folder: Path) -> Iterator[None]:
+    """Let Ctrl-C end a run with a sentence on how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        begun = RunFolder(folder).config.exists()
+        hint = f"`ross-flwr resume {quoted(folder)}` continues the run" if begun else "no round was finished"
+        click.echo(f"ross-flwr: interrupted; {hint}", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def quoted(folder: Path) -> str:
+    """Return a path as a shell takes it."""
+    return shlex.quote(str(folder))
 
 
 def main() -> None:
@@ -137,5 +246,5 @@ def main() -> None:
     try:
         cli()
     except ConfigError as error:
-        print(f"ross-flwr: {error}", file=sys.stderr)
+        print(f"ross-flwr: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None

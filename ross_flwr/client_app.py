@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from functools import lru_cache
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
@@ -78,7 +78,7 @@ def begin(content: RecordDict, context: Context) -> None:
     if context.state.config_records.get("setup") == setup:
         return
     context.state = RecordDict({"setup": setup})
-    host, experiment = _host(setup)
+    host, experiment = _host.__wrapped__(str(setup["json"]))
     initial = experiment.model.flatten(tensors_of(content.array_records["initial"], experiment.device))
     for agent in host.agents.values():
         agent["model"] = initial.clone()
@@ -90,8 +90,7 @@ def wake(context: Context) -> tuple[Host, Experiment]:
     """Return the host as `rest` left it."""
     if "setup" not in context.state.config_records:
         raise RuntimeError("this node holds no agents: the relay has not set it up in this run")
-    setup = context.state.config_records["setup"]
-    host, experiment = _host(setup)
+    host, experiment = _host(str(context.state.config_records["setup"]["json"]))
     tensors = tensors_of(context.state.array_records["tensors"], experiment.device)
     host.restore(tensors, from_json(context.state.config_records["rest"]))
     return host, experiment
@@ -104,20 +103,17 @@ def rest(host: Host, context: Context) -> None:
     context.state["rest"] = to_json(remainder)
 
 
+@lru_cache(maxsize=256)  # in a simulation one process plays many nodes, again and again
+def _host(setup: str) -> tuple[Host, Experiment]:
+    parts = json.loads(setup)
+    experiment = _experiment(json.dumps(parts["options"]))
+    rows = {int(i): {int(j): weight for j, weight in row.items()} for i, row in parts["rows"].items()}
+    return Host(parts["run"], experiment.algorithm, experiment.agents(rows)), experiment
+
+
 @lru_cache(maxsize=2)
-def _load(options: str) -> Experiment:
+def _experiment(options: str) -> Experiment:
     return Experiment(resolve(json.loads(options)))
-
-
-def _experiment(setup: ConfigRecord) -> Experiment:
-    return _load(json.dumps(from_json(setup)["options"]))
-
-
-def _host(setup: ConfigRecord) -> tuple[Host, Experiment]:
-    experiment = _experiment(setup)
-    rows = from_json(setup)["rows"]
-    agents = experiment.agents({int(i): {int(j): w for j, w in row.items()} for i, row in rows.items()})
-    return Host(from_json(setup)["run"], experiment.algorithm, agents), experiment
 
 
 app = peer_app()

@@ -3,13 +3,17 @@
 A key is a dataclass field made by `option`. The keys of a run stand in `Config`; a method's own keys stand on its
 class in `ross_flwr/algorithms`, beside the equations they belong to, and join the rest when it registers.
 Outside Python a key is written in kebab-case, in a TOML file, after ``ross-flwr run -c`` and after
-``flwr run --run-config`` alike.
+``flwr run --run-config`` alike; `to_toml` writes all of them, with what they mean.
 """
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import groupby
+from math import inf, isfinite
+from textwrap import wrap
 from typing import Any, TypeAlias, get_type_hints
 
 __all__ = [
@@ -23,6 +27,7 @@ __all__ = [
     "pick",
     "require",
     "resolve",
+    "to_toml",
 ]
 
 Scalar: TypeAlias = bool | int | float | str
@@ -38,7 +43,10 @@ def require(key: str, value: str, known: Iterable[str]) -> None:
     if value not in known:
         nearest = get_close_matches(value, known, n=1)
         hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
-        raise ConfigError(f"{key} = '{value}' is not known: use one of {', '.join(known)}{hint}")
+        raise ConfigError(f"{key} = {_shown(value)} is not known: use one of {', '.join(known)}{hint}")
+
+
+_KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 @dataclass(frozen=True)
@@ -53,35 +61,44 @@ class Key:
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
-    section: str = "run"
+    heading: str = ""
+    """What this key and those after it are about; empty for the same as the key before."""
+    methods: tuple[str, ...] = ()
+    """The methods that have this key; empty for a key of every run."""
 
     @property
     def allowed(self) -> str:
         """What values the key takes, in words."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[self.kind]
+        words = _KINDS[self.kind]
         if self.minimum is not None and self.maximum is not None:
-            return f"{words} from {self.minimum:g} to {self.maximum:g}"
+            return f"{words} from {_number(self.minimum)} to {_number(self.maximum)}"
         if self.minimum is not None:
-            return f"{words} of at least {self.minimum:g}"
+            return f"{words} of at least {_number(self.minimum)}"
+        if self.maximum is not None:
+            return f"{words} of at most {_number(self.maximum)}"
         return words
 
     def parse(self, value: object) -> Scalar:
         """Return `value` as this key's type, or raise `ConfigError`."""
-        if self.kind is float and type(value) is int:
+        if self.kind is float and type(value) is int and abs(value) < 2**53:
             value = float(value)
-        fits = type(value) is self.kind
-        if fits and isinstance(value, str) and self.choices:
-            require(self.name, value, self.choices)
-        if fits and isinstance(value, int | float) and self.kind is not bool:
-            fits = (self.minimum is None or value >= self.minimum) and (
-                self.maximum is None or value <= self.maximum
-            )  # NaN fails both comparisons
-        if not fits:
-            raise ConfigError(f"{self.name} = {value!r} is not allowed: it takes {self.allowed}")
+        if type(value) is not self.kind or not self._has_room_for(value):
+            raise ConfigError(f"{self.name} = {_shown(value)} is not allowed: it takes {self.allowed}")
         assert isinstance(value, bool | int | float | str)
+        if self.choices:
+            require(self.name, str(value), self.choices)
         return value
+
+    def _has_room_for(self, value: object) -> bool:
+        if isinstance(value, str):
+            return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return True
+        low = -inf if self.minimum is None else self.minimum
+        high = inf if self.maximum is None else self.maximum
+        return isfinite(value) and low <= value <= high and (self.kind is float or abs(value) < 2**63)
 
 
 def option(
@@ -92,8 +109,25 @@ def option(
     choices: Iterable[str] = (),
     minimum: float | None = None,
     maximum: float | None = None,
+    heading: str = "",
 ) -> Any:  # a dataclass field specifier: the annotation beside it gives the type
-    """Declare a configuration key as a dataclass field."""
+    """Declare a configuration key as a dataclass field.
+
+    Parameters
+    ----------
+    default : bool, int, float or str
+        Its value when nobody gives one.
+    meaning : str
+        What it does, for somebody who has not read the code.
+    unit : str, optional
+        What a number counts or measures.
+    choices : iterable of str, optional
+        The texts it takes; without them any.
+    minimum, maximum : float, optional
+        The range of a number, both ends included. NaN and infinities are never taken.
+    heading : str, optional
+        Opens a group of keys in the list that people read.
+    """
     metadata = {
         "default": default,
         "meaning": meaning,
@@ -101,6 +135,7 @@ def option(
         "choices": tuple(choices),
         "minimum": minimum,
         "maximum": maximum,
+        "heading": heading,
     }
     return field(default=default, metadata=metadata)
 
@@ -109,32 +144,40 @@ def option(
 class Config:
     """The keys every run has. Build one with `resolve`."""
 
-    algorithm: str = option("ross", "the method; `ross-flwr list algorithms` shows them")
+    algorithm: str = option("ross", "the method; `ross-flwr list algorithms` shows them", heading="The run")
     beside: str = option(
         "dpsgd", "a second method run on the same data, batches and attackers for comparison; empty for none"
     )
-    num_agents: int = option(10, "agents, spread over the nodes there are", minimum=2)
-    num_rounds: int = option(60, "rounds to run", minimum=1)
+    num_agents: int = option(10, "agents, spread over the nodes there are", unit="agents", minimum=2)
+    num_rounds: int = option(60, "how long to run", unit="rounds", minimum=1)
     batches_per_round: int = option(
-        1, "passes over the method's steps, one mini-batch each, that count as one round", minimum=1
+        1, "passes over the method's steps, one mini-batch each, that count as one round", unit="passes", minimum=1
     )
-    seed: int = option(0, "everything random in a run follows from it", minimum=0)
+    seed: int = option(0, "everything random in a run follows from it", minimum=0, maximum=2**32 - 1)
 
-    topology: str = option("random-regular", "the graph; `ross-flwr list topologies` shows them")
-    topology_degree: int = option(4, "degree of the graphs that have one", minimum=1)
+    topology: str = option(
+        "random-regular", "who talks to whom; `ross-flwr list topologies` shows the graphs", heading="The graph"
+    )
+    topology_degree: int = option(4, "degree of the graphs that have one", unit="neighbours", minimum=1)
     topology_probability: float = option(
         0.4, "edge or rewiring probability of the random graphs", minimum=0.0, maximum=1.0
     )
     topology_file: str = option("", "edge list, one 'i j' a line, for topology = 'edge-list'")
-    mixing: str = option("metropolis", "how the mixing matrix is made from the graph")
+    mixing: str = option(
+        "metropolis", "how the mixing matrix is made from the graph; `ross-flwr list mixing` shows the rules"
+    )
 
-    dataset: str = option("digits", "the data; `ross-flwr list datasets` shows them")
+    dataset: str = option("digits", "the data; `ross-flwr list datasets` shows them", heading="Data and model")
     data_path: str = option("", "folder that holds the data; the digits need none")
     download: bool = option(False, "fetch the data when it is not in data-path")
-    partition: str = option("dirichlet", "how the training data is dealt to the agents")
+    partition: str = option(
+        "dirichlet", "how the training data is dealt to the agents; `ross-flwr list partitions` shows the ways"
+    )
     partition_alpha: float = option(0.5, "concentration of the Dirichlet partition; small is skewed", minimum=1e-3)
-    classes_per_agent: int = option(2, "shards of one class an agent gets under partition = 'shards'", minimum=1)
-    batch_size: int = option(32, "examples in a mini-batch", unit="examples", minimum=1)
+    classes_per_agent: int = option(
+        2, "shards of one class an agent gets under partition = 'shards'", unit="classes", minimum=1
+    )
+    batch_size: int = option(32, "size of a mini-batch", unit="examples", minimum=1)
     validation_size: int = option(
         100,
         "size of each agent's validation set Q_i, held out of the training data",
@@ -142,22 +185,40 @@ class Config:
         minimum=1,
     )
     test_size: int = option(0, "test examples on which accuracy is reported; 0 takes all", unit="examples", minimum=0)
-
     model: str = option("mlp", "the model; `ross-flwr list models` shows them")
-    hidden: int = option(64, "units of the MLP's hidden layer", minimum=1)
-    device: str = option("auto", "where gradients are computed", choices=("auto", "cpu", "cuda"))
-    threads: int = option(1, "threads PyTorch may use in one process; 0 leaves its default", minimum=0)
+    hidden: int = option(64, "width of the hidden layer of mlp and cnn", unit="units", minimum=1)
 
-    attack: str = option("gradient-scaling", "what attackers do; `ross-flwr list attacks` shows them")
-    attackers: int = option(3, "how many agents attack, chosen by the seed", minimum=0)
+    attack: str = option(
+        "gradient-scaling", "what attackers do; `ross-flwr list attacks` shows them", heading="Attackers"
+    )
+    attackers: int = option(3, "how many agents attack, chosen by the seed", unit="agents", minimum=0)
     attack_scale: float = option(-3.0, "the factor on every gradient an attacker computes")
 
+    device: str = option(
+        "auto",
+        "where gradients are computed; auto takes a GPU if there is one",
+        choices=("auto", "cpu", "cuda"),
+        heading="Machine and results",
+    )
+    threads: int = option(
+        1, "threads PyTorch may use in one process; 0 leaves its default", unit="threads", minimum=0, maximum=1024
+    )
     evaluate_every: int = option(1, "test the agents every so many rounds", unit="rounds", minimum=1)
     checkpoint_every: int = option(
-        10, "save what a run needs to be resumed every so many rounds; 0 for never", unit="rounds", minimum=0
+        10,
+        "save what a run needs to be resumed every so many rounds; 0 for only when it ends",
+        unit="rounds",
+        minimum=0,
     )
     results: str = option("", "folder in which the ServerApp keeps its results; empty for none")
-    num_nodes: int = option(0, "Flower nodes to wait for and use; 0 takes those there are", unit="nodes", minimum=0)
+
+    num_nodes: int = option(
+        0,
+        "Flower nodes to wait for and use; 0 takes those there are",
+        unit="nodes",
+        minimum=0,
+        heading="Flower (a local run has no use for these)",
+    )
     node_timeout: float = option(600.0, "give up when the nodes are not there by then", unit="seconds", minimum=0.1)
     phase_timeout: float = option(
         60.0, "a neighbour later than this is missing for the step", unit="seconds", minimum=0.01
@@ -167,37 +228,37 @@ class Config:
     """Every key, the methods' own included, as resolved."""
 
 
-_sections: dict[str, type] = {"run": Config}
+_methods: dict[str, type] = {}
 
 
-def declare(section: str, cls: type) -> None:
-    """Add the option fields of dataclass `cls` to the known keys.
+def declare(method: str, cls: type) -> None:
+    """Add the option fields of dataclass `cls` to the known keys, as those of `method`.
 
     Raises
     ------
     ConfigError
-        When a key of the same name already stands elsewhere with another type, default or meaning.
+        When a key of the same name already stands elsewhere with another type, default or meaning, or cannot be one.
     """
-    known = {key.name: key for key in keys() if key.section != section}
-    for key in _keys_of(section, cls):
+    known = {key.name: key for key in _merged(name for name in _methods if name != method)}
+    for key in _keys_of(cls):
+        if key.kind not in _KINDS:
+            raise ConfigError(f"key {key.name} of {method} is a {key.kind}: declare a bool, int, float or str")
+        key.parse(key.default)
         twin = known.get(key.name)
-        if twin and dataclasses.replace(twin, section=section) != key:
-            raise ConfigError(f"key {key.name} of {section} is already declared differently by {twin.section}")
-    _sections[section] = cls
+        if twin and dataclasses.replace(twin, methods=()) != key:
+            owners = ", ".join(twin.methods) or "every run"
+            raise ConfigError(f"key {key.name} of {method} is already declared differently by {owners}")
+    _methods[method] = cls
 
 
 def keys() -> list[Key]:
-    """Return all known keys, the run's first; a key that several methods share is listed once."""
-    found: dict[str, Key] = {}
-    for section, cls in _sections.items():
-        for key in _keys_of(section, cls):
-            found.setdefault(key.name, key)
-    return list(found.values())
+    """Return all known keys: the run's, then the methods', those that the same methods share side by side."""
+    return _merged(_methods)
 
 
 def pick(cls: type, options: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Return the constructor arguments that dataclass `cls` takes from the resolved `options`."""
-    return {key.name.replace("-", "_"): options[key.name] for key in _keys_of("", cls)}
+    return {key.name.replace("-", "_"): options[key.name] for key in _keys_of(cls)}
 
 
 def resolve(raw: Mapping[str, object]) -> Config:
@@ -213,15 +274,75 @@ def resolve(raw: Mapping[str, object]) -> Config:
         if name not in known:
             nearest = get_close_matches(name, known, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else "`ross-flwr config` lists the keys"
-            raise ConfigError(f"key {name} (value {raw[name]!r}) is not known: {hint}")
+            raise ConfigError(f"key {name} (value {_shown(raw[name])}) is not known: {hint}")
     options = {name: key.parse(raw.get(name, key.default)) for name, key in known.items()}
     arguments: dict[str, Any] = pick(Config, options)
     return Config(**arguments, options=options)
 
 
-def _keys_of(section: str, cls: type) -> Iterable[Key]:
+_WIDTH = 80
+
+
+def to_toml(options: Mapping[str, Scalar]) -> str:
+    """Return the resolved `options` as a TOML document that tells what each key means, its unit and what it takes.
+
+    It parses back to the same options, so what ``ross-flwr config`` prints and what stands in the folder of a run can
+    be edited and run.
+    """
+    blocks = []
+    for title, group in groupby(_titled(keys()), key=lambda entry: entry[0]):
+        blocks.append("\n".join(f"# == {line} ".ljust(_WIDTH, "=") for line in wrap(title, _WIDTH - 10)))
+        for _, key in group:
+            takes = ": ".join(filter(None, [key.unit, key.allowed]))
+            comment = wrap(f"{key.meaning} [{takes}]", _WIDTH - 2, break_on_hyphens=False)
+            blocks.append("\n".join([*(f"# {line}" for line in comment), f"{key.name} = {_toml(options[key.name])}"]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _titled(listed: Iterable[Key]) -> Iterable[tuple[str, Key]]:
+    title = ""
+    for key in listed:
+        if key.methods:
+            title = f"Method{'s' * (len(key.methods) > 1)} {', '.join(key.methods)}"
+            if len(key.methods) == len(_methods):
+                title = "Every method"
+        else:
+            title = key.heading or title
+        yield title, key
+
+
+def _toml(value: Scalar) -> str:
+    """JSON's scalars are TOML's but for one character, which JSON leaves as it is and TOML does not allow."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _shown(value: object) -> str:
+    """Return a value as a person would write it: texts in quotes, true and false without capitals."""
+    if isinstance(value, str):
+        return repr(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _number(bound: float) -> str:
+    return str(int(bound)) if bound == int(bound) else f"{bound:g}"
+
+
+def _merged(methods: Iterable[str]) -> list[Key]:
+    run = {key.name: key for key in _keys_of(Config)}
+    shared: dict[str, Key] = {}
+    for method in methods:
+        for key in _keys_of(_methods[method]):
+            if key.name not in run:
+                known = shared.setdefault(key.name, key)
+                shared[key.name] = dataclasses.replace(known, methods=(*known.methods, method))
+    groups: dict[tuple[str, ...], list[Key]] = {}
+    for key in shared.values():
+        groups.setdefault(key.methods, []).append(key)
+    return [*run.values(), *(key for group in groups.values() for key in group)]
+
+
+def _keys_of(cls: type) -> Iterable[Key]:
     hints = get_type_hints(cls)
     for entry in dataclasses.fields(cls):
         if "meaning" in entry.metadata:
-            name = entry.name.replace("_", "-")
-            yield Key(name, hints[entry.name], section=section, **entry.metadata)
+            yield Key(entry.name.replace("_", "-"), hints[entry.name], **entry.metadata)

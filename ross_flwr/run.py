@@ -1,27 +1,62 @@
-"""One run in this process, from its configuration to its folder of results."""
+"""Runs in this process, from a configuration to a folder of results."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ross_flwr.config import Config, resolve
+from ross_flwr.algorithms import ALGORITHMS
+from ross_flwr.config import Config, ConfigError, require, resolve
 from ross_flwr.experiment import Experiment
 from ross_flwr.report.folder import RunFolder
 from ross_flwr.report.history import History
 from ross_flwr.transport import local
 from ross_flwr.transport.host import Host
 
-__all__ = ["LocalRun", "beside"]
+__all__ = ["LocalRun", "beside", "resume", "start"]
 
 
 def beside(config: Config) -> list[Config]:
-    """Return the configurations a run consists of: its method's, and that of the method beside it if there is one."""
-    alone = resolve({**config.options, "beside": ""})
-    if not config.beside:
-        return [alone]
-    return [alone, resolve({**config.options, "algorithm": config.beside, "beside": ""})]
+    """Return the configurations that `config` asks for: itself, and that of the method beside it if there is another.
+
+    Raises
+    ------
+    ConfigError
+        When the method beside it is not known.
+    """
+    if config.beside in ("", config.algorithm):
+        return [config]
+    require("beside", config.beside, ALGORITHMS)
+    return [config, resolve({**config.options, "algorithm": config.beside, "beside": ""})]
+
+
+def start(config: Config, path: Path | None = None) -> list["LocalRun"]:
+    """Return the runs that `config` asks for. The method beside has its results in a subfolder of its name.
+
+    Nothing is written before all of them are known to be possible and the first round of the first begins.
+
+    Raises
+    ------
+    ConfigError
+        When one of them is not possible.
+    """
+    first, *others = beside(config)
+    return [LocalRun(first, path), *(LocalRun(other, path / other.algorithm if path else None) for other in others)]
+
+
+def resume(path: Path) -> list["LocalRun"]:
+    """Return the runs that the configuration in folder `path` asks for, each as it was at its last checkpoint.
+
+    Raises
+    ------
+    ConfigError
+        When the folder holds no run, or its files do not fit each other.
+    """
+    runs = start(RunFolder(path).read_config(), path)
+    for run in runs:
+        run.restore()
+    return runs
 
 
 class LocalRun:
@@ -53,35 +88,46 @@ class LocalRun:
         self.folder = RunFolder(path) if path else None
         file = self.folder.history if self.folder else None
         self.history = History(config.num_agents, self.experiment.attackers, file)
-        if self.folder:
-            self.folder.write_config(config)
-            self.folder.history.touch()
 
-    @classmethod
-    def resume(cls, path: Path) -> "LocalRun":
-        """Return the run in folder `path` as it was at its last checkpoint.
+    def restore(self) -> None:
+        """Go back to the last checkpoint in the folder; without one, to the beginning.
 
         Raises
         ------
         ConfigError
-            When the folder holds no run or no checkpoint.
+            When checkpoint, history and configuration do not fit each other.
         """
-        folder = RunFolder(path)
-        run = cls(folder.read_config(), path)
-        last, tensors, rest = folder.read_checkpoint()
-        run.host.restore({key: tensor.to(run.experiment.device) for key, tensor in tensors.items()}, rest)
-        run.history.restore(last)
-        return run
+        checkpoint = self.folder.read_checkpoint() if self.folder else None
+        if self.folder is None or checkpoint is None:
+            return
+        last, tensors, rest = checkpoint
+        try:
+            self.host.restore({key: tensor.to(self.experiment.device) for key, tensor in tensors.items()}, rest)
+            self.history.restore(last)
+            shape = self.experiment.model.initial.shape
+            fits = (
+                len(self.history.lines) == last
+                and len(rest["state"]) == len(self.host.agents)
+                and all(agent["model"].shape == shape for agent in self.host.agents.values())
+            )
+        except (KeyError, ValueError, OSError):
+            fits = False
+        if not fits:
+            raise ConfigError(
+                f"{self.folder.path} cannot be resumed: config.toml, history.jsonl and checkpoint.safetensors "
+                "in it are not of the same run"
+            )
 
-    def rounds(self) -> Iterator[dict[str, Any]]:
+    def rounds(self) -> Generator[dict[str, Any], None, None]:
         """Run the rounds that are left, yielding the history's line of each; then write the results.
 
         However it ends, the folder holds a checkpoint of the last round that was finished.
         """
         config, folder = self.config, self.folder
-        done = len(self.history.lines)
+        done = saved = len(self.history.lines)
+        if folder and not done:
+            folder.begin(config)
         snapshot = self.host.snapshot()
-        saved = done
         try:
             for finished in local.rounds(
                 self.host,

@@ -3,15 +3,17 @@
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ross_flwr.config import Config, ConfigError, keys, resolve
+from ross_flwr.config import Config, ConfigError, resolve, to_toml
+from ross_flwr.report.history import finite
 
 __all__ = ["RunFolder"]
 
@@ -22,25 +24,33 @@ class RunFolder:
     Parameters
     ----------
     path : Path
-        Made if it is not there.
+        Made when something is written and it is not there.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def config(self) -> Path:
+        """The file with every key; where it is, there is a run."""
+        return self.path / "config.toml"
 
     @property
     def history(self) -> Path:
         """The file with a line per round."""
         return self.path / "history.jsonl"
 
+    def begin(self, config: Config) -> None:
+        """Write the configuration and an empty history; of an earlier run here nothing remains."""
+        self.write_config(config)
+        for name in ("summary.json", "model.safetensors", "checkpoint.safetensors"):
+            (self.path / name).unlink(missing_ok=True)
+        self.history.write_text("")
+
     def write_config(self, config: Config) -> None:
         """Write every key as resolved, with its meaning."""
-        lines = []
-        for key in keys():
-            lines.append(f"# {key.meaning}{f' [{key.unit}]' if key.unit else ''}")
-            lines.append(f"{key.name} = {json.dumps(config.options[key.name])}")  # JSON's scalars are TOML's
-        self._replace("config.toml", "\n".join([*lines, ""]).encode())
+        with self._replacing("config.toml") as part:
+            part.write_text(to_toml(config.options), encoding="utf-8")
 
     def read_config(self) -> Config:
         """Return the configuration of the run here.
@@ -48,16 +58,19 @@ class RunFolder:
         Raises
         ------
         ConfigError
-            When there is none.
+            When there is none, or it is none any more.
         """
-        file = self.path / "config.toml"
-        if not file.is_file():
+        if not self.config.is_file():
             raise ConfigError(f"{self.path} holds no run: there is no config.toml in it")
-        return resolve(tomllib.loads(file.read_text()))
+        try:
+            return resolve(tomllib.loads(self.config.read_text(encoding="utf-8")))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{self.config} is not TOML: {error}") from None
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write the result of the run."""
-        self._replace("summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+        """Write the result of the run; what is no finite number becomes null."""
+        with self._replacing("summary.json") as part:
+            part.write_text(json.dumps(finite(dict(summary)), indent=2, allow_nan=False) + "\n")
 
     def write_model(self, named: Mapping[str, Tensor]) -> None:
         """Write the consensus model under the model's own parameter names."""
@@ -67,28 +80,35 @@ class RunFolder:
         """Write what a host's `snapshot` returned after `round`."""
         self._save("checkpoint.safetensors", tensors, {"round": str(round), "rest": json.dumps(rest)})
 
-    def read_checkpoint(self) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
-        """Return round, tensors and rest of the checkpoint.
+    def read_checkpoint(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        """Return round, tensors and rest of the checkpoint, or None when there is none.
 
         Raises
         ------
         ConfigError
-            When there is none.
+            When the file is not what `write_checkpoint` wrote.
         """
         file = self.path / "checkpoint.safetensors"
         if not file.is_file():
-            raise ConfigError(f"{self.path} holds no checkpoint: the run ended before round checkpoint-every")
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata()
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-        return int(metadata["round"]), tensors, json.loads(metadata["rest"])
+            return None
+        try:
+            with safe_open(file, framework="pt") as opened:
+                metadata = opened.metadata()
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+            return int(metadata["round"]), tensors, json.loads(metadata["rest"])
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"{file} is no checkpoint of a run: {error}") from None
 
     def _save(self, name: str, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-        part = self.path / f"{name}.part"
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, part, metadata)
-        os.replace(part, self.path / name)
+        with self._replacing(name) as part:
+            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, part, metadata)
 
-    def _replace(self, name: str, content: bytes) -> None:
-        part = self.path / f"{name}.part"
-        part.write_bytes(content)
-        os.replace(part, self.path / name)
+    @contextmanager
+    def _replacing(self, name: str) -> Iterator[Path]:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            part = self.path / f"{name}.part"
+            yield part
+            os.replace(part, self.path / name)
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot take {name}: {error.strerror or error}") from None

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["AgentReport", "History", "Round", "consensus_distance"]
+__all__ = ["AgentReport", "History", "Round", "consensus_distance", "finite"]
 
 
 @dataclass(slots=True)
@@ -100,8 +100,8 @@ class History:
     def restore(self, last: int) -> None:
         """Read the lines up to round `last` back from the file and forget the later ones."""
         assert self.file is not None
-        lines = map(json.loads, self.file.read_text().splitlines())
-        self.lines = [line for line in lines if line["round"] <= last]
+        # A line per round from 1; what comes after `last` may have been cut short and is not looked at.
+        self.lines = [json.loads(line) for line in self.file.read_text().splitlines()[:last]]
         self.file.write_text("".join(map(_to_json, self.lines)))
 
     def add(self, finished: Round) -> dict[str, Any]:
@@ -144,12 +144,11 @@ class History:
                 total = sent.setdefault(edge, {})
                 for kind, count in kinds.items():
                     total[kind] = total.get(kind, 0) + count
-        distances = [line["consensus-distance"] for line in self.lines if line["consensus-distance"] is not None]
         return {
             "rounds": self.lines[-1]["round"] if self.lines else 0,
             "accuracy": tested[-1]["accuracy"] if tested else None,
             "loss": tested[-1]["loss"] if tested else None,
-            "consensus-distance": distances[-1] if distances else None,
+            "consensus-distance": tested[-1]["consensus-distance"] if tested else None,
             "bytes": sum(line["bytes"] for line in self.lines),
             "gradients": sum(line["gradients"] for line in self.lines),
             "utilities": sum(line["utilities"] for line in self.lines),
@@ -162,19 +161,21 @@ class History:
 def _spread(values: Sequence[float]) -> dict[str, float] | None:
     if not values:
         return None
+    if any(map(math.isnan, values)):  # else min and max would depend on the order
+        return dict.fromkeys(("mean", "min", "max"), math.nan)
     return {"mean": fmean(values), "min": min(values), "max": max(values)}
 
 
 def _to_json(line: dict[str, Any]) -> str:
-    return json.dumps(_finite(line), separators=(",", ":"), allow_nan=False) + "\n"
+    return json.dumps(finite(line), separators=(",", ":"), allow_nan=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: a diverged loss is null."""
+def finite(value: Any) -> Any:
+    """Return `value` with None for every NaN and infinity in it: JSON has neither, a diverged loss is null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
+        return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_finite(entry) for entry in value]
+        return [finite(entry) for entry in value]
     return value

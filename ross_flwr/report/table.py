@@ -1,44 +1,64 @@
 """What a person sees of a run: the table of results."""
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
+from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
 __all__ = ["result_table"]
 
+DIVERGED = 1e6
+"""A consensus distance above this, or one that is no finite number, is shown as "diverged": no sound run comes near."""
+
 
 def result_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return a table with a row per run.
+    """Return a table with a row per run, narrow enough for a terminal of 80 columns.
 
     Parameters
     ----------
     summaries : mapping of str to mapping
         By the name of the run, what `History.summary` returned.
     """
-    table = Table(title="Result", caption="accuracy on test data, each honest agent with its own model")
-    for heading in (
-        "method",
-        "rounds",
-        "accuracy mean",
-        "min",
-        "consensus distance",
-        "sent",
-        "utilities",
-        "seconds",
-    ):
-        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=heading == "method")
+    caption = "accuracy on test data of the honest agents, each with its own model"
+    if any(map(has_diverged, summaries.values())):
+        caption += f"\ndiverged: the models are further apart than {DIVERGED:g}, or no numbers any more"
+    table = Table(title="Result", caption=caption, box=box.SIMPLE_HEAD)
+    table.add_column("method", no_wrap=True)
+    for heading in ("rounds", "accuracy\nmean", "accuracy\nmin", "consensus\ndistance", "bytes\nsent", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
     for name, summary in summaries.items():
-        accuracy, distance = summary["accuracy"], summary["consensus-distance"]
+        accuracy = summary["accuracy"] or {}
         table.add_row(
             name,
             str(summary["rounds"]),
-            f"{accuracy['mean']:.1%}" if accuracy else "–",
-            f"{accuracy['min']:.1%}" if accuracy else "–",
-            f"{distance:.3g}" if distance is not None else "–",
+            _percent(accuracy.get("mean")),
+            _percent(accuracy.get("min")),
+            "diverged" if has_diverged(summary) else _short(summary["consensus-distance"]),
             decimal(summary["bytes"]),
-            str(summary["utilities"]),
             f"{summary['seconds']:.1f}",
         )
     return table
+
+
+def has_diverged(summary: Mapping[str, Any]) -> bool:
+    """Tell whether the models of a run have left all bounds.
+
+    A loss of None, where there is a loss at all, was no finite number before it went through JSON.
+    """
+    loss, distance = summary["loss"] or {"mean": 0.0}, summary["consensus-distance"]
+    return not (_is_number(loss["mean"]) and (distance is None or (_is_number(distance) and distance <= DIVERGED)))
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and isfinite(value)
+
+
+def _percent(share: float | None) -> str:
+    return f"{share:.1%}" if share is not None and isfinite(share) else "–"
+
+
+def _short(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"

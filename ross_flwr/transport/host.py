@@ -63,14 +63,15 @@ class Host:
             What has to be carried to other nodes.
         """
         name = self.algorithm.steps[step]
-        mailboxes, self.mailboxes = self.mailboxes, {}
-        if step == 0:
-            mailboxes = {}
+        on_time = {index for index, ran in self.progress.items() if ran == (round, step - 1)}
+        mailboxes = {index: inbox for index, inbox in self.mailboxes.items() if index in on_time}
+        self.mailboxes = {}
         for envelope in arrived:
             self._receive(envelope, round, step, mailboxes)
         leaving: list[Envelope] = []
         for index, agent in self.agents.items():
-            if step > 0 and self.progress.get(index) != (round, step - 1):
+            if step > 0 and index not in on_time:
+                self.progress.pop(index, None)
                 continue
             self.progress[index] = (round, step)
             agent.round = round
@@ -85,8 +86,10 @@ class Host:
 
     def end_pass(self) -> None:
         """Finish a pass over the algorithm's steps for every agent that ran the last one."""
-        for agent in self.agents.values():
-            agent.end_pass()
+        last = len(self.algorithm.steps) - 1
+        for index, (_, step) in self.progress.items():
+            if step == last:
+                self.agents[index].end_pass()
 
     def end_round(self, *, evaluate: bool) -> list[AgentReport]:
         """Tell what every agent did since the last call, and how good it is if `evaluate`."""
@@ -110,6 +113,7 @@ class Host:
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all that the host carries from one activation to the next: tensors by key, and the rest as JSON.
 
+        It stays as it is when the host goes on, for vectors are replaced, never changed, and what is counted is copied.
         A tensor that stands in several places (an agent's model and the message with it, say) is returned once.
         """
         tensors: dict[str, Tensor] = {}
@@ -128,12 +132,12 @@ class Host:
                 i: {j: store(f"mail.{j}.{i}", message) for j, message in inbox.items()}
                 for i, inbox in self.mailboxes.items()
             },
-            "progress": self.progress,
-            "counts": {i: agent.counts for i, agent in self.agents.items()},
+            "progress": dict(self.progress),
+            "counts": {i: dict(agent.counts) for i, agent in self.agents.items()},
             "weights": {i: agent.weights for i, agent in self.agents.items()},
-            "sent": self.sent,
+            "sent": {i: {j: dict(kinds) for j, kinds in sent.items()} for i, sent in self.sent.items()},
             "missing": {i: sorted(missing) for i, missing in self.missing.items()},
-            "dropped": self.dropped,
+            "dropped": dict(self.dropped),
         }
         return tensors, rest
 
@@ -143,10 +147,13 @@ class Host:
         def fetch(keys: Mapping[str, str]) -> Message:
             return {name: tensors[key] for name, key in keys.items()}
 
+        state, counts, weights = (
+            {int(i): entry for i, entry in rest[name].items()} for name in ("state", "counts", "weights")
+        )
         for i, agent in self.agents.items():
-            agent.state = fetch(rest["state"][str(i)])
-            agent.counts = Counter(rest["counts"][str(i)])
-            agent.weights = {int(j): weight for j, weight in rest["weights"][str(i)].items()}
+            agent.state = fetch(state[i])
+            agent.counts = Counter(counts[i])
+            agent.weights = {int(j): weight for j, weight in weights[i].items()}
         self.mailboxes = {
             int(i): Inbox({int(j): fetch(keys) for j, keys in mail.items()}) for i, mail in rest["mail"].items()
         }
@@ -187,7 +194,7 @@ class Host:
             reason = "not-hosted"
         elif source not in self.agents[destination].neighbors:
             reason = "no-edge"
-        elif (envelope.round, envelope.step) != (round, self.algorithm.steps[step - 1]):
+        elif step == 0 or (envelope.round, envelope.step) != (round, self.algorithm.steps[step - 1]):
             reason = "other-step"
         elif source in mailbox:
             reason = "duplicate"

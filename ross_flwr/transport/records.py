@@ -1,11 +1,17 @@
 """Envelopes and agents' state as Flower records, and back."""
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from io import BytesIO
+from pickle import PickleBuffer
+from typing import Any, SupportsIndex
 
+import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ross_flwr.transport.envelope import Envelope
@@ -14,13 +20,13 @@ __all__ = ["from_json", "pack", "record_of", "route_of", "routes", "tensors_of",
 
 
 def record_of(tensors: Mapping[str, Tensor]) -> ArrayRecord:
-    """Return the tensors as an `ArrayRecord`."""
-    return ArrayRecord({name: Array(tensor.detach().cpu().numpy()) for name, tensor in tensors.items()})
+    """Return the tensors as an `ArrayRecord` of what `Array(ndarray)` would make, with one copy instead of three."""
+    return ArrayRecord({name: _encode(tensor.detach().cpu().contiguous().numpy()) for name, tensor in tensors.items()})
 
 
 def tensors_of(record: ArrayRecord, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Return the arrays of `record` as tensors; nothing is unpickled."""
-    return {name: torch.from_numpy(array.numpy()).to(device) for name, array in record.items()}
+    """Return the arrays of `record` as tensors, which share its memory where they can; nothing is unpickled."""
+    return {name: _decode(array).to(device) for name, array in record.items()}
 
 
 def to_json(value: object) -> ConfigRecord:
@@ -97,3 +103,34 @@ def routes(route: ConfigRecord) -> list[tuple[int, int, str]]:
         if not isinstance(column, list) or not all(isinstance(entry, kind) for entry in column):
             raise ValueError("a route has three lists: source, destination, record")
     return list(zip(*columns, strict=True))
+
+
+class Blob(bytes):
+    """Bytes that pickle out of band: Flower's simulation hands them to another process with one copy, not three."""
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """Let protocol 5 pass the memory itself on."""
+        return Blob, (PickleBuffer(self),)
+
+
+def _encode(array: NDArray[Any]) -> Array:
+    data = b"".join((_header(array.dtype.str, array.shape), array.reshape(-1).view(np.uint8).data))
+    return Array(str(array.dtype), array.shape, "numpy.ndarray", Blob(data))
+
+
+@lru_cache(maxsize=256)
+def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    stream = BytesIO()
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue()
+
+
+def _decode(array: Array) -> Tensor:
+    header = _header(np.dtype(array.dtype).str, tuple(array.shape))
+    if array.stype != "numpy.ndarray" or not array.data.startswith(header):
+        return torch.from_numpy(array.numpy())
+    flat = np.frombuffer(array.data, array.dtype, offset=len(header))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # and no step writes into messages
+        return torch.from_numpy(flat).view(array.shape)

@@ -17,7 +17,7 @@ from ross_flwr.transport.host import Host
 @pytest.fixture(autouse=True)
 def _registry(monkeypatch):
     """Forget the methods that a test registers."""
-    monkeypatch.setattr(config, "_sections", dict(config._sections))
+    monkeypatch.setattr(config, "_methods", dict(config._methods))
     before = dict(ALGORITHMS)
     yield
     ALGORITHMS.clear()
@@ -63,7 +63,7 @@ def test_registering_makes_options_into_configuration_keys():
         resolve({"shrink": 0.25})
     sign_gossip()
     key = next(key for key in config.keys() if key.name == "shrink")
-    assert (key.kind, key.default, key.minimum, key.maximum, key.section) == (float, 0.5, 0.0, 1.0, "sign-gossip")
+    assert (key.kind, key.default, key.minimum, key.maximum, key.methods) == (float, 0.5, 0.0, 1.0, ("sign-gossip",))
     assert resolve({}).options["shrink"] == 0.5
     resolved = resolve({"algorithm": "sign-gossip", "shrink": 0.25, "learning-rate": 0.75})
     made = create(resolved.algorithm, resolved.options)
@@ -128,7 +128,7 @@ def test_two_methods_can_share_a_key():
 
 
 def test_a_method_cannot_redefine_a_key_of_the_run():
-    with pytest.raises(ConfigError, match="key seed of greedy is already declared differently by run"):
+    with pytest.raises(ConfigError, match="key seed of greedy is already declared differently by every run"):
         register("greedy")(
             type(
                 "Greedy",

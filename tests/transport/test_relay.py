@@ -1,14 +1,14 @@
 """The relay in Flower's simulation engine. One simulation per number of nodes serves all tests."""
 
 import gc
-import os
 import time
 from typing import Any
 
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import Grid
+from simulation import simulate
 
 from ross_flwr import Agent, Algorithm, Inbox, Outbox, PeerRelay, broadcast, option, peer_app, register, resolve, step
 from ross_flwr.run import LocalRun
@@ -109,28 +109,22 @@ def play(
     return {"relay": relay, "result": result, "models": models, "lines": relay.history.lines, "tested": tested}
 
 
-def simulate(num_nodes: int, plays: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def play_all(num_nodes: int, plays: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Run all plays, one after the other, in one simulation."""
-    pytest.importorskip("ray")
-    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
-    from flwr.simulation import run_simulation
-
     results: dict[str, dict[str, Any]] = {}
-    server = ServerApp()
 
-    @server.main()
-    def main(grid: Grid, context: Context) -> None:
+    def run(grid: Grid) -> None:
         for name, options in plays.items():
             watch = Watch(grid)
             results[name] = play(watch, **options) | {"watch": watch}  # type: ignore[arg-type]
 
-    run_simulation(server, client, num_nodes, backend_config={"client_resources": {"num_cpus": 1}})
+    simulate(num_nodes, client, run)
     return results
 
 
 @pytest.fixture(scope="module")
 def six_nodes() -> dict[str, dict[str, Any]]:
-    return simulate(
+    return play_all(
         6,
         {
             "same": SAME | {"evaluate": True},
@@ -145,7 +139,7 @@ def six_nodes() -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def two_nodes() -> dict[str, dict[str, Any]]:
-    return simulate(2, {"same": SAME, "toy": SAME | {"algorithm": "push-to-mean", "pull": 0.25}})
+    return play_all(2, {"same": SAME, "toy": SAME | {"algorithm": "push-to-mean", "pull": 0.25}})
 
 
 def locally(**options: Any) -> LocalRun:
