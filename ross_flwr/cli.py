@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ross_flwr.data import PARTITIONS, SOURCES
 from ross_flwr.learning.models import MODELS
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS
 from ross_flwr.report.folder import RunFolder
-from ross_flwr.report.table import result_table
+from ross_flwr.report.table import percent, result_table
 from ross_flwr.run import LocalRun, start
 from ross_flwr.run import resume as resume_runs
 from ross_flwr.threats.poisoning import ATTACKS
@@ -215,10 +216,10 @@ def finish(runs: Sequence[LocalRun], folder: Path) -> None:
             name, done = each.config.algorithm, len(each.history.lines)
             task = progress.add_task(name, total=each.config.num_rounds, completed=done, accuracy="")
             with closing(each.rounds()) as rounds:
-                for line in rounds:
-                    progress.advance(task)
+                for line in chain(each.history.lines[:done], rounds):
+                    progress.update(task, completed=line["round"])
                     if line["accuracy"]:
-                        progress.update(task, accuracy=f"accuracy {line['accuracy']['mean']:.1%}")
+                        progress.update(task, accuracy=f"accuracy {percent(line['accuracy']['mean'])}")
             summaries[name] = each.summary()
     console.print(result_table(summaries))
     click.echo(f"Results are in {folder}")

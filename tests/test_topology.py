@@ -358,3 +358,10 @@ def test_a_path_numbered_at_random_is_still_cut_only_where_blocks_meet(tmp_path_
 def test_no_blocks_at_all_is_refused():
     with pytest.raises(ValueError, match="num_blocks = 0"):
         blocks(build("ring", 4), 0)
+
+
+def test_blocks_of_a_random_graph_are_cut_where_few_edges_run() -> None:
+    topology = build("random-regular", 100, degree=4, seed=0)
+    first, second = blocks(topology, 2)
+    assert len(first) == len(second) == 50
+    assert nx.cut_size(topology.graph, first, second) <= 40, "a cut at random would be about 100 of 200 edges"

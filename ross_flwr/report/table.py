@@ -8,7 +8,7 @@ from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
-__all__ = ["result_table"]
+__all__ = ["percent", "result_table"]
 
 DIVERGED = 1e6
 """A consensus distance above this, or one that is no finite number, is shown as "diverged": no sound run comes near."""
@@ -24,7 +24,7 @@ def result_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     """
     caption = "accuracy on test data of the honest agents, each with its own model"
     if any(map(has_diverged, summaries.values())):
-        caption += f"\ndiverged: the models are further apart than {DIVERGED:g}, or no numbers any more"
+        caption += f"\ndiverged: the models are further apart than {DIVERGED:,.0f}, or no numbers"
     table = Table(title="Result", caption=caption, box=box.SIMPLE_HEAD)
     table.add_column("method", no_wrap=True)
     for heading in ("rounds", "accuracy\nmean", "accuracy\nmin", "consensus\ndistance", "bytes\nsent", "seconds"):
@@ -34,8 +34,8 @@ def result_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
         table.add_row(
             name,
             str(summary["rounds"]),
-            _percent(accuracy.get("mean")),
-            _percent(accuracy.get("min")),
+            percent(accuracy.get("mean")),
+            percent(accuracy.get("min")),
             "diverged" if has_diverged(summary) else _short(summary["consensus-distance"]),
             decimal(summary["bytes"]),
             f"{summary['seconds']:.1f}",
@@ -52,12 +52,13 @@ def has_diverged(summary: Mapping[str, Any]) -> bool:
     return not (_is_number(loss["mean"]) and (distance is None or (_is_number(distance) and distance <= DIVERGED)))
 
 
+def percent(share: float | None) -> str:
+    """Return a share as people read it; a dash where there is none."""
+    return f"{share:.1%}" if share is not None and isfinite(share) else "–"
+
+
 def _is_number(value: float | None) -> bool:
     return value is not None and isfinite(value)
-
-
-def _percent(share: float | None) -> str:
-    return f"{share:.1%}" if share is not None and isfinite(share) else "–"
 
 
 def _short(value: float | None) -> str:

@@ -8,7 +8,7 @@ from quadratics import full_gradients, normal, stack, team
 
 from ross_flwr import config, topology
 from ross_flwr.algorithms import ALGORITHMS, Algorithm, Inbox, Outbox, broadcast, create, register, step
-from ross_flwr.config import ConfigError, option, resolve
+from ross_flwr.config import ConfigError, keys, option, resolve
 from ross_flwr.learning.agent import Agent
 from ross_flwr.run import LocalRun
 from ross_flwr.transport.host import Host
@@ -59,10 +59,10 @@ def test_steps_are_in_the_order_of_definition_and_nothing_else_is_one():
 
 
 def test_registering_makes_options_into_configuration_keys():
-    with pytest.raises(ConfigError, match="key shrink .* is not known"):
+    with pytest.raises(ConfigError, match=r"key shrink .* is not known"):
         resolve({"shrink": 0.25})
     sign_gossip()
-    key = next(key for key in config.keys() if key.name == "shrink")
+    key = next(key for key in keys() if key.name == "shrink")
     assert (key.kind, key.default, key.minimum, key.maximum, key.methods) == (float, 0.5, 0.0, 1.0, ("sign-gossip",))
     assert resolve({}).options["shrink"] == 0.5
     resolved = resolve({"algorithm": "sign-gossip", "shrink": 0.25, "learning-rate": 0.75})
@@ -74,7 +74,7 @@ def test_registering_makes_options_into_configuration_keys():
 
 def test_a_key_that_methods_share_is_listed_once():
     sign_gossip()
-    names = [key.name for key in config.keys()]
+    names = [key.name for key in keys()]
     assert names.count("learning-rate") == 1
     assert len(set(names)) == len(names)
 
@@ -144,7 +144,7 @@ def test_a_method_cannot_redefine_a_key_of_the_run():
 
 
 def test_an_unknown_method_is_refused_with_the_nearest():
-    with pytest.raises(ConfigError, match="algorithm = 'dspgd' is not known.*did you mean 'dpsgd'"):
+    with pytest.raises(ConfigError, match=r"algorithm = 'dspgd' is not known.*did you mean 'dpsgd'"):
         create("dspgd", resolve({}).options)
 
 
