@@ -33,6 +33,10 @@ __all__ = [
 Scalar: TypeAlias = bool | int | float | str
 
 
+_MANY = 30
+"""So many names still make a sentence that somebody reads."""
+
+
 class ConfigError(ValueError):
     """Bad input, told in one sentence: what was wrong, which value, what would be right."""
 
@@ -43,7 +47,9 @@ def require(key: str, value: str, known: Iterable[str]) -> None:
     if value not in known:
         nearest = get_close_matches(value, known, n=1)
         hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
-        raise ConfigError(f"{key} = {_shown(value)} is not known: use one of {', '.join(known)}{hint}")
+        names = known if len(known) <= _MANY else get_close_matches(value, known, n=8, cutoff=0)
+        others = f" or {len(known) - len(names)} others" * (len(names) < len(known))
+        raise ConfigError(f"{key} = {_shown(value)} is not known: use one of {', '.join(names)}{others}{hint}")
 
 
 _KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}

@@ -22,10 +22,10 @@ def result_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     summaries : mapping of str to mapping
         By the name of the run, what `History.summary` returned.
     """
-    caption = "accuracy on test data of the honest agents, each with its own model"
+    caption = "accuracy on test data of each honest agent's own model"
     if any(map(has_diverged, summaries.values())):
-        caption += f"\ndiverged: the models are further apart than {DIVERGED:,.0f}, or no numbers"
-    table = Table(title="Result", caption=caption, box=box.SIMPLE_HEAD)
+        caption += f"\ndiverged: models over {DIVERGED:,.0f} apart, or no numbers"
+    table = Table(title="Result", caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("method", no_wrap=True)
     for heading in ("rounds", "accuracy\nmean", "accuracy\nmin", "consensus\ndistance", "bytes\nsent", "seconds"):
         table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")

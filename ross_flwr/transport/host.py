@@ -86,10 +86,8 @@ class Host:
 
     def end_pass(self) -> None:
         """Finish a pass over the algorithm's steps for every agent that ran the last one."""
-        last = len(self.algorithm.steps) - 1
-        for index, (_, step) in self.progress.items():
-            if step == last:
-                self.agents[index].end_pass()
+        for index in self.progress:  # who missed a step has none
+            self.agents[index].end_pass()
 
     def end_round(self, *, evaluate: bool) -> list[AgentReport]:
         """Tell what every agent did since the last call, and how good it is if `evaluate`."""

@@ -115,51 +115,59 @@ COSTS = {
 }
 
 
+@pytest.mark.parametrize(("mixed", "vectors"), [(True, 4), (False, 3)])
 @pytest.mark.parametrize("name", COSTS)
-def test_a_round_costs_what_the_paper_says(name):
+def test_a_round_costs_so_many_vectors_gradients_and_utilities(name, mixed, vectors):
     graph, utilities = COSTS[name]
-    host, _ = started(graph, ross())
+    host, _ = started(graph, ross(mix_momentum=mixed))
     for round in range(3):
         for report in run_round(host, round):
             degree = graph.graph.degree[report.agent]
             assert report.utilities == utilities
             assert report.gradients == 1 + degree
             assert set(report.sent) == set(graph.neighbors(report.agent))
-            assert sum(sum(kinds.values()) for kinds in report.sent.values()) == 4 * degree * 6 * 4  # 4 k P b
+            assert sum(sum(kinds.values()) for kinds in report.sent.values()) == vectors * degree * 6 * 4  # 4 k P b
 
 
-def shapley_by_brute_force(model, gradients, rate, utility):
-    """φ of each gradient, by the mean over all orders of what each adds to those before it."""
-    players = list(gradients)
+def shapley_by_brute_force(players, value):
+    """φ of each player, by the mean over all orders of what it adds to those before it."""
     phi = dict.fromkeys(players, 0.0)
     orders = list(permutations(players))
     for order in orders:
-        before = utility(model)
-        for count in range(1, len(order) + 1):
-            mean = sum(gradients[j] for j in order[:count]) / count
-            value = utility(model - rate * mean)
-            phi[order[count - 1]] += (value - before) / len(orders)
-            before = value
+        for count, player in enumerate(order):
+            phi[player] += (value(order[: count + 1]) - value(order[:count])) / len(orders)
     return phi
 
 
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("probe", ["sgd", "momentum"])
+@pytest.mark.parametrize("coalition", ["sum", "mean"])
 @pytest.mark.parametrize("name", ["ring", "complete"])
-def test_weights_are_the_positive_part_of_the_shapley_values(name):
+def test_weights_are_the_positive_part_of_the_shapley_values(name, coalition, probe, own):
     graph, rate = topology.build(name, 5), 0.4
-    host, agents = started(graph, ross(weighting="relu", learning_rate=rate, momentum=0.0))
-    models = stack(agents)
+    host, agents = started(
+        graph, ross(learning_rate=rate, momentum=0.5, coalition=coalition, probe=probe, own_gradient=own)
+    )
     dropped = 0
-    for report in run_round(host, 0):
-        i = report.agent
-        members = [i, *graph.neighbors(i)]
-        means = {j: agents[j].objective.examples.double().mean(0) for j in members}
-        phi = shapley_by_brute_force(
-            models[i], {j: models[i] - means[j] for j in members}, rate, lambda x: -0.5 * float(x.square().sum())
-        )
-        total = sum(max(value, 0.0) for value in phi.values())
-        expected = {j: max(value, 0.0) / total for j, value in phi.items()}
-        assert report.weights == pytest.approx(expected, abs=1e-4)
-        dropped += sum(value < 0 for value in phi.values())
+    for round in range(2):
+        models, momenta = stack(agents), stack(agents, "momentum")
+        for report in run_round(host, round):
+            i = report.agent
+            players = [*graph.neighbors(i), *([i] if own else [])]
+            gradients = {j: models[i] - agents[j].objective.examples.double().mean(0) for j in players}
+
+            def value(members, i=i, gradients=gradients, models=models, momenta=momenta):
+                step = sum(gradients[j] for j in members) / (
+                    len(gradients) if coalition == "sum" else len(members) or 1
+                )
+                ahead = 0.5 * momenta[i] if probe == "momentum" else 0.0
+                return -0.5 * float((models[i] - rate * (step + ahead)).square().sum())
+
+            phi = shapley_by_brute_force(players, value)
+            total = sum(max(each, 0.0) for each in phi.values())
+            expected = {j: max(each, 0.0) / total for j, each in phi.items()} if total else {}
+            assert report.weights == pytest.approx(expected, abs=1e-4)
+            dropped += sum(each < 0 for each in phi.values())
     assert dropped > 0
 
 
@@ -207,8 +215,8 @@ def test_the_fallback_decides_when_no_contribution_is_positive(fallback):
     reports = run_round(host, 0)
     torch.testing.assert_close(stack(agents), weights @ (models - 0.3 * directions), atol=1e-5, rtol=1e-5)
     for report in reports:
-        row = {j: float(expected[report.agent, j]) for j in [report.agent, *graph.neighbors(report.agent)]}
-        assert report.weights == pytest.approx(row)
+        row = {j: weight for j, weight in enumerate(expected[report.agent].tolist()) if weight}
+        assert {j: weight for j, weight in report.weights.items() if weight} == pytest.approx(row)
 
 
 @pytest.mark.parametrize("weighting", ["relu", "minmax", "softmax", "uniform"])
@@ -219,6 +227,18 @@ def test_weights_over_the_closed_neighbourhood_are_recorded(weighting):
         assert set(report.weights) == {report.agent, *graph.neighbors(report.agent)}
         assert min(report.weights.values()) >= 0
         assert sum(report.weights.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("weighting", ["softmax", "uniform"])
+def test_an_agent_that_hears_nobody_follows_its_own_gradient(weighting):
+    graph = topology.build("ring", 5)
+    host, agents = started(graph, ross(weighting=weighting, momentum=0.0, learning_rate=0.3), members=[2])
+    models = stack(agents)
+    expected = models - 0.3 * full_gradients(agents, models)
+    (report,) = run_round(host, 0)
+    torch.testing.assert_close(stack(agents), expected, atol=1e-6, rtol=1e-6)
+    assert report.missing == [1, 3]
+    assert report.weights == {2: pytest.approx(1.0)}
 
 
 POISONED = {
@@ -242,7 +262,7 @@ def test_a_poisoned_neighbour_gets_no_weight(name):
     victims = run.experiment.topology.neighbors(attacker)
     for line in run.rounds():
         for victim in victims:
-            assert line["weights"][str(victim)][str(attacker)] == 0.0
-    honest = [line["weights"][str(i)][str(i)] for line in run.history.lines for i in victims]
-    assert sum(honest) / len(honest) > 0.1
+            assert line["weights"].get(str(victim), {}).get(str(attacker), 0.0) == 0.0
+    own = [line["weights"].get(str(i), {}).get(str(i), 0.0) for line in run.history.lines for i in victims]
+    assert sum(own) / len(own) > 0.1
     assert run.summary()["accuracy"]["min"] > 0.5

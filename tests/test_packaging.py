@@ -1,0 +1,65 @@
+"""What is shipped: the wheel that pip installs, and the FAB that Flower sends to its nodes."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr").rglob("*.py")}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A copy of what a release is built from, tests and deployment included."""
+    tree = tmp_path_factory.mktemp("release") / "ross-flwr"
+    tree.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, tree)
+    for name in ("ross_flwr", "tests", "deploy", "proto", ".ci"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return tree
+
+
+def packed(tree, pattern, *command):
+    """Run a command that packs the tree, and return names and sizes of what is in the one file it makes."""
+    environment = {**os.environ, "FLWR_HOME": str(tree.parent), "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (file,) = tree.glob(pattern)
+    with zipfile.ZipFile(file) as archive:
+        return file, {entry.filename: entry.file_size for entry in archive.infolist()}
+
+
+def test_the_wheel_holds_the_package_its_types_and_its_data_and_no_tests(tree):
+    pip = (sys.executable, "-m", "pip", "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-q", "-w", "dist")
+    _, names = packed(tree, "dist/*.whl", *pip, ".")
+    package = {name for name in names if name.startswith("ross_flwr/")}
+    assert package >= MODULES | {"ross_flwr/py.typed", "ross_flwr/data/digits.jsonl"}
+    info = {name.partition("/")[2] for name in names.keys() - package}
+    assert info == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
+
+
+def test_the_fab_holds_the_package_and_its_data_is_small_and_has_no_tests(tree):
+    flwr = "import sys; from flwr.cli.app import app; sys.exit(app())"
+    fab, names = packed(tree, "*.fab", sys.executable, "-c", flwr, "build")
+    assert fab.stat().st_size < 1_000_000
+    package = {name for name in names if name.startswith("ross_flwr/")}
+    assert package == MODULES | {"ross_flwr/data/digits.jsonl"}
+    assert names.keys() - package == {"pyproject.toml", "README.md", "LICENSE", ".info/CONTENT"}
+    assert max(names.values()) < 1_000_000
+
+
+def test_the_app_names_its_two_components_and_flower_finds_them():
+    app = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
+    assert app["components"] == {"serverapp": "ross_flwr.server_app:app", "clientapp": "ross_flwr.client_app:app"}
+    from ross_flwr.client_app import app as client
+    from ross_flwr.server_app import app as server
+
+    assert (type(client).__name__, type(server).__name__) == ("ClientApp", "ServerApp")

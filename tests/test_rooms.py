@@ -1,0 +1,125 @@
+"""The house: which module may import which, and what works without Flower."""
+
+import ast
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import networkx as nx
+import pytest
+
+import ross_flwr.learning
+
+PACKAGE = Path(ross_flwr.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip("."): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+"""Files by their name below ross_flwr; that of the package itself is empty."""
+
+MAY_IMPORT = {
+    "config": (),
+    "vision": (),
+    "topology": ("config",),
+    "learning": ("config", "vision"),
+    "data": ("config", "vision"),
+    "threats": ("config", "learning"),
+    "algorithms": ("config", "learning"),
+    "experiment": ("config", "topology", "learning", "data", "threats", "algorithms"),
+    "report": ("config",),
+    "transport": ("config", "learning", "algorithms", "report.history"),
+    "transport.relay": ("config", "topology", "experiment", "report.history"),
+    "run": ("config", "algorithms", "experiment", "report", "transport"),
+    "client_app": ("config", "algorithms", "experiment", "transport"),
+    "server_app": ("config", "report", "run", "transport"),
+    "cli": ("config", "topology", "learning", "data", "threats", "algorithms", "report", "run"),
+    "": ("config", "learning", "algorithms", "client_app", "transport"),
+}
+"""What a room may import besides itself. The longest name that fits counts; a name stands for all below it."""
+
+
+def below(module, room):
+    return module == room or module.startswith(f"{room}.")
+
+
+def imports(path):
+    """Return the modules of ours that a file imports, by their names below ross_flwr."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: import by the full name"
+            members = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name.removeprefix("ross_flwr.") in MODULES else node.module for name in members]
+        else:
+            continue
+        found |= {name.removeprefix("ross_flwr").lstrip(".") for name in names if name.split(".")[0] == "ross_flwr"}
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module or "ross_flwr")
+def test_arrows_go_down_only(module):
+    room = max((room for room in MAY_IMPORT if room == "" or below(module, room)), key=len)
+    assert room or not module, f"{module} stands in no room of MAY_IMPORT"
+    own = room.split(".")[0]
+    for imported in imports(MODULES[module]):
+        allowed = any(below(imported, each) for each in (*MAY_IMPORT[room], *([own] if own else [])))
+        assert allowed, f"{module or 'ross_flwr'} imports {imported or 'ross_flwr'}: {room} may not"
+
+
+def test_no_import_goes_in_a_circle():
+    arrows = nx.DiGraph((module, imported) for module, path in MODULES.items() for imported in imports(path))
+    assert list(nx.simple_cycles(arrows)) == []
+
+
+def test_the_experiment_is_assembled_by_those_who_run_it_and_nobody_else():
+    users = {module for module, path in MODULES.items() if "experiment" in imports(path)}
+    assert users <= {"run", "client_app", "server_app", "transport.relay"}
+
+
+def test_only_the_doors_to_flower_import_it():
+    users = set()
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            if any(name.split(".")[0] == "flwr" for name in names):
+                users.add(module)
+                public = ("flwr.app", "flwr.serverapp", "flwr.clientapp")
+                assert all(name.startswith(public) for name in names), f"{module} uses what Flower does not promise"
+    assert all(module in ("client_app", "server_app") or below(module, "transport") for module in users)
+    assert not users & {"transport.local", "transport.host", "transport.envelope"}
+
+
+WITHOUT_FLOWER = """
+import importlib, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("flwr", "ray", "grpc", "torchvision"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+
+import ross_flwr
+from ross_flwr.run import start
+(run,) = start(ross_flwr.resolve({"num-agents": 3, "num-rounds": 1, "topology": "ring", "attackers": 0, "beside": ""}))
+assert [line["round"] for line in run.rounds()] == [1]
+try:
+    ross_flwr.PeerRelay
+except ModuleNotFoundError as error:
+    assert error.name.startswith("flwr")
+else:
+    raise AssertionError("PeerRelay came without Flower")
+"""
+
+
+def test_methods_learning_and_local_runs_need_neither_flower_nor_ray_nor_grpc_nor_torchvision():
+    learning = [f"ross_flwr.learning.{module.name}" for module in pkgutil.iter_modules(ross_flwr.learning.__path__)]
+    names = ["ross_flwr", "ross_flwr.algorithms", *learning]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_FLOWER, *names], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
