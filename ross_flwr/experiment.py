@@ -156,15 +156,15 @@ class Experiment:
     def objective(self, agent: int) -> Objective:
         """Return the loss of `agent` on its own data, poisoned if it attacks."""
         train, test = self.source.train, self.source.test
-        objective = ModuleObjective(
+        parts = (
             self.model,
             Subset(self.source, train, self.partition[agent]),
             Subset(self.source, train, self.validation(agent)),
             Subset(self.source, test, self.test),
         )
         if agent in self.attackers:
-            return GradientScaling(objective, self.config.attack_scale)
-        return objective
+            return GradientScaling(*parts, scale=self.config.attack_scale)
+        return ModuleObjective(*parts)
 
     def agents(self, rows: Mapping[int, Mapping[int, float]] | None = None) -> list[Agent]:
         """Return agents, their state as at the start of the run.

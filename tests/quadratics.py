@@ -24,6 +24,8 @@ class Quadratic:
     def size(self):
         return self.examples.shape[1]
 
+    draws_noise = False
+
     @property
     def num_examples(self):
         return len(self.examples)

@@ -98,6 +98,8 @@ class ROSS(Algorithm):
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         """Return π_ij by j; empty when the step is to be skipped."""
         players = [j for j in gradients if j != agent.index or self.own_gradient]
+        if not players:
+            return {}
         base = agent["model"]
         if self.probe == "momentum":
             base = base - self.learning_rate * self.momentum * agent["momentum"]

@@ -87,7 +87,11 @@ class Agent:
         `end_pass`.
         """
         self.counts["gradients"] += 1
-        gradient = self.objective.gradient(vector, self._current_batch())
+        noise = self.objective.draws_noise
+        with torch.random.fork_rng(enabled=noise):
+            if noise:
+                torch.manual_seed(int(self.stream("noise").integers(2**62)))
+            gradient = self.objective.gradient(vector, self._current_batch())
         shift = self.objective.buffer_shift()
         if shift is not None and torch.equal(vector, self.state["model"]):
             self.state["buffer_shift"] = shift

@@ -1,6 +1,7 @@
 """The models of the experiments."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from math import ceil
 
 import torch
@@ -74,7 +75,15 @@ def build(name: str, image_shape: tuple[int, int, int], num_classes: int, *, hid
             module: nn.Module = models.get_model(name, weights=None, num_classes=num_classes)
         except TypeError as error:
             raise ConfigError(f"model = '{name}' cannot be built for {num_classes} classes: {error}") from None
-        return module if image_shape[0] == 3 else nn.Sequential(RepeatChannels(), module)
+        module = module if image_shape[0] == 3 else nn.Sequential(RepeatChannels(), module)
+        try:
+            outputs = deepcopy(module)(torch.zeros(2, *image_shape))
+        except RuntimeError as error:
+            size = "x".join(map(str, image_shape))
+            raise ConfigError(f"model = '{name}' cannot take images of {size}: {str(error).splitlines()[0]}") from None
+        if not isinstance(outputs, torch.Tensor):
+            raise ConfigError(f"model = '{name}' gives more than one output: use one that gives class scores alone")
+        return module
 
 
 class RepeatChannels(nn.Module):

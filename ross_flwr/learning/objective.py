@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from ross_flwr.learning.flat import FlatModel
 
@@ -55,6 +56,10 @@ class Objective(Protocol):
     def num_examples(self) -> int:
         """How many training examples the agent holds."""
 
+    @property
+    def draws_noise(self) -> bool:
+        """Whether `gradient` draws from PyTorch's global generator, as dropout does."""
+
     def batch(self, indices: Tensor) -> Batch:
         """Return the training examples at `indices`, shape [B]."""
 
@@ -100,6 +105,7 @@ class ModuleObjective:
         self.test_data = test
         self.loss = loss
         self.chunk = chunk
+        self.draws_noise = any(isinstance(part, _DropoutNd) for part in model.module.modules())
         self._validation = validation.batch(torch.arange(len(validation)))
         self._shift: Tensor | None = None
 

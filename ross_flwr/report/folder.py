@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -101,7 +102,7 @@ class RunFolder:
 
     def _save(self, name: str, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
         with self._replacing(name) as part:
-            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, part, metadata)
+            save_file({key: _alone(tensor) for key, tensor in tensors.items()}, part, metadata)
 
     @contextmanager
     def _replacing(self, name: str) -> Iterator[Path]:
@@ -112,3 +113,9 @@ class RunFolder:
             os.replace(part, self.path / name)
         except OSError as error:
             raise ConfigError(f"{self.path} cannot take {name}: {error.strerror or error}") from None
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """Return `tensor`, or a copy of it when it is a part of a larger one, which safetensors refuses."""
+    whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)

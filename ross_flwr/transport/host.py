@@ -102,6 +102,7 @@ class Host:
                 weights=agent.weights,
             )
             agent.counts.clear()
+            agent.weights = {}
             if evaluate:
                 performance = agent.objective.test(agent["model"])
                 report.loss, report.accuracy = performance["loss"], performance["accuracy"]

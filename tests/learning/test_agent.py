@@ -250,3 +250,27 @@ def test_gradients_at_the_models_of_others_leave_the_statistics_alone():
     assert torch.equal(agent["model"], moved)
     assert torch.equal(agents[2]["model"], own)
     assert not torch.equal(moved[flat.num_parameters :], own[flat.num_parameters :])
+
+
+def test_dropout_repeats_and_leaves_the_global_generator_alone():
+    model = FlatModel(nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 2)))
+    split = RandomSplit(12)
+    agents = [Agent(i, ModuleObjective(model, split, split, split), {i: 1.0}, 0, 4) for i in (0, 0, 1)]
+    before = torch.random.get_rng_state()
+    first, again, other = (agent.gradient(model.initial) for agent in agents)
+    assert torch.equal(first, again)
+    assert torch.equal(before, torch.random.get_rng_state())
+    agents[0].round = 3  # the batch of round 0 comes back in the next pass, the noise does not
+    assert not torch.equal(first, agents[0].gradient(model.initial))
+    assert not torch.equal(first, other)
+
+
+class RandomSplit:
+    def __init__(self, size: int) -> None:
+        self.inputs = torch.randn(size, 4, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def batch(self, indices: torch.Tensor) -> Batch:
+        return Batch(self.inputs[indices], indices % 2)

@@ -68,3 +68,14 @@ def test_building_does_not_disturb_torchs_own_random_numbers(name):
 def test_an_unknown_name_is_refused_with_the_nearest(name, nearest):
     with pytest.raises(ConfigError, match=f"model = '{name}' is not known.*did you mean '{nearest}'"):
         made(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"), [("vgg11_bn", None), ("inception_v3", "images of 3x32x32"), ("googlenet", "one output")]
+)
+def test_a_torchvision_model_that_does_not_fit_is_refused_before_the_run(name, complaint):
+    if complaint is None:
+        build(name, (3, 32, 32), 10, hidden=1, seed=0)
+    else:
+        with pytest.raises(ConfigError, match=complaint):
+            build(name, (3, 32, 32), 10, hidden=1, seed=0)
