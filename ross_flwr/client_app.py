@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from functools import lru_cache
+from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -11,6 +12,7 @@ from flwr.clientapp.typing import Mod
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import resolve
 from ross_flwr.experiment import Experiment
+from ross_flwr.report.folder import RunFolder
 from ross_flwr.transport.host import Host
 from ross_flwr.transport.records import from_json, pack, record_of, tensors_of, to_json, unpack
 
@@ -59,7 +61,7 @@ def activate(message: Message, context: Context) -> Message:
             leaving = host.activate(iteration + 1, 0)
     for key, record in pack(leaving).items():
         reply[key] = record
-    rest(host, context)
+    rest(host, experiment, context)
     return Message(reply, reply_to=message)
 
 
@@ -83,7 +85,7 @@ def begin(content: RecordDict, context: Context) -> None:
     for agent in host.agents.values():
         agent["model"] = initial.clone()
         host.algorithm.start(agent)
-    rest(host, context)
+    rest(host, experiment, context)
 
 
 def wake(context: Context) -> tuple[Host, Experiment]:
@@ -91,16 +93,31 @@ def wake(context: Context) -> tuple[Host, Experiment]:
     if "setup" not in context.state.config_records:
         raise RuntimeError("this node holds no agents: the relay has not set it up in this run")
     host, experiment = _host(str(context.state.config_records["setup"]["json"]))
-    tensors = tensors_of(context.state.array_records["tensors"], experiment.device)
-    host.restore(tensors, from_json(context.state.config_records["rest"]))
+    if experiment.config.state_dir:
+        checkpoint = _state_folder(host, experiment, context).read_checkpoint()
+        if checkpoint is None:
+            raise RuntimeError(f"state-dir = '{experiment.config.state_dir}' no longer holds this node's state")
+        _, tensors, remainder = checkpoint
+        tensors = {key: tensor.to(experiment.device) for key, tensor in tensors.items()}
+    else:
+        tensors = tensors_of(context.state.array_records["tensors"], experiment.device)
+        remainder = from_json(context.state.config_records["rest"])
+    host.restore(tensors, remainder)
     return host, experiment
 
 
-def rest(host: Host, context: Context) -> None:
-    """Put what the host carries into the node's state."""
+def rest(host: Host, experiment: Experiment, context: Context) -> None:
+    """Put what the host carries into the node's state, or into its file under `state-dir`."""
     tensors, remainder = host.snapshot()
-    context.state["tensors"] = record_of(tensors)
-    context.state["rest"] = to_json(remainder)
+    if experiment.config.state_dir:
+        _state_folder(host, experiment, context).write_checkpoint(0, tensors, remainder)
+    else:
+        context.state["tensors"] = record_of(tensors)
+        context.state["rest"] = to_json(remainder)
+
+
+def _state_folder(host: Host, experiment: Experiment, context: Context) -> RunFolder:
+    return RunFolder(Path(experiment.config.state_dir) / f"{host.run}-{context.node_id}")
 
 
 @lru_cache(maxsize=256)  # in a simulation one process plays many nodes, again and again

@@ -67,6 +67,7 @@ def unpack(content: RecordDict, device: torch.device) -> list[Envelope]:
     Envelopes whose tensors are missing or cannot be read are left out.
     """
     envelopes = []
+    records = content.array_records  # a property that is made anew each time
     for name, route in content.config_records.items():
         if not name.endswith("route"):
             continue
@@ -74,9 +75,9 @@ def unpack(content: RecordDict, device: torch.device) -> list[Envelope]:
         head: Any = route
         tensors: dict[str, dict[str, Tensor]] = {}
         for source, destination, key in routes(route):
-            if prefix + key in content.array_records:
+            if prefix + key in records:
                 if key not in tensors:
-                    tensors[key] = tensors_of(content.array_records[prefix + key], device)
+                    tensors[key] = tensors_of(records[prefix + key], device)
                 message = tensors[key]
                 envelopes.append(Envelope(head["run"], head["round"], head["step"], source, destination, message))
     return envelopes
