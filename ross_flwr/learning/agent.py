@@ -87,11 +87,13 @@ class Agent:
         `end_pass`.
         """
         self.counts["gradients"] += 1
-        noise = self.objective.draws_noise
-        with torch.random.fork_rng(enabled=noise):
-            if noise:
+        batch = self._current_batch()
+        if self.objective.draws_noise:
+            with torch.random.fork_rng():
                 torch.manual_seed(int(self.stream("noise").integers(2**62)))
-            gradient = self.objective.gradient(vector, self._current_batch())
+                gradient = self.objective.gradient(vector, batch)
+        else:
+            gradient = self.objective.gradient(vector, batch)
         shift = self.objective.buffer_shift()
         if shift is not None and torch.equal(vector, self.state["model"]):
             self.state["buffer_shift"] = shift
