@@ -5,6 +5,7 @@ from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
+import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
@@ -130,7 +131,10 @@ def _host(setup: str) -> tuple[Host, Experiment]:
 
 @lru_cache(maxsize=2)
 def _experiment(options: str) -> Experiment:
-    return Experiment(resolve(json.loads(options)))
+    config = resolve(json.loads(options))
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    return Experiment(config)
 
 
 app = peer_app()

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "transport": ("config", "learning", "algorithms", "report.history"),
     "transport.relay": ("config", "topology", "experiment", "report.history"),
     "run": ("config", "algorithms", "experiment", "report", "transport"),
-    "client_app": ("config", "algorithms", "experiment", "transport"),
+    "client_app": ("config", "algorithms", "experiment", "report", "transport"),
     "server_app": ("config", "report", "run", "transport"),
     "cli": ("config", "topology", "learning", "data", "threats", "algorithms", "report", "run"),
     "": ("config", "learning", "algorithms", "client_app", "transport"),
