@@ -219,8 +219,8 @@ class Config:
     results: str = option("", "folder in which the ServerApp keeps its results; empty for none")
     state_dir: str = option(
         "",
-        "folder of each Flower node's machine in which its agents' state waits for the next message; empty for Flower's "
-        "own node state, which travels between processes with every message",
+        "folder on each Flower node's machine in which its agents' state waits for the next message; empty for "
+        "Flower's own node state, which travels between processes with every message",
     )
 
     num_nodes: int = option(

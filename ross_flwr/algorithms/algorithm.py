@@ -59,7 +59,7 @@ A = TypeVar("A", bound="type[Algorithm]")
 
 
 def step(function: F) -> F:
-    """Mark a method of an `Algorithm` as a step. The order of the methods is the order of the steps."""
+    """Mark a method of an `Algorithm` as a step. The order of the methods is that of the steps, inherited ones first."""
     function.__is_step__ = True  # type: ignore[attr-defined]
     return function
 
@@ -95,7 +95,10 @@ def register(name: str) -> Callable[[A], A]:
     def decorate(cls: A) -> A:
         dataclass(frozen=True, kw_only=True)(cls)
         cls.name = name
-        cls.steps = tuple(key for key, value in vars(cls).items() if hasattr(value, "__is_step__"))
+        marked = [
+            key for base in reversed(cls.__mro__) for key, part in vars(base).items() if hasattr(part, "__is_step__")
+        ]
+        cls.steps = tuple(dict.fromkeys(marked))
         if not cls.steps:
             raise ConfigError(f"algorithm '{name}' has no steps: decorate its message handlers with @step")
         declare(name, cls)

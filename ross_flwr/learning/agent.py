@@ -79,15 +79,15 @@ class Agent:
         """Return this agent's random stream for `purpose` in this round."""
         return stream(self.seed, purpose, self.index, self.round, draw)
 
-    def gradient(self, vector: Tensor) -> Tensor:
+    def gradient(self, vector: Tensor, batch_number: int | None = None) -> Tensor:
         """Return the gradient of the own loss at `vector`, shape [P], on this round's mini-batch.
 
         Every call in a round uses the same mini-batch ξ_i^t, so cross-gradients of different models are comparable.
-        At the agent's own model it also notes how the batch moves the float buffers (BatchNorm statistics), for
-        `end_pass`.
+        A method with K local steps asks for batch ``K * agent.round + s`` in step s. At the agent's own model it also
+        notes how the batch moves the float buffers (BatchNorm statistics), for `end_pass`.
         """
         self.counts["gradients"] += 1
-        batch = self._current_batch()
+        batch = self._numbered_batch(self.round if batch_number is None else batch_number)
         if self.objective.draws_noise:
             with torch.random.fork_rng():
                 torch.manual_seed(int(self.stream("noise").integers(2**62)))
@@ -125,18 +125,18 @@ class Agent:
                 mixed.add_(vectors[j], alpha=self.mixing_row[j])
         return mixed
 
-    def _current_batch(self) -> Batch:
-        """Return mini-batch t of an endless sequence of shuffled passes over the agent's data.
+    def _numbered_batch(self, number: int) -> Batch:
+        """Return mini-batch `number` of an endless sequence of shuffled passes over the agent's data.
 
         Each pass is shuffled by its own stream, so batch t needs no memory of the batches before it.
         """
-        if self._batch is None or self._batch[0] != self.round:
+        if self._batch is None or self._batch[0] != number:
             batches = self.objective.num_examples // self.batch_size
-            epoch, position = divmod(self.round, batches)
+            epoch, position = divmod(number, batches)
             if self._order is None or self._order[0] != epoch:
                 order = stream(self.seed, "batches", self.index, epoch).permutation(self.objective.num_examples)
                 self._order = epoch, torch.from_numpy(order)
             start = position * self.batch_size
             indices = self._order[1][start : start + self.batch_size]
-            self._batch = self.round, self.objective.batch(indices)
+            self._batch = number, self.objective.batch(indices)
         return self._batch[1]
