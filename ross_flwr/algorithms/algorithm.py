@@ -59,7 +59,7 @@ A = TypeVar("A", bound="type[Algorithm]")
 
 
 def step(function: F) -> F:
-    """Mark a method of an `Algorithm` as a step. The order of the methods is that of the steps, inherited ones first."""
+    """Mark a method of an `Algorithm` as a step. Their order is the order of the steps, inherited ones first."""
     function.__is_step__ = True  # type: ignore[attr-defined]
     return function
 

@@ -48,7 +48,7 @@ class ROSS(Algorithm):
     )
     own_gradient: bool = option(True, "whether an agent's own gradient is a player")
     fallback: str = option(
-        "skip",
+        "self",
         "when no contribution is positive: follow the own gradient, the mean of all, or skip the step",
         choices=("self", "uniform", "skip"),
     )

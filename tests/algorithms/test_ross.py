@@ -165,7 +165,7 @@ def test_weights_are_the_positive_part_of_the_shapley_values(name, coalition, pr
 
             phi = shapley_by_brute_force(players, value)
             total = sum(max(each, 0.0) for each in phi.values())
-            expected = {j: max(each, 0.0) / total for j, each in phi.items()} if total else {}
+            expected = {j: max(each, 0.0) / total for j, each in phi.items()} if total else {i: 1.0}
             assert report.weights == pytest.approx(expected, abs=1e-4)
             dropped += sum(each < 0 for each in phi.values())
     assert dropped > 0
