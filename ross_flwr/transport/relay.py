@@ -25,6 +25,9 @@ logger = getLogger("flwr")
 SETTLE = 1.0
 """Seconds for which the number of nodes has to stay the same when num-nodes does not say how many there are."""
 
+TRIES = 3
+"""A message expires, and its node is written to again, after this many times the time an exchange may take."""
+
 
 class PeerRelay(Strategy):
     """Peer-to-peer rounds through Flower's Grid.
@@ -67,10 +70,11 @@ class PeerRelay(Strategy):
         self.blocks: dict[int, tuple[int, ...]] = {}
         self._ready: set[int] = set()
         self._mail: dict[int, RecordDict] = {}
-        self._late: set[str] = set()
+        self._late: dict[str, int] = {}
         self._home: dict[int, int] = {}
         self._call: dict[str, int] = {}
         self._began = 0.0
+        self._patience = 0.0
         self._run = ""
 
     def start(
@@ -132,10 +136,12 @@ class PeerRelay(Strategy):
                         "passes": passes,
                         "evaluate-every": self.config.evaluate_every,
                     }
+                    ready = self._ready | set(self._late.values())
+                    self._patience = (
+                        timeout if len(ready) == len(self.blocks) else max(timeout, self.config.node_timeout)
+                    )
                     messages = self.configure_train(server_round, initial_arrays, train_config, grid)
-                    ready = len(self._ready) == len(self.blocks)
-                    patience = timeout if ready else max(timeout, self.config.node_timeout)
-                    replies = self._exchange(grid, messages, patience)
+                    replies = self._exchange(grid, messages, self._patience)
                     self._mail = self._forward(replies)
             _, metrics = self.aggregate_train(server_round, replies)
             if metrics is not None:
@@ -155,6 +161,8 @@ class PeerRelay(Strategy):
     ) -> Iterable[Message]:
         """Return one message a node for the step at hand: what arrived for its agents, and the set-up if it is new."""
         for node, block in self.blocks.items():
+            if node in self._late.values():
+                continue
             content = self._mail.get(node, RecordDict())
             content["call"] = to_json(self._call)
             content["config"] = config
@@ -163,7 +171,7 @@ class PeerRelay(Strategy):
                 content["setup"] = to_json({"run": self._run, "options": dict(self.config.options), "rows": rows})
                 content["initial"] = arrays
             step = self.steps[self._call["step"]]
-            yield Message(content, node, f"train.{step}", group_id=str(server_round))
+            yield Message(content, node, f"train.{step}", ttl=self._patience * TRIES, group_id=str(server_round))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -184,7 +192,7 @@ class PeerRelay(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Return one message a node that asks for its agents' models."""
-        for node in self._ready:
+        for node in self._ready - set(self._late.values()):
             yield Message(RecordDict({"config": config}), node, "query.models", group_id=str(server_round))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -208,7 +216,7 @@ class PeerRelay(Strategy):
     def _place(self, grid: Grid) -> None:
         """Wait for the nodes and spread the agents over them, neighbours together where that is cheap."""
         self._run = f"{grid.run.run_id}-{token_hex(4)}"
-        self._ready, self._mail = set(), {}
+        self._ready, self._mail, self._late = set(), {}, {}
         nodes = self._wait_for_nodes(grid)
         blocks = topology.blocks(self.topology, len(nodes))
         self.blocks = {node: block for node, block in zip(nodes, blocks, strict=True) if block}
@@ -236,33 +244,38 @@ class PeerRelay(Strategy):
     def _exchange(self, grid: Grid, messages: Iterable[Message], timeout: float) -> list[Message]:
         """Send the messages and return the sound replies that come within `timeout` seconds.
 
+        A node that is later gets no message until its reply has come, or has expired: it does one thing at a time.
         The pause between two looks grows with the wait from 2 ms to 0.1 s, and after ten seconds on to a hundredth
         of it.
         """
-        pending = set(grid.push_messages(messages))
+        pending: dict[str, int] = {}
+        for message in messages:
+            accepted = [number for number in grid.push_messages([message]) if number]
+            pending.update(dict.fromkeys(accepted, message.metadata.dst_node_id))
+            if not accepted:
+                self._drop("unreachable", message.metadata.dst_node_id)
         began = time.monotonic()
         replies: list[Message] = []
         while pending and (elapsed := time.monotonic() - began) < timeout:
-            for reply in grid.pull_messages(pending | self._late):
-                number, node = reply.metadata.reply_to_message_id, reply.metadata.src_node_id
-                if number in self._late:
-                    self._late.discard(number)
-                    self.dropped["late"] += 1
-                    self._ready.add(node) if reply.has_content() else None
-                    continue
-                pending.discard(number)
+            for reply in grid.pull_messages([*pending, *self._late]):
+                number = reply.metadata.reply_to_message_id
+                late = number in self._late
+                node = self._late.pop(number) if late else pending.pop(number)
                 if reply.has_error():
                     self.dropped["error"] += 1
                     self._ready.discard(node)
                     logger.log(WARNING, "\t├──> agents %s: %s", self.blocks.get(node), reply.error.reason)
+                    continue
+                self._ready.add(node)
+                if late:
+                    self.dropped["late"] += 1
                 else:
-                    self._ready.add(node)
                     replies.append(reply)
             if pending:
                 time.sleep(max(0.002, min(elapsed / 20, max(0.1, elapsed / 100))))
         if pending:
             logger.log(WARNING, "\t├──> %d nodes are later than %.1f s", len(pending), timeout)
-            self._late |= pending
+            self._late.update(pending)
         return replies
 
     def _forward(self, replies: Iterable[Message]) -> dict[int, RecordDict]:
@@ -297,7 +310,7 @@ class PeerRelay(Strategy):
 
     def _drop(self, reason: str, node: int) -> None:
         self.dropped[reason] += 1
-        logger.log(WARNING, "\t├──> refused a message from agents %s: %s", self.blocks.get(node), reason)
+        logger.log(WARNING, "\t├──> no message for or from agents %s: %s", self.blocks.get(node), reason)
 
     def _collect(self, replies: Iterable[Message]) -> None:
         self.models = {

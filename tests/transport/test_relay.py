@@ -44,7 +44,7 @@ def saboteur(message: Message, context: Context, call_next: Any) -> Message:
         if plan == "error":
             raise RuntimeError("sabotage")
         if message.metadata.message_type == "train.mix":
-            time.sleep(9)
+            time.sleep(7)
     return call_next(message, context)
 
 
@@ -131,7 +131,7 @@ def six_nodes() -> dict[str, dict[str, Any]]:
             "toy": SAME | {"algorithm": "push-to-mean", "pull": 0.25},
             "few": {"algorithm": "dpsgd", "num_agents": 4, "topology": "ring", "num_rounds": 1},
             "error": {"algorithm": "dpsgd", "num_agents": 6, "topology": "ring", "num_rounds": 4, "sabotage": "error"},
-            "late": SAME | {"num_rounds": 6, "timeout": 4, "sabotage": "late"},
+            "late": SAME | {"num_rounds": 12, "timeout": 4, "sabotage": "late"},
             "ten": {"algorithm": "dpsgd", "num_agents": 10, "num_rounds": 5, "hidden": 500, "attackers": 0},
         },
     )
@@ -202,10 +202,10 @@ def test_the_run_goes_on_without_an_agent_whose_node_fails(six_nodes: dict[str, 
 def test_a_late_agent_is_missing_for_the_step_and_back_some_rounds_later(six_nodes: dict[str, Any]) -> None:
     played = six_nodes["late"]
     assert len(played["lines"][1]["absent"]) == 1
-    assert 4 < played["lines"][1]["seconds"] < 9
+    assert 4 < played["lines"][1]["seconds"] < 7
     assert played["lines"][-1]["absent"] == []
     assert played["lines"][-1]["missing"] == []
-    assert played["relay"].dropped["late"] >= 1
+    assert played["relay"].dropped["late"] == 1
 
 
 def test_no_reply_lies_longer_than_flowers_own_polling_interval(six_nodes: dict[str, Any]) -> None:
