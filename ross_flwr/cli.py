@@ -22,6 +22,7 @@ from ross_flwr import topology
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import ConfigError, keys, require, resolve, to_toml
 from ross_flwr.data import PARTITIONS, SOURCES
+from ross_flwr.learning.aggregators import AGGREGATORS
 from ross_flwr.learning.models import MODELS
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS
 from ross_flwr.report.folder import RunFolder
@@ -125,6 +126,7 @@ def config(run_config: Sequence[str]) -> None:
 
 
 LISTS: dict[str, Mapping[str, Any]] = {
+    "aggregators": AGGREGATORS,
     "algorithms": ALGORITHMS,
     "attacks": ATTACKS,
     "datasets": SOURCES,

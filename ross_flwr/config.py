@@ -200,6 +200,23 @@ class Config:
     attackers: int = option(3, "how many agents attack, chosen by the seed", unit="agents", minimum=0)
     attack_scale: float = option(-3.0, "the factor on every gradient an attacker computes")
 
+    aggregator: str = option(
+        "mean",
+        "how an agent makes one vector of its neighbourhood's wherever a method mixes; mean is by the mixing matrix; "
+        "`ross-flwr list aggregators` shows the rules",
+        heading="Robust mixing",
+    )
+    pre_aggregation: str = option(
+        "none",
+        "what is done to a neighbourhood's vectors before: nothing, averaging random pairs, or averaging each with "
+        "those nearest to it",
+        choices=("none", "bucketing", "nnm"),
+    )
+    byzantine: int = option(1, "f, the lying neighbours a robust method is prepared for", minimum=0)
+    clip_radius: float = option(
+        1.0, "τ of aggregator = 'centered-clipping': nobody pulls an agent farther than this", minimum=0.0
+    )
+
     device: str = option(
         "auto",
         "where gradients are computed; auto takes a GPU if there is one",

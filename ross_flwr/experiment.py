@@ -13,6 +13,7 @@ from ross_flwr.config import Config, ConfigError, require
 from ross_flwr.data import Examples, Source
 from ross_flwr.learning import models
 from ross_flwr.learning.agent import Agent, stream
+from ross_flwr.learning.aggregators import AGGREGATORS, Aggregation, feasible
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import Batch, ModuleObjective, Objective
 from ross_flwr.threats.poisoning import ATTACKS, GradientScaling
@@ -53,6 +54,7 @@ class Experiment:
     def __init__(self, config: Config) -> None:
         self.config = config
         require("attack", config.attack, ATTACKS)
+        require("aggregator", config.aggregator, AGGREGATORS)
         if config.attackers >= config.num_agents:
             raise ConfigError(
                 f"attackers = {config.attackers} leaves no honest agent among num-agents = {config.num_agents}"
@@ -76,6 +78,39 @@ class Experiment:
             file=config.topology_file,
             mixing=config.mixing,
         )
+
+    def check(self) -> None:
+        """Refuse a method that cannot run on this topology, and an aggregator some agent has too few neighbours for.
+
+        Raises
+        ------
+        ConfigError
+            Naming the agent and the largest `byzantine` that every agent can face, if there is one.
+        """
+        config, topology = self.config, self.topology
+        self.algorithm.check(topology.mixing)
+        sizes = [len(topology.neighbors(agent)) + 1 for agent in range(config.num_agents)]
+
+        def obstacle(size: int, f: int) -> str:
+            return feasible(config.aggregator, size, f, config.pre_aggregation)
+
+        for agent, size in enumerate(sizes):
+            problem = obstacle(size, config.byzantine)
+            if problem:
+                possible = [f for f in range(config.byzantine) if not any(obstacle(each, f) for each in set(sizes))]
+                remedy = f"byzantine = {possible[-1]} at most, " if possible else ""
+                raise ConfigError(
+                    f"byzantine = {config.byzantine} is too many for aggregator = '{config.aggregator}' at agent "
+                    f"{agent}, which has {size - 1} neighbours: {problem}; use {remedy}another aggregator or topology"
+                )
+
+    @cached_property
+    def aggregation(self) -> Aggregation | None:
+        """What agents do instead of mixing with W, if anything."""
+        config = self.config
+        if config.aggregator == "mean" and config.pre_aggregation == "none":
+            return None
+        return Aggregation(config.aggregator, config.pre_aggregation, config.byzantine, config.clip_radius)
 
     @cached_property
     def device(self) -> torch.device:
@@ -178,7 +213,7 @@ class Experiment:
             rows = {i: self.topology.mixing_row(i) for i in range(self.config.num_agents)}
         made = []
         for index, row in rows.items():
-            agent = Agent(index, self.objective(index), row, self.config.seed, self.config.batch_size)
+            agent = Agent(index, self.objective(index), row, self.config.seed, self.config.batch_size, self.aggregation)
             agent["model"] = self.model.initial.clone()
             self.algorithm.start(agent)
             made.append(agent)

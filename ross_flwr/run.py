@@ -84,6 +84,7 @@ class LocalRun:
             torch.set_num_threads(config.threads)
         self.config = config
         self.experiment = Experiment(config)
+        self.experiment.check()
         self.host = Host(config.algorithm, self.experiment.algorithm, self.experiment.agents())
         self.folder = RunFolder(path) if path else None
         file = self.folder.history if self.folder else None

@@ -24,6 +24,11 @@ class Quadratic:
     def size(self):
         return self.examples.shape[1]
 
+    @property
+    def sizes(self):
+        """As if a vector were two tensors."""
+        return [self.size // 3, self.size - self.size // 3]
+
     draws_noise = False
 
     @property
@@ -36,6 +41,9 @@ class Quadratic:
 
     def gradient(self, vector, batch):
         return vector - batch.inputs.mean(0)
+
+    def loss(self, vector, batch):
+        return 0.5 * float((vector - batch.inputs).square().sum(1).mean())
 
     def buffer_shift(self):
         return None

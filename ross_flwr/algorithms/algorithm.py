@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ross_flwr.config import ConfigError, Scalar, declare, option, pick, require
@@ -76,6 +78,10 @@ class Algorithm:
 
     name: ClassVar[str]
     steps: ClassVar[tuple[str, ...]] = ()
+    """The steps in their order. A method that repeats one sets the attribute anew on the instance."""
+
+    def check(self, mixing: NDArray[np.float64]) -> None:
+        """Raise `ConfigError` when the method cannot run with mixing matrix W, shape [N, N]; most run with any."""
 
     def start(self, agent: Agent) -> None:
         """Set up the agent's state; ``agent["model"]`` is there already."""

@@ -3,11 +3,13 @@
 import zlib
 from collections import Counter
 from collections.abc import Mapping
+from math import inf, isnan
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ross_flwr.learning.aggregators import Aggregation
 from ross_flwr.learning.objective import Batch, Objective
 
 __all__ = ["Agent", "stream"]
@@ -39,6 +41,8 @@ class Agent:
         The run's seed.
     batch_size : int
         Examples in a mini-batch.
+    aggregation : Aggregation, optional
+        What `mix` does instead of averaging with the mixing row.
 
     Attributes
     ----------
@@ -48,13 +52,19 @@ class Agent:
     round : int
         t, set by the transport.
     counts : Counter
-        Gradients and utilities evaluated so far.
+        Gradients and utilities evaluated so far; a loss that a method asks for is a utility too.
     weights : dict[int, float]
         The weight that the last gradient of each neighbour carried, for the report.
     """
 
     def __init__(
-        self, index: int, objective: Objective, mixing_row: Mapping[int, float], seed: int, batch_size: int
+        self,
+        index: int,
+        objective: Objective,
+        mixing_row: Mapping[int, float],
+        seed: int,
+        batch_size: int,
+        aggregation: Aggregation | None = None,
     ) -> None:
         self.index = index
         self.objective = objective
@@ -62,6 +72,7 @@ class Agent:
         self.neighbors = tuple(j for j in self.mixing_row if j != index)
         self.seed = seed
         self.batch_size = min(batch_size, objective.num_examples)
+        self.aggregation = aggregation
         self.state: dict[str, Tensor] = {}
         self.round = 0
         self.counts: Counter[str] = Counter()
@@ -112,13 +123,36 @@ class Agent:
         self.counts["utilities"] += 1
         return self.objective.utility(vector, kind)
 
+    def loss(self, vector: Tensor, data: str = "batch") -> float:
+        """Return the own loss at `vector`, on this round's mini-batch (``"batch"``) or on Q_i (``"validation"``).
+
+        It counts as a utility. NaN, the loss of a model that went astray, is returned as infinity: nothing is worse.
+        """
+        if data == "validation":
+            loss = -self.utility(vector, "loss")
+        else:
+            self.counts["utilities"] += 1
+            loss = self.objective.loss(vector, self._numbered_batch(self.round))
+        return inf if isnan(loss) else loss
+
     def mix(self, vectors: Mapping[int, Tensor]) -> Tensor:
         """Return Σ_j w_ij v_j over the closed neighbourhood, a new tensor of shape [P].
 
-        The weight of a neighbour that is missing from `vectors` returns to the agent's own vector.
+        The weight of a neighbour that is missing from `vectors` returns to the agent's own vector. With an
+        `aggregation`, return instead what its rule makes of the vectors, in the order of the agents' indices; all that
+        an agent mixes in one round falls into the same random buckets.
         """
         own_weight = self.mixing_row[self.index]
         own_weight += sum(self.mixing_row[j] for j in self.neighbors if j not in vectors)
+        if self.aggregation:
+            row = {**self.mixing_row, self.index: own_weight}
+            heard = [j for j in row if j in vectors]
+            return self.aggregation(
+                torch.stack([vectors[j] for j in heard]),
+                own=vectors[self.index],
+                weights=torch.tensor([row[j] for j in heard], dtype=torch.float64),
+                generator=self.stream("aggregation"),
+            )
         mixed = vectors[self.index] * own_weight
         for j in self.neighbors:
             if j in vectors:

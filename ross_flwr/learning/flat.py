@@ -26,6 +26,8 @@ class FlatModel:
     ----------
     size : int
         P, the length of a flat vector.
+    sizes : list[int]
+        The lengths of the tensors it is made of, in order.
     num_parameters : int
         How many leading entries are parameters; the rest are float buffers.
     """
@@ -36,6 +38,7 @@ class FlatModel:
         buffers = {name: b for name, b in module.named_buffers() if b.is_floating_point()}
         self.parameters = list(parameters.values())
         self.shapes = {name: tensor.shape for name, tensor in (parameters | buffers).items()}
+        self.sizes = [shape.numel() for shape in self.shapes.values()]
         self.num_parameters = sum(p.numel() for p in self.parameters)
         self._views: list[tuple[Tensor, torch.Size, tuple[int, ...], int]] = []
         self.size = 0
@@ -68,8 +71,7 @@ class FlatModel:
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """Return views of `vector` under the module's own names, as in its `state_dict`."""
-        sizes = [shape.numel() for shape in self.shapes.values()]
-        parts = torch.split(vector, sizes)
+        parts = torch.split(vector, self.sizes)
         return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     def flatten(self, named: Mapping[str, Tensor]) -> Tensor:

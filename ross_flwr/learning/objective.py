@@ -1,6 +1,6 @@
 """What an agent minimises: the loss of its own data, at any flat vector."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Protocol
@@ -53,6 +53,10 @@ class Objective(Protocol):
         """P, the length of a flat vector."""
 
     @property
+    def sizes(self) -> Sequence[int]:
+        """The lengths of the tensors that a flat vector is made of, in order; they sum to P."""
+
+    @property
     def num_examples(self) -> int:
         """How many training examples the agent holds."""
 
@@ -65,6 +69,9 @@ class Objective(Protocol):
 
     def gradient(self, vector: Tensor, batch: Batch) -> Tensor:
         """Return the gradient of the mean loss on `batch` at `vector`, a new tensor of shape [P]."""
+
+    def loss(self, vector: Tensor, batch: Batch) -> float:
+        """Return the mean loss on `batch` at `vector`."""
 
     def utility(self, vector: Tensor, kind: str) -> float:
         """Return how good `vector` is on the validation set Q: its accuracy, or minus its loss."""
@@ -103,7 +110,7 @@ class ModuleObjective:
         self.model = model
         self.train_data = train
         self.test_data = test
-        self.loss = loss
+        self.criterion = loss
         self.chunk = chunk
         self.draws_noise = any(isinstance(part, _DropoutNd) for part in model.module.modules())
         self._validation = validation.batch(torch.arange(len(validation)))
@@ -113,6 +120,11 @@ class ModuleObjective:
     def size(self) -> int:
         """P, the length of a flat vector."""
         return self.model.size
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """The lengths of the tensors that a flat vector is made of, in order; they sum to P."""
+        return self.model.sizes
 
     @property
     def num_examples(self) -> int:
@@ -134,7 +146,7 @@ class ModuleObjective:
             vector = vector.clone()
         model.bind(vector)
         self._mode(training=True)
-        loss = self.loss(model.module(batch.inputs), batch.targets)
+        loss = self.criterion(model.module(batch.inputs), batch.targets)
         parts = [g.reshape(-1) for g in torch.autograd.grad(loss, model.parameters)]
         if model.has_buffers:
             self._shift = vector[model.num_parameters :] - before
@@ -144,6 +156,10 @@ class ModuleObjective:
     def buffer_shift(self) -> Tensor | None:
         """Return by how much the last `gradient` moved the float buffers, or None when there are none."""
         return self._shift
+
+    def loss(self, vector: Tensor, batch: Batch) -> float:
+        """Return the mean loss on `batch` at `vector`, without dropout and by the statistics the model carries."""
+        return self._evaluate(vector, batch)[0]
 
     def utility(self, vector: Tensor, kind: str) -> float:
         """Return the accuracy (``"accuracy"``) or minus the mean loss (``"loss"``) on the validation set Q."""
@@ -165,7 +181,7 @@ class ModuleObjective:
         self._mode(training=False)
         with torch.inference_mode():
             outputs = self.model.module(batch.inputs)
-            loss = float(self.loss(outputs, batch.targets))
+            loss = float(self.criterion(outputs, batch.targets))
             classes = not batch.targets.is_floating_point()
             accuracy = float((outputs.argmax(-1) == batch.targets).float().mean()) if classes else nan
         return loss, accuracy

@@ -61,6 +61,7 @@ class PeerRelay(Strategy):
     def __init__(self, **options: Scalar) -> None:
         self.config = resolve({name.replace("_", "-"): value for name, value in options.items()})
         self.experiment = Experiment(self.config)
+        self.experiment.check()
         self.steps = self.experiment.algorithm.steps
         self.topology = self.experiment.topology
         self.history = History(self.config.num_agents, self.experiment.attackers)
