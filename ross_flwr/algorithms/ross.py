@@ -2,14 +2,15 @@
 
 from torch import Tensor
 
-from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Outbox, broadcast, register, step
+from ross_flwr.algorithms.algorithm import register
+from ross_flwr.algorithms.cross_gradients import WeightedCrossGradients
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS, Game, shapley_values
 
 
 @register("ross")
-class ROSS(Algorithm):
+class ROSS(WeightedCrossGradients):
     """ROSS (Wang et al., arXiv:2411.00365): cross-gradients weighted by Shapley values, momentum, gossip.
 
     ::
@@ -29,8 +30,6 @@ class ROSS(Algorithm):
     weights and α = 0 it is SGD on the mean gradient.
     """
 
-    momentum: float = option(0.9, "momentum coefficient α", minimum=0.0, maximum=0.9999)
-    mix_momentum: bool = option(True, "whether agents mix their momentum along with their model")
     weighting: str = option("relu", "how Shapley values become weights π", choices=WEIGHTINGS)
     temperature: float = option(
         0.33, "of weighting = 'softmax', relative to the largest |φ|; large is uniform", minimum=1e-3
@@ -58,45 +57,8 @@ class ROSS(Algorithm):
     )
     tolerance: float = option(1e-3, "of shapley = 'truncated': the gain that is not worth a look", minimum=0.0)
 
-    def start(self, agent: Agent) -> None:
-        """Begin with no momentum."""
-        agent["momentum"] = agent["model"].new_zeros(agent["model"].shape)
-
-    @step
-    def share(self, agent: Agent, inbox: Inbox) -> Outbox:
-        """Send x_i."""
-        return broadcast(model=agent["model"])
-
-    @step
-    def cross_gradients(self, agent: Agent, inbox: Inbox) -> Outbox:
-        """Send G_ji to every neighbour j, and G_ii to oneself."""
-        return {j: {"gradient": agent.gradient(model)} for j, model in inbox.gather("model").items()}
-
-    @step
-    def descend(self, agent: Agent, inbox: Inbox) -> Outbox:
-        """Play the game, step along the weighted gradients, and send x̂_i and û_i."""
-        gradients = inbox.gather("gradient")
-        agent.weights = self.weights(agent, gradients)
-        model, momentum = agent["model"], agent["momentum"]
-        if agent.weights:
-            momentum = momentum * self.momentum
-            for j, weight in agent.weights.items():
-                momentum.add_(gradients[j], alpha=weight)
-            model = model - self.learning_rate * momentum
-        if self.mix_momentum:
-            return broadcast(model=model, momentum=momentum)
-        agent["momentum"] = momentum
-        return broadcast(model=model)
-
-    @step
-    def mix(self, agent: Agent, inbox: Inbox) -> None:
-        """Average the neighbourhood's proposals."""
-        agent["model"] = agent.mix(inbox.gather("model"))
-        if self.mix_momentum:
-            agent["momentum"] = agent.mix(inbox.gather("momentum"))
-
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
-        """Return π_ij by j; empty when the step is to be skipped."""
+        """Play the game and return π_ij by j; empty when the step is to be skipped."""
         players = [j for j in gradients if j != agent.index or self.own_gradient]
         if not players:
             return {}

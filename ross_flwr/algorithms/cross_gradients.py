@@ -1,0 +1,108 @@
+"""What methods of cross-gradients have in common."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Message, Outbox, broadcast, step
+from ross_flwr.config import option
+from ross_flwr.learning.agent import Agent
+
+__all__ = ["CrossGradients", "LookAheadCrossGradients", "WeightedCrossGradients"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossGradients(Algorithm):
+    """Agents tell their neighbours what their data says of the neighbours' models: G_ij = ∇F_j(x_i; ξ_j), j ∈ M_i.
+
+    The owner of the model is i, that of the data j: j computes G_ij and sends it to i, so gradients travel and data
+    does not. Two exchanges, 1 + k gradients (all on one mini-batch) and 2·k·P·4 bytes per agent and round, k being the
+    agent's degree; what the subclass does with the gradients comes on top. State: x_i, and u_i, zero at first.
+    """
+
+    momentum: float = option(0.9, "momentum coefficient α", minimum=0.0, maximum=0.9999)
+
+    def start(self, agent: Agent) -> None:
+        """Begin with no momentum."""
+        agent["momentum"] = agent["model"].new_zeros(agent["model"].shape)
+
+    @step
+    def share(self, agent: Agent, inbox: Inbox) -> Outbox:
+        """Send x_i."""
+        return broadcast(model=agent["model"])
+
+    @step
+    def cross_gradients(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
+        """Send G_ji to every neighbour j, and G_ii to oneself."""
+        return {j: {"gradient": agent.gradient(model)} for j, model in inbox.gather("model").items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedCrossGradients(CrossGradients):
+    """Step along a weighted sum of the cross-gradients, then mix; what the weights are is the subclass's answer.
+
+    ::
+
+        û_i = α u_i + Σ_j π_ij G_ij;   x̂_i = x_i − η û_i
+        x_i = Σ_j w_ij x̂_j;   u_i = Σ_j w_ij û_j
+
+    Three exchanges and 4·k·P·4 bytes (3·k·P·4 without mixing the momentum).
+    """
+
+    mix_momentum: bool = option(True, "whether agents mix their momentum along with their model")
+
+    @abstractmethod
+    def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
+        """Return π_ij by j; empty when the step is to be skipped."""
+
+    @step
+    def descend(self, agent: Agent, inbox: Inbox) -> Outbox:
+        """Weigh the gradients, step along them, and send x̂_i and û_i."""
+        gradients = inbox.gather("gradient")
+        agent.weights = self.weights(agent, gradients)
+        model, momentum = agent["model"], agent["momentum"]
+        if agent.weights:
+            momentum = momentum * self.momentum
+            for j, weight in agent.weights.items():
+                momentum.add_(gradients[j], alpha=weight)
+            model = model - self.learning_rate * momentum
+        if self.mix_momentum:
+            return broadcast(model=model, momentum=momentum)
+        agent["momentum"] = momentum
+        return broadcast(model=model)
+
+    @step
+    def mix(self, agent: Agent, inbox: Inbox) -> None:
+        """Average the neighbourhood's proposals."""
+        agent["model"] = agent.mix(inbox.gather("model"))
+        if self.mix_momentum:
+            agent["momentum"] = agent.mix(inbox.gather("momentum"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookAheadCrossGradients(CrossGradients):
+    """Mix the models that were shared for the cross-gradients, then take Nesterov's step, with a momentum of one's own.
+
+    ::
+
+        u_i ← α u_i + g̃_i
+        x_i ← x_i + γ Σ_j w_ij (x_j − x_i) − η (g̃_i + α u_i)
+    """
+
+    averaging_rate: float = option(
+        1.0, "γ, how far models move towards the neighbourhood's mean; 1 is plain mixing", minimum=0.0, maximum=1.0
+    )
+
+    @step
+    def cross_gradients(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
+        """Mix, and send G_ji to every neighbour j, and G_ii to oneself."""
+        agent["mixed"] = torch.lerp(agent["model"], agent.mix(inbox.gather("model")), self.averaging_rate)
+        return super().cross_gradients(agent, inbox)
+
+    def look_ahead(self, agent: Agent, gradient: Tensor) -> None:
+        """Step along g̃_i from the mixed model."""
+        agent["momentum"] = momentum = agent["momentum"] * self.momentum + gradient
+        ahead = gradient.add(momentum, alpha=self.momentum)
+        agent["model"] = agent.state.pop("mixed").sub(ahead, alpha=self.learning_rate)
