@@ -1,24 +1,43 @@
 """Decentralized parallel SGD."""
 
 from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Outbox, broadcast, register, step
+from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
 
 @register("dpsgd")
 class DPSGD(Algorithm):
-    """Decentralized parallel SGD (Lian et al., 2017): x_i ← Σ_j w_ij x_j − η ∇F_i(x_i; ξ_i).
+    """Decentralized parallel SGD (Lian et al., NeurIPS 2017).
 
-    Mix, then step with the gradient taken before mixing. State: the model. One exchange, one gradient and k·P·4 bytes
-    sent per agent and round, k being the agent's degree. With W = 11ᵀ/N it is centralized SGD.
+    ::
+
+        combine-then-adapt:  x_i ← Σ_j w_ij x_j − η ∇F_i(x_i; ξ_i)
+        adapt-then-combine:  x_i ← Σ_j w_ij (x_j − η ∇F_j(x_j; ξ_j))
+
+    The first is the paper's: the gradient is taken before mixing, so it can be computed while messages travel. The
+    second comes nearer to the optimum with the same η.
+
+    State: x_i. Per agent, round and k neighbours: one exchange, one gradient, k·P·4 bytes. With W = 11ᵀ/N both are
+    centralized SGD, with W = I each agent's own.
     """
+
+    order: str = option(
+        "combine-then-adapt",
+        "whether agents mix before they step along their gradient, or after",
+        choices=("combine-then-adapt", "adapt-then-combine"),
+    )
 
     @step
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
-        """Send x_i."""
-        return broadcast(model=agent["model"])
+        """Send x_i, or x_i − η ∇F_i(x_i)."""
+        if self.order == "combine-then-adapt":
+            return broadcast(model=agent["model"])
+        return broadcast(model=agent["model"] - self.learning_rate * agent.gradient(agent["model"]))
 
     @step
     def mix(self, agent: Agent, inbox: Inbox) -> None:
-        """Average the neighbourhood's models and descend."""
-        gradient = agent.gradient(agent["model"])
-        agent["model"] = agent.mix(inbox.gather("model")).sub_(gradient, alpha=self.learning_rate)
+        """Average the neighbourhood's models, and descend if that is still to be done."""
+        mixed = agent.mix(inbox.gather("model"))
+        if self.order == "combine-then-adapt":
+            mixed.sub_(agent.gradient(agent["model"]), alpha=self.learning_rate)
+        agent["model"] = mixed

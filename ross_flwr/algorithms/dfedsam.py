@@ -1,0 +1,38 @@
+"""Decentralized federated learning with sharpness-aware minimization."""
+
+import torch
+from torch import Tensor
+
+from ross_flwr.algorithms.algorithm import register
+from ross_flwr.algorithms.local_dsgd import LocalDSGD
+from ross_flwr.config import option
+from ross_flwr.learning.agent import Agent
+
+
+@register("dfedsam")
+class DFedSAM(LocalDSGD):
+    """DFedSAM (Shi et al., ICML 2023): K local steps towards flat minima, then mixing; DFedSAM-MGS for Q > 1.
+
+    ::
+
+        g = ∇F_i(z_i^s; ξ_i^s);   z_i^(s+1) = z_i^s − η ∇F_i(z_i^s + ρ g / ‖g‖; ξ_i^s)      for s = 0 … K−1
+        z_i ← Σ_j w_ij z_j, Q times, from z_i^K;   x_i ← z_i
+
+    Both gradients of a step are on one mini-batch; ‖g‖ is over all parameters.
+
+    State: x_i. Per agent, round and k neighbours: Q exchanges, 2·K gradients, Q·k·P·4 bytes. With ρ = 0 it is LD-SGD at
+    twice the gradients.
+    """
+
+    sam_radius: float = option(0.05, "ρ, how far uphill the gradient is taken", minimum=0.0)
+
+    def train(self, agent: Agent) -> Tensor:
+        """Return z_i^K."""
+        model = agent["model"]
+        for s in range(self.local_steps):
+            batch = self.local_steps * agent.round + s
+            uphill = agent.gradient(model, batch)
+            length = torch.linalg.vector_norm(uphill).clamp_min(torch.finfo(uphill.dtype).tiny)
+            probe = model + uphill * (self.sam_radius / length)
+            model = model - self.learning_rate * agent.gradient(probe, batch)
+        return model

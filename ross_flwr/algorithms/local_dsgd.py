@@ -1,0 +1,52 @@
+"""Decentralized SGD with local steps."""
+
+from torch import Tensor
+
+from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Outbox, broadcast, register, step
+from ross_flwr.config import option
+from ross_flwr.learning.agent import Agent
+
+
+@register("local-dsgd")
+class LocalDSGD(Algorithm):
+    """LD-SGD (Li et al., arXiv:1910.09126): K local steps of SGD, then Q exchanges in a row.
+
+    ::
+
+        z_i^0 = x_i;   z_i^(s+1) = z_i^s − η ∇F_i(z_i^s; ξ_i^s)      for s = 0 … K−1, a mini-batch each
+        z_i ← Σ_j w_ij z_j, Q times, from z_i^K;   x_i ← z_i
+
+    Q exchanges mix with W^Q. Other methods with local steps inherit from this one and bring their own `train`.
+
+    State: x_i. Per agent, round and k neighbours: Q exchanges, K gradients, Q·k·P·4 bytes. With K = Q = 1 it is D-PSGD,
+    adapt-then-combine.
+    """
+
+    local_steps: int = option(5, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
+    gossip_steps: int = option(1, "exchanges Q in a row, each with mixing, after the local steps", minimum=1)
+
+    def __post_init__(self) -> None:
+        """Set the steps, whose number is Q + 1; those of the class name each once."""
+        object.__setattr__(self, "steps", ("share", *["gossip"] * (self.gossip_steps - 1), "mix"))
+
+    @step
+    def share(self, agent: Agent, inbox: Inbox) -> Outbox:
+        """Train, and send z_i^K."""
+        return broadcast(model=self.train(agent))
+
+    @step
+    def gossip(self, agent: Agent, inbox: Inbox) -> Outbox:
+        """Average the neighbourhood's models, and send that on."""
+        return broadcast(model=agent.mix(inbox.gather("model")))
+
+    @step
+    def mix(self, agent: Agent, inbox: Inbox) -> None:
+        """Average the neighbourhood's models."""
+        agent["model"] = agent.mix(inbox.gather("model"))
+
+    def train(self, agent: Agent) -> Tensor:
+        """Return z_i^K."""
+        model = agent["model"]
+        for s in range(self.local_steps):
+            model = model - self.learning_rate * agent.gradient(model, self.local_steps * agent.round + s)
+        return model
