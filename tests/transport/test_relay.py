@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from simulation import simulate
 
 from ross_flwr import Agent, Algorithm, Inbox, Outbox, PeerRelay, broadcast, option, peer_app, register, resolve, step
+from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.run import LocalRun
 from ross_flwr.transport.records import record_of, tensors_of
 
@@ -137,9 +138,21 @@ def six_nodes() -> dict[str, dict[str, Any]]:
     )
 
 
+METHODS = [name for name, cls in ALGORITHMS.items() if cls.__module__.startswith("ross_flwr") and name != "ross"]
+EACH: dict[str, Any] = SAME | {"num_rounds": 2, "topology": "complete", "gossip_steps": 2, "byzantine": 1}
+
+
 @pytest.fixture(scope="module")
 def two_nodes() -> dict[str, dict[str, Any]]:
-    return play_all(2, {"same": SAME, "toy": SAME | {"algorithm": "push-to-mean", "pull": 0.25}})
+    toy = SAME | {"algorithm": "push-to-mean", "pull": 0.25}
+    return play_all(2, {"same": SAME, "toy": toy} | {name: EACH | {"algorithm": name} for name in METHODS})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_gives_the_same_models_through_the_relay(name: str, two_nodes: dict[str, Any]) -> None:
+    expected = locally(**EACH, algorithm=name)
+    for index, agent in expected.host.agents.items():
+        torch.testing.assert_close(two_nodes[name]["models"][index], agent["model"], rtol=0, atol=1e-5)
 
 
 def locally(**options: Any) -> LocalRun:

@@ -1,0 +1,30 @@
+"""Every method, clean and with three of ten agents poisoned, on the sparsest and the densest graph."""
+
+import math
+
+import pytest
+
+from ross_flwr.algorithms import ALGORITHMS
+from ross_flwr.config import ConfigError, resolve
+from ross_flwr.run import LocalRun
+
+CHANCE = 0.1
+MEANT_TO_SURVIVE = {"balance", "clipped-gossip", "ios", "monna", "resilient-p2p", "ross", "ubar"}
+REFUSED_ON_A_RING = {"bridge": "needs 3 neighbours", "d2": "lazy-metropolis"}
+
+
+@pytest.mark.parametrize("attackers", [0, 3], ids=["clean", "poisoned"])
+@pytest.mark.parametrize("graph", ["ring", "complete"])
+@pytest.mark.parametrize("name", [name for name, cls in ALGORITHMS.items() if cls.__module__.startswith("ross_flwr")])
+def test_a_method_learns_and_survives_where_it_is_meant_to(name: str, graph: str, attackers: int) -> None:
+    options = {"algorithm": name, "beside": "", "topology": graph, "attackers": attackers, "permutations": 2}
+    config = resolve(options | {"num-rounds": 30, "evaluate-every": 30, "byzantine": 1 if graph == "ring" else 3})
+    if graph == "ring" and name in REFUSED_ON_A_RING:
+        with pytest.raises(ConfigError, match=REFUSED_ON_A_RING[name]):
+            LocalRun(config)
+        return
+    *_, line = LocalRun(config).rounds()
+    if not attackers:
+        assert all(map(math.isfinite, line["loss"].values()))
+    if not attackers or name in MEANT_TO_SURVIVE:
+        assert line["accuracy"]["mean"] > CHANCE + 0.2
