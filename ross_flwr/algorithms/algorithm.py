@@ -17,6 +17,7 @@ __all__ = [
     "Broadcast",
     "Inbox",
     "Message",
+    "Momentum",
     "Outbox",
     "broadcast",
     "create",
@@ -89,6 +90,17 @@ class Algorithm:
     def run_step(self, name: str, agent: Agent, inbox: Inbox) -> Outbox:
         """Run the step called `name`."""
         return getattr(self, name)(agent, inbox) or {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Momentum(Algorithm):
+    """An algorithm whose agents carry a momentum, ``agent["momentum"]`` of shape [P], zero at first."""
+
+    momentum: float = option(0.9, "momentum coefficient α", minimum=0.0, maximum=0.9999)
+
+    def start(self, agent: Agent) -> None:
+        """Begin with no momentum."""
+        agent["momentum"] = agent["model"].new_zeros(agent["model"].shape)
 
 
 ALGORITHMS: dict[str, type[Algorithm]] = {}

@@ -1,12 +1,11 @@
 """Consensus-based distributed momentum SGD."""
 
-from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Outbox, broadcast, register, step
-from ross_flwr.config import option
+from ross_flwr.algorithms.algorithm import Inbox, Momentum, Outbox, broadcast, register, step
 from ross_flwr.learning.agent import Agent
 
 
 @register("cdmsgd")
-class CDMSGD(Algorithm):
+class CDMSGD(Momentum):
     """Consensus-based distributed momentum SGD (Jiang et al., NeurIPS 2017): the momentum stays at home.
 
     ::
@@ -19,12 +18,6 @@ class CDMSGD(Algorithm):
     State: x_i, m_i (zero at first). Per agent, round and k neighbours: one exchange, one gradient, k·P·4 bytes. With
     α = 0 it is D-PSGD, combine-then-adapt.
     """
-
-    momentum: float = option(0.9, "momentum coefficient α", minimum=0.0, maximum=0.9999)
-
-    def start(self, agent: Agent) -> None:
-        """Begin with no momentum."""
-        agent["momentum"] = agent["model"].new_zeros(agent["model"].shape)
 
     @step
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:

@@ -2,14 +2,14 @@
 
 from torch import Tensor
 
-from ross_flwr.algorithms.algorithm import register
+from ross_flwr.algorithms.algorithm import Momentum, register
 from ross_flwr.algorithms.screening import ModelScreening, distance
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
 
 @register("clipped-gossip")
-class ClippedGossip(ModelScreening):
+class ClippedGossip(Momentum, ModelScreening):
     """ClippedGossip, or self-centered clipping (He, Karimireddy, Jaggi, arXiv:2202.01545): no neighbour pulls far.
 
     ::
@@ -25,7 +25,6 @@ class ClippedGossip(ModelScreening):
     f = 0, the models are mixed by W; with τ = 0 agents learn alone.
     """
 
-    momentum: float = option(0.9, "momentum coefficient α", minimum=0.0, maximum=0.9999)
     radius_rule: str = option(
         "adaptive",
         "the clipping radius: the (f+1)-th largest distance, or that of radius",
@@ -33,10 +32,6 @@ class ClippedGossip(ModelScreening):
     )
     radius: float = option(1.0, "τ of radius-rule = 'fixed'", minimum=0.0)
     byzantine: int = option(1, "f, the lying neighbours a robust method is prepared for", minimum=0)
-
-    def start(self, agent: Agent) -> None:
-        """Begin with no momentum."""
-        agent["momentum"] = agent["model"].new_zeros(agent["model"].shape)
 
     def neighbors_needed(self) -> int:
         """Return f + 1 where the radius adapts."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Message, Outbox, broadcast, step
+from ross_flwr.algorithms.algorithm import Inbox, Message, Momentum, Outbox, broadcast, step
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
@@ -14,19 +14,13 @@ __all__ = ["CrossGradients", "LookAheadCrossGradients", "WeightedCrossGradients"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossGradients(Algorithm):
+class CrossGradients(Momentum):
     """Agents tell their neighbours what their data says of the neighbours' models: G_ij = ∇F_j(x_i; ξ_j), j ∈ M_i.
 
     The owner of the model is i, that of the data j: j computes G_ij and sends it to i, so gradients travel and data
     does not. Two exchanges, 1 + k gradients (all on one mini-batch) and 2·k·P·4 bytes per agent and round, k being the
     agent's degree; what the subclass does with the gradients comes on top. State: x_i, and u_i, zero at first.
     """
-
-    momentum: float = option(0.9, "momentum coefficient α", minimum=0.0, maximum=0.9999)
-
-    def start(self, agent: Agent) -> None:
-        """Begin with no momentum."""
-        agent["momentum"] = agent["model"].new_zeros(agent["model"].shape)
 
     @step
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:

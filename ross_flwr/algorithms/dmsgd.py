@@ -1,12 +1,11 @@
 """Decentralized momentum SGD."""
 
-from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Outbox, broadcast, register, step
-from ross_flwr.config import option
+from ross_flwr.algorithms.algorithm import Inbox, Momentum, Outbox, broadcast, register, step
 from ross_flwr.learning.agent import Agent
 
 
 @register("dmsgd")
-class DMSGD(Algorithm):
+class DMSGD(Momentum):
     """Decentralized momentum SGD (Yu, Jin and Yang, ICML 2019): the momentum is averaged along with the model.
 
     ::
@@ -17,12 +16,6 @@ class DMSGD(Algorithm):
     State: x_i, u_i (zero at first). Per agent, round and k neighbours: one exchange, one gradient, 2·k·P·4 bytes. With
     α = 0 it is D-PSGD, adapt-then-combine.
     """
-
-    momentum: float = option(0.9, "momentum coefficient α", minimum=0.0, maximum=0.9999)
-
-    def start(self, agent: Agent) -> None:
-        """Begin with no momentum."""
-        agent["momentum"] = agent["model"].new_zeros(agent["model"].shape)
 
     @step
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:

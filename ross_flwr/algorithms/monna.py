@@ -2,14 +2,14 @@
 
 from torch import Tensor
 
-from ross_flwr.algorithms.algorithm import register
+from ross_flwr.algorithms.algorithm import Momentum, register
 from ross_flwr.algorithms.screening import ModelScreening, distance, mean
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
 
 @register("monna")
-class MoNNA(ModelScreening):
+class MoNNA(Momentum, ModelScreening):
     """MoNNA (Farhadkhani et al., ICML 2023): the mean of the models nearest to one's own.
 
     ::
@@ -24,12 +24,7 @@ class MoNNA(ModelScreening):
     plain mean of the neighbourhood. The paper takes α = 0.99.
     """
 
-    momentum: float = option(0.9, "momentum coefficient α", minimum=0.0, maximum=0.9999)
     byzantine: int = option(1, "f, the lying neighbours a robust method is prepared for", minimum=0)
-
-    def start(self, agent: Agent) -> None:
-        """Begin with no momentum."""
-        agent["momentum"] = agent["model"].new_zeros(agent["model"].shape)
 
     def neighbors_needed(self) -> int:
         """Return 2f, so that with oneself the honest are more."""
