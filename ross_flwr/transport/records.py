@@ -77,7 +77,10 @@ def unpack(content: RecordDict, device: torch.device) -> list[Envelope]:
         for source, destination, key in routes(route):
             if prefix + key in records:
                 if key not in tensors:
-                    tensors[key] = tensors_of(records[prefix + key], device)
+                    try:
+                        tensors[key] = tensors_of(records[prefix + key], device)
+                    except (TypeError, ValueError, RuntimeError, EOFError):  # not the array it says it is
+                        continue
                 message = tensors[key]
                 envelopes.append(Envelope(head["run"], head["round"], head["step"], source, destination, message))
     return envelopes
@@ -103,6 +106,8 @@ def routes(route: ConfigRecord) -> list[tuple[int, int, str]]:
     for column, kind in zip(columns, kinds, strict=True):
         if not isinstance(column, list) or not all(isinstance(entry, kind) for entry in column):
             raise ValueError("a route has three lists: source, destination, record")
+    if not all(isinstance(route.get(name), kind) for name, kind in (("run", str), ("round", int), ("step", str))):
+        raise ValueError("a route names its run, round and step")
     return list(zip(*columns, strict=True))
 
 

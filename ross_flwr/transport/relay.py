@@ -255,13 +255,15 @@ class PeerRelay(Strategy):
             pending.update(dict.fromkeys(accepted, message.metadata.dst_node_id))
             if not accepted:
                 self._drop("unreachable", message.metadata.dst_node_id)
+        nobody = not pending  # was free to be written to: then wait until somebody late is
         began = time.monotonic()
         replies: list[Message] = []
-        while pending and (elapsed := time.monotonic() - began) < timeout:
+        while (pending or (nobody and self._late)) and (elapsed := time.monotonic() - began) < timeout:
             for reply in grid.pull_messages([*pending, *self._late]):
                 number = reply.metadata.reply_to_message_id
                 late = number in self._late
                 node = self._late.pop(number) if late else pending.pop(number)
+                nobody = False
                 if reply.has_error():
                     self.dropped["error"] += 1
                     self._ready.discard(node)
@@ -272,7 +274,7 @@ class PeerRelay(Strategy):
                     self.dropped["late"] += 1
                 else:
                     replies.append(reply)
-            if pending:
+            if pending or nobody:
                 time.sleep(max(0.002, min(elapsed / 20, max(0.1, elapsed / 100))))
         if pending:
             logger.log(WARNING, "\t├──> %d nodes are later than %.1f s", len(pending), timeout)

@@ -8,12 +8,14 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
 from simulation import simulate
 
 from ross_flwr import Agent, Algorithm, Inbox, Outbox, PeerRelay, broadcast, option, peer_app, register, resolve, step
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.run import LocalRun
-from ross_flwr.transport.records import record_of, tensors_of
+from ross_flwr.transport.envelope import Envelope
+from ross_flwr.transport.records import pack, record_of, tensors_of, unpack
 
 SAME = {"num_agents": 6, "num_rounds": 3, "topology_degree": 3, "attackers": 1}
 """ROSS on the digits, small enough for every transport."""
@@ -233,6 +235,12 @@ def test_the_server_process_holds_at_most_two_copies_of_each_model(six_nodes: di
     assert 8 * one < played["watch"].peak <= 20 * one
 
 
+@pytest.fixture
+def task() -> None:
+    """What Flower sets before it runs an app, and wants before a message is made."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+
+
 def reply_from(node: int, **columns: Any) -> Message:
     route = {"run": "r", "round": 0, "step": "share", "record": ["message.0"], **columns}
     content = RecordDict({"message.0": record_of({"model": torch.ones(3)}), "route": ConfigRecord(route)})
@@ -242,6 +250,7 @@ def reply_from(node: int, **columns: Any) -> Message:
     return answer
 
 
+@pytest.mark.usefixtures("task")
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [
@@ -252,6 +261,8 @@ def reply_from(node: int, **columns: Any) -> Message:
         ({"source": [0, 0], "destination": [1]}, "malformed"),
         ({"source": ["0"], "destination": [1]}, "malformed"),
         ({"source": [0]}, "malformed"),
+        ({"source": [0], "destination": [1], "run": 5}, "malformed"),
+        ({"source": [0], "destination": [1], "round": "first"}, "malformed"),
     ],
 )
 def test_a_message_without_an_edge_or_sense_is_refused_and_counted(columns: dict[str, Any], reason: str) -> None:
@@ -262,3 +273,45 @@ def test_a_message_without_an_edge_or_sense_is_refused_and_counted(columns: dict
     mail = relay._forward([reply_from(10, **columns), sound])
     assert list(mail) == [12]
     assert dict(relay.dropped) == {reason: 1}
+
+
+def test_arrays_that_are_not_what_they_say_are_left_out_and_the_others_kept() -> None:
+    sent = [Envelope("r", 0, "share", i, 2, {"model": torch.full((3,), float(i))}) for i in (0, 1, 3)]
+    content = pack(sent)
+    content.array_records["message.0"]["model"].data = b"no array"
+    cut_short = content.array_records["message.1"]["model"]
+    cut_short.data = cut_short.data[:-4]
+    (kept,) = unpack(content, torch.device("cpu"))
+    assert kept.source == 3
+    assert torch.equal(kept.tensors["model"], torch.full((3,), 3.0))
+
+
+class Sleeper:
+    """A grid whose one node answers half a second after it was written to."""
+
+    def __init__(self) -> None:
+        self.written: dict[str, tuple[float, Message]] = {}
+
+    def push_messages(self, messages: list[Message]) -> list[str]:
+        numbers = [f"{len(self.written) + k}" for k in range(len(messages))]
+        self.written |= {n: (time.monotonic(), m) for n, m in zip(numbers, messages, strict=True)}
+        return numbers
+
+    def pull_messages(self, numbers: list[str]) -> list[Message]:
+        replies = []
+        for number in [n for n in numbers if time.monotonic() - self.written[n][0] > 0.5]:
+            reply = Message(RecordDict(), reply_to=self.written[number][1])
+            reply.metadata.__dict__["_reply_to_message_id"] = number
+            replies.append(reply)
+        return replies
+
+
+@pytest.mark.usefixtures("task")
+def test_when_every_node_is_late_the_relay_waits_for_one_of_them() -> None:
+    relay, grid = PeerRelay(num_agents=4, topology="ring", attackers=0), Sleeper()
+    relay.blocks = {10: (0, 1, 2, 3)}
+    assert relay._exchange(grid, [Message(RecordDict(), 10, "train.mix")], timeout=0.1) == []  # type: ignore[arg-type]
+    assert list(relay._late.values()) == [10]
+    assert relay._exchange(grid, [], timeout=5) == []  # type: ignore[arg-type]
+    assert relay._late == {}
+    assert relay.dropped["late"] == 1
