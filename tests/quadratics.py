@@ -7,6 +7,7 @@ import torch
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.objective import Batch, Performance
 from ross_flwr.topology import Topology
+from ross_flwr.transport.host import Host
 
 
 class Quadratic:
@@ -55,6 +56,19 @@ class Quadratic:
         return Performance(loss=-self.utility(vector, "loss"), accuracy=float((vector > 0).float().mean()))
 
 
+class Table:
+    """Examples as a split: inputs and targets by row."""
+
+    def __init__(self, inputs, targets):
+        self.inputs, self.targets = inputs, targets
+
+    def __len__(self):
+        return len(self.targets)
+
+    def batch(self, indices):
+        return Batch(self.inputs[indices], self.targets[indices])
+
+
 def normal(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -91,3 +105,15 @@ def stack(agents, name: str = "model") -> torch.Tensor:
 def full_gradients(agents, models: torch.Tensor) -> torch.Tensor:
     """Row i is the gradient of agent i's loss, on all its examples, at row i of `models`, shape [N, P]."""
     return models - torch.stack([agent.objective.examples.double().mean(0) for agent in agents])
+
+
+def started(graph, algorithm, **settings):
+    agents = team(graph, algorithm, **settings)
+    return Host("run", algorithm, agents), agents
+
+
+def run_round(host, round):
+    for number in range(len(host.algorithm.steps)):
+        host.activate(round, number)
+    host.end_pass()
+    return host.end_round(evaluate=False)

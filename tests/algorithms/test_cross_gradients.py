@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quadratics import full_gradients, objective_of, stack, team
+from quadratics import full_gradients, objective_of, run_round, stack, started
 from torch import nn
 
 from ross_flwr import topology
@@ -15,23 +15,10 @@ from ross_flwr.config import resolve
 from ross_flwr.learning import objective as objectives
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.run import LocalRun
-from ross_flwr.transport.host import Host
 
 
 def method(name, **options):
     return create(name, resolve({key.replace("_", "-"): value for key, value in options.items()}).options)
-
-
-def started(graph, algorithm, **settings):
-    agents = team(graph, algorithm, **settings)
-    return Host("run", algorithm, agents), agents
-
-
-def run_round(host, round):
-    for number in range(len(host.algorithm.steps)):
-        host.activate(round, number)
-    host.end_pass()
-    return host.end_round(evaluate=False)
 
 
 def centres(agents):

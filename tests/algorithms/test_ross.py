@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 import torch
-from quadratics import Quadratic, full_gradients, normal, objective_of, stack, team
+from quadratics import Quadratic, Table, full_gradients, normal, objective_of, run_round, stack, started
 from torch import nn
 
 from ross_flwr import topology
@@ -12,36 +12,13 @@ from ross_flwr.algorithms import create
 from ross_flwr.config import resolve
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.flat import FlatModel
-from ross_flwr.learning.objective import Batch, ModuleObjective
+from ross_flwr.learning.objective import ModuleObjective
 from ross_flwr.run import LocalRun
 from ross_flwr.transport.host import Host
 
 
 def ross(**options):
     return create("ross", resolve({name.replace("_", "-"): value for name, value in options.items()}).options)
-
-
-def started(graph, algorithm, **settings):
-    agents = team(graph, algorithm, **settings)
-    return Host("run", algorithm, agents), agents
-
-
-def run_round(host, round):
-    for number in range(len(host.algorithm.steps)):
-        host.activate(round, number)
-    host.end_pass()
-    return host.end_round(evaluate=False)
-
-
-class Rows:
-    def __init__(self, inputs, targets):
-        self.inputs, self.targets = inputs, targets
-
-    def __len__(self):
-        return len(self.targets)
-
-    def batch(self, indices):
-        return Batch(self.inputs[indices], self.targets[indices])
 
 
 def perceptron():
@@ -51,7 +28,7 @@ def perceptron():
 
 def classes_of(agent, count=16):
     generator = torch.Generator().manual_seed(agent)
-    return Rows(torch.randn(count, 6, generator=generator) + agent, torch.randint(3, (count,), generator=generator))
+    return Table(torch.randn(count, 6, generator=generator) + agent, torch.randint(3, (count,), generator=generator))
 
 
 def gradient_of(module, rows):
@@ -69,7 +46,7 @@ def test_uniform_weights_without_momentum_on_a_complete_graph_are_centralized_sg
         algorithm.start(agent)
         agents.append(agent)
     host = Host("run", algorithm, agents)
-    union = Rows(torch.cat([each.inputs for each in rows]), torch.cat([each.targets for each in rows]))
+    union = Table(torch.cat([each.inputs for each in rows]), torch.cat([each.targets for each in rows]))
     central = perceptron()
     for round in range(10):
         run_round(host, round)

@@ -8,21 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quadratics import Table
 from torch import nn
 
 from ross_flwr.learning.flat import FlatModel
-from ross_flwr.learning.objective import Batch, ModuleObjective
-
-
-class Table:
-    def __init__(self, inputs, targets):
-        self.inputs, self.targets = inputs, targets
-
-    def __len__(self):
-        return len(self.targets)
-
-    def batch(self, indices):
-        return Batch(self.inputs[indices], self.targets[indices])
+from ross_flwr.learning.objective import ModuleObjective
 
 
 def mlp():
