@@ -285,7 +285,13 @@ def test_a_run_that_is_interrupted_and_resumed_ends_like_one_that_was_not(
 
 def test_ctrl_c_ends_a_run_with_one_sentence_and_exit_code_130(ross_flwr, tmp_path):
     command = [*COMMAND, "run", *SMALL, "-c", "num-rounds=1000000", "--out", "my results"]
-    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell's background jobs ignore
+    )
     folder = tmp_path / "my results"
     try:
         while run.poll() is None and not (folder / "checkpoint.safetensors").exists():
