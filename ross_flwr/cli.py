@@ -29,6 +29,7 @@ from ross_flwr.report.folder import RunFolder
 from ross_flwr.report.table import percent, result_table
 from ross_flwr.run import LocalRun, start
 from ross_flwr.run import resume as resume_runs
+from ross_flwr.threats.faults import FAULTS
 from ross_flwr.threats.poisoning import ATTACKS
 
 __all__ = ["main"]
@@ -130,6 +131,7 @@ LISTS: dict[str, Mapping[str, Any]] = {
     "algorithms": ALGORITHMS,
     "attacks": ATTACKS,
     "datasets": SOURCES,
+    "faults": FAULTS,
     "mixing": topology.MIXING_RULES,
     "models": MODELS,
     "partitions": PARTITIONS,

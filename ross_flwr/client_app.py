@@ -125,8 +125,15 @@ def _state_folder(host: Host, experiment: Experiment, context: Context) -> RunFo
 def _host(setup: str) -> tuple[Host, Experiment]:
     parts = json.loads(setup)
     experiment = _experiment(json.dumps(parts["options"]))
-    rows = {int(i): {int(j): weight for j, weight in row.items()} for i, row in parts["rows"].items()}
-    return Host(parts["run"], experiment.algorithm, experiment.agents(rows)), experiment
+    host = Host(
+        parts["run"],
+        experiment.algorithm,
+        experiment.agents(parts["agents"]),
+        places=experiment.places,
+        adversary=experiment.adversary,
+        faults=experiment.faults,
+    )
+    return host, experiment
 
 
 @lru_cache(maxsize=2)

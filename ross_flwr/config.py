@@ -168,6 +168,12 @@ class Config:
     topology_probability: float = option(
         0.4, "edge or rewiring probability of the random graphs", minimum=0.0, maximum=1.0
     )
+    topology_radius: float = option(
+        0.4, "how far agents of topology = 'geographic' hear each other; 1 is the side of their square", minimum=0.0
+    )
+    topology_every: int = option(
+        0, "draw a random or changing graph anew every so many rounds; 0 keeps the first", unit="rounds", minimum=0
+    )
     topology_file: str = option("", "edge list, one 'i j' a line, for topology = 'edge-list'")
     mixing: str = option(
         "metropolis", "how the mixing matrix is made from the graph; `ross-flwr list mixing` shows the rules"
@@ -199,6 +205,17 @@ class Config:
     )
     attackers: int = option(3, "how many agents attack, chosen by the seed", unit="agents", minimum=0)
     attack_scale: float = option(-3.0, "the factor on every gradient an attacker computes")
+
+    dropout: float = option(
+        0.0, "part of the rounds that each agent misses, by chance", minimum=0.0, maximum=0.99, heading="Faults"
+    )
+    outage_rounds: int = option(1, "how long an agent that drops out stays away", unit="rounds", minimum=1)
+    stopped: int = option(0, "agents that stop for ever, after a round drawn for each", unit="agents", minimum=0)
+    slow: int = option(0, "agents that take part in one of slow-rounds rounds only", unit="agents", minimum=0)
+    slow_rounds: int = option(3, "rounds that a slow agent needs for one", unit="rounds", minimum=2)
+    message_loss: float = option(
+        0.0, "part of the messages that get lost on their way, by chance", minimum=0.0, maximum=1.0
+    )
 
     aggregator: str = option(
         "mean",

@@ -1,6 +1,6 @@
 """From a configuration to what it names: data, partition, validation sets, model, topology, attackers, agents."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -16,8 +16,10 @@ from ross_flwr.learning.agent import Agent, stream
 from ross_flwr.learning.aggregators import AGGREGATORS, Aggregation, feasible
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import Batch, ModuleObjective, Objective
+from ross_flwr.threats.adversary import Adversary
+from ross_flwr.threats.faults import Faults
 from ross_flwr.threats.poisoning import ATTACKS, GradientScaling
-from ross_flwr.topology import Topology
+from ross_flwr.topology import Places, Topology
 
 __all__ = ["Experiment", "Subset"]
 
@@ -53,6 +55,7 @@ class Experiment:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._drawn: dict[int, Topology] = {}
         require("attack", config.attack, ATTACKS)
         require("aggregator", config.aggregator, AGGREGATORS)
         if config.attackers >= config.num_agents:
@@ -65,18 +68,64 @@ class Experiment:
         """The method with its hyper-parameters."""
         return create(self.config.algorithm, self.config.options)
 
-    @cached_property
+    @property
     def topology(self) -> Topology:
-        """Graph and mixing matrix."""
+        """Graph and mixing matrix of the first round."""
+        return self.topology_at(0)
+
+    def topology_at(self, iteration: int) -> Topology:
+        """Return graph and mixing matrix of a pass over the method's steps, counted from 0."""
         config = self.config
-        return topology.build(
-            config.topology,
+        every = config.topology_every * config.batches_per_round
+        epoch = iteration // every if every else 0
+        if epoch not in self._drawn:
+            self._drawn = {
+                epoch: topology.build(
+                    config.topology,
+                    config.num_agents,
+                    degree=config.topology_degree,
+                    probability=config.topology_probability,
+                    radius=config.topology_radius,
+                    seed=config.seed,
+                    epoch=epoch,
+                    file=config.topology_file,
+                    mixing=config.mixing,
+                )
+            }
+        return self._drawn[epoch]
+
+    @property
+    def places(self) -> Places | None:
+        """From an agent and a pass to the agent's row and column of W, if the graph changes."""
+
+        def place(agent: int, iteration: int) -> tuple[Mapping[int, float], Mapping[int, float]]:
+            topology = self.topology_at(iteration)
+            return topology.mixing_row(agent), topology.mixing_column(agent)
+
+        return place if self.config.topology_every else None
+
+    @cached_property
+    def adversary(self) -> Adversary | None:
+        """What rewrites the messages of attackers, if anything does."""
+        return None
+
+    @cached_property
+    def faults(self) -> Faults | None:
+        """Who is away when, and which messages get lost, if any."""
+        config = self.config
+        if not (config.dropout or config.stopped or config.slow or config.message_loss):
+            return None
+        return Faults(
+            config.seed,
             config.num_agents,
-            degree=config.topology_degree,
-            probability=config.topology_probability,
-            seed=config.seed,
-            file=config.topology_file,
-            mixing=config.mixing,
+            config.num_rounds,
+            config.batches_per_round,
+            config.dropout,
+            config.outage_rounds,
+            config.stopped,
+            config.slow,
+            config.slow_rounds,
+            config.message_loss,
         )
 
     def check(self) -> None:
@@ -87,9 +136,25 @@ class Experiment:
         ConfigError
             Naming the agent and the largest `byzantine` that every agent can face, if there is one.
         """
-        config, topology = self.config, self.topology
-        self.algorithm.check(topology.mixing)
-        sizes = [len(topology.neighbors(agent)) + 1 for agent in range(config.num_agents)]
+        config, graph = self.config, self.topology
+        setting = f"topology-every = {config.topology_every}"
+        if config.topology_every and config.topology not in topology.redrawn():
+            raise ConfigError(f"{setting} changes nothing: topology = '{config.topology}' is always the same")
+        if not config.topology_every and config.topology in topology.CHANGING:
+            raise ConfigError(
+                f"{setting} keeps the first graph, and topology = '{config.topology}' connects all agents only by "
+                "changing: use topology-every = 1, or another topology"
+            )
+        if config.topology_every and self.algorithm.fixed_graph:
+            raise ConfigError(
+                f"{config.algorithm} takes a graph that stays the same, and {setting} changes it: use "
+                "topology-every = 0 or another algorithm"
+            )
+        for key, count in (("stopped", config.stopped), ("slow", config.slow)):
+            if count >= config.num_agents:
+                raise ConfigError(f"{key} = {count} leaves nobody as usual among num-agents = {config.num_agents}")
+        self.algorithm.check(graph.mixing)
+        sizes = [len(graph.neighbors(agent)) + 1 for agent in range(config.num_agents)]
 
         def obstacle(size: int, f: int) -> str:
             return feasible(config.aggregator, size, f, config.pre_aggregation)
@@ -201,19 +266,14 @@ class Experiment:
             return GradientScaling(*parts, scale=self.config.attack_scale)
         return ModuleObjective(*parts)
 
-    def agents(self, rows: Mapping[int, Mapping[int, float]] | None = None) -> list[Agent]:
-        """Return agents, their state as at the start of the run.
-
-        Parameters
-        ----------
-        rows : mapping of int to mapping of int to float, optional
-            The agents wanted and the mixing row of each; all agents of the topology by default.
-        """
-        if rows is None:
-            rows = {i: self.topology.mixing_row(i) for i in range(self.config.num_agents)}
+    def agents(self, indices: Iterable[int] | None = None) -> list[Agent]:
+        """Return the agents `indices`, or all, their state as at the start of the run."""
+        config, graph = self.config, self.topology
         made = []
-        for index, row in rows.items():
-            agent = Agent(index, self.objective(index), row, self.config.seed, self.config.batch_size, self.aggregation)
+        for index in range(config.num_agents) if indices is None else indices:
+            row, column = graph.mixing_row(index), graph.mixing_column(index)
+            agent = Agent(index, self.objective(index), row, config.seed, config.batch_size, self.aggregation)
+            agent.place(row, column)
             agent["model"] = self.model.initial.clone()
             self.algorithm.start(agent)
             made.append(agent)
@@ -225,6 +285,7 @@ class Experiment:
         return {
             "algorithm": self.config.algorithm,
             "topology": self.config.topology,
+            "topology-every": self.config.topology_every,
             "edges": self.topology.graph.number_of_edges(),
             "spectral-gap": self.topology.spectral_gap,
             "parameters": self.model.size,

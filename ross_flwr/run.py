@@ -85,7 +85,15 @@ class LocalRun:
         self.config = config
         self.experiment = Experiment(config)
         self.experiment.check()
-        self.host = Host(config.algorithm, self.experiment.algorithm, self.experiment.agents())
+        experiment = self.experiment
+        self.host = Host(
+            config.algorithm,
+            experiment.algorithm,
+            experiment.agents(),
+            places=experiment.places,
+            adversary=experiment.adversary,
+            faults=experiment.faults,
+        )
         self.folder = RunFolder(path) if path else None
         file = self.folder.history if self.folder else None
         self.history = History(config.num_agents, self.experiment.attackers, file)

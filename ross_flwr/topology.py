@@ -1,13 +1,17 @@
-"""Who talks to whom: the undirected graph of a run and its mixing matrix W.
+"""Who talks to whom: the graph of a run and its mixing matrix W.
 
-W is symmetric and doubly stochastic, with w_ij > 0 exactly on the edges and the diagonal. Gossip with it,
-x_i ← Σ_j w_ij x_j, shrinks disagreement at least by the factor √ρ = 1 − `Topology.spectral_gap` a round.
+On an undirected graph W is symmetric and doubly stochastic, with w_ij > 0 exactly on the edges and the diagonal. Gossip
+with it, x_i ← Σ_j w_ij x_j, shrinks disagreement at least by the factor √ρ = 1 − `Topology.spectral_gap` a round. On a
+directed graph w_ij > 0 where j sends to i, and the rule `push` makes columns that sum to 1.
+
+Some graphs are drawn by chance; such a graph can be drawn anew every so many rounds, by its `epoch`.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from itertools import combinations
 from math import isqrt
 from pathlib import Path
@@ -22,29 +26,35 @@ from numpy.typing import NDArray
 
 from ross_flwr.config import ConfigError, require
 
-__all__ = ["MIXING_RULES", "TOPOLOGIES", "Topology", "blocks", "build"]
+__all__ = ["CHANGING", "MIXING_RULES", "TOPOLOGIES", "Places", "Topology", "blocks", "build", "redrawn"]
 
 Matrix = NDArray[np.float64]
+Places = Callable[[int, int], tuple[Mapping[int, float], Mapping[int, float]]]
+"""From an agent and a pass over the method's steps to the agent's row and column of W."""
 
 TOPOLOGIES: dict[str, Callable[..., nx.Graph]] = {}
-"""From num_agents and those of degree, probability, seed, file it wants, to a connected graph on 0 … N−1."""
+"""From num_agents and those of degree, probability, radius, seed, epoch, file it wants, to a graph on 0 … N−1."""
+
+CHANGING = ("one-peer-exponential", "random-matching", "geographic")
+"""Graphs that connect all agents only over several epochs; every other is (strongly) connected."""
 
 MIXING_RULES: dict[str, Callable[[nx.Graph], Matrix]] = {}
 """From a graph on 0 … N−1 to W, float64, shape [N, N]."""
 
 _TRIES = 100
+_STRIDE = 0.05  # of a walking agent in each direction and epoch, one standard deviation, in sides of the square
 _IMPROVED_BLOCKS = 16
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, eq=False)
 class Topology:
-    """A connected graph and its mixing matrix, both read-only. Make one with `build`.
+    """A graph and its mixing matrix, both read-only. Make one with `build`.
 
     Attributes
     ----------
     graph : nx.Graph
-        Simple and undirected; its nodes are the agents 0 … N−1.
+        Simple, undirected or (a `nx.DiGraph`) directed; its nodes are the agents 0 … N−1.
     mixing : NDArray[np.float64]
         W, shape [N, N].
     """
@@ -58,22 +68,30 @@ class Topology:
         return len(self.mixing)
 
     def neighbors(self, agent: int) -> tuple[int, ...]:
-        """Return the open neighbourhood N_i, ascending."""
-        return self._neighbors[agent]
+        """Return the open neighbourhood N_i, ascending: those whom i hears."""
+        return tuple(j for j in self._rows[agent] if j != agent)
 
-    def mixing_row(self, agent: int) -> dict[int, float]:
+    def receivers(self, agent: int) -> tuple[int, ...]:
+        """Return those who hear i, ascending; on an undirected graph, its neighbours."""
+        return tuple(j for j in self._columns[agent] if j != agent)
+
+    def mixing_row(self, agent: int) -> Mapping[int, float]:
         """Return w_ij for every j of the closed neighbourhood M_i, ascending."""
-        return {j: float(self.mixing[agent, j]) for j in sorted((agent, *self.neighbors(agent)))}
+        return self._rows[agent]
 
-    @property
+    def mixing_column(self, agent: int) -> Mapping[int, float]:
+        """Return w_ji for i itself and every j that hears it, ascending."""
+        return self._columns[agent]
+
+    @cached_property
     def spectral_gap(self) -> float:
         """1 − √ρ, where √ρ is the second largest |eigenvalue| of W; at 1 all agree after one round."""
-        return 1 - max(abs(value) for value in self._eigenvalues[:-1])
+        return 1 - float(np.sort(np.abs(self._eigenvalues))[-2])
 
     @property
     def smallest_eigenvalue(self) -> float:
-        """λ_min of W. The theory of D² asks for more than −1/3; the lazy rules give at least 0."""
-        return self._eigenvalues[0]
+        """λ_min of a symmetric W. The theory of D² asks for more than −1/3; the lazy rules give at least 0."""
+        return float(self._eigenvalues[0])
 
     @cached_property
     def digest(self) -> str:
@@ -83,12 +101,20 @@ class Topology:
         return hashlib.sha256(text.encode() + weights.tobytes()).hexdigest()[:16]
 
     @cached_property
-    def _neighbors(self) -> tuple[tuple[int, ...], ...]:
-        return tuple(tuple(sorted(self.graph[agent])) for agent in range(self.num_agents))
+    def _rows(self) -> list[Mapping[int, float]]:
+        heard = self.graph.predecessors if self.graph.is_directed() else self.graph.neighbors
+        return [{j: float(self.mixing[i, j]) for j in sorted((i, *heard(i)))} for i in range(self.num_agents)]
 
     @cached_property
-    def _eigenvalues(self) -> list[float]:
-        return [float(value) for value in np.linalg.eigvalsh(self.mixing)]  # ascending
+    def _columns(self) -> list[Mapping[int, float]]:
+        return [
+            {j: float(self.mixing[j, i]) for j in sorted((i, *self.graph.neighbors(i)))} for i in range(self.num_agents)
+        ]
+
+    @cached_property
+    def _eigenvalues(self) -> NDArray[Any]:
+        symmetric = np.array_equal(self.mixing, self.mixing.T)
+        return np.linalg.eigvalsh(self.mixing) if symmetric else np.linalg.eigvals(self.mixing)
 
 
 def build(
@@ -97,7 +123,9 @@ def build(
     *,
     degree: int = 4,
     probability: float = 0.4,
+    radius: float = 0.4,
     seed: int = 0,
+    epoch: int = 0,
     file: str = "",
     mixing: str = "metropolis",
 ) -> Topology:
@@ -113,8 +141,12 @@ def build(
         From 1 to num_agents − 1.
     probability : float (default: 0.4)
         Above 0, at most 1.
+    radius : float (default: 0.4)
+        How far agents of a geographic graph hear each other, in sides of the square they walk in.
     seed : int (default: 0)
         The same seed draws the same random graph.
+    epoch : int (default: 0)
+        Which of the graphs that the seed draws one after the other.
     file : str (default: "")
         Path of an edge list: two agents "i j" a line, comments after #.
     mixing : str (default: "metropolis")
@@ -129,13 +161,24 @@ def build(
     require("mixing", mixing, MIXING_RULES)
     if num_agents < 2:
         raise ConfigError(f"num-agents = {num_agents} is not allowed: a topology takes at least 2")
-    drawn = TOPOLOGIES[name](num_agents, degree=degree, probability=probability, seed=seed, file=file)
-    graph = nx.Graph()  # what follows shall not depend on the order in which a builder added agents and edges
+    drawn = TOPOLOGIES[name](
+        num_agents, degree=degree, probability=probability, radius=radius, seed=seed, epoch=epoch, file=file
+    )
+    if drawn.is_directed() and mixing != "push":
+        raise ConfigError(
+            f"mixing = '{mixing}' takes an undirected graph, and topology = '{name}' is directed: use mixing = 'push'"
+        )
+    graph = type(drawn)()  # what follows shall not depend on the order in which a builder added agents and edges
     graph.add_nodes_from(range(num_agents))
     graph.add_edges_from(_edges(drawn))
     matrix = MIXING_RULES[mixing](graph)
     matrix.setflags(write=False)
     return Topology(nx.freeze(graph), matrix)
+
+
+def redrawn() -> list[str]:
+    """Return the topologies that are another graph in every epoch."""
+    return [name for name, builder in TOPOLOGIES.items() if "epoch" in signature(builder).parameters]
 
 
 def blocks(topology: Topology, num_blocks: int) -> list[tuple[int, ...]]:
@@ -158,7 +201,7 @@ def blocks(topology: Topology, num_blocks: int) -> list[tuple[int, ...]]:
     """
     if num_blocks < 1:
         raise ValueError(f"num_blocks = {num_blocks} is not allowed: agents take at least 1 block")
-    graph = topology.graph
+    graph = topology.graph.to_undirected()
 
     def edges_between(spread: list[tuple[int, ...]]) -> int:
         home = {agent: number for number, block in enumerate(spread) for agent in block}
@@ -257,7 +300,7 @@ def exponential(num_agents: int, **_: object) -> nx.Graph:
 
 
 @_named(TOPOLOGIES)
-def random_regular(num_agents: int, *, degree: int, seed: int, **_: object) -> nx.Graph:
+def random_regular(num_agents: int, *, degree: int, seed: int, epoch: int, **_: object) -> nx.Graph:
     """Connect everyone to topology-degree others, at random."""
     _check_degree(num_agents, degree)
     if num_agents * degree % 2:
@@ -272,30 +315,30 @@ def random_regular(num_agents: int, *, degree: int, seed: int, **_: object) -> n
         # networkx may search minutes for a dense graph; the edges that one lacks make a sparse regular graph.
         return nx.complement(nx.random_regular_graph(num_agents - 1 - degree, num_agents, random))
 
-    return _connected(draw, num_agents, seed, f"topology-degree = {degree}")
+    return _connected(draw, num_agents, _random(seed, epoch), f"topology-degree = {degree}")
 
 
 @_named(TOPOLOGIES)
-def erdos_renyi(num_agents: int, *, probability: float, seed: int, **_: object) -> nx.Graph:
+def erdos_renyi(num_agents: int, *, probability: float, seed: int, epoch: int, **_: object) -> nx.Graph:
     """Connect every two agents with probability topology-probability."""
     _check_probability(probability)
 
     def draw(random: Random) -> nx.Graph:
         return nx.gnp_random_graph(num_agents, probability, random)
 
-    return _connected(draw, num_agents, seed, f"topology-probability = {probability}")
+    return _connected(draw, num_agents, _random(seed, epoch), f"topology-probability = {probability}")
 
 
 @_named(TOPOLOGIES)
-def barabasi_albert(num_agents: int, *, degree: int, seed: int, **_: object) -> nx.Graph:
+def barabasi_albert(num_agents: int, *, degree: int, seed: int, epoch: int, **_: object) -> nx.Graph:
     """Connect each newcomer to topology-degree // 2 agents (at least 1), preferring those with many."""
     # Barabási and Albert, 1999. An edge has two ends: the mean degree comes near topology-degree from below.
     _check_degree(num_agents, degree)
-    return nx.barabasi_albert_graph(num_agents, max(1, degree // 2), Random(seed))
+    return nx.barabasi_albert_graph(num_agents, max(1, degree // 2), _random(seed, epoch))
 
 
 @_named(TOPOLOGIES)
-def watts_strogatz(num_agents: int, *, degree: int, probability: float, seed: int, **_: object) -> nx.Graph:
+def watts_strogatz(num_agents: int, *, degree: int, probability: float, seed: int, epoch: int, **_: object) -> nx.Graph:
     """Connect everyone to the topology-degree nearest, then rewire edges with topology-probability."""
     # Watts and Strogatz, 1998
     _check_degree(num_agents, degree)
@@ -306,7 +349,7 @@ def watts_strogatz(num_agents: int, *, degree: int, probability: float, seed: in
     def draw(random: Random) -> nx.Graph:
         return nx.watts_strogatz_graph(num_agents, degree, probability, random)
 
-    return _connected(draw, num_agents, seed, f"topology-degree = {degree}")
+    return _connected(draw, num_agents, _random(seed, epoch), f"topology-degree = {degree}")
 
 
 @_named(TOPOLOGIES)
@@ -338,6 +381,55 @@ def edge_list(num_agents: int, *, file: str, **_: object) -> nx.Graph:
     return graph
 
 
+@_named(TOPOLOGIES)
+def directed_ring(num_agents: int, **_: object) -> nx.DiGraph:
+    """Let agent i send to i + 1 modulo N (directed)."""
+    return nx.cycle_graph(num_agents, create_using=nx.DiGraph)
+
+
+@_named(TOPOLOGIES)
+def directed_exponential(num_agents: int, **_: object) -> nx.DiGraph:
+    """Let agent i send to i + 1, 2, 4, 8, … modulo N: the static exponential graph (directed)."""
+    # Ying et al., NeurIPS 2021 (arXiv:2110.13363)
+    return _shifts(num_agents, range((num_agents - 1).bit_length()))
+
+
+@_named(TOPOLOGIES)
+def random_out(num_agents: int, *, degree: int, seed: int, epoch: int, **_: object) -> nx.DiGraph:
+    """Let everyone send to topology-degree others at random, and be heard by how many it comes (directed)."""
+    _check_degree(num_agents, degree)
+
+    def draw(random: Random) -> nx.DiGraph:
+        others = {i: [j for j in range(num_agents) if j != i] for i in range(num_agents)}
+        return nx.DiGraph((i, j) for i in others for j in random.sample(others[i], degree))
+
+    return _connected(draw, num_agents, _random(seed, epoch), f"topology-degree = {degree}")
+
+
+@_named(TOPOLOGIES)
+def one_peer_exponential(num_agents: int, *, epoch: int, **_: object) -> nx.DiGraph:
+    """Let agent i send to i + 2^(t mod h) modulo N in epoch t, one of h = ⌈log₂ N⌉ hops (directed, changing)."""
+    # Assran et al., ICML 2019 (arXiv:1811.10792)
+    return _shifts(num_agents, [epoch % (num_agents - 1).bit_length()])
+
+
+@_named(TOPOLOGIES)
+def random_matching(num_agents: int, *, seed: int, epoch: int, **_: object) -> nx.Graph:
+    """Pair the agents at random, anew in every epoch; with an odd number one stays alone (changing)."""
+    order = list(range(num_agents))
+    _random(seed, epoch).shuffle(order)
+    return nx.Graph(zip(order[::2], order[1::2], strict=False))
+
+
+@_named(TOPOLOGIES)
+def geographic(num_agents: int, *, radius: float, seed: int, epoch: int, **_: object) -> nx.Graph:
+    """Let agents walk in the unit square, and connect those within topology-radius (changing)."""
+    walk = np.random.default_rng(seed)
+    start, steps = walk.random((num_agents, 2)), walk.normal(0, _STRIDE, (epoch, num_agents, 2))
+    places = 1 - np.abs((start + steps.sum(axis=0)) % 2 - 1)  # walls reflect
+    return nx.random_geometric_graph(num_agents, radius, pos=dict(enumerate(places.tolist())))
+
+
 @_named(MIXING_RULES)
 def metropolis(graph: nx.Graph) -> Matrix:
     """Weigh an edge 1 / (1 + max(k_i, k_j)), with k the degrees (Xiao, Boyd and Lall, IPSN 2005)."""
@@ -362,6 +454,14 @@ def lazy_uniform(graph: nx.Graph) -> Matrix:
     return (uniform(graph) + np.eye(len(graph))) / 2
 
 
+@_named(MIXING_RULES)
+def push(graph: nx.Graph) -> Matrix:
+    """Weigh what agent j sends, and what it keeps, 1 / (1 + k_j), k_j being those who hear j: columns sum to 1."""
+    sent: Matrix = nx.to_numpy_array(graph, nodelist=range(len(graph))).T + np.eye(len(graph))
+    sent /= sent.sum(axis=0)
+    return sent
+
+
 def _mixing(graph: nx.Graph, largest: Callable[[Matrix], Matrix]) -> Matrix:
     matrix: Matrix = nx.to_numpy_array(graph, nodelist=range(len(graph)))
     matrix /= 1 + largest(matrix.sum(axis=1))
@@ -370,7 +470,11 @@ def _mixing(graph: nx.Graph, largest: Callable[[Matrix], Matrix]) -> Matrix:
 
 
 def _edges(graph: nx.Graph) -> list[tuple[int, ...]]:
-    return sorted(tuple(sorted(edge)) for edge in graph.edges)
+    return sorted(edge if graph.is_directed() else tuple(sorted(edge)) for edge in graph.edges)
+
+
+def _shifts(num_agents: int, exponents: Iterable[int]) -> nx.DiGraph:
+    return nx.DiGraph((i, (i + 2**k) % num_agents) for k in exponents for i in range(num_agents))
 
 
 def _renumbered(graph: nx.Graph) -> nx.Graph:
@@ -382,10 +486,14 @@ def _sides(num_agents: int) -> tuple[int, int]:
     return rows, num_agents // rows
 
 
-def _connected(draw: Callable[[Random], nx.Graph], num_agents: int, seed: int, setting: str) -> nx.Graph:
-    random = Random(seed)  # for all tries: were they seeded seed, seed + 1, …, nearby seeds would share graphs
-    for _try in range(_TRIES):
-        if nx.is_connected(graph := draw(random)):
+def _random(seed: int, epoch: int) -> Random:
+    return Random(f"{seed} {epoch}" if epoch else seed)
+
+
+def _connected(draw: Callable[[Random], nx.Graph], num_agents: int, random: Random, setting: str) -> nx.Graph:
+    for _try in range(_TRIES):  # all by one generator: were they seeded anew, nearby seeds would share graphs
+        graph = draw(random)
+        if nx.is_strongly_connected(graph) if graph.is_directed() else nx.is_connected(graph):
             return graph
     raise ConfigError(f"{setting} gave no connected graph of num-agents = {num_agents} in {_TRIES} tries: raise it")
 

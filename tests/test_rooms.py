@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "algorithms": ("config", "learning"),
     "experiment": ("config", "topology", "learning", "data", "threats", "algorithms"),
     "report": ("config",),
-    "transport": ("config", "learning", "algorithms", "report.history"),
+    "transport": ("config", "topology", "learning", "threats", "algorithms", "report.history"),
     "transport.relay": ("config", "topology", "experiment", "report.history"),
     "run": ("config", "algorithms", "experiment", "report", "transport"),
     "client_app": ("config", "algorithms", "experiment", "report", "transport"),

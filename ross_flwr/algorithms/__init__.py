@@ -23,6 +23,7 @@ from ross_flwr.algorithms import (
     qg_dsgdm,
     resilient_p2p,
     ross,
+    sgp,
     ubar,
 )
 from ross_flwr.algorithms.algorithm import (
@@ -66,6 +67,7 @@ __all__ = [
     "register",
     "resilient_p2p",
     "ross",
+    "sgp",
     "step",
     "ubar",
 ]

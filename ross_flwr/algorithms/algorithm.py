@@ -78,11 +78,23 @@ class Algorithm:
     learning_rate: float = option(0.1, "step size η", minimum=0.0)
 
     name: ClassVar[str]
+    fixed_graph: ClassVar[bool] = False
+    """Whether the graph has to stay the same over the rounds."""
     steps: ClassVar[tuple[str, ...]] = ()
     """The steps in their order. A method that repeats one sets the attribute anew on the instance."""
 
     def check(self, mixing: NDArray[np.float64]) -> None:
-        """Raise `ConfigError` when the method cannot run with mixing matrix W, shape [N, N]; most run with any."""
+        """Raise `ConfigError` when the method cannot run with mixing matrix W, shape [N, N].
+
+        Most methods average by the rows of W, which have to sum to 1.
+        """
+        sums = mixing.sum(axis=1)
+        if not np.allclose(sums, 1):
+            agent = int(np.abs(sums - 1).argmax())
+            raise ConfigError(
+                f"{self.name} averages with weights that sum to 1, and those of agent {agent} sum to "
+                f"{sums[agent]:.3g}: use algorithm = 'sgp', or mixing = 'metropolis' on an undirected graph"
+            )
 
     def start(self, agent: Agent) -> None:
         """Set up the agent's state; ``agent["model"]`` is there already."""

@@ -42,6 +42,8 @@ class CGSV(WeightedCrossGradients):
     )
     reputation_floor: float = option(1e-3, "the least a reputation falls to before it is normalised", minimum=1e-6)
 
+    fixed_graph = True
+
     def start(self, agent: Agent) -> None:
         """Begin with no momentum and no reputation."""
         super().start(agent)

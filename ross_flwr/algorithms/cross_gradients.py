@@ -3,11 +3,13 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ross_flwr.algorithms.algorithm import Inbox, Message, Momentum, Outbox, broadcast, step
-from ross_flwr.config import option
+from ross_flwr.config import ConfigError, option
 from ross_flwr.learning.agent import Agent
 
 __all__ = ["CrossGradients", "LookAheadCrossGradients", "WeightedCrossGradients"]
@@ -21,6 +23,15 @@ class CrossGradients(Momentum):
     does not. Two exchanges, 1 + k gradients (all on one mini-batch) and 2·k·P·4 bytes per agent and round, k being the
     agent's degree; what the subclass does with the gradients comes on top. State: x_i, and u_i, zero at first.
     """
+
+    def check(self, mixing: NDArray[np.float64]) -> None:
+        """Refuse a directed graph: a gradient goes back to where its model came from."""
+        super().check(mixing)
+        if ((mixing > 0) != (mixing.T > 0)).any():
+            raise ConfigError(
+                f"{self.name} sends gradients back to where the models came from, and this graph is directed: use an "
+                "undirected topology, or a method such as dpsgd or sgp"
+            )
 
     @step
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:

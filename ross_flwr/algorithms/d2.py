@@ -34,8 +34,14 @@ class D2(Algorithm):
     centralized SGD, with c_i kept at 0 D-PSGD, adapt-then-combine.
     """
 
+    fixed_graph = True
+
     def check(self, mixing: NDArray[np.float64]) -> None:
-        """Refuse a W with λ_min(W) ≤ −1/3."""
+        """Refuse a directed graph and a W with λ_min(W) ≤ −1/3."""
+        if not np.allclose(mixing, mixing.T):
+            raise ConfigError(
+                "algorithm = 'd2' takes a symmetric mixing matrix, and this one is not: use an undirected topology"
+            )
         smallest = float(np.linalg.eigvalsh(mixing)[0])
         if smallest <= -1 / 3 + 1e-9:
             raise ConfigError(

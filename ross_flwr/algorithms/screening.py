@@ -52,6 +52,7 @@ class ModelScreening(Algorithm):
 
     def check(self, mixing: NDArray[np.float64]) -> None:
         """Refuse a graph in which somebody has too few neighbours."""
+        super().check(mixing)
         degrees = np.count_nonzero(mixing - np.diag(np.diagonal(mixing)), axis=1)
         agent, needed = int(degrees.argmin()), self.neighbors_needed()
         if degrees[agent] < needed:

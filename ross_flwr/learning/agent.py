@@ -36,7 +36,7 @@ class Agent:
     objective : Objective
         Its loss, on its own data.
     mixing_row : mapping of int to float
-        w_ij for every j in the closed neighbourhood M_i; the row sums to 1.
+        w_ij for every j in the closed neighbourhood M_i; the row sums to 1 unless the graph is directed.
     seed : int
         The run's seed.
     batch_size : int
@@ -46,6 +46,10 @@ class Agent:
 
     Attributes
     ----------
+    mixing_column : mapping of int to float
+        w_ji for i itself and every j that hears i; the mixing row, unless `place` says otherwise.
+    neighbors, receivers : tuple[int, ...]
+        Those whom i hears, and those who hear i, ascending.
     state : dict[str, Tensor]
         Named flat vectors of shape [P]; ``agent["model"]`` reads and writes it. All that an agent carries from one
         step to the next stands here.
@@ -68,8 +72,7 @@ class Agent:
     ) -> None:
         self.index = index
         self.objective = objective
-        self.mixing_row = dict(sorted(mixing_row.items()))
-        self.neighbors = tuple(j for j in self.mixing_row if j != index)
+        self.place(mixing_row)
         self.seed = seed
         self.batch_size = min(batch_size, objective.num_examples)
         self.aggregation = aggregation
@@ -85,6 +88,13 @@ class Agent:
 
     def __setitem__(self, name: str, vector: Tensor) -> None:
         self.state[name] = vector
+
+    def place(self, mixing_row: Mapping[int, float], mixing_column: Mapping[int, float] | None = None) -> None:
+        """Give the agent its place in a graph: row and column i of W, by the other agent."""
+        self.mixing_row = dict(sorted(mixing_row.items()))
+        self.mixing_column = self.mixing_row if mixing_column is None else dict(sorted(mixing_column.items()))
+        self.neighbors = tuple(j for j in self.mixing_row if j != self.index)
+        self.receivers = tuple(j for j in self.mixing_column if j != self.index)
 
     def stream(self, purpose: str, draw: int = 0) -> np.random.Generator:
         """Return this agent's random stream for `purpose` in this round."""

@@ -10,6 +10,9 @@ from torch import Tensor
 from ross_flwr.algorithms.algorithm import Algorithm, Broadcast, Inbox, Message
 from ross_flwr.learning.agent import Agent
 from ross_flwr.report.history import AgentReport
+from ross_flwr.threats.adversary import Adversary
+from ross_flwr.threats.faults import Faults
+from ross_flwr.topology import Places
 from ross_flwr.transport.envelope import Envelope, defect
 
 __all__ = ["Host"]
@@ -28,6 +31,12 @@ class Host:
         The method.
     agents : sequence of Agent
         The agents hosted here. Messages between them never leave.
+    places : callable, optional
+        From an agent and a round to its row and column of W, where the graph changes; agents keep theirs without.
+    adversary : Adversary, optional
+        Rewrites what attackers send.
+    faults : Faults, optional
+        Who is away, and which messages get lost.
 
     Attributes
     ----------
@@ -35,9 +44,21 @@ class Host:
         Messages refused so far, by reason.
     """
 
-    def __init__(self, run: str, algorithm: Algorithm, agents: Sequence[Agent]) -> None:
+    def __init__(
+        self,
+        run: str,
+        algorithm: Algorithm,
+        agents: Sequence[Agent],
+        *,
+        places: Places | None = None,
+        adversary: Adversary | None = None,
+        faults: Faults | None = None,
+    ) -> None:
         self.run = run
         self.algorithm = algorithm
+        self.places = places
+        self.adversary = adversary
+        self.faults = faults
         self.agents = {agent.index: agent for agent in agents}
         self.dropped: Counter[str] = Counter()
         self.sent: dict[int, dict[int, dict[str, int]]] = {}
@@ -48,7 +69,7 @@ class Host:
     def activate(self, round: int, step: int, arrived: Iterable[Envelope] = ()) -> list[Envelope]:
         """Run step number `step` of `round` for every agent.
 
-        An agent that did not run the step before sits the round out: its neighbours see it as missing.
+        An agent that is away, or did not run the step before, sits the round out: its neighbours see it as missing.
 
         Parameters
         ----------
@@ -63,26 +84,36 @@ class Host:
             What has to be carried to other nodes.
         """
         name = self.algorithm.steps[step]
+        if self.places:
+            for index, agent in self.agents.items():
+                agent.place(*self.places(index, round))
         on_time = {index for index, ran in self.progress.items() if ran == (round, step - 1)}
         mailboxes = {index: inbox for index, inbox in self.mailboxes.items() if index in on_time}
         self.mailboxes = {}
         for envelope in arrived:
             self._receive(envelope, round, step, mailboxes)
-        leaving: list[Envelope] = []
+        inboxes: dict[int, Inbox] = {}
+        outboxes: dict[int, dict[int, Message]] = {}
         for index, agent in self.agents.items():
-            if step > 0 and index not in on_time:
+            if index not in on_time if step > 0 else self.faults and self.faults.absent(index, round):
                 self.progress.pop(index, None)
                 continue
             self.progress[index] = (round, step)
             agent.round = round
-            inbox = Inbox(sorted(mailboxes.get(index, {}).items()))
+            inboxes[index] = inbox = Inbox(sorted(mailboxes.get(index, {}).items()))
             if step > 0 and len(inbox) <= len(agent.neighbors):
                 self.missing.setdefault(index, set()).update(j for j in agent.neighbors if j not in inbox)
             outbox = self.algorithm.run_step(name, agent, inbox)
             if isinstance(outbox, Broadcast):
-                outbox = dict.fromkeys((index, *agent.neighbors), outbox.message)
-            leaving += self._send(agent, outbox, round, name)
-        return leaving
+                outbox = dict.fromkeys((index, *agent.receivers), outbox.message)
+            outboxes[index] = dict(outbox)
+        if self.adversary:
+            self.adversary.tamper(name, {i: self.agents[i] for i in outboxes}, inboxes, outboxes)
+        return [
+            envelope
+            for index, outbox in outboxes.items()
+            for envelope in self._send(self.agents[index], outbox, round, step)
+        ]
 
     def end_pass(self) -> None:
         """Finish a pass over the algorithm's steps for every agent that ran the last one."""
@@ -90,15 +121,17 @@ class Host:
             self.agents[index].end_pass()
 
     def end_round(self, *, evaluate: bool) -> list[AgentReport]:
-        """Tell what every agent did since the last call, and how good it is if `evaluate`."""
+        """Tell what every agent that ran the last step did since its last report, and how good it is if `evaluate`."""
         reports = []
-        for index, agent in self.agents.items():
+        missing, self.missing = self.missing, {}
+        for index in sorted(self.progress):
+            agent = self.agents[index]
             report = AgentReport(
                 index,
                 gradients=agent.counts["gradients"],
                 utilities=agent.counts["utilities"],
                 sent=self.sent.pop(index, {}),
-                missing=sorted(self.missing.pop(index, ())),
+                missing=sorted(missing.get(index, ())),
                 weights=agent.weights,
             )
             agent.counts.clear()
@@ -161,18 +194,21 @@ class Host:
         self.missing = {int(i): set(missing) for i, missing in rest["missing"].items()}
         self.dropped = Counter(rest["dropped"])
 
-    def _send(self, agent: Agent, outbox: Mapping[int, Message], round: int, step: str) -> list[Envelope]:
+    def _send(self, agent: Agent, outbox: Mapping[int, Message], round: int, step: int) -> list[Envelope]:
         leaving = []
         sent = self.sent.setdefault(agent.index, {})
         sound: dict[int, str] = {}
         for destination, message in outbox.items():
             if destination != agent.index:
-                if destination not in agent.mixing_row:
+                if destination not in agent.mixing_column:
                     self._drop("no-edge", agent.index, destination)
                     continue
                 kinds = sent.setdefault(destination, {})
                 for name, tensor in message.items():
                     kinds[name] = kinds.get(name, 0) + tensor.nbytes
+                if self.faults and self.faults.lost(agent.index, destination, round, step):
+                    self._drop("lost", agent.index, destination)
+                    continue
             if destination in self.agents:
                 if destination != agent.index and id(message) not in sound:
                     sound[id(message)] = defect(message, None)
@@ -181,7 +217,8 @@ class Host:
                 else:
                     self.mailboxes.setdefault(destination, Inbox())[agent.index] = message
             else:
-                leaving.append(Envelope(self.run, round, step, agent.index, destination, message))
+                name = self.algorithm.steps[step]
+                leaving.append(Envelope(self.run, round, name, agent.index, destination, message))
         return leaving
 
     def _receive(self, envelope: Envelope, round: int, step: int, mailboxes: dict[int, Inbox]) -> None:

@@ -168,8 +168,8 @@ class PeerRelay(Strategy):
             content["call"] = to_json(self._call)
             content["config"] = config
             if node not in self._ready:
-                rows = {agent: self.topology.mixing_row(agent) for agent in block}
-                content["setup"] = to_json({"run": self._run, "options": dict(self.config.options), "rows": rows})
+                setup = {"run": self._run, "options": dict(self.config.options), "agents": block}
+                content["setup"] = to_json(setup)
                 content["initial"] = arrays
             step = self.steps[self._call["step"]]
             yield Message(content, node, f"train.{step}", ttl=self._patience * TRIES, group_id=str(server_round))
@@ -284,6 +284,8 @@ class PeerRelay(Strategy):
     def _forward(self, replies: Iterable[Message]) -> dict[int, RecordDict]:
         """Lay what leaves each node into the next message of the node where it is due, as it is."""
         mail: dict[int, RecordDict] = {}
+        sent = self._call["iteration"] + (self._call["step"] == len(self.steps) - 1)  # with it, the next pass begins
+        topology = self.experiment.topology_at(sent)
         for number, reply in enumerate(replies):
             content, node = reply.content, reply.metadata.src_node_id
             route, records = content.config_records.get("route"), content.array_records
@@ -298,10 +300,12 @@ class PeerRelay(Strategy):
             for source, destination, key in envelopes:
                 if self._home.get(source) != node:
                     self._drop("not-hosted", node)
-                elif destination not in self.topology.neighbors(source):
+                elif destination not in topology.receivers(source):
                     self._drop("no-edge", node)
                 elif key not in records:
                     self._drop("malformed", node)
+                elif route["round"] != sent:
+                    self._drop("other-step", node)
                 else:
                     accepted.setdefault(self._home[destination], []).append((source, destination, key))
             for target, entries in accepted.items():

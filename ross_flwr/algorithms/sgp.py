@@ -1,0 +1,50 @@
+"""Gossip on directed graphs."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Message, register, step
+from ross_flwr.config import ConfigError
+from ross_flwr.learning.agent import Agent
+
+
+@register("sgp")
+class SGP(Algorithm):
+    """Stochastic gradient push (Assran et al., ICML 2019): D-PSGD where those who hear me need not be those I hear.
+
+    ::
+
+        x_i ← x_i − η ∇F_i(z_i; ξ_i)
+        x_i ← Σ_j p_ij x_j;   w_i ← Σ_j p_ij w_j;   z_i = x_i / w_i          (push-sum; w_i = 1 at first)
+
+    The matrix of the p_ij is the mixing matrix, whose columns sum to 1: agent j splits x_j and w_j among those who hear
+    it and itself. Its rows need not sum to 1, which w_i makes up for; Σ_i w_i = N always, and Σ_i x_i changes by
+    gradients alone. Gradients are taken, and accuracy reported, at z_i: ``agent["model"]`` is z_i, and x_i = w_i z_i.
+    A message that gets lost takes its share of both x and w away: z stays an average, of fewer.
+
+    State: z_i, w_i. Per agent and round, with k agents that hear it: one exchange, one gradient, k·(P + 1)·4 bytes.
+    With a doubly stochastic matrix every w_i is 1 and it is D-PSGD, adapt-then-combine.
+    """
+
+    def check(self, mixing: NDArray[np.float64]) -> None:
+        """Refuse a W that loses or makes mass."""
+        if not np.allclose(mixing.sum(axis=0), 1):
+            raise ConfigError("sgp takes a mixing matrix whose columns sum to 1: use mixing = 'push'")
+
+    def start(self, agent: Agent) -> None:
+        """Begin with w_i = 1."""
+        agent["push_weight"] = agent["model"].new_ones(1)
+
+    @step
+    def share(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
+        """Descend, and send p_ji (x_i, w_i) to every j that hears i."""
+        model, weight = agent["model"], agent["push_weight"]
+        pushed = weight * model - self.learning_rate * agent.gradient(model)
+        return {j: {"model": p * pushed, "push_weight": p * weight} for j, p in agent.mixing_column.items()}
+
+    @step
+    def mix(self, agent: Agent, inbox: Inbox) -> None:
+        """Add up what arrived."""
+        agent["push_weight"] = weight = torch.stack([*inbox.gather("push_weight").values()]).sum(0)
+        agent["model"] = torch.stack([*inbox.gather("model").values()]).sum(0) / weight
