@@ -207,7 +207,7 @@ class Host:
                 for name, tensor in message.items():
                     kinds[name] = kinds.get(name, 0) + tensor.nbytes
                 if self.faults and self.faults.lost(agent.index, destination, round, step):
-                    self._drop("lost", agent.index, destination)
+                    self.dropped["lost"] += 1
                     continue
             if destination in self.agents:
                 if destination != agent.index and id(message) not in sound:
