@@ -91,6 +91,7 @@ def team(
     agents = []
     for index in range(topology.num_agents) if members is None else members:
         agent = Agent(index, objective(index), topology.mixing_row(index), seed=0, batch_size=batch_size)
+        agent.place(topology.mixing_row(index), topology.mixing_column(index))
         agent["model"] = normal(77 if alike else 77 + index, agent.objective.size)
         algorithm.start(agent)
         agents.append(agent)

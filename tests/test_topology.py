@@ -367,3 +367,71 @@ def test_blocks_of_a_random_graph_are_cut_where_few_edges_run() -> None:
     first, second = blocks(topology, 2)
     assert len(first) == len(second) == 50
     assert nx.cut_size(topology.graph, first, second) <= 40, "a cut at random would be about 100 of 200 edges"
+
+
+@pytest.mark.parametrize("name", DIRECTED)
+@pytest.mark.parametrize("num_agents", [2, 5, 8, 11])
+def test_on_a_directed_graph_columns_sum_to_one_and_rows_and_columns_are_those_of_the_matrix(name, num_agents):
+    topology = build(name, num_agents, degree=1 if num_agents == 2 else 2, mixing="push", epoch=1)
+    assert np.allclose(topology.mixing.sum(axis=0), 1, rtol=0, atol=1e-12)
+    for i in range(num_agents):
+        assert topology.receivers(i) == tuple(sorted(topology.graph.successors(i)))
+        assert topology.neighbors(i) == tuple(sorted(topology.graph.predecessors(i)))
+        assert topology.mixing_row(i) == {j: topology.mixing[i, j] for j in range(num_agents) if topology.mixing[i, j]}
+        column = topology.mixing[:, i]
+        assert topology.mixing_column(i) == {j: column[j] for j in range(num_agents) if column[j]}
+
+
+def test_static_directed_graphs_are_strongly_connected_and_as_their_authors_draw_them():
+    assert build("directed-ring", 5, mixing="push").receivers(4) == (0,)
+    assert build("directed-exponential", 8, mixing="push").receivers(6) == (0, 2, 7)
+    hops = [build("one-peer-exponential", 8, mixing="push", epoch=t).receivers(0) for t in range(6)]
+    assert hops == [(1,), (2,), (4,), (1,), (2,), (4,)]
+    for seed in range(10):
+        drawn = build("random-out", 9, degree=2, mixing="push", seed=seed)
+        assert nx.is_strongly_connected(drawn.graph)
+        assert {len(drawn.receivers(i)) for i in range(9)} == {2}
+
+
+def test_one_peer_exponential_graphs_average_exactly_after_all_hops_of_a_power_of_two():
+    product = np.eye(8)
+    for epoch in range(3):
+        product = build("one-peer-exponential", 8, mixing="push", epoch=epoch).mixing @ product
+    assert np.allclose(product, 1 / 8, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", redrawn())
+def test_what_is_redrawn_differs_from_epoch_to_epoch_and_comes_again(name):
+    mixing = "push" if name in DIRECTED else "metropolis"
+    graphs = [build(name, 12, degree=2, mixing=mixing, seed=5, epoch=epoch).digest for epoch in range(4)]
+    assert len(set(graphs)) == 4
+    assert graphs == [build(name, 12, degree=2, mixing=mixing, seed=5, epoch=epoch).digest for epoch in range(4)]
+
+
+@pytest.mark.parametrize("name", sorted(set(TOPOLOGIES) - set(redrawn()) - {"edge-list"}))
+def test_what_is_not_redrawn_is_the_same_in_every_epoch(name):
+    mixing = "push" if name in DIRECTED else "metropolis"
+    assert build(name, 16, mixing=mixing).digest == build(name, 16, mixing=mixing, epoch=3).digest
+
+
+@pytest.mark.parametrize("num_agents", [2, 7, 10])
+def test_a_matching_pairs_everybody_but_one_of_an_odd_number(num_agents):
+    for epoch in range(5):
+        topology = build("random-matching", num_agents, epoch=epoch)
+        degrees = sorted(len(topology.neighbors(i)) for i in range(num_agents))
+        assert degrees == [0] * (num_agents % 2) + [1] * (num_agents - num_agents % 2)
+        check_mixing(topology.mixing, topology.graph)
+
+
+def test_walkers_hear_those_within_the_radius_and_most_of_those_they_heard_before():
+    first, second, late = (build("geographic", 40, radius=0.3, epoch=epoch).graph for epoch in (0, 1, 400))
+    kept = len(set(first.edges) & set(second.edges)) / first.number_of_edges()
+    assert kept > 0.7
+    assert len(set(first.edges) & set(late.edges)) / first.number_of_edges() < 0.5
+    assert build("geographic", 12, radius=1.5).graph.number_of_edges() == 66
+    assert build("geographic", 12, radius=0.0).graph.number_of_edges() == 0
+
+
+def test_undirected_rules_refuse_a_directed_graph_and_name_the_one_that_fits():
+    with pytest.raises(ConfigError, match="use mixing = 'push'"):
+        build("directed-ring", 5)

@@ -106,7 +106,7 @@ class History:
 
     def add(self, finished: Round) -> dict[str, Any]:
         """Make the line of a round, keep it and return it."""
-        reports = {report.agent: report for report in finished.reports}
+        reports = {report.agent: report for report in sorted(finished.reports, key=lambda report: report.agent)}
         heard = [reports[i] for i in self.honest if i in reports]
         tested = [r for r in heard if r.accuracy is not None and r.loss is not None]
         sent = {f"{r.agent}>{j}": kinds for r in reports.values() for j, kinds in r.sent.items()}

@@ -20,6 +20,17 @@ from ross_flwr.transport.records import pack, record_of, tensors_of, unpack
 SAME = {"num_agents": 6, "num_rounds": 3, "topology_degree": 3, "attackers": 1}
 """ROSS on the digits, small enough for every transport."""
 
+DIRECTED = SAME | {"algorithm": "sgp", "topology": "random-out", "mixing": "push", "topology_degree": 2}
+EQUAL = {
+    "same": SAME,
+    "toy": SAME | {"algorithm": "push-to-mean", "pull": 0.25},
+    "directed": DIRECTED,
+    "directed, changing": DIRECTED | {"topology": "one-peer-exponential", "topology_every": 1},
+    "changing": SAME | {"topology_every": 1, "batches_per_round": 2},
+    "faults": SAME | {"num_rounds": 4, "dropout": 0.2, "message_loss": 0.2, "slow": 1, "slow_rounds": 2, "stopped": 1},
+}
+"""Runs that are the same on every transport."""
+
 LARGE = 100_000
 """Bytes that only the model of the play "ten" exceeds."""
 
@@ -130,8 +141,8 @@ def six_nodes() -> dict[str, dict[str, Any]]:
     return play_all(
         6,
         {
+            **EQUAL,
             "same": SAME | {"evaluate": True},
-            "toy": SAME | {"algorithm": "push-to-mean", "pull": 0.25},
             "few": {"algorithm": "dpsgd", "num_agents": 4, "topology": "ring", "num_rounds": 1},
             "error": {"algorithm": "dpsgd", "num_agents": 6, "topology": "ring", "num_rounds": 4, "sabotage": "error"},
             "late": SAME | {"num_rounds": 12, "timeout": 4, "sabotage": "late"},
@@ -146,8 +157,7 @@ EACH: dict[str, Any] = SAME | {"num_rounds": 2, "topology": "complete", "gossip_
 
 @pytest.fixture(scope="module")
 def two_nodes() -> dict[str, dict[str, Any]]:
-    toy = SAME | {"algorithm": "push-to-mean", "pull": 0.25}
-    return play_all(2, {"same": SAME, "toy": toy} | {name: EACH | {"algorithm": name} for name in METHODS})
+    return play_all(2, EQUAL | {name: EACH | {"algorithm": name} for name in METHODS})
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -165,20 +175,17 @@ def locally(**options: Any) -> LocalRun:
 
 
 @pytest.mark.parametrize("nodes", ["six_nodes", "two_nodes"])
-@pytest.mark.parametrize("method", ["same", "toy"])
-def test_every_agent_ends_with_the_model_it_has_locally(
-    nodes: str, method: str, request: pytest.FixtureRequest
-) -> None:
-    options = SAME if method == "same" else SAME | {"algorithm": "push-to-mean", "pull": 0.25}
-    expected = locally(**options)
-    played = request.getfixturevalue(nodes)[method]
+@pytest.mark.parametrize("name", EQUAL)
+def test_every_agent_ends_with_the_model_it_has_locally(nodes: str, name: str, request: pytest.FixtureRequest) -> None:
+    expected = locally(**EQUAL[name])
+    played = request.getfixturevalue(nodes)[name]
     assert sorted(played["models"]) == list(range(6))
     for index, agent in expected.host.agents.items():
         assert not torch.equal(agent["model"], expected.experiment.model.initial)
         torch.testing.assert_close(played["models"][index], agent["model"], rtol=0, atol=1e-5)
     for line, local_line in zip(played["lines"], expected.history.lines, strict=True):
-        for name in ("bytes", "gradients", "utilities", "sent", "missing", "absent"):
-            assert line[name] == local_line[name]
+        for entry in ("bytes", "gradients", "utilities", "sent", "missing", "absent"):
+            assert line[entry] == local_line[entry]
         assert line["accuracy"] == pytest.approx(local_line["accuracy"], abs=1e-6)
 
 
