@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +73,7 @@ class History:
     Every value of a line is a sum over all agents or a statistic over the honest ones:
 
     ``round``, ``seconds`` (of this round), ``accuracy`` and ``loss`` (mean, min, max over honest agents),
-    ``consensus-distance`` (over honest agents), ``bytes``, ``gradients``, ``utilities``, ``sent`` (bytes by edge "i>j"
+    ``consensus-distance`` (over the honest agents heard), ``bytes``, ``gradients``, ``utilities``, ``sent`` (bytes by edge "i>j"
     and tensor name), ``missing`` (pairs [i, j]: agent i lacked a message of j), ``absent`` (agents that gave no
     report), ``agents`` (accuracy by agent), ``weights`` (by agent, then neighbour).
 
@@ -127,8 +128,8 @@ class History:
                 str(r.agent): {str(j): round(w, 4) for j, w in r.weights.items()} for r in reports.values() if r.weights
             },
         }
-        if finished.models is not None:
-            line["consensus-distance"] = consensus_distance([finished.models[i] for i in self.honest])
+        if finished.models is not None and heard:
+            line["consensus-distance"] = consensus_distance([finished.models[report.agent] for report in heard])
         self.lines.append(line)
         if self.file is not None:
             with self.file.open("a") as out:
@@ -136,9 +137,10 @@ class History:
         return line
 
     def summary(self) -> dict[str, Any]:
-        """Return the result of the run so far: the last test and the totals over rounds."""
+        """Return the result of the run so far: the last test, totals, and how many rounds who was absent."""
         tested = [line for line in self.lines if line["accuracy"]]
         sent: dict[str, dict[str, int]] = {}
+        absent = Counter(i for line in self.lines for i in line["absent"])
         for line in self.lines:
             for edge, kinds in line["sent"].items():
                 total = sent.setdefault(edge, {})
@@ -155,6 +157,7 @@ class History:
             "seconds": round(sum(line["seconds"] for line in self.lines), 3),
             "sent": sent,
             "attackers": self.attackers,
+            "absent": {str(i): absent[i] for i in sorted(absent)},
         }
 
 

@@ -56,6 +56,15 @@ def test_who_was_missing_and_who_was_absent_is_told():
     assert line["accuracy"]["mean"] == 0.5
 
 
+def test_an_absent_agent_counts_in_no_statistic_and_the_summary_says_how_often():
+    history, models = History(3), {i: torch.tensor([float(i**2)]) for i in range(3)}
+    history.add(Round(1, [report(0), report(1)], 0.1, models))
+    history.add(Round(2, [], 0.1, models))
+    assert history.lines[0]["consensus-distance"] == 0.25
+    assert history.lines[1]["consensus-distance"] is None
+    assert history.summary()["absent"] == {"0": 1, "1": 1, "2": 2}
+
+
 def test_weights_are_told_by_agent_and_neighbour():
     line = History(3).add(Round(1, [report(0, weights={0: 0.25, 1: 0.75}), report(1), report(2)], 0.1))
     assert line["weights"] == {"0": {"0": 0.25, "1": 0.75}}
@@ -77,7 +86,7 @@ def test_the_consensus_distance_is_the_mean_squared_distance_to_the_honest_mean(
     pairs = [((x - y) ** 2).sum() for x in kept for y in kept]
     expected = sum(pairs) / (2 * len(kept) ** 2)  # the mean over all pairs is twice the distance to the mean
     history = History(num_agents, [i for i in attackers if i < num_agents])
-    line = history.add(Round(1, [], 0.1, dict(enumerate(models))))
+    line = history.add(Round(1, [report(i) for i in range(num_agents)], 0.1, dict(enumerate(models))))
     assert line["consensus-distance"] == pytest.approx(expected, rel=1e-3, abs=1e-9)
     assert consensus_distance(list(models[honest])) == line["consensus-distance"]
 
@@ -154,6 +163,7 @@ def test_the_summary_totals_rounds_and_tells_the_last_test():
         "seconds": 0.5,
         "sent": {"0>1": {"model": 16, "gradient": 8}, "1>0": {"model": 10}, "1>2": {"model": 4}},
         "attackers": [1],
+        "absent": {},
     }
     assert history.lines[0]["sent"] == {"0>1": {"model": 4, "gradient": 2}, "1>0": {"model": 1}, "1>2": {"model": 1}}
 
