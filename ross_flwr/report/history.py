@@ -73,9 +73,9 @@ class History:
     Every value of a line is a sum over all agents or a statistic over the honest ones:
 
     ``round``, ``seconds`` (of this round), ``accuracy`` and ``loss`` (mean, min, max over honest agents),
-    ``consensus-distance`` (over the honest agents heard), ``bytes``, ``gradients``, ``utilities``, ``sent`` (bytes by edge "i>j"
-    and tensor name), ``missing`` (pairs [i, j]: agent i lacked a message of j), ``absent`` (agents that gave no
-    report), ``agents`` (accuracy by agent), ``weights`` (by agent, then neighbour).
+    ``consensus-distance`` (over the honest agents heard), ``bytes``, ``gradients``, ``utilities``, ``sent`` (bytes by
+    edge "i>j" and tensor name), ``missing`` (pairs [i, j]: agent i lacked a message of j), ``absent`` (agents that gave
+    no report), ``agents`` (accuracy by agent), ``weights`` (by agent, then neighbour).
 
     Parameters
     ----------
