@@ -274,6 +274,7 @@ class Experiment:
             row, column = graph.mixing_row(index), graph.mixing_column(index)
             agent = Agent(index, self.objective(index), row, config.seed, config.batch_size, self.aggregation)
             agent.place(row, column)
+            agent.attackers = self.attackers
             agent["model"] = self.model.initial.clone()
             self.algorithm.start(agent)
             made.append(agent)

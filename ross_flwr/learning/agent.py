@@ -57,6 +57,8 @@ class Agent:
         t, set by the transport.
     counts : Counter
         Gradients and utilities evaluated so far; a loss that a method asks for is a utility too.
+    attackers : frozenset[int]
+        Who lies, for rules of the theory that no real agent could apply; nobody unless the experiment says so.
     weights : dict[int, float]
         The weight that the last gradient of each neighbour carried, for the report.
     """
@@ -79,6 +81,7 @@ class Agent:
         self.state: dict[str, Tensor] = {}
         self.round = 0
         self.counts: Counter[str] = Counter()
+        self.attackers: frozenset[int] = frozenset()
         self.weights: dict[int, float] = {}
         self._batch: tuple[int, Batch] | None = None
         self._order: tuple[int, Tensor] | None = None

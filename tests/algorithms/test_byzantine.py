@@ -276,6 +276,27 @@ def test_at_its_limit_a_method_is_a_simpler_one(algorithm, limit, absent):
     torch.testing.assert_close(combined(algorithm, agent, own, others), limit(agent, own, others))
 
 
+def test_told_who_lies_clipped_gossip_takes_the_radius_of_the_theory():
+    own, others = drawn(2, 5)
+    agent, algorithm = agent_with(6), ClippedGossip(radius_rule="oracle", byzantine=9)
+    torch.testing.assert_close(combined(algorithm, agent, own, others), mixing(agent, own, others))  # nobody lies
+    agent.attackers = frozenset({2, 5, 6, 77})  # 6 was not heard, 77 is no neighbour
+    weights, squares = agent.mixing_row, {j: float((x - own).square().sum()) for j, x in others.items()}
+    spread = sum(weights[j] * squares[j] for j in (1, 3, 4))
+    radius = math.sqrt(spread / (weights[2] + weights[5]))
+    fixed = ClippedGossip(radius_rule="fixed", radius=radius)
+    result = combined(algorithm, agent, own, others)
+    torch.testing.assert_close(result, combined(fixed, agent, own, others))
+    assert not torch.allclose(result, mixing(agent, own, others))
+    assert torch.equal(combined(algorithm, agent, own, {2: others[2]}), own)  # only a liar was heard
+
+
+def test_the_experiment_tells_agents_who_attacks():
+    run = LocalRun(resolve({"attackers": 3, "beside": ""}))
+    assert {agent.attackers for agent in run.host.agents.values()} == {run.experiment.attackers}
+    assert len(run.experiment.attackers) == 3
+
+
 def test_monna_keeps_its_own_vector_even_among_a_crowd_elsewhere():
     own, others = drawn(2, 6)
     crowd = {j: normal(8, SIZE) + 50 for j in others}
