@@ -129,7 +129,7 @@ class Experiment:
         )
 
     def check(self) -> None:
-        """Refuse a method that cannot run on this topology, and an aggregator some agent has too few neighbours for.
+        """Refuse a method that cannot run on this topology or with this aggregator, and one that lacks neighbours.
 
         Raises
         ------
@@ -154,6 +154,12 @@ class Experiment:
             if count >= config.num_agents:
                 raise ConfigError(f"{key} = {count} leaves nobody as usual among num-agents = {config.num_agents}")
         self.algorithm.check(graph.mixing)
+        if self.aggregation and self.algorithm.invariant:
+            raise ConfigError(
+                f"aggregator = '{config.aggregator}' with pre-aggregation = '{config.pre_aggregation}' would break "
+                f"{self.algorithm.invariant}, on which algorithm = '{config.algorithm}' rests: use aggregator = 'mean' "
+                "with pre-aggregation = 'none'"
+            )
         sizes = [len(graph.neighbors(agent)) + 1 for agent in range(config.num_agents)]
 
         def obstacle(size: int, f: int) -> str:

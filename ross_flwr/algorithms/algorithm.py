@@ -80,6 +80,8 @@ class Algorithm:
     name: ClassVar[str]
     fixed_graph: ClassVar[bool] = False
     """Whether the graph has to stay the same over the rounds."""
+    invariant: ClassVar[str] = ""
+    """What holds of all agents together as long as they mix by W and by no other rule; empty for nothing."""
     steps: ClassVar[tuple[str, ...]] = ()
     """The steps in their order. A method that repeats one sets the attribute anew on the instance."""
 

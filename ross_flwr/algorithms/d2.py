@@ -35,6 +35,7 @@ class D2(Algorithm):
     """
 
     fixed_graph = True
+    invariant = "Σ_i c_i = 0"
 
     def check(self, mixing: NDArray[np.float64]) -> None:
         """Refuse a directed graph and a W with λ_min(W) ≤ −1/3."""

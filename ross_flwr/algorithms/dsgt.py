@@ -21,6 +21,8 @@ class DSGT(Algorithm):
     W = 11ᵀ/N it is centralized SGD.
     """
 
+    invariant = "Σ_i y_i = Σ_i g_i"
+
     def start(self, agent: Agent) -> None:
         """Begin with nothing tracked."""
         agent["tracker"] = agent["gradient"] = agent["model"].new_zeros(agent["model"].shape)

@@ -28,6 +28,8 @@ class NETFLEET(Algorithm):
     with same-batch; h^K and v^K are used by nobody and not computed), 2·k·P·4 bytes. With K = 1 it is DSGT.
     """
 
+    invariant = "Σ_i y_i = Σ_i g_i"
+
     local_steps: int = option(5, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
     local_correction: str = option(
         "telescope",

@@ -310,6 +310,15 @@ def test_what_cannot_run_is_refused_in_one_sentence_before_it_starts(keys, parts
     assert all(part in str(caught.value) for part in parts), caught.value
 
 
+@pytest.mark.parametrize("method", ["d2", "dsgt", "net-fleet"])
+@pytest.mark.parametrize("keys", [{"aggregator": "median"}, {"pre-aggregation": "bucketing"}])
+def test_a_method_that_rests_on_a_sum_over_all_agents_takes_no_rule_but_the_mean(method, keys):
+    plain = {**CONFIG, "algorithm": method, "mixing": "lazy-metropolis"}
+    LocalRun(resolve(plain))
+    with pytest.raises(ConfigError, match=rf"would break Σ_i .*algorithm = '{method}' rests: use aggregator = 'mean'"):
+        LocalRun(resolve({**plain, **keys}))
+
+
 # The hook
 
 
