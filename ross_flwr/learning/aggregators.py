@@ -45,6 +45,9 @@ SUBSETS = 100_000
 BUCKET = 2
 """Vectors in a bucket."""
 
+FLAG_TURNS = 20
+"""Turns of the iteration in `flag`."""
+
 BLOCK = 2**16
 """Columns worked on at a time, so that double precision costs no second copy of the stack."""
 
@@ -183,6 +186,34 @@ def caf(vectors: Tensor, *, f: int, **_: object) -> Tensor:
     return _combined(vectors, torch.from_numpy(best / best.sum()))
 
 
+def flag(vectors: Tensor, *, own: Tensor, **_: object) -> Tensor:
+    """x_i + ℓ/m Σ_j Y Yᵀ g_j, g_j = (x_j − x_i)/|x_j − x_i|, along the subspace Y that most differences lie near.
+
+    Almasi, Mishra, Vamanan and Ravi, "Flag aggregator: scalable distributed training under failures and augmented
+    losses using convex optimization", 2023, around the own vector. Y is the flag median of the p = m − 1 directions:
+    from w = 1, twenty times, Y = the ⌈(p + 1)/2⌉ first left singular vectors of [w_j g_j], w_j = (1 − |Yᵀg_j|²)^(−1/4).
+    The published code draws the first Y and turns once, and can weigh differences of pairs as well. It returns a
+    direction; the median ℓ of the lengths |x_j − x_i| gives it one back. Vectors equal to the own one pull by nothing.
+    Ignores W and f; holds against fewer than (m − 1)/2 liars. Works in at most m + 1 coordinates, whatever P.
+    """
+    pulls = _coordinates(torch.cat([own[None], vectors]))[1:]
+    lengths = np.linalg.norm(pulls, axis=1)
+    heard = np.flatnonzero(lengths)
+    result = own.clone()
+    if not heard.size:
+        return result
+    directions = (pulls[heard] / lengths[heard, None]).T
+    near = np.ones(heard.size)
+    for _turn in range(FLAG_TURNS):
+        basis = np.linalg.svd(directions * near, full_matrices=False)[0][:, : heard.size // 2 + 1]
+        near = (np.abs(1 - np.square(basis.T @ directions).sum(axis=0)) + 1e-7) ** -0.25
+    towards = basis @ (basis.T @ directions.sum(axis=1)) / len(vectors)
+    parts = np.linalg.pinv(directions) @ towards * np.median(lengths[heard])
+    for row, part in zip(heard.tolist(), (parts / lengths[heard]).tolist(), strict=True):
+        result.add_(vectors[row] - own, alpha=part)
+    return result
+
+
 AGGREGATORS: dict[str, Rule] = {
     "mean": mean,
     "median": median,
@@ -194,6 +225,7 @@ AGGREGATORS: dict[str, Rule] = {
     "centered-clipping": centered_clipping,
     "mda": mda,
     "caf": caf,
+    "flag": flag,
 }
 
 

@@ -116,6 +116,31 @@ def test_the_covariance_filter_follows_its_listing(m, f, size):
     close(apply("caf", torch.from_numpy(x), f=f), best)
 
 
+@pytest.mark.parametrize(("m", "size"), [(2, 7), (3, 7), (5, 7), (8, 2), (8, 300), (20, 40)])
+def test_the_flag_aggregate_follows_its_listing(m, size):
+    # Along the r directions of most variance of the weighted unit differences, found in all `size` coordinates.
+    x, own = draw(m, size).numpy(), m // 2
+    x[0] *= 100
+    pulls = np.delete(x, own, axis=0) - x[own]
+    lengths = np.linalg.norm(pulls, axis=1)
+    g, w = (pulls / lengths[:, None]).T, np.ones(m - 1)
+    for _ in range(20):
+        _, vectors = np.linalg.eigh((g * w) @ (g * w).T)
+        y = vectors[:, -min(size, (m + 1) // 2) :]
+        w = (np.abs(1 - ((y.T @ g) ** 2).sum(0)) + 1e-7) ** -0.25
+    close(apply("flag", torch.from_numpy(x), own=own), x[own] + np.median(lengths) * (y @ y.T @ g).sum(1) / m)
+
+
+@pytest.mark.parametrize("distance", [0.1, 1e3, 1e30])
+def test_one_vector_moves_the_flag_aggregate_by_its_share_of_the_median_length_at_most(distance):
+    own, common, odd = torch.zeros(7), torch.eye(7)[0], torch.eye(7)[6]
+    others = [common + 0.05 * direction for direction in torch.eye(7)[1:5]]
+    moved = apply("flag", torch.stack([own, *others, distance * odd]))
+    length = float(others[0].norm())
+    assert float(moved[6]) <= length / 6 * 1.001
+    torch.testing.assert_close(moved[0], torch.tensor(4 / 6), rtol=0.01, atol=0)
+
+
 def record(vector):
     return RecordDict({"arrays": ArrayRecord({"x": Array(vector.numpy())})})
 
