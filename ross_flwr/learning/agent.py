@@ -148,6 +148,11 @@ class Agent:
             loss = self.objective.loss(vector, self._numbered_batch(self.round))
         return inf if isnan(loss) else loss
 
+    def f1(self, vector: Tensor) -> Tensor:
+        """Return the F1 score of every class on Q_i, shape [C], NaN for one that Q_i lacks; it counts as a utility."""
+        self.counts["utilities"] += 1
+        return self.objective.f1(vector)
+
     def mix(self, vectors: Mapping[int, Tensor]) -> Tensor:
         """Return Σ_j w_ij v_j over the closed neighbourhood, a new tensor of shape [P].
 

@@ -56,6 +56,24 @@ class FlatModel:
         return self.size > self.num_parameters
 
     @property
+    def output_layer(self) -> slice:
+        """Where the last two parameters stand, the output layer's weight, shape [C, ...], and bias, shape [C].
+
+        Raises
+        ------
+        ConfigError
+            When they are something else.
+        """
+        shapes = [tuple(parameter.shape) for parameter in self.parameters[-2:]]
+        if len(shapes) < 2 or len(shapes[0]) < 2 or shapes[1] != shapes[0][:1]:
+            raise ConfigError(
+                f"the model's last parameters have the shapes {shapes}: expected those of an output layer, its weight "
+                "(classes, inputs) and its bias (classes,)"
+            )
+        length = sum(parameter.numel() for parameter in self.parameters[-2:])
+        return slice(self.num_parameters - length, self.num_parameters)
+
+    @property
     def digest(self) -> str:
         """A short fingerprint of the layout; peers that differ in it cannot exchange vectors."""
         text = repr([(name, tuple(shape)) for name, shape in self.shapes.items()])

@@ -57,6 +57,10 @@ class Objective(Protocol):
         """The lengths of the tensors that a flat vector is made of, in order; they sum to P."""
 
     @property
+    def output_layer(self) -> slice:
+        """Where the output layer stands in a flat vector: the weights of each of the C classes, then the C biases."""
+
+    @property
     def num_examples(self) -> int:
         """How many training examples the agent holds."""
 
@@ -75,6 +79,9 @@ class Objective(Protocol):
 
     def utility(self, vector: Tensor, kind: str) -> float:
         """Return how good `vector` is on the validation set Q: its accuracy, or minus its loss."""
+
+    def f1(self, vector: Tensor) -> Tensor:
+        """Return the F1 score of every class on the validation set Q, shape [C]; NaN for a class that Q lacks."""
 
     def test(self, vector: Tensor) -> Performance:
         """Return loss and accuracy on the test set."""
@@ -127,6 +134,11 @@ class ModuleObjective:
         return self.model.sizes
 
     @property
+    def output_layer(self) -> slice:
+        """Where the output layer stands in a flat vector: the weights of each of the C classes, then the C biases."""
+        return self.model.output_layer
+
+    @property
     def num_examples(self) -> int:
         """How many training examples the agent holds."""
         return len(self.train_data)
@@ -166,6 +178,15 @@ class ModuleObjective:
         loss, accuracy = self._evaluate(vector, self._validation)
         return accuracy if kind == "accuracy" else -loss
 
+    def f1(self, vector: Tensor) -> Tensor:
+        """Return the F1 score of every class on the validation set Q, shape [C]; NaN for a class that Q lacks."""
+        outputs, targets = self._outputs(vector, self._validation), self._validation.targets
+        num_classes = outputs.shape[-1]
+        pairs = torch.bincount(targets * num_classes + outputs.argmax(-1), minlength=num_classes**2)
+        confusion = pairs.view(num_classes, num_classes)
+        there = confusion.sum(1)
+        return (2 * confusion.diagonal() / (there + confusion.sum(0))).where(there > 0, nan)
+
     def test(self, vector: Tensor) -> Performance:
         """Return loss and accuracy on the test set."""
         total = len(self.test_data)
@@ -177,14 +198,18 @@ class ModuleObjective:
         return Performance(loss=loss, accuracy=accuracy)
 
     def _evaluate(self, vector: Tensor, batch: Batch) -> tuple[float, float]:
+        outputs = self._outputs(vector, batch)
+        loss = float(self.criterion(outputs, batch.targets))
+        classes = not batch.targets.is_floating_point()
+        accuracy = float((outputs.argmax(-1) == batch.targets).float().mean()) if classes else nan
+        return loss, accuracy
+
+    def _outputs(self, vector: Tensor, batch: Batch) -> Tensor:
         self.model.bind(vector)
         self._mode(training=False)
         with torch.inference_mode():
-            outputs = self.model.module(batch.inputs)
-            loss = float(self.criterion(outputs, batch.targets))
-            classes = not batch.targets.is_floating_point()
-            accuracy = float((outputs.argmax(-1) == batch.targets).float().mean()) if classes else nan
-        return loss, accuracy
+            outputs: Tensor = self.model.module(batch.inputs)
+        return outputs
 
     def _mode(self, *, training: bool) -> None:
         module: nn.Module = self.model.module

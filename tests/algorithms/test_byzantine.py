@@ -14,8 +14,10 @@ from ross_flwr import topology
 from ross_flwr.algorithms.balance import BALANCE
 from ross_flwr.algorithms.bridge import BRIDGE
 from ross_flwr.algorithms.clipped_gossip import ClippedGossip
+from ross_flwr.algorithms.flag import Flag
 from ross_flwr.algorithms.ios import IOS
 from ross_flwr.algorithms.monna import MoNNA
+from ross_flwr.algorithms.pfedgame import PFedGame
 from ross_flwr.algorithms.resilient_p2p import ResilientP2P
 from ross_flwr.algorithms.ubar import UBAR
 from ross_flwr.config import ConfigError, resolve
@@ -32,6 +34,8 @@ METHODS = {
     "ios": IOS,
     "balance": BALANCE,
     "resilient-p2p": ResilientP2P,
+    "flag": Flag,
+    "pfedgame": PFedGame,
     **{f"bridge {rule}": partial(BRIDGE, screening=rule) for rule in ("trimmed-mean", "median", "krum", "bulyan")},
 }
 F_ZERO = {"byzantine": 0}
@@ -126,6 +130,33 @@ def np_resilient(own, others, weights, loss, f):
     return (inverse[:, None] * np.array(models)).sum(0) / inverse.sum()
 
 
+def np_flag(own, others, weights, loss, f):
+    pulls = np.array([x - own for x in others if np.any(x != own)])
+    if not len(pulls):
+        return own
+    lengths = np.linalg.norm(pulls, axis=1)
+    g = (pulls / lengths[:, None]).T
+    w, r = np.ones(len(pulls)), math.ceil((len(pulls) + 1) / 2)
+    for _ in range(20):
+        _, vectors = np.linalg.eigh((g * w) @ (g * w).T)
+        projector = vectors[:, -r:] @ vectors[:, -r:].T
+        w = (abs(1 - np.einsum("ij,ik,kj->j", g, projector, g)) + 1e-7) ** -0.25
+    return own + np.median(lengths) * (projector @ g).sum(1) / (len(others) + 1)
+
+
+def np_pfedgame(own, others, weights, loss, f):
+    def value(x):
+        return math.exp(-0.5 * (x**2).sum())
+
+    z = own
+    for x in sorted(others, key=value, reverse=True)[:2]:
+        half = value((z + x) / 2)
+        phi_own = max(0, 0.5 * (value(z) + half - value(x)))
+        phi_peer = max(0, 0.5 * (value(x) + half - value(z)))
+        z = (phi_own * z + phi_peer * x) / (phi_own + phi_peer)
+    return z
+
+
 def np_ubar(own, others, weights, loss, f):
     if not len(others):
         return own
@@ -142,13 +173,17 @@ ORACLES = {
     "ios": np_ios,
     "balance": np_balance,
     "resilient-p2p": np_resilient,
+    "flag": np_flag,
+    "pfedgame": np_pfedgame,
     **{f"bridge {rule}": np_bridge(rule) for rule in ("trimmed-mean", "median", "krum", "bulyan")},
 }
 
 
 def made(name, **options):
     """The method, without the options it does not have."""
-    known = {} if name in ("ubar", "balance", "resilient-p2p") else {"byzantine": options.pop("byzantine", 1)}
+    known = (
+        {} if name in ("ubar", "balance", "resilient-p2p", "pfedgame") else {"byzantine": options.pop("byzantine", 1)}
+    )
     options.pop("byzantine", None)
     return METHODS[name](**STILL | known | options)
 
@@ -297,6 +332,27 @@ def test_the_experiment_tells_agents_who_attacks():
     assert len(run.experiment.attackers) == 3
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"own": 0.5, "peer": 0.5, "pair": 0.5}, 0.5),
+        ({"own": 0.4, "peer": 0.6, "pair": 0.8}, 0.625),
+        ({"own": 0.9, "peer": 0.1, "pair": 0.5}, 0.0),
+        ({"own": 0.1, "peer": 0.9, "pair": 0.5}, 1.0),
+        ({"own": 0.0, "peer": 0.0, "pair": 0.0}, 0.0),
+    ],
+)
+def test_a_game_of_two_is_settled_by_accuracy_where_that_is_asked_for(values, expected):
+    class Judge(Agent):
+        def utility(self, vector, kind):
+            assert kind == "accuracy"
+            return values[{0.0: "own", 1.0: "peer"}.get(float(vector[0]), "pair")]
+
+    agent = Judge(0, objective_of(3), {0: 0.5, 1: 0.5}, seed=0, batch_size=5)
+    result = combined(PFedGame(utility="accuracy"), agent, torch.zeros(SIZE), {1: torch.ones(SIZE)})
+    torch.testing.assert_close(result, torch.full((SIZE,), expected))
+
+
 def test_monna_keeps_its_own_vector_even_among_a_crowd_elsewhere():
     own, others = drawn(2, 6)
     crowd = {j: normal(8, SIZE) + 50 for j in others}
@@ -417,7 +473,7 @@ def test_a_round_costs_one_model_a_neighbour_one_gradient_and_the_losses_it_is_s
     graph = topology.build("random-regular", 9, degree=6)
     algorithm = made(name, learning_rate=0.1)
     host = Host("run", algorithm, team(graph, algorithm))
-    losses = {"ubar": 1 + 2, "resilient-p2p": 1 + 6}.get(name, 0)
+    losses = {"ubar": 1 + 2, "resilient-p2p": 1 + 6, "pfedgame": 6 + 4}.get(name, 0)
     for round in range(2):
         run_round(host, round)
         for report in host.end_round(evaluate=False):
@@ -435,6 +491,8 @@ def test_a_round_costs_one_model_a_neighbour_one_gradient_and_the_losses_it_is_s
         ("balance", 1, 0),
         ("ubar", 1, 0),
         ("resilient-p2p", 1, 0),
+        ("pfedgame", 1, 0),
+        ("flag", 2, 5),
         ("bridge trimmed-mean", 1, 3),
         ("bridge median", 1, 3),
         ("bridge krum", 1, 4),

@@ -9,8 +9,19 @@ from ross_flwr.config import ConfigError, resolve
 from ross_flwr.run import LocalRun
 
 CHANCE = 0.1
-MEANT_TO_SURVIVE = {"balance", "clipped-gossip", "ios", "monna", "resilient-p2p", "ross", "ubar"}
-REFUSED_ON_A_RING = {"bridge": "needs 3 neighbours", "d2": "lazy-metropolis"}
+MEANT_TO_SURVIVE = {
+    "balance",
+    "bristle",
+    "clipped-gossip",
+    "flag",
+    "ios",
+    "monna",
+    "pfedgame",
+    "resilient-p2p",
+    "ross",
+    "ubar",
+}
+REFUSED_ON_A_RING = {"bridge": "needs 3 neighbours", "d2": "lazy-metropolis", "flag": "needs 3 neighbours"}
 
 
 @pytest.mark.parametrize("attackers", [0, 3], ids=["clean", "poisoned"])

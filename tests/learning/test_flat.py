@@ -189,6 +189,29 @@ def test_a_refusal_names_the_tensor(name):
             flat.flatten({**named, key: tensor.new_zeros(*tensor.shape, 2)})
 
 
+@modules
+def test_the_output_layer_is_the_last_weight_and_bias_before_the_buffers(name):
+    module, _ = made(name)
+    last = [part for part in module.modules() if isinstance(part, nn.Linear)][-1]
+    flat = FlatModel(module)
+    expected = torch.cat([last.weight.detach().reshape(-1), last.bias.detach()])
+    assert torch.equal(flat.initial[flat.output_layer], expected)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 4, bias=False)),
+        nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)),
+        nn.Linear(3, 2, bias=False),
+    ],
+    ids=str,
+)
+def test_a_module_that_ends_in_something_else_has_no_output_layer(module):
+    with pytest.raises(ConfigError, match="expected those of an output layer"):
+        _ = FlatModel(module).output_layer
+
+
 def test_the_digest_tells_layouts_apart_and_not_values():
     layouts = {
         "a": nn.Sequential(nn.Linear(6, 4)),

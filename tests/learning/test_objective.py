@@ -145,6 +145,32 @@ def test_loss_and_accuracy_are_those_of_the_module_in_evaluation(name):
 
 
 @modules
+@pytest.mark.parametrize("lacking", [None, 1])
+def test_f1_is_that_of_precision_and_recall_class_by_class_on_the_validation_set(name, lacking):
+    objective, module = made(name)
+    validation = objective._validation
+    if lacking is not None:
+        validation.targets[validation.targets == lacking] = 0
+    seen = set()
+    for seed in range(5):
+        vector = point(objective, seed)
+        with torch.no_grad():
+            predicted = filled(module, objective, vector).eval()(validation.inputs).argmax(1)
+        for c, f1 in enumerate(objective.f1(vector).tolist()):
+            right = int(((predicted == c) & (validation.targets == c)).sum())
+            answered, there = int((predicted == c).sum()), int((validation.targets == c).sum())
+            if not there:
+                assert c == lacking
+                assert math.isnan(f1)
+                continue
+            precision, recall = right / max(1, answered), right / there
+            expected = 2 * precision * recall / (precision + recall) if right else 0.0
+            assert f1 == pytest.approx(expected, abs=1e-6)
+            seen.add(f1)
+    assert len(seen) > 3
+
+
+@modules
 @pytest.mark.parametrize("chunk", [1, 5, 22, 23])
 def test_a_test_in_chunks_is_the_test_in_one_pass(name, chunk):
     whole, _ = made(name)

@@ -1,0 +1,104 @@
+"""Decentralized transfer learning that trusts by class."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ross_flwr.algorithms.algorithm import Inbox, register, step
+from ross_flwr.algorithms.screening import ModelScreening, distance
+from ross_flwr.config import option
+from ross_flwr.learning.agent import Agent
+
+
+@register("bristle")
+class Bristle(ModelScreening):
+    """Bristle (Verbraeken, de Vos, Pouwelse, 2021): only the output layer is trained and sent; it is mixed by class.
+
+    ::
+
+        h½_i = h_i − η ∇_h F_i(x_i; ξ_i)                          h: weights and biases of the output layer of x
+        K_j  = {c : F1_jc > 2/(C + 1)}                            F1 of class c on Q_i, with h½_j and the layers of i
+        d_jc = 10 |F1_ic − F1_jc|
+        s_jc = d_jc^(3 + F1_ic) if F1_jc > F1_ic, else −d_jc^(4 + F1_ic)
+        a_j  = max(0, mean_{c∈K_j} F1_jc − std_{c∈K_j} F1_jc)
+        ω_jc = max(0, 10 σ(max(s_jc, −100) / 100) − 4) a_j        for c ∈ K_j
+        ω_jc = max(0, 10 σ(Σ_{c∈K_j} s_jc / 100) − 4) a_j         for a foreign c, one that Q_i lacks; else ω_jc = 0
+        h_ic = (h½_ic + Σ_j ω_jc h½_jc) / (1 + Σ_j ω_jc)          h_c: the weights and the bias of class c
+
+    Of more than q neighbours about q are looked at, drawn by their distance to h½_i: (1 − a)² q from the nearest third,
+    2 a (1 − a) q from the middle one and a² q from the farthest. The published file takes each peer's best classes;
+    how many, it is told. Nothing is told here: K_j are the classes in which j does better than who always answers c.
+
+    All layers below stay as they began (float buffers follow the own data): meant for a pretrained body. An untrained
+    one is a set of random features, which costs little where the task is easy: with the default keys, after 60 rounds
+    with seeds 0, 1 and 2, accuracy on the digits is 0.83, 0.83 and 0.78 without attackers (D-PSGD 0.83, 0.87, 0.83) and
+    0.81, 0.76 and 0.67 with the default three (D-PSGD 0.09, 0.10, 0.10). No number of liars is assumed.
+
+    State: the model. Per agent and round: one exchange, k·C·(H + 1)·4 bytes for C classes and H inputs of the output
+    layer, one gradient and 1 + k evaluations of F1, about 1 + q at most, counted as utilities. Where nobody is any good
+    (a_j = 0) agents learn alone.
+    """
+
+    candidates: int = option(10, "q, the neighbours whose models are evaluated in a round", minimum=1)
+    exploration: float = option(
+        0.4, "a, how far the drawn neighbours stray from the nearest; 0 draws near ones alone", minimum=0.0, maximum=1.0
+    )
+
+    def start(self, agent: Agent) -> None:
+        """Refuse a model whose output layer is not known."""
+        _ = agent.objective.output_layer
+
+    @step
+    def screen(self, agent: Agent, inbox: Inbox) -> None:
+        """Combine the own output layer with those that arrived."""
+        layers = inbox.gather("model")
+        own = layers.pop(agent.index)
+        agent["model"] = self.with_layer(agent, self.combine(agent, own, layers))
+
+    def proposal(self, agent: Agent) -> Tensor:
+        """Return h½_i."""
+        stepped = agent["model"] - self.learning_rate * agent.gradient(agent["model"])
+        return stepped[agent.objective.output_layer].clone()
+
+    def combine(self, agent: Agent, own: Tensor, others: dict[int, Tensor]) -> Tensor:
+        """Return h_i."""
+        own_f1 = agent.f1(self.with_layer(agent, own))
+        num_classes = len(own_f1)
+        inputs = len(own) // num_classes - 1
+        mixed, total = own.clone(), torch.ones_like(own)
+        for j in self.chosen(agent, own, others):
+            f1 = agent.f1(self.with_layer(agent, others[j]))
+            known = f1 > 2 / (num_classes + 1)
+            if known.any():
+                ours, theirs = own_f1[known], f1[known]
+                d = 10 * (ours - theirs).abs()
+                scores = torch.where(theirs > ours, d ** (3 + ours), -(d ** (4 + ours)))
+                weights = torch.where(f1.isnan(), trust(scores.sum()), 0.0)
+                weights[known] = trust(scores.clamp(min=-100))
+                weights *= (theirs.mean() - theirs.std(correction=0)).clamp(min=0)
+                by_entry = torch.cat([weights.repeat_interleave(inputs), weights])
+                mixed += by_entry * others[j]
+                total += by_entry
+        return mixed / total
+
+    def chosen(self, agent: Agent, own: Tensor, others: dict[int, Tensor]) -> list[int]:
+        """Return the neighbours to evaluate."""
+        near = sorted(others, key=lambda j: distance(others[j], own))
+        if len(near) <= self.candidates:
+            return near
+        a, draw = self.exploration, agent.stream("candidates")
+        drawn: list[int] = []
+        for third, share in zip(np.array_split(near, 3), ((1 - a) ** 2, 2 * a * (1 - a), a**2), strict=True):
+            drawn += draw.permutation(third)[: round(share * self.candidates)].tolist()
+        return drawn
+
+    def with_layer(self, agent: Agent, layer: Tensor) -> Tensor:
+        """Return the own model with another output layer."""
+        model = agent["model"].clone()
+        model[agent.objective.output_layer] = layer
+        return model
+
+
+def trust(scores: Tensor) -> Tensor:
+    """Return max(0, 10 σ(s/100) − 4): 1 for s = 0, at most 6."""
+    return (10 * torch.sigmoid(scores / 100) - 4).clamp(min=0)

@@ -1,0 +1,52 @@
+"""Aggregation as a game of two."""
+
+from math import exp
+
+import torch
+from torch import Tensor
+
+from ross_flwr.algorithms.algorithm import register
+from ross_flwr.algorithms.screening import ModelScreening
+from ross_flwr.config import option
+from ross_flwr.learning.agent import Agent
+
+
+@register("pfedgame")
+class PFedGame(ModelScreening):
+    """pFedGame (arXiv:2410.04058): the own model meets the best peers' one by one, each pair weighed by Shapley values.
+
+    ::
+
+        x½_i = x_i − η ∇F_i(x_i; ξ_i);   z = x½_i
+        for the q neighbours j with the largest v(x½_j), from the best on:
+            φ_i = ½ (v(z) + v(½ z + ½ x½_j) − v(x½_j));   φ_j = ½ (v(x½_j) + v(½ z + ½ x½_j) − v(z))
+            z ← (φ_i z + φ_j x½_j) / (φ_i + φ_j)
+        x_i = z
+
+    v is the accuracy on Q_i or, so that nobody is worth 0 as well, exp(−loss): the likelihood of an example's class. A
+    negative φ counts as 0. The abstract names the choice of peers and the constant-sum game of two; the choice by v
+    and the game's values are reconstructed. No number of liars is assumed: who makes the pair worse gets no weight.
+
+    State: the model. Per agent and round: one exchange, k·P·4 bytes, one gradient and k + 2 min(q, k) utilities. Where
+    v is the same everywhere and q = 1 it is the mean with one neighbour.
+    """
+
+    num_peers: int = option(2, "q, the neighbours, best on Q_i, that an agent's model is mixed with", minimum=1)
+    utility: str = option(
+        "loss", "what a model is worth on Q_i: minus its loss, or its accuracy", choices=("loss", "accuracy")
+    )
+
+    def combine(self, agent: Agent, own: Tensor, others: dict[int, Tensor]) -> Tensor:
+        """Return z after its games with the q best."""
+        values = {j: self.value(agent, model) for j, model in others.items()}
+        mixed = own
+        for j in sorted(values, key=values.__getitem__, reverse=True)[: self.num_peers]:
+            alone, together = self.value(agent, mixed), self.value(agent, torch.lerp(mixed, others[j], 0.5))
+            phi_own, phi_peer = max(alone + together - values[j], 0), max(values[j] + together - alone, 0)
+            if phi_peer:
+                mixed = torch.lerp(mixed, others[j], phi_peer / (phi_own + phi_peer))
+        return mixed
+
+    def value(self, agent: Agent, model: Tensor) -> float:
+        """Return v of a model, from 0 for a useless one to 1."""
+        return agent.utility(model, "accuracy") if self.utility == "accuracy" else exp(-agent.loss(model, "validation"))
