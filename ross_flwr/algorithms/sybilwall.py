@@ -55,7 +55,7 @@ class SybilWall(ModelScreening):
     def share(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
         """Send x½_i to all, and to each the history of another peer."""
         model = self.proposal(agent)
-        return {j: {"model": model, **self.gossip(agent, j)} for j in agent.mixing_row}
+        return {j: {"model": model, **self.gossip(agent, j)} for j in agent.mixing_column}
 
     @step
     def screen(self, agent: Agent, inbox: Inbox) -> None:
