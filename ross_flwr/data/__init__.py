@@ -1,6 +1,19 @@
-"""Data: sources, partitions over agents, and class-balanced draws."""
+"""Data: sources, partitions over agents, and draws by class."""
 
-from ross_flwr.data.partitions import PARTITIONS, class_balanced, partition
-from ross_flwr.data.sources import SOURCES, Examples, Source, load, normalize
+from ross_flwr.data.examples import Examples, Place, Source, normalize
+from ross_flwr.data.partitions import PARTITIONS, class_balanced, draw_classes, partition, top_up
+from ross_flwr.data.sources import SOURCES, load
 
-__all__ = ["PARTITIONS", "SOURCES", "Examples", "Source", "class_balanced", "load", "normalize", "partition"]
+__all__ = [
+    "PARTITIONS",
+    "SOURCES",
+    "Examples",
+    "Place",
+    "Source",
+    "class_balanced",
+    "draw_classes",
+    "load",
+    "normalize",
+    "partition",
+    "top_up",
+]

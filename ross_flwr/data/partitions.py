@@ -1,7 +1,15 @@
-"""Who holds which examples: ways to deal a training set to the agents, and class-balanced draws."""
+"""Who holds which examples: ways to deal a training set to the agents, and draws from it by class.
 
+`iid` and `dirichlet` need nothing but NumPy, so the default run does not either. What else Flower Datasets knows how to
+deal, it deals (its import takes two seconds); the rest are partitions of papers that it does not have.
+"""
+
+import contextlib
+import io
 import math
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,17 +18,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ross_flwr.config import ConfigError, require
+from ross_flwr.extras import import_extra
 
-__all__ = ["PARTITIONS", "class_balanced", "partition"]
+__all__ = ["PARTITIONS", "class_balanced", "draw_classes", "partition", "top_up"]
 
 Indices = NDArray[np.int64]
+Deal = Callable[..., list[Indices]]
 
 _PURPOSE = 1  # of the partition's own random stream, default_rng([seed, _PURPOSE])
+_TOP_UP = 2  # and of top_up's
+_POWER = 1.6591  # exponent of CGSV's power law
 _DRAWS = 10_000  # half a second for 100 agents; at alpha 0.1 and batch size 32 one draw in 200 will do
 
 
 def iid(labels: Indices, num_agents: int, generator: Generator, **_: object) -> list[Indices]:
     """Shuffle and cut into equal parts: every agent holds a fair sample of all the data."""
+    # The parts are those that Flower Datasets' IidPartitioner cuts of the same order.
     return np.array_split(generator.permutation(len(labels)), num_agents)
 
 
@@ -48,21 +61,165 @@ def dirichlet(
     return [np.concatenate(parts) for parts in zip(*dealt, strict=True)]
 
 
-def shards(
-    labels: Indices, num_agents: int, generator: Generator, *, classes_per_agent: int, **_: object
+def everything(labels: Indices, num_agents: int, _generator: Generator, **_: object) -> list[Indices]:
+    """Every agent holds all the data: it is not dealt. So does an agent on a device, of the data there."""
+    return [np.arange(len(labels))] * num_agents
+
+
+def power_law(labels: Indices, num_agents: int, generator: Generator, **_: object) -> list[Indices]:
+    """Sizes follow a power law, classes are mixed alike: CGSV's POW, agent 0 holds least."""
+    # Xu et al. (2021): sizes ∝ N points between the 1st and the 99th percentile of p(x) = a x^(a−1), a = 1.6591.
+    sizes = np.linspace(0.01 ** (1 / _POWER), 0.99 ** (1 / _POWER), num_agents)
+    cuts = (sizes.cumsum()[:-1] / sizes.sum() * len(labels)).astype(np.int64)
+    return np.split(generator.permutation(len(labels)), cuts)
+
+
+def class_counts(labels: Indices, num_agents: int, generator: Generator, **_: object) -> list[Indices]:
+    """Agents know from one class (agent 0) to all, and hold equally much: CGSV's CLA; some examples have two owners."""
+    # Xu et al. (2021): agent i draws from classes 0 … c_i − 1, c = int(linspace(1, C, N)), with replacement.
+    values = np.unique(labels)
+    size = len(labels) // num_agents
+    known = np.linspace(1, len(values), num_agents).astype(np.int64)
+    return [draw_classes(labels, np.isin(values, values[:count]), size, generator) for count in known]
+
+
+def long_tailed(
+    labels: Indices, num_agents: int, generator: Generator, *, imbalance: float, rotate: bool = False, **_: object
 ) -> list[Indices]:
-    """Sort by class, cut into equal shards, deal every agent classes-per-agent of them: few classes each."""
-    # McMahan et al. (2017, arXiv:1602.05629). A shard may straddle two classes, and two shards share one.
-    num_classes, num_shards = len(np.unique(labels)), num_agents * classes_per_agent
-    if not 1 <= classes_per_agent <= num_classes:
-        raise ConfigError(f"classes-per-agent = {classes_per_agent} is not allowed: 1 to {num_classes} is")
-    order = generator.permutation(len(labels))
-    pieces = np.array_split(order[labels[order].argsort(kind="stable")], num_shards)
-    hands = generator.permutation(num_shards).reshape(num_agents, classes_per_agent)
-    return [np.concatenate([pieces[shard] for shard in hand]) for hand in hands]
+    """Class c has n_max · imbalance^(−c / (C − 1)) examples, and every agent the same share of each class."""
+    values, sizes = np.unique(labels, return_counts=True)
+    ranks = np.arange(len(values))
+    first = np.arange(num_agents) % len(values) if rotate else np.zeros(num_agents, dtype=np.int64)
+    weights = imbalance ** (-((ranks[:, None] - first) % len(values)) / max(len(values) - 1, 1))  # [classes, agents]
+    counts = (weights * (sizes / weights.sum(axis=1)).min() + 1e-9).astype(np.int64)
+    dealt = [
+        np.split(generator.permutation(np.flatnonzero(labels == value)), row.cumsum())[:-1]
+        for value, row in zip(values, counts, strict=True)
+    ]
+    return [np.concatenate(parts) for parts in zip(*dealt, strict=True)]
 
 
-PARTITIONS: dict[str, Callable[..., list[Indices]]] = {"iid": iid, "dirichlet": dirichlet, "shards": shards}
+def long_tailed_rotated(labels: Indices, num_agents: int, generator: Generator, **settings: Any) -> list[Indices]:
+    """Every agent has a long tail of its own: agent i has most of class i, modulo the number of classes."""
+    return long_tailed(labels, num_agents, generator, **{**settings, "rotate": True})
+
+
+def _flower(kind: str, summary: str, arguments: Callable[..., dict[str, Any]] = lambda **_: {}) -> Deal:
+    """Make a partition of Flower Datasets' partitioner `kind`; `arguments` makes its arguments of ours."""
+
+    def deals(labels: Indices, num_agents: int, generator: Generator, **settings: Any) -> list[Indices]:
+        partitioners, datasets = (import_extra(name, "data") for name in ("flwr_datasets.partitioner", "datasets"))
+        values, classes = np.unique(labels, return_inverse=True)
+        order = generator.permutation(len(labels))  # some partitioners cut data as it lies
+        columns = {"index": order, "label": classes[order]}
+        if settings.get("owners") is not None:
+            columns["owner"] = settings["owners"][order]
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # of data left over; of progress
+            warnings.simplefilter("ignore")
+            try:
+                made = arguments(
+                    generator=generator, size=len(labels), num_agents=num_agents, num_classes=len(values), **settings
+                )
+                partitioner = getattr(partitioners, kind)(**made)
+                partitioner.dataset = datasets.Dataset.from_dict(columns)
+                found = partitioner.num_partitions
+                if found < num_agents:
+                    raise ValueError(f"there are {found} owners for num-agents = {num_agents}")
+                chosen = range(num_agents) if found == num_agents else generator.permutation(found)[:num_agents]
+                parts = [partitioner.load_partition(int(i)).with_format("numpy")["index"][:] for i in chosen]
+            except (ValueError, AssertionError, ZeroDivisionError) as error:
+                raise ConfigError(f"this data cannot be dealt by {kind} of Flower Datasets: {error}") from error
+        return [np.asarray(part, dtype=np.int64) for part in parts]
+
+    deals.__doc__ = summary
+    return deals
+
+
+def _seed(generator: Generator) -> int:
+    return int(generator.integers(2**32))
+
+
+def _by_agents(*, num_agents: int, **_: object) -> dict[str, Any]:
+    return {"num_partitions": num_agents}
+
+
+def _by_class(*, num_agents: int, generator: Generator, **_: object) -> dict[str, Any]:
+    return {"num_partitions": num_agents, "partition_by": "label", "seed": _seed(generator)}
+
+
+def _dirichlet(*, alpha: float, minimum: int, **rest: Any) -> dict[str, Any]:
+    return {**_by_class(**rest), "alpha": alpha, "min_partition_size": minimum}
+
+
+def _inner_dirichlet(*, alpha: float, num_agents: int, generator: Generator, size: int, **_: object) -> dict[str, Any]:
+    sizes = [size // num_agents] * num_agents
+    return {"partition_sizes": sizes, "partition_by": "label", "alpha": alpha, "seed": _seed(generator)}
+
+
+def _pathological(*, classes_per_agent: int, **rest: Any) -> dict[str, Any]:
+    mode = {"class_assignment_mode": "first-deterministic"}  # as in the paper; else some class may have no owner
+    return {**_by_class(**rest), **mode, "num_classes_per_partition": classes_per_agent}
+
+
+def _shards(*, classes_per_agent: int, **rest: Any) -> dict[str, Any]:
+    return {**_by_class(**rest), "num_shards_per_partition": classes_per_agent}
+
+
+def _distribution(*, classes_per_agent: int, num_classes: int, minimum: int, **rest: Any) -> dict[str, Any]:
+    if rest["num_agents"] % num_classes:
+        raise ValueError(f"num-agents = {rest['num_agents']} is no multiple of the {num_classes} classes")
+    # The log-normal weights of Li et al. (2020, arXiv:1812.06127), as in the partitioner's own example.
+    columns = classes_per_agent * rest["num_agents"] // num_classes
+    return {
+        **_by_class(**rest),
+        "distribution_array": rest["generator"].lognormal(0.0, 2.0, (num_classes, columns)),
+        "num_unique_labels_per_partition": classes_per_agent,
+        "preassigned_num_samples_per_label": -(-minimum // classes_per_agent),
+    }
+
+
+def _natural(*, owners: Indices | None, **_: object) -> dict[str, Any]:
+    if owners is None:
+        raise ValueError("its owners are not known; owner-column names the column that holds them")
+    return {"partition_by": "owner"}
+
+
+PARTITIONS: dict[str, Deal] = {
+    "iid": iid,
+    "dirichlet": dirichlet,
+    "shards": _flower(
+        "ShardPartitioner", "Sort by class, cut into shards, deal every agent classes-per-agent of them.", _shards
+    ),
+    "pathological": _flower(
+        "PathologicalPartitioner", "Every agent holds exactly classes-per-agent classes.", _pathological
+    ),
+    "linear": _flower("LinearPartitioner", "Agent i holds i + 1 units of data, classes mixed alike.", _by_agents),
+    "square": _flower("SquarePartitioner", "Agent i holds (i + 1)² units of data, classes mixed alike.", _by_agents),
+    "exponential": _flower(
+        "ExponentialPartitioner", "Agent i holds e^(i + 1) units of data; for few agents.", _by_agents
+    ),
+    "inner-dirichlet": _flower(
+        "InnerDirichletPartitioner",
+        "Agents hold equally much, each with class shares of its own, drawn from Dirichlet(partition-alpha).",
+        _inner_dirichlet,
+    ),
+    "distribution": _flower(
+        "DistributionPartitioner",
+        "Every agent holds classes-per-agent neighbouring classes, in log-normal amounts; N a multiple of C.",
+        _distribution,
+    ),
+    "natural-id": _flower(
+        "NaturalIdPartitioner", "An agent holds what one owner made (owner-column), a writer or a device.", _natural
+    ),
+    "flower-dirichlet": _flower(
+        "DirichletPartitioner", "Flower Datasets' own dirichlet; ours draws in one go and needs no extra.", _dirichlet
+    ),
+    "pow": power_law,
+    "cla": class_counts,
+    "long-tailed": long_tailed,
+    "long-tailed-rotated": long_tailed_rotated,
+    "all": everything,
+}
 """By the name that key `partition` takes: (labels, num_agents, generator, **settings) -> indices by agent."""
 
 
@@ -75,6 +232,9 @@ def partition(
     classes_per_agent: int,
     minimum: int,
     seed: int,
+    imbalance: float = 1.0,
+    examples_per_agent: int = 0,
+    owners: Tensor | None = None,
 ) -> list[Tensor]:
     """Deal a training set to the agents.
 
@@ -87,18 +247,24 @@ def partition(
     num_agents : int
         Number of agents, at least 1.
     alpha : float
-        Concentration of `dirichlet`, above 0; towards infinity every agent gets the same mixture of classes.
+        Concentration of the Dirichlet partitions, above 0; towards infinity every agent gets the same mixture.
     classes_per_agent : int
-        Shards an agent gets under `shards`, from 1 to the number of classes.
+        Shards or classes an agent gets under `shards`, `pathological` and `distribution`, from 1 to all.
     minimum : int
-        The fewest examples an agent may hold: the batch size.
+        The fewest examples an agent may hold: the batch size, or 0 where `top_up` follows.
     seed : int
         At least 0; the same seed deals the same partition.
+    imbalance : float
+        n_max / n_min of the long tails, at least 1.
+    examples_per_agent : int
+        Deal only `num_agents` times so many examples, drawn at random; 0 deals all.
+    owners : Tensor, optional
+        The owner of each example, integer, shape (n,), for `natural-id`.
 
     Returns
     -------
     list[Tensor]
-        The indices of each agent, int64, ascending; every one of 0 … n−1 is held by exactly one agent.
+        The indices of each agent, int64, ascending. No index is held twice, but under `all` and `cla`.
 
     Raises
     ------
@@ -108,16 +274,65 @@ def partition(
     require("partition", name, PARTITIONS)
     if num_agents < 1:
         raise ConfigError(f"num-agents = {num_agents} is not allowed: it takes a whole number of at least 1")
-    if (needed := num_agents * minimum) > len(labels):
+    if name != "all" and (needed := num_agents * max(minimum, examples_per_agent)) > len(labels):
+        key = "batch-size" if minimum >= examples_per_agent else "examples-per-agent"
         raise ConfigError(
-            f"num-agents = {num_agents} with batch-size = {minimum} take {needed} training examples, and "
+            f"num-agents = {num_agents} with {key} = {needed // num_agents} take {needed} training examples, and "
             f"there are {len(labels)}: lower one of the two"
         )
-    settings = {"alpha": alpha, "classes_per_agent": classes_per_agent, "minimum": minimum}
-    parts = PARTITIONS[name](labels.cpu().numpy(), num_agents, default_rng([seed, _PURPOSE]), **settings)
+    generator = default_rng([seed, _PURPOSE])
+    pool = generator.permutation(len(labels))[: num_agents * examples_per_agent] if examples_per_agent else slice(None)
+    dealt = np.arange(len(labels))[pool]
+    settings = {
+        "alpha": alpha,
+        "classes_per_agent": classes_per_agent,
+        "minimum": minimum,
+        "imbalance": imbalance,
+        "owners": None if owners is None else owners.cpu().numpy()[dealt],
+    }
+    parts = PARTITIONS[name](labels.cpu().numpy()[dealt], num_agents, generator, **settings)
     if (fewest := min(len(part) for part in parts)) < minimum:
-        raise ConfigError(f"batch-size = {minimum} is too large: partition = '{name}' leaves an agent {fewest}")
-    return [_indices(part) for part in parts]
+        raise ConfigError(
+            f"batch-size = {minimum} is too large: partition = '{name}' leaves an agent {fewest}, which "
+            "too-few = 'top-up' would fill up"
+        )
+    return [_indices(dealt[part]) for part in parts]
+
+
+def top_up(parts: list[Tensor], minimum: int, seed: int) -> tuple[list[Tensor], dict[int, int]]:
+    """Give every agent at least `minimum` examples, taken at random from whoever holds most at that moment.
+
+    Returns
+    -------
+    tuple[list[Tensor], dict[int, int]]
+        The indices of each agent, ascending, and how many more some hold now, by agent.
+    """
+    generator = default_rng([seed, _TOP_UP])
+    held = [part.numpy() for part in parts]
+    for poor in range(len(held)):
+        while len(held[poor]) < minimum:
+            rich = max(range(len(held)), key=lambda i: len(held[i]))
+            given = min(minimum - len(held[poor]), (len(held[rich]) - len(held[poor]) + 1) // 2)
+            shuffled = generator.permutation(held[rich])
+            held[poor], held[rich] = np.concatenate([held[poor], shuffled[:given]]), shuffled[given:]
+    added = {i: len(part) - len(parts[i]) for i, part in enumerate(held) if len(part) > len(parts[i])}
+    return [_indices(part) for part in held], added
+
+
+def draw_classes(labels: Indices, shares: NDArray[Any], count: int, generator: Generator) -> Indices:
+    """Draw `count` examples whose classes stand in the ratio `shares`, a weight for each class there is, ascending.
+
+    A class that has too few examples gives some of them twice.
+    """
+    quotas = shares / shares.sum() * count
+    counts = quotas.astype(np.int64)
+    counts[np.argsort(counts - quotas, kind="stable")[: count - counts.sum()]] += 1  # largest remainders first
+    members = [np.flatnonzero(labels == value) for value in np.unique(labels)]
+    drawn = [
+        generator.choice(own, size=size, replace=bool(size > len(own)))
+        for own, size in zip(members, counts, strict=True)
+    ]
+    return np.concatenate(drawn)
 
 
 def class_balanced(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:

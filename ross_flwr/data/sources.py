@@ -1,13 +1,18 @@
-"""Where examples come from: the digits inside this package, and torchvision's sets by name.
+"""Where examples come from: `dataset` names a source, and `data-path` says where its data lies.
 
-Images stay as published (uint8); `normalize` is for a mini-batch, and takes a few microseconds.
+| dataset | data-path |
+|---|---|
+| ``digits`` | nothing: they are inside this package |
+| a set of torchvision by name | the folder of its files, which ``download = true`` fills |
+| ``image-folder`` | a folder with a folder of images a class, or of two such folders, train and test |
+| ``file`` | a .npz or .pt file of arrays |
+| ``huggingface`` | a folder as the hub holds it, or, with ``download = true``, a name on the hub |
 """
 
-import dataclasses
 import functools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,72 +22,18 @@ import torch
 from torch import Tensor
 
 from ross_flwr.config import ConfigError, require
+from ross_flwr.data.cache import cached, stamps
+from ross_flwr.data.examples import Examples, Place, Source, assemble, channels_first, decode
+from ross_flwr.data.files import array_file, from_tensors, huggingface, image_folder
 from ross_flwr.data.partitions import class_balanced
 from ross_flwr.vision import import_torchvision
 
-__all__ = ["SOURCES", "Examples", "Source", "load", "normalize"]
+__all__ = ["SOURCES", "load"]
+
+Loader = Callable[[Place], Source]
 
 
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """Images (uint8 or float32, (n, C, H, W), from 0 to the source's `scale`) and labels (int64, (n,))."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: Tensor) -> "Examples":
-        """Copy the examples at `indices` (int64, shape (m,)), in that order."""
-        return Examples(self.images.index_select(0, indices), self.labels.index_select(0, indices))
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """A data set as published.
-
-    Attributes
-    ----------
-    train, test : Examples
-        What the agents share out, and what accuracy is reported on; labels are below `num_classes`.
-    mean, std : tuple[float, ...]
-        Per channel, of the training images scaled to [0, 1].
-    scale : float
-        The largest value a pixel can take, by which images are divided: 255, or 16 for the digits.
-    """
-
-    train: Examples
-    test: Examples
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    scale: float
-
-    def to(self, device: torch.device) -> "Source":
-        """Return this source with its examples on `device`."""
-        train, test = (Examples(part.images.to(device), part.labels.to(device)) for part in (self.train, self.test))
-        return dataclasses.replace(self, train=train, test=test)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
-
-    @functools.cached_property
-    def _gain_and_offset(self) -> tuple[Tensor, Tensor]:
-        mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (self.mean, self.std))
-        return 1 / (self.scale * std), -mean / std
-
-
-def normalize(images: Tensor, source: Source) -> Tensor:
-    """Return (images / scale − mean) / std by channel: a new float32 tensor of the same shape."""
-    gain, offset = (each.to(images.device) for each in source._gain_and_offset)
-    return images.to(torch.float32, copy=True).mul_(gain).add_(offset)
-
-
-def digits(_path: str, _download: bool) -> Source:
+def digits(_place: Place) -> Source:
     """Handwritten digits, 8×8 grey, inside this package: 1,437 to train on and 360 to test, 36 of each."""
     lines = files("ross_flwr.data").joinpath("digits.jsonl").read_text("utf-8").splitlines()
     records = [json.loads(line) for line in lines[1:]]  # the first says where the others come from
@@ -93,48 +44,121 @@ def digits(_path: str, _download: bool) -> Source:
     return Source(examples.take(train), examples.take(test), 10, mean=(0.3050,), std=(0.3759,), scale=16)
 
 
-Loader = Callable[[str, bool], Source]
-"""Reads a source from a folder; True lets it fetch what the folder lacks."""
+_SPLITS: dict[str, tuple[dict[str, Any], ...]] = {
+    "train": ({"train": True}, {"train": False}),
+    "split": ({"split": "train"}, {"split": "test"}),
+    "trainval": ({"split": "trainval"}, {"split": "test"}),
+    "val": ({"split": "train"}, {"split": "val"}),
+    "whole": ({},),
+}
+"""How torchvision's classes are asked for training data, then test data; without the latter a fifth is held out."""
 
 
-def _vision(name: str, mean: tuple[float, ...], std: tuple[float, ...], summary: str) -> Loader:
-    """Make the loader of a torchvision set from the name of its class."""
+def _vision(
+    name: str,
+    splits: str,
+    summary: str,
+    mean: tuple[float, ...] = (),
+    std: tuple[float, ...] = (),
+    **arguments: Any,
+) -> Loader:
+    """Make the loader of a torchvision set from the name of its class; mean and std are measured if not given."""
 
-    def read(path: str, download: bool) -> Source:
+    def read(place: Place) -> Source:
         kind = getattr(import_torchvision().datasets, name)
-        folder = Path(path).expanduser().resolve()
+        folder = Path(place.path).expanduser().resolve()
         try:
-            train, test = (kind(folder, train=part, download=download) for part in (True, False))
+            parts = [kind(folder, download=place.download, **arguments, **which) for which in _SPLITS[splits]]
         except (RuntimeError, OSError, ValueError, AssertionError) as error:  # absent, unreachable, cut short
             lacks = f"does not hold all of {name}, which download = true fetches"
-            outcome = f"could not be filled with {name}: {error}" if download else lacks
-            raise ConfigError(f"data-path = '{path}', the folder {folder}, {outcome}") from error
-        return Source(_examples(train), _examples(test), len(train.classes), mean, std, scale=255)
+            outcome = f"could not be filled with {name}: {error}" if place.download else lacks
+            raise ConfigError(f"data-path = '{place.path}', the folder {folder}, {outcome}") from error
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f'{name} is read by the package {error.name}, which is not installed: pip install "ross-flwr[data]"'
+            ) from error
+        num_classes = len(getattr(parts[0], "classes", ()))
+        if not hasattr(parts[0], "data"):
+            key = ["torchvision", name, place.image_size, stamps(file for file in folder.rglob("*") if file.is_file())]
+            return from_tensors(cached(key, lambda: _iterated(parts, num_classes, place.image_size)))
+        train, *test = (_arrays_of(part) for part in parts)
+        return assemble(train, test[0] if test else None, num_classes, mean, std)
 
     read.__doc__ = summary
     return read
 
 
-def _examples(dataset: Any) -> Examples:
-    images = torch.as_tensor(dataset.data)  # (n, H, W) grey, or (n, H, W, C)
-    images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
-    return Examples(images, torch.as_tensor(dataset.targets))
+def _arrays_of(dataset: Any) -> Examples:
+    """Return the arrays that the small sets of torchvision hold; the labels have one of two names."""
+    images = torch.as_tensor(dataset.data)
+    if images.ndim == 3 or images.shape[1] != 3:  # else channels are first already
+        images = channels_first(images)
+    return Examples(images, torch.as_tensor(dataset.targets if hasattr(dataset, "targets") else dataset.labels).long())
 
+
+def _iterated(parts: list[Any], num_classes: int, size: int) -> dict[str, Tensor]:
+    """Decode the sets of torchvision that are files of images."""
+    tensors = {"num-classes": torch.tensor(num_classes)}
+    for prefix, part in zip(("", "test-"), parts, strict=False):
+        labels: list[int] = []
+
+        def images(part: Any = part, labels: list[int] = labels) -> Any:
+            for i in range(len(part)):
+                image, label = part[i]
+                labels.append(label)
+                yield image
+
+        tensors[f"{prefix}images"] = decode(images(), size)
+        tensors[f"{prefix}labels"] = torch.tensor(labels)
+    return tensors
+
+
+_CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 SOURCES: dict[str, Loader] = {
     "digits": digits,
-    "mnist": _vision("MNIST", (0.1307,), (0.3081,), "70,000 handwritten digits, 28×28 grey."),
-    "fashion-mnist": _vision("FashionMNIST", (0.2860,), (0.3530,), "70,000 clothes, 28×28 grey."),
-    "cifar10": _vision("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), "60,000 photos, 32×32."),
+    "mnist": _vision("MNIST", "train", "70,000 handwritten digits, 28×28 grey.", (0.1307,), (0.3081,)),
+    "fashion-mnist": _vision("FashionMNIST", "train", "70,000 clothes, 28×28 grey.", (0.2860,), (0.3530,)),
+    "kmnist": _vision("KMNIST", "train", "70,000 Japanese characters of ten classes, 28×28 grey."),
+    "emnist": _vision("EMNIST", "train", "131,600 letters and digits of 47 classes, 28×28 grey.", split="balanced"),
+    "emnist-letters": _vision("EMNIST", "train", "145,600 letters, 28×28 grey.", split="letters"),
+    "usps": _vision("USPS", "train", "9,298 handwritten digits, 16×16 grey."),
+    "semeion": _vision("SEMEION", "whole", "1,593 handwritten digits, 16×16 grey; a fifth is held out as test data."),
+    "cifar10": _vision("CIFAR10", "train", "60,000 photos, 32×32.", *_CIFAR10),
+    "cifar100": _vision("CIFAR100", "train", "60,000 photos of 100 classes, 32×32."),
+    "svhn": _vision("SVHN", "split", "99,289 house numbers, 32×32."),
+    "stl10": _vision("STL10", "split", "13,000 photos of ten classes, 96×96."),
+    "eurosat": _vision("EuroSAT", "whole", "27,000 satellite images of ten classes, 64×64; a fifth is held out."),
+    "gtsrb": _vision("GTSRB", "split", "39,270 traffic signs of 43 classes; takes image-size."),
+    "food101": _vision("Food101", "split", "101,000 dishes of 101 classes; takes image-size."),
+    "flowers102": _vision("Flowers102", "split", "7,169 flowers of 102 classes; takes image-size."),
+    "dtd": _vision("DTD", "split", "3,760 textures of 47 classes; takes image-size."),
+    "fgvc-aircraft": _vision("FGVCAircraft", "trainval", "10,000 aircraft of 100 variants; takes image-size."),
+    "country211": _vision("Country211", "split", "52,750 photos of 211 countries; takes image-size."),
+    "rendered-sst2": _vision("RenderedSST2", "split", "8,741 film reviews as pictures, good or bad; takes image-size."),
+    "oxford-pets": _vision("OxfordIIITPet", "trainval", "7,349 cats and dogs of 37 breeds; takes image-size."),
+    "caltech101": _vision("Caltech101", "whole", "8,677 objects of 101 classes; holds out a fifth; takes image-size."),
+    "caltech256": _vision("Caltech256", "whole", "30,607 objects of 257 classes; holds out a fifth; takes image-size."),
+    "sun397": _vision("SUN397", "whole", "108,754 scenes of 397 classes; holds out a fifth; takes image-size."),
+    "imagenette": _vision("Imagenette", "val", "13,394 photos of ten classes; takes image-size.", size="160px"),
+    "image-folder": image_folder,
+    "file": array_file,
+    "huggingface": huggingface,
 }
 """Loaders by the name that the key `dataset` takes."""
 
 
-def load(name: str, path: str = "", download: bool = False) -> Source:
+def load(name: str, path: str = "", download: bool = False, *, num_classes: int = 0, **settings: Any) -> Source:
     """Read the source `name` of `SOURCES`; asked again in the same process, return the same object.
 
-    `path` is the folder of the files as torchvision lays them out (the digits need none); `download` fetches
-    into it what it lacks.
+    Parameters
+    ----------
+    name, path, download : str, str, bool
+        What to read, from where, and whether it may be fetched; the module's table tells what each source takes.
+    num_classes : int
+        At least so many classes there are, also where the data shows fewer.
+    **settings : int or str
+        The other fields of `Place`.
 
     Raises
     ------
@@ -142,7 +166,12 @@ def load(name: str, path: str = "", download: bool = False) -> Source:
         If no source has that name, or files are missing or incomplete and not fetched.
     """
     require("dataset", name, SOURCES)
-    return _load(name, path, download)
+    return _load(name, Place(path, download, **settings), num_classes)
 
 
-_load = functools.lru_cache(lambda name, path, download: SOURCES[name](path, download))
+@functools.lru_cache
+def _load(name: str, place: Place, num_classes: int) -> Source:
+    source = SOURCES[name](place)
+    if 0 < num_classes < source.num_classes:
+        raise ConfigError(f"num-classes = {num_classes} is too few: dataset = '{name}' has {source.num_classes}")
+    return replace(source, num_classes=num_classes) if num_classes > source.num_classes else source

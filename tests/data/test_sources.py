@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ross_flwr.config import ConfigError
-from ross_flwr.data import SOURCES, Examples, Source, load, normalize, sources
+from ross_flwr.data import SOURCES, Examples, Place, Source, load, normalize, sources
 
 DIGITS_SHA256 = "1534eb1eb0904fb93a82168deed130355991952891681778d0f09d247ffa314b"
 DIGITS_TEST_SPLIT = "b79cee8a65614497"
@@ -127,7 +127,7 @@ def test_colour_images_come_channels_first(monkeypatch):
 
     torchvision = SimpleNamespace(datasets=SimpleNamespace(CIFAR10=stand_in))
     monkeypatch.setattr(sources, "import_torchvision", lambda: torchvision)
-    source = SOURCES["cifar10"]("", False)
+    source = SOURCES["cifar10"](Place())
     rng = np.random.default_rng(0)
     red = rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)[..., 0]
     assert source.image_shape == (3, 32, 32)
@@ -137,7 +137,10 @@ def test_colour_images_come_channels_first(monkeypatch):
     assert normalize(source.train.images, source).shape == (6, 3, 32, 32)
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
+OWN_FILES = ("digits", "image-folder", "file", "huggingface")
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name not in OWN_FILES])
 def test_missing_files_are_refused_with_the_folder_the_key_and_the_remedy(name, tmp_path):
     with pytest.raises(ConfigError) as refusal:
         load(name, str(tmp_path))

@@ -1,0 +1,50 @@
+"""Decoded images, kept outside the repository so that the next process need not decode them again."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from logging import WARNING, getLogger
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+__all__ = ["cached", "stamps"]
+
+logger = getLogger("ross_flwr")
+
+Tensors = dict[str, Tensor]
+
+
+def stamps(files: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Return name, size and time of change of every file: what was decoded from them is stale when one differs."""
+    return [(str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in sorted(files)]
+
+
+def cached(key: object, decode: Callable[[], Tensors]) -> Tensors:
+    """Return what `decode` returned when it was last asked under `key` (JSON), here or in another process.
+
+    It lies in ``$XDG_CACHE_HOME/ross-flwr``, by default ``~/.cache/ross-flwr``, as a safetensors file, and can be
+    deleted at any time. A file is written beside its place and then renamed, so that a reader sees all of it or none.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ross-flwr"
+    file = folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.safetensors"
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError):  # not there, or not whole
+        tensors = decode()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as part:
+            pass
+        try:
+            save_file(tensors, part.name)
+            os.replace(part.name, file)
+        finally:
+            Path(part.name).unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        logger.log(WARNING, "decoded images could not be kept in %s: %s", folder, error)
+    return tensors

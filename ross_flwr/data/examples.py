@@ -1,0 +1,170 @@
+"""What every source gives: images and labels, in memory once in a process.
+
+Images stay as published (uint8, mostly); `normalize` is for a mini-batch, and takes a few microseconds.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ross_flwr.config import ConfigError
+
+__all__ = ["Examples", "Place", "Source", "assemble", "decode", "normalize"]
+
+_HELD_OUT = 5  # one of so many examples of a class becomes test data where a source has none
+_SPLIT_SEED = 1998  # of splits made here, for every run the same
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a source is read from, and how: the configuration keys of these names."""
+
+    path: str = ""
+    download: bool = False
+    image_size: int = 0
+    label_column: str = ""
+    owner_column: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Images (uint8 or float32, (n, C, H, W), from 0 to the source's `scale`) and labels (int64, (n,))."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Tensor) -> "Examples":
+        """Copy the examples at `indices` (int64, shape (m,)), in that order."""
+        return Examples(self.images.index_select(0, indices), self.labels.index_select(0, indices))
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set as published.
+
+    Attributes
+    ----------
+    train, test : Examples
+        What the agents share out, and what accuracy is reported on; labels are below `num_classes`.
+    mean, std : tuple[float, ...]
+        Per channel, of the training images scaled to [0, 1].
+    scale : float
+        The largest value a pixel can take, by which images are divided: 255, or 16 for the digits.
+    owners : Tensor, optional
+        Who a training example comes from in the world (a writer, a device): int64, (n,), from 0.
+    """
+
+    train: Examples
+    test: Examples
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float
+    owners: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Source":
+        """Return this source with its examples on `device`."""
+        train, test = (Examples(part.images.to(device), part.labels.to(device)) for part in (self.train, self.test))
+        return dataclasses.replace(self, train=train, test=test)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    @functools.cached_property
+    def _gain_and_offset(self) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (self.mean, self.std))
+        return 1 / (self.scale * std), -mean / std
+
+
+def normalize(images: Tensor, source: Source) -> Tensor:
+    """Return (images / scale − mean) / std by channel: a new float32 tensor of the same shape."""
+    gain, offset = (each.to(images.device) for each in source._gain_and_offset)
+    return images.to(torch.float32, copy=True).mul_(gain).add_(offset)
+
+
+def assemble(
+    train: Examples,
+    test: Examples | None,
+    num_classes: int = 0,
+    mean: tuple[float, ...] = (),
+    std: tuple[float, ...] = (),
+    owners: Tensor | None = None,
+) -> Source:
+    """Make a source of what was read: hold test data out where there is none, measure mean and std where not known.
+
+    Held out is every fifth example of each class, for every run the same.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing to learn from: no image, images of two shapes, an example without a class.
+    """
+    if not len(train) or (test is not None and not len(test)):
+        raise ConfigError("data-path leads to a data set without examples: it takes at least one to train on and test")
+    if test is None:
+        order = np.lexsort((np.random.default_rng(_SPLIT_SEED).random(len(train)), train.labels.numpy()))
+        chosen = np.zeros(len(train), dtype=bool)
+        chosen[order[::_HELD_OUT]] = True
+        kept, held = (torch.from_numpy(np.flatnonzero(each)) for each in (~chosen, chosen))
+        owners = None if owners is None else owners[kept]
+        train, test = train.take(kept), train.take(held)
+    shapes = {tuple(part.images.shape[1:]) for part in (train, test)}
+    if len(shapes) > 1:
+        raise ConfigError(f"training and test images have the shapes {sorted(shapes)}: image-size = 32, say, resizes")
+    labels = torch.cat([train.labels, test.labels])
+    if labels.min() < 0:
+        raise ConfigError(f"a label is {int(labels.min())}: labels count from 0, and every example needs one")
+    if not mean:
+        mean, std = _measured(train.images, _scale(train.images))
+    return Source(train, test, max(num_classes, int(labels.max()) + 1), mean, std, _scale(train.images), owners)
+
+
+def _scale(images: Tensor) -> float:
+    return 255 if images.dtype == torch.uint8 else 1
+
+
+def _measured(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation by channel; 1 for the deviation of a channel that is all one colour."""
+    channels = [torch.std_mean(channel.to(torch.float32), correction=0) for channel in images.unbind(1)]
+    return tuple(float(mean) / scale for _, mean in channels), tuple(float(std) / scale or 1.0 for std, _ in channels)
+
+
+def decode(images: Iterable[Any], size: int) -> Tensor:
+    """Stack PIL images to uint8, (n, C, H, W): grey if the first one is, else RGB; resized to `size` unless it is 0.
+
+    Raises
+    ------
+    ConfigError
+        If they differ in size and `size` is 0.
+    """
+    arrays: list[Any] = []
+    mode = ""
+    for image in images:
+        mode = mode or ("L" if image.mode in ("1", "L") else "RGB")
+        made = image if image.mode == mode else image.convert(mode)
+        arrays.append(np.asarray(made.resize((size, size)) if size else made))
+        if arrays[-1].shape != arrays[0].shape:
+            (height, width), other = arrays[0].shape[:2], arrays[-1].shape
+            raise ConfigError(
+                f"image-size = 0 keeps images as they are, and these differ: {height}×{width} and "
+                f"{other[0]}×{other[1]}; image-size = 32, say, makes them alike"
+            )
+    stacked = torch.from_numpy(np.stack(arrays)) if arrays else torch.empty(0, 1, 1, dtype=torch.uint8)
+    return channels_first(stacked)
+
+
+def channels_first(images: Tensor) -> Tensor:
+    """Return (n, H, W) or (n, H, W, C) images as (n, C, H, W)."""
+    return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,244 @@
+"""Somebody's own files: folders of images, array files, Hugging Face data sets; and the cache of decoded images."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ross_flwr.config import ConfigError
+from ross_flwr.data import Place, load, sources
+from ross_flwr.data.cache import cached
+from ross_flwr.data.files import array_file, huggingface, image_folder
+
+CIFAR10 = Path(__file__).parents[2].parent / "shared/data/cifar10"
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (30, 6, 5, 3), dtype=np.uint8)
+LABELS = np.arange(30) % 3
+
+
+@pytest.fixture(autouse=True)
+def a_cache_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "ross-flwr"
+
+
+def place(path, **settings):
+    return Place(str(path), **settings)
+
+
+def write_folder(folder, pixels=PIXELS):
+    for i, (image, label) in enumerate(zip(pixels, LABELS, strict=True)):
+        file = folder / "abc"[label] / f"{i:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    return folder
+
+
+def test_a_folder_of_class_folders_becomes_images_and_labels(tmp_path):
+    write_folder(tmp_path / "set/train")
+    write_folder(tmp_path / "set/test", PIXELS[::-1])
+    (tmp_path / "set/train/d").mkdir()
+    (tmp_path / "set/test/d").mkdir()
+    source = image_folder(place(tmp_path / "set"))
+    order = LABELS.argsort(kind="stable")
+    assert np.array_equal(source.train.images.numpy(), PIXELS[order].transpose(0, 3, 1, 2))
+    assert source.train.labels.tolist() == LABELS[order].tolist()
+    assert np.array_equal(source.test.images.numpy(), PIXELS[::-1][order].transpose(0, 3, 1, 2))
+    assert (source.num_classes, source.image_shape, source.scale) == (4, (3, 6, 5), 255)
+    assert source.mean == pytest.approx((PIXELS / 255).mean((0, 1, 2)).tolist(), abs=1e-5)
+    assert source.std == pytest.approx((PIXELS / 255).std((0, 1, 2)).tolist(), abs=1e-5)
+
+
+def test_without_test_folders_a_fifth_of_each_class_is_held_out_always_the_same(tmp_path):
+    source, again = (image_folder(place(write_folder(tmp_path / "set"))) for _ in range(2))
+    assert source.test.labels.bincount().tolist() == [2, 2, 2]
+    assert source.train.labels.bincount().tolist() == [8, 8, 8]
+    assert torch.equal(source.test.images, again.test.images)
+
+
+def test_images_of_two_sizes_take_image_size(tmp_path):
+    write_folder(tmp_path)
+    Image.fromarray(PIXELS[0].repeat(2, axis=0)).save(tmp_path / "a/00.png")
+    with pytest.raises(ConfigError, match="image-size = 0 keeps images as they are, and these differ: 12×5 and 6×5"):
+        image_folder(place(tmp_path))
+    assert image_folder(place(tmp_path, image_size=8)).image_shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("images", "labels", "test_images", "test_labels"),
+        ("train_images", "train_labels", "test_images", "test_labels"),
+        ("x_train", "y_train", "x_test", "y_test"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["npz", "pt"])
+def test_an_array_file_is_read_whatever_the_usual_names(tmp_path, names, suffix):
+    arrays = dict(zip(names, (PIXELS, LABELS[:, None], PIXELS[:7, ..., 0], LABELS[:7]), strict=True))
+    arrays[names[2]] = PIXELS[:7]
+    file = tmp_path / f"set.{suffix}"
+    if suffix == "npz":
+        np.savez(file, **arrays, owners=LABELS)
+    else:
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        torch.save({**tensors, "owners": torch.from_numpy(LABELS)}, file)
+    source = array_file(place(file))
+    assert np.array_equal(source.train.images.numpy(), PIXELS.transpose(0, 3, 1, 2))
+    assert source.train.labels.tolist() == source.owners.tolist() == LABELS.tolist()
+    assert (len(source.test), source.num_classes) == (7, 3)
+    assert load("file", str(file), num_classes=5).num_classes == 5
+    with pytest.raises(ConfigError, match="num-classes = 2 is too few"):
+        load("file", str(file), num_classes=2)
+
+
+def test_real_pixels_stay_real(tmp_path):
+    np.savez(tmp_path / "set.npz", images=PIXELS[..., 0] / 255, labels=LABELS)
+    source = array_file(place(tmp_path / "set.npz"))
+    assert (source.train.images.dtype, source.image_shape, source.scale) == (torch.float32, (1, 6, 5), 1)
+    assert (len(source.train), len(source.test)) == (24, 6)
+
+
+class Harmful:
+    """What a pickle can do: make a file."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_nothing_is_unpickled(tmp_path):
+    trace = tmp_path / "trace"
+    torch.save({"images": Harmful(trace), "labels": Harmful(trace)}, tmp_path / "set.pt")
+    np.savez(tmp_path / "set.npz", images=np.array([Harmful(trace)], dtype=object), labels=LABELS)
+    for file in ("set.pt", "set.npz"):
+        with pytest.raises(ConfigError, match="data-path = "):
+            array_file(place(tmp_path / file))
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"images": PIXELS}, "holds images: call them images, labels"),
+        ({"images": PIXELS, "labels": LABELS[:5]}, "holds 30 images and 5 labels"),
+        ({"images": PIXELS, "labels": LABELS - 1}, "a label is -1: labels count from 0"),
+        ({"images": PIXELS, "labels": LABELS / 2}, "labels has shape .* it takes n whole numbers"),
+        ({"images": PIXELS.reshape(30, -1), "labels": LABELS}, "images has shape .*n × height × width"),
+        ({"images": PIXELS.astype(int) * 2, "labels": LABELS}, "pixels go from 0 to 255"),
+        ({"images": PIXELS[:0], "labels": LABELS[:0]}, "without examples"),
+    ],
+)
+def test_arrays_that_are_no_data_set_are_refused(tmp_path, arrays, words):
+    np.savez(tmp_path / "set.npz", **arrays)
+    with pytest.raises(ConfigError, match=words):
+        array_file(place(tmp_path / "set.npz"))
+
+
+@pytest.mark.parametrize("name", ["image-folder", "file", "huggingface"])
+@pytest.mark.parametrize("path", ["", "nowhere"])
+def test_a_path_that_leads_nowhere_is_refused(name, path):
+    with pytest.raises(ConfigError, match=f"data-path = '{path}'"):
+        load(name, path)
+
+
+@pytest.mark.parametrize("names", [False, True], ids=["numbers", "names"])
+def test_a_saved_hugging_face_set_is_read_with_its_owners(tmp_path, names):
+    datasets = pytest.importorskip("datasets", reason="needs the extra 'data'")
+    columns = {
+        "picture": [Image.fromarray(image) for image in PIXELS],
+        "kind": ["abc"[label] for label in LABELS] if names else LABELS.tolist(),
+        "writer": [f"w{i // 10}" for i in range(30)],
+    }
+    kind = datasets.Value("string") if names else datasets.ClassLabel(names=["a", "b", "c", "d"])
+    features = datasets.Features({"picture": datasets.Image(), "kind": kind, "writer": datasets.Value("string")})
+    made = datasets.Dataset.from_dict(columns, features=features)
+    datasets.DatasetDict({"train": made, "test": made.select(range(6))}).save_to_disk(str(tmp_path / "set"))
+    settings = {"label_column": "kind"} if names else {}
+    source = huggingface(place(tmp_path / "set", owner_column="writer", **settings))
+    assert np.array_equal(source.train.images.numpy(), PIXELS.transpose(0, 3, 1, 2))
+    assert source.train.labels.tolist() == LABELS.tolist()
+    assert source.owners.tolist() == [i // 10 for i in range(30)]
+    assert (len(source.test), source.num_classes) == (6, 3 if names else 4)
+    with pytest.raises(ConfigError, match=r"owner-column = 'author' is no column .*: picture, kind, writer are"):
+        huggingface(place(tmp_path / "set", owner_column="author", **settings))
+    if names:
+        with pytest.raises(ConfigError, match="label-column = '' does not say"):
+            huggingface(place(tmp_path / "set"))
+
+
+def test_without_datasets_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigError, match=r'pip install "ross-flwr\[data\]"'):
+        huggingface(place(tmp_path))
+
+
+@pytest.mark.skipif(not CIFAR10.is_dir(), reason=f"no CIFAR-10 in {CIFAR10}")
+def test_cifar10_in_parquet_is_whole():
+    pytest.importorskip("datasets", reason="needs the extra 'data'")
+    source = load("huggingface", str(CIFAR10))
+    assert source.image_shape == (3, 32, 32)
+    assert source.train.labels.bincount().tolist() == [5000] * 10
+    assert source.test.labels.bincount().tolist() == [1000] * 10
+
+
+def test_decoded_images_are_kept_until_a_file_changes(tmp_path, a_cache_of_its_own):
+    write_folder(tmp_path / "set")
+    first = image_folder(place(tmp_path / "set"))
+    (kept,) = a_cache_of_its_own.iterdir()
+    assert kept.suffix == ".safetensors"
+    assert torch.equal(image_folder(place(tmp_path / "set")).train.images, first.train.images)
+    Image.fromarray(255 - PIXELS[0]).save(tmp_path / "set/a/00.png", compress_level=0)
+    assert image_folder(place(tmp_path / "set")).mean != first.mean
+    assert len(list(a_cache_of_its_own.iterdir())) == 2
+
+
+def test_a_damaged_or_forbidden_cache_costs_time_only(tmp_path, a_cache_of_its_own, monkeypatch):
+    calls = []
+
+    def decode():
+        calls.append(1)
+        return {"x": torch.arange(3)}
+
+    def ask():
+        assert cached("key", decode)["x"].tolist() == [0, 1, 2]
+        return len(calls)
+
+    assert [ask(), ask()] == [1, 1]
+    (file,) = a_cache_of_its_own.iterdir()
+    file.write_bytes(b"cut short")
+    assert [ask(), ask()] == [2, 2]
+    (tmp_path / "occupied").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "occupied"))
+    assert [ask(), ask()] == [3, 4]
+
+
+@pytest.mark.parametrize(("name", "holds_out"), [("food101", False), ("eurosat", True), ("svhn", False)])
+def test_sets_of_torchvision_are_read_as_arrays_or_as_images(name, holds_out, tmp_path, monkeypatch):
+    class Set:
+        def __init__(self, _root, *, download, split="train"):
+            self.split, self.classes = split, ["a", "b", "c", "never"]
+
+    class Files(Set):
+        def __len__(self):
+            return 30
+
+        def __getitem__(self, i):
+            return Image.fromarray(PIXELS[i]), int(LABELS[i])
+
+    class Arrays(Set):
+        data, labels = PIXELS.transpose(0, 3, 1, 2), LABELS
+
+    torchvision = SimpleNamespace(datasets=SimpleNamespace(Food101=Files, EuroSAT=Files, SVHN=Arrays))
+    monkeypatch.setattr(sources, "import_torchvision", lambda: torchvision)
+    source = sources.SOURCES[name](place(tmp_path))
+    assert (source.image_shape, source.num_classes) == ((3, 6, 5), 4)
+    assert (len(source.train), len(source.test)) == ((24, 6) if holds_out else (30, 30))
+    if not holds_out:
+        assert np.array_equal(source.train.images.numpy(), PIXELS.transpose(0, 3, 1, 2))
+        assert source.test.labels.tolist() == LABELS.tolist()
