@@ -26,9 +26,11 @@ from ross_flwr.learning.aggregators import AGGREGATORS
 from ross_flwr.learning.models import MODELS
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS
 from ross_flwr.report.folder import RunFolder
+from ross_flwr.report.holdings import holdings_table, plot_holdings
 from ross_flwr.report.table import percent, result_table
-from ross_flwr.run import LocalRun, start
+from ross_flwr.run import LocalRun, holdings, start
 from ross_flwr.run import resume as resume_runs
+from ross_flwr.threats.corruption import CORRUPTIONS
 from ross_flwr.threats.faults import FAULTS
 from ross_flwr.threats.poisoning import ATTACKS
 
@@ -126,10 +128,28 @@ def config(run_config: Sequence[str]) -> None:
         click.secho(line, bold=heading or None, dim=(comment and not heading) or None)
 
 
+@cli.command(
+    short_help="Show who holds what.",
+    epilog="\b\nExample:\n  ross-flwr data -c partition=shards --plot shards.png",
+)
+@run_config
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw a heat map as well."
+)
+def data(run_config: Sequence[str], plot: Path | None) -> None:
+    """Show how many training examples of each class every agent holds, before anything is run or corrupted."""
+    counts = holdings(resolve(read(run_config))).tolist()
+    console.print(holdings_table(counts, console.width))
+    if plot:
+        plot_holdings(counts, plot)
+        click.echo(f"The heat map is in {plot}")
+
+
 LISTS: dict[str, Mapping[str, Any]] = {
     "aggregators": AGGREGATORS,
     "algorithms": ALGORITHMS,
     "attacks": ATTACKS,
+    "corruptions": CORRUPTIONS,
     "datasets": SOURCES,
     "faults": FAULTS,
     "mixing": topology.MIXING_RULES,

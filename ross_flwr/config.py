@@ -180,25 +180,67 @@ class Config:
     )
 
     dataset: str = option("digits", "the data; `ross-flwr list datasets` shows them", heading="Data and model")
-    data_path: str = option("", "folder that holds the data; the digits need none")
+    data_path: str = option(
+        "",
+        "where the data lies: a folder of torchvision, one of class folders (image-folder), a .npz or .pt file "
+        "(file), a folder or, to download, a name on the hub (huggingface); the digits need none",
+    )
     download: bool = option(False, "fetch the data when it is not in data-path")
+    image_size: int = option(0, "resize images read from files to this square; 0 keeps them", unit="pixels", minimum=0)
+    num_classes: int = option(0, "classes there are, where the data shows fewer; 0 for as many as it shows", minimum=0)
+    label_column: str = option("", "column of dataset = 'huggingface' with the classes; empty for the only one")
+    owner_column: str = option("", "column, or array of dataset = 'file', that partition = 'natural-id' deals by")
     partition: str = option(
         "dirichlet", "how the training data is dealt to the agents; `ross-flwr list partitions` shows the ways"
     )
-    partition_alpha: float = option(0.5, "concentration of the Dirichlet partition; small is skewed", minimum=1e-3)
+    partition_alpha: float = option(0.5, "concentration of the Dirichlet partitions; small is skewed", minimum=1e-3)
     classes_per_agent: int = option(
-        2, "shards of one class an agent gets under partition = 'shards'", unit="classes", minimum=1
+        2,
+        "classes an agent gets under partition = 'shards', 'pathological' or 'distribution', or Q_i under validation = "
+        "'few-classes'",
+        unit="classes",
+        minimum=1,
+    )
+    imbalance: float = option(
+        10.0, "largest class over smallest class of the long-tailed partitions; 1 for no tail", minimum=1.0
+    )
+    examples_per_agent: int = option(
+        0, "deal only num-agents times so many, drawn at random; 0 deals all", unit="examples", minimum=0
+    )
+    too_few: str = option(
+        "refuse",
+        "what is done about an agent with fewer examples than batch-size: no run, or some of the largest agents' move "
+        "to it",
+        choices=("refuse", "top-up"),
     )
     batch_size: int = option(32, "size of a mini-batch", unit="examples", minimum=1)
     validation_size: int = option(
         100,
-        "size of each agent's validation set Q_i, held out of the training data",
+        "size of each agent's validation set Q_i, held out of the training data; 0 for methods that need none",
         unit="examples",
-        minimum=1,
+        minimum=0,
+    )
+    validation: str = option(
+        "balanced",
+        "classes of Q_i: all alike, mixed as in the agent's own data, or classes-per-agent drawn ones",
+        choices=("balanced", "own-mix", "few-classes"),
+    )
+    validation_noise: float = option(
+        0.0, "share of Q_i's labels that are replaced by another class", minimum=0.0, maximum=1.0
     )
     test_size: int = option(0, "test examples on which accuracy is reported; 0 takes all", unit="examples", minimum=0)
     model: str = option("mlp", "the model; `ross-flwr list models` shows them")
     hidden: int = option(64, "width of the hidden layer of mlp and cnn", unit="units", minimum=1)
+
+    corruption: str = option(
+        "none", "what is wrong with some agents' data; `ross-flwr list corruptions` shows it", heading="Bad data"
+    )
+    corrupted: int = option(3, "how many agents hold bad data, drawn from those that do not attack", minimum=0)
+    corrupted_agents: str = option("", "which agents hold bad data, as '1,4,7'; empty to draw `corrupted` of them")
+    corruption_rate: float = option(1.0, "share of a corrupted agent's examples that are bad", minimum=0.0, maximum=1.0)
+    noise_sigma: float = option(0.5, "σ of feature-noise, in deviations of a pixel", minimum=0.0)
+    trigger_size: int = option(3, "side of the backdoor's white square", unit="pixels", minimum=1)
+    target_class: int = option(0, "what the backdoor makes of every image", minimum=0)
 
     attack: str = option(
         "gradient-scaling", "what attackers do; `ross-flwr list attacks` shows them", heading="Attackers"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from logging import INFO, getLogger
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from ross_flwr.learning import models
 from ross_flwr.learning.agent import Agent, stream
 from ross_flwr.learning.aggregators import AGGREGATORS, Aggregation, feasible
 from ross_flwr.learning.flat import FlatModel
-from ross_flwr.learning.objective import Batch, ModuleObjective, Objective
+from ross_flwr.learning.objective import Batch, ModuleObjective, Objective, Split
 from ross_flwr.threats.adversary import Adversary
+from ross_flwr.threats.corruption import CORRUPTIONS, Corruption, choose
 from ross_flwr.threats.faults import Faults
 from ross_flwr.threats.poisoning import ATTACKS, GradientScaling
 from ross_flwr.topology import Places, Topology
@@ -25,6 +27,11 @@ __all__ = ["Experiment", "Subset"]
 
 VALIDATION_SHARE = 0.1
 """At most this part of the training data is held out for validation sets."""
+
+
+_MIXES = {"balanced": "class-balanced", "own-mix": "mixed as its own data", "few-classes": "of some classes only"}
+
+logger = getLogger("ross_flwr")
 
 
 class Subset:
@@ -58,6 +65,7 @@ class Experiment:
         self._drawn: dict[int, Topology] = {}
         require("attack", config.attack, ATTACKS)
         require("aggregator", config.aggregator, AGGREGATORS)
+        require("corruption", config.corruption, CORRUPTIONS)
         if config.attackers >= config.num_agents:
             raise ConfigError(
                 f"attackers = {config.attackers} leaves no honest agent among num-agents = {config.num_agents}"
@@ -129,7 +137,7 @@ class Experiment:
         )
 
     def check(self) -> None:
-        """Refuse a method that cannot run on this topology or with this aggregator, and one that lacks neighbours.
+        """Refuse what the method, its aggregator or the faults and bad data asked for cannot be on this topology.
 
         Raises
         ------
@@ -160,6 +168,12 @@ class Experiment:
                 f"{self.algorithm.invariant}, on which algorithm = '{config.algorithm}' rests: use aggregator = 'mean' "
                 "with pre-aggregation = 'none'"
             )
+        if config.validation_size == 0 and self.algorithm.needs_validation:
+            raise ConfigError(
+                f"validation-size = 0 leaves agents without the validation set Q_i that algorithm = "
+                f"'{config.algorithm}' needs: use algorithm = 'cgsv', for one, which needs none"
+            )
+        self._check_corruption()
         sizes = [len(graph.neighbors(agent)) + 1 for agent in range(config.num_agents)]
 
         def obstacle(size: int, f: int) -> str:
@@ -174,6 +188,14 @@ class Experiment:
                     f"byzantine = {config.byzantine} is too many for aggregator = '{config.aggregator}' at agent "
                     f"{agent}, which has {size - 1} neighbours: {problem}; use {remedy}another aggregator or topology"
                 )
+
+    def _check_corruption(self) -> None:
+        if self.config.corruption == "backdoor" and self.corrupted:
+            target, classes, size = self.config.target_class, self.source.num_classes, self.config.trigger_size
+            if target >= classes:
+                raise ConfigError(f"target-class = {target} is not there: the classes count from 0 to {classes - 1}")
+            if size > (side := min(self.source.image_shape[1:])):
+                raise ConfigError(f"trigger-size = {size} is too large for images of {side} pixels")
 
     @cached_property
     def aggregation(self) -> Aggregation | None:
@@ -194,7 +216,16 @@ class Experiment:
     @cached_property
     def source(self) -> Source:
         """The data set, on the device."""
-        source = data.load(self.config.dataset, self.config.data_path, self.config.download)
+        config = self.config
+        source = data.load(
+            config.dataset,
+            config.data_path,
+            config.download,
+            num_classes=config.num_classes,
+            image_size=config.image_size,
+            label_column=config.label_column,
+            owner_column=config.owner_column,
+        )
         return source if self.device.type == "cpu" else source.to(self.device)
 
     @cached_property
@@ -220,35 +251,82 @@ class Experiment:
         return frozenset(int(i) for i in drawn)
 
     @cached_property
+    def corrupted(self) -> frozenset[int]:
+        """Whose data is bad; they follow the protocol and count as honest."""
+        config = self.config
+        if config.corruption == "none":
+            return frozenset()
+        return choose(config.corrupted_agents, config.corrupted, config.num_agents, self.attackers, config.seed)
+
+    def _corruption(self, kind: str, rate: float) -> Corruption:
+        config, source = self.config, self.source
+        white = torch.full((source.image_shape[0], 1, 1), source.scale)
+        return Corruption(
+            kind=kind,
+            rate=rate,
+            sigma=config.noise_sigma,
+            trigger_size=config.trigger_size,
+            target=config.target_class,
+            num_classes=source.num_classes,
+            white=data.normalize(white, source),
+            seed=config.seed,
+        )
+
+    @cached_property
     def _validation_and_training(self) -> tuple[Tensor, Tensor]:
         """Split the training data into the pool that validation sets are drawn from, and what agents train on."""
         config, labels = self.config, self.source.train.labels
         most = max(config.validation_size, int(len(labels) * VALIDATION_SHARE))
         pool = min(config.validation_size * config.num_agents, most)
+        if pool and config.validation != "balanced":  # some of every class
+            pool = max(pool, int(labels.bincount().count_nonzero()))
         return data.class_balanced(labels, pool, stream(config.seed, "validation pool"))
 
     @cached_property
-    def partition(self) -> list[Tensor]:
-        """Indices into the source's training data, by agent."""
+    def _dealt(self) -> tuple[list[Tensor], dict[int, int]]:
+        """Indices into the source's training data by agent, and how many of them some were given to have a batch."""
         config = self.config
         _, training = self._validation_and_training
+        topped_up = config.too_few == "top-up"
+        owners = self.source.owners
         parts = data.partition(
             config.partition,
             self.source.train.labels[training],
             config.num_agents,
             alpha=config.partition_alpha,
             classes_per_agent=config.classes_per_agent,
-            minimum=config.batch_size,
+            minimum=0 if topped_up else config.batch_size,
             seed=config.seed,
+            imbalance=config.imbalance,
+            examples_per_agent=config.examples_per_agent,
+            owners=None if owners is None else owners[training],
         )
-        return [training[part] for part in parts]
+        added: dict[int, int] = {}
+        if topped_up:
+            parts, added = data.top_up(parts, config.batch_size, config.seed)
+        if added:
+            logger.log(INFO, "topped up to batch-size = %d: agents %s", config.batch_size, sorted(added))
+        return [training[part] for part in parts], added
+
+    @cached_property
+    def partition(self) -> list[Tensor]:
+        """Indices into the source's training data, by agent."""
+        return self._dealt[0]
 
     def validation(self, agent: int) -> Tensor:
-        """Return indices of agent's Q_i: class-balanced, from training data that no agent trains on."""
-        pool, _ = self._validation_and_training
-        draw = stream(self.config.seed, "validation set", agent)
-        chosen, _ = data.class_balanced(self.source.train.labels[pool], self.config.validation_size, draw)
-        return pool[chosen]
+        """Return indices of agent's Q_i, from training data that no agent trains on."""
+        config, pool = self.config, self._validation_and_training[0]
+        labels, draw = self.source.train.labels[pool], stream(config.seed, "validation set", agent)
+        if config.validation == "balanced" or not config.validation_size:
+            chosen, _ = data.class_balanced(labels, config.validation_size, draw)
+            return pool[chosen]
+        classes = labels.bincount().nonzero().squeeze(1).cpu().numpy()
+        if config.validation == "own-mix":
+            own = self.source.train.labels[self.partition[agent]]
+            shares = own.bincount(minlength=self.source.num_classes).cpu().numpy()[classes]
+        else:
+            shares = draw.permutation(len(classes)) < config.classes_per_agent
+        return pool[data.draw_classes(labels.cpu().numpy(), shares, config.validation_size, draw)]
 
     @cached_property
     def test(self) -> Tensor:
@@ -261,16 +339,31 @@ class Experiment:
 
     def objective(self, agent: int) -> Objective:
         """Return the loss of `agent` on its own data, poisoned if it attacks."""
-        train, test = self.source.train, self.source.test
-        parts = (
-            self.model,
-            Subset(self.source, train, self.partition[agent]),
-            Subset(self.source, train, self.validation(agent)),
-            Subset(self.source, test, self.test),
-        )
+        config, source = self.config, self.source
+        own, held_out = self.partition[agent], self.validation(agent)
+        training: Split = Subset(source, source.train, own)
+        validation: Split = Subset(source, source.train, held_out)
+        if agent in self.corrupted:
+            training = self._corruption(config.corruption, config.corruption_rate)(
+                training, source.train.labels[own], agent
+            )
+        if config.validation_noise:
+            validation = self._corruption("label-noise", config.validation_noise)(
+                validation, source.train.labels[held_out], agent
+            )
+        parts = self.model, training, validation, Subset(source, source.test, self.test)
         if agent in self.attackers:
-            return GradientScaling(*parts, scale=self.config.attack_scale)
-        return ModuleObjective(*parts)
+            return GradientScaling(*parts, scale=config.attack_scale)
+        return ModuleObjective(*parts, triggered=self._triggered)
+
+    @cached_property
+    def _triggered(self) -> Split | None:
+        """The test data on which a backdoor is tried, if there is one."""
+        if self.config.corruption != "backdoor" or not self.corrupted:
+            return None
+        others = self.test[self.source.test.labels[self.test] != self.config.target_class]
+        labels = self.source.test.labels[others]
+        return self._corruption("backdoor", 1.0).triggered(Subset(self.source, self.source.test, others), labels)
 
     def agents(self, indices: Iterable[int] | None = None) -> list[Agent]:
         """Return the agents `indices`, or all, their state as at the start of the run."""
@@ -289,6 +382,8 @@ class Experiment:
     def describe(self) -> dict[str, Any]:
         """Return what the summary says of the set-up."""
         pool, training = self._validation_and_training
+        share = self.config.validation_noise
+        noise = f" ({share:.0%} of their labels wrong)" if share else ""
         return {
             "algorithm": self.config.algorithm,
             "topology": self.config.topology,
@@ -297,7 +392,8 @@ class Experiment:
             "spectral-gap": self.topology.spectral_gap,
             "parameters": self.model.size,
             "training-examples": len(training),
-            "validation": f"{self.config.validation_size} examples an agent, class-balanced, drawn from "
-            f"{len(pool)} training examples of {self.config.dataset} that no agent trains on",
+            "topped-up": self._dealt[1],
+            "validation": f"{self.config.validation_size} examples an agent, {_MIXES[self.config.validation]}{noise}, "
+            f"drawn from {len(pool)} training examples of {self.config.dataset} that no agent trains on",
             "test-examples": len(self.test),
         }

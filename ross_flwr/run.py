@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import Config, ConfigError, require, resolve
@@ -14,7 +15,7 @@ from ross_flwr.report.history import History
 from ross_flwr.transport import local
 from ross_flwr.transport.host import Host
 
-__all__ = ["LocalRun", "beside", "resume", "start"]
+__all__ = ["LocalRun", "beside", "holdings", "resume", "start"]
 
 
 def beside(config: Config) -> list[Config]:
@@ -59,6 +60,19 @@ def resume(path: Path) -> list["LocalRun"]:
     return runs
 
 
+def holdings(config: Config) -> Tensor:
+    """Return how many examples of each class every agent holds, shape [N, C].
+
+    Raises
+    ------
+    ConfigError
+        When the data cannot be read or dealt so.
+    """
+    experiment = Experiment(config)
+    labels, num_classes = experiment.source.train.labels, experiment.source.num_classes
+    return torch.stack([labels[part].bincount(minlength=num_classes) for part in experiment.partition])
+
+
 class LocalRun:
     """A run with all agents in this process.
 
@@ -96,7 +110,7 @@ class LocalRun:
         )
         self.folder = RunFolder(path) if path else None
         file = self.folder.history if self.folder else None
-        self.history = History(config.num_agents, self.experiment.attackers, file)
+        self.history = History(config.num_agents, self.experiment.attackers, file, self.experiment.corrupted)
 
     def restore(self) -> None:
         """Go back to the last checkpoint in the folder; without one, to the beginning.

@@ -126,7 +126,7 @@ def test_wrong_usage_exits_with_code_2(ross_flwr, arguments):
     assert ross_flwr(*arguments.split()).code == 2
 
 
-@pytest.mark.parametrize("command", ["", "run", "resume", "config", "list"])
+@pytest.mark.parametrize("command", ["", "run", "resume", "config", "data", "list"])
 def test_help_gives_an_example_and_fits_80_columns(ross_flwr, command):
     ended = ross_flwr(*command.split(), "--help")
     assert (ended.code, ended.err) == (0, "")
@@ -180,6 +180,17 @@ def test_a_file_that_is_not_toml_is_refused(ross_flwr, tmp_path):
         (tmp_path / "my.toml").write_bytes(content)
         ended = ross_flwr("run", "-c", "my.toml")
         assert (ended.code, ended.err[:34]) == (2, "ross-flwr: -c my.toml is not TOML:")
+
+
+def test_data_shows_who_holds_what_and_draws_it(ross_flwr, tmp_path):
+    pytest.importorskip("matplotlib", reason="needs the extra 'plots'")
+    ended = ross_flwr("data", "-c", "num-agents=4 partition=iid", "--plot", "map.png")
+    assert (ended.code, ended.err) == (0, "")
+    rows = [line.split() for line in ended.out.splitlines()]
+    totals = {row[0]: row[1:] for row in rows if len(row) == 12 and row[0].isdigit()}
+    assert [int(totals[str(i)][0]) for i in range(4)] == [324, 324, 323, 323]
+    assert all(int(total) == sum(map(int, counts)) for total, *counts in totals.values())
+    assert (tmp_path / "map.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("what", cli.LISTS)

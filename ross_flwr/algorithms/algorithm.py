@@ -85,6 +85,11 @@ class Algorithm:
     steps: ClassVar[tuple[str, ...]] = ()
     """The steps in their order. A method that repeats one sets the attribute anew on the instance."""
 
+    @property
+    def needs_validation(self) -> bool:
+        """Whether agents are asked for utilities, and so need a validation set Q_i."""
+        return False
+
     def check(self, mixing: NDArray[np.float64]) -> None:
         """Raise `ConfigError` when the method cannot run with mixing matrix W, shape [N, N].
 

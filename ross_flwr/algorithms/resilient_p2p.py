@@ -34,6 +34,11 @@ class ResilientP2P(ModelScreening):
         choices=("batch", "validation"),
     )
 
+    @property
+    def needs_validation(self) -> bool:
+        """Losses on Q_i need one."""
+        return self.loss_data == "validation"
+
     def combine(self, agent: Agent, own: Tensor, others: dict[int, Tensor]) -> Tensor:
         """Return Σ_l c_il x½_l."""
         models = {agent.index: own, **others}

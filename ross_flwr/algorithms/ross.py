@@ -57,6 +57,11 @@ class ROSS(WeightedCrossGradients):
     )
     tolerance: float = option(1e-3, "of shapley = 'truncated': the gain that is not worth a look", minimum=0.0)
 
+    @property
+    def needs_validation(self) -> bool:
+        """The game is played on Q_i."""
+        return True
+
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         """Play the game and return π_ij by j; empty when the step is to be skipped."""
         players = [j for j in gradients if j != agent.index or self.own_gradient]

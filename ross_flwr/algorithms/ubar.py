@@ -38,6 +38,11 @@ class UBAR(ModelScreening):
         choices=("batch", "validation"),
     )
 
+    @property
+    def needs_validation(self) -> bool:
+        """Losses on Q_i need one."""
+        return self.loss_data == "validation"
+
     def proposal(self, agent: Agent) -> Tensor:
         """Return x_i: the step comes after the mixing."""
         return agent["model"]

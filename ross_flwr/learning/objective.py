@@ -26,7 +26,7 @@ class Batch:
 
 
 class Performance(dict[str, float]):
-    """Mean loss and accuracy on some data, as ``{"loss": nats, "accuracy": fraction}``.
+    """Mean loss and accuracy on some data, as ``{"loss": nats, "accuracy": fraction}``, perhaps ``"attack-success"``.
 
     Accuracy is NaN where targets are real numbers, not classes.
     """
@@ -103,6 +103,8 @@ class ModuleObjective:
         Mean loss of (outputs, targets).
     chunk : int
         Examples evaluated at once.
+    triggered : Split, optional
+        Test examples with a backdoor's trigger, labelled with its target.
     """
 
     def __init__(
@@ -113,12 +115,14 @@ class ModuleObjective:
         test: Split,
         loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
         chunk: int = 1000,
+        triggered: Split | None = None,
     ) -> None:
         self.model = model
         self.train_data = train
         self.test_data = test
         self.criterion = loss
         self.chunk = chunk
+        self.triggered = triggered
         self.draws_noise = any(isinstance(part, _DropoutNd) for part in model.module.modules())
         self._validation = validation.batch(torch.arange(len(validation)))
         self._shift: Tensor | None = None
@@ -188,14 +192,21 @@ class ModuleObjective:
         return (2 * confusion.diagonal() / (there + confusion.sum(0))).where(there > 0, nan)
 
     def test(self, vector: Tensor) -> Performance:
-        """Return loss and accuracy on the test set."""
-        total = len(self.test_data)
+        """Return loss and accuracy on the test set, and how often a trigger succeeds if there is one."""
+        loss, accuracy = self._test(vector, self.test_data)
+        performance = Performance(loss=loss, accuracy=accuracy)
+        if self.triggered is not None:
+            performance["attack-success"] = self._test(vector, self.triggered)[1]
+        return performance
+
+    def _test(self, vector: Tensor, split: Split) -> tuple[float, float]:
+        total = len(split)
         loss = accuracy = 0.0
         for indices in torch.split(torch.arange(total), self.chunk):
-            part_loss, part_accuracy = self._evaluate(vector, self.test_data.batch(indices))
+            part_loss, part_accuracy = self._evaluate(vector, split.batch(indices))
             loss += part_loss * len(indices) / total
             accuracy += part_accuracy * len(indices) / total
-        return Performance(loss=loss, accuracy=accuracy)
+        return loss, accuracy
 
     def _evaluate(self, vector: Tensor, batch: Batch) -> tuple[float, float]:
         outputs = self._outputs(vector, batch)

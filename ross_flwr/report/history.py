@@ -33,6 +33,8 @@ class AgentReport:
         The weight of each neighbour's gradient in the agent's last step, if the method weighs them.
     loss, accuracy : float, optional
         On the test set, at the agent's own model; None in rounds without a test.
+    attack_success : float, optional
+        The share of triggered test images that the agent's model takes for the backdoor's target.
     """
 
     agent: int
@@ -43,6 +45,7 @@ class AgentReport:
     weights: dict[int, float] = field(default_factory=dict)
     loss: float | None = None
     accuracy: float | None = None
+    attack_success: float | None = None
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "AgentReport":
@@ -75,7 +78,9 @@ class History:
     ``round``, ``seconds`` (of this round), ``accuracy`` and ``loss`` (mean, min, max over honest agents),
     ``consensus-distance`` (over the honest agents heard), ``bytes``, ``gradients``, ``utilities``, ``sent`` (bytes by
     edge "i>j" and tensor name), ``missing`` (pairs [i, j]: agent i lacked a message of j), ``absent`` (agents that gave
-    no report), ``agents`` (accuracy by agent), ``weights`` (by agent, then neighbour).
+    no report), ``agents`` (accuracy by agent), ``weights`` (by agent, then neighbour). An agent whose data is corrupted
+    is honest, for it follows the protocol; ``clean-accuracy`` and ``attack-success`` are over honest agents with clean
+    data.
 
     Parameters
     ----------
@@ -85,11 +90,20 @@ class History:
         Agents that are left out of the statistics.
     file : Path, optional
         Where the lines go.
+    corrupted : collection of int
+        Agents whose data is bad.
     """
 
-    def __init__(self, num_agents: int, attackers: Collection[int] = (), file: Path | None = None) -> None:
+    def __init__(
+        self,
+        num_agents: int,
+        attackers: Collection[int] = (),
+        file: Path | None = None,
+        corrupted: Collection[int] = (),
+    ) -> None:
         self.num_agents = num_agents
         self.attackers = sorted(attackers)
+        self.corrupted = sorted(corrupted)
         self.file = file
         self.lines: list[dict[str, Any]] = []
 
@@ -110,12 +124,15 @@ class History:
         reports = {report.agent: report for report in sorted(finished.reports, key=lambda report: report.agent)}
         heard = [reports[i] for i in self.honest if i in reports]
         tested = [r for r in heard if r.accuracy is not None and r.loss is not None]
+        clean = [r for r in tested if r.agent not in self.corrupted] if self.corrupted else []
         sent = {f"{r.agent}>{j}": kinds for r in reports.values() for j, kinds in r.sent.items()}
         line: dict[str, Any] = {
             "round": finished.number,
             "seconds": round(finished.seconds, 6),
             "accuracy": _spread([r.accuracy for r in tested if r.accuracy is not None]),
             "loss": _spread([r.loss for r in tested if r.loss is not None]),
+            "clean-accuracy": _spread([r.accuracy for r in clean if r.accuracy is not None]),
+            "attack-success": _spread([r.attack_success for r in clean if r.attack_success is not None]),
             "consensus-distance": None,
             "bytes": sum(sum(kinds.values()) for kinds in sent.values()),
             "gradients": sum(r.gradients for r in reports.values()),
@@ -150,6 +167,8 @@ class History:
             "rounds": self.lines[-1]["round"] if self.lines else 0,
             "accuracy": tested[-1]["accuracy"] if tested else None,
             "loss": tested[-1]["loss"] if tested else None,
+            "clean-accuracy": tested[-1]["clean-accuracy"] if tested else None,
+            "attack-success": tested[-1]["attack-success"] if tested else None,
             "consensus-distance": tested[-1]["consensus-distance"] if tested else None,
             "bytes": sum(line["bytes"] for line in self.lines),
             "gradients": sum(line["gradients"] for line in self.lines),
@@ -157,6 +176,7 @@ class History:
             "seconds": round(sum(line["seconds"] for line in self.lines), 3),
             "sent": sent,
             "attackers": self.attackers,
+            "corrupted": self.corrupted,
             "absent": {str(i): absent[i] for i in sorted(absent)},
         }
 

@@ -25,6 +25,9 @@ def result_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     caption = "accuracy on test data of each honest agent's own model"
     if any(map(has_diverged, summaries.values())):
         caption += f"\ndiverged: models over {DIVERGED:,.0f} apart, or no numbers"
+    for name, summary in summaries.items():
+        if success := summary.get("attack-success"):
+            caption += f"\n{name}: a trigger deceives agents with clean data in {percent(success['mean'])} of images"
     table = Table(title="Result", caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("method", no_wrap=True)
     for heading in ("rounds", "accuracy\nmean", "accuracy\nmin", "consensus\ndistance", "bytes\nsent", "seconds"):

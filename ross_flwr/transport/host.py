@@ -139,6 +139,7 @@ class Host:
             if evaluate:
                 performance = agent.objective.test(agent["model"])
                 report.loss, report.accuracy = performance["loss"], performance["accuracy"]
+                report.attack_success = performance.get("attack-success")
             reports.append(report)
         return reports
 

@@ -64,7 +64,7 @@ class PeerRelay(Strategy):
         self.experiment.check()
         self.steps = self.experiment.algorithm.steps
         self.topology = self.experiment.topology
-        self.history = History(self.config.num_agents, self.experiment.attackers)
+        self.history = History(self.config.num_agents, self.experiment.attackers, corrupted=self.experiment.corrupted)
         self.on_round: Callable[[dict[str, Any]], None] = lambda _line: None
         self.models: dict[int, ArrayRecord] = {}
         self.dropped: Counter[str] = Counter()

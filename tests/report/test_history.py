@@ -43,6 +43,19 @@ def test_statistics_are_over_honest_agents_and_sums_over_all():
     assert history.honest == [0, 1, 3]
 
 
+def test_agents_with_bad_data_are_honest_but_triggers_are_tried_on_those_with_clean_data():
+    history = History(4, attackers=[0], corrupted=[1])
+    reports = [
+        report(i, accuracy, attack_success=success)
+        for i, (accuracy, success) in enumerate([(0.0, None), (0.25, 1.0), (0.5, 0.25), (1.0, 0.75)])
+    ]
+    line = history.add(Round(1, reports, 0.1))
+    assert line["accuracy"] == {"mean": 1.75 / 3, "min": 0.25, "max": 1.0}
+    assert line["clean-accuracy"] == {"mean": 0.75, "min": 0.5, "max": 1.0}
+    assert line["attack-success"] == {"mean": 0.5, "min": 0.25, "max": 0.75}
+    assert (history.summary()["corrupted"], history.honest) == ([1], [1, 2, 3])
+
+
 def test_a_round_without_a_test_has_no_statistics():
     line = History(2).add(Round(1, [AgentReport(0, gradients=1), AgentReport(1, gradients=1)], 0.1))
     assert (line["accuracy"], line["loss"], line["consensus-distance"], line["agents"]) == (None, None, None, {})
@@ -162,7 +175,10 @@ def test_the_summary_totals_rounds_and_tells_the_last_test():
         "utilities": 32,
         "seconds": 0.5,
         "sent": {"0>1": {"model": 16, "gradient": 8}, "1>0": {"model": 10}, "1>2": {"model": 4}},
+        "clean-accuracy": None,
+        "attack-success": None,
         "attackers": [1],
+        "corrupted": [],
         "absent": {},
     }
     assert history.lines[0]["sent"] == {"0>1": {"model": 4, "gradient": 2}, "1>0": {"model": 1}, "1>2": {"model": 1}}

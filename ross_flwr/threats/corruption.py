@@ -1,0 +1,152 @@
+"""Agents whose data is bad: noise in the images, noise in the labels, a trigger that somebody planted.
+
+Images are held once in a process, so they are altered when a batch is taken; only labels are copied. What happens to an
+example follows from the seed, the agent and the example's place in its data, whenever and wherever it is taken.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ross_flwr.config import ConfigError
+from ross_flwr.learning.agent import stream
+from ross_flwr.learning.objective import Batch, Split
+
+__all__ = ["CORRUPTIONS", "Corruption", "choose"]
+
+CORRUPTIONS = {
+    "none": "all data is as published",
+    "feature-noise": "Gaussian noise of deviation noise-sigma is added to normalised images",
+    "label-noise": "a label becomes any other one, each with the same probability",
+    "asymmetric-label-noise": "label y becomes y + 1, the last one 0",
+    "label-flip": "label y becomes C - 1 - y",
+    "backdoor": "a white square in the corner of the image, and the label target-class",
+}
+
+
+def choose(listed: str, count: int, num_agents: int, attackers: Collection[int], seed: int) -> frozenset[int]:
+    """Return the agents whose data is bad: those `listed` as "1,4,7", else `count` non-attackers drawn by the seed.
+
+    Raises
+    ------
+    ConfigError
+        If the list is none, names an agent that is not there, or `count` is more than there are.
+    """
+    if listed:
+        try:
+            named = frozenset(int(entry) for entry in listed.split(","))
+        except ValueError:
+            named = frozenset({-1})
+        if not named <= set(range(num_agents)):
+            raise ConfigError(
+                f"corrupted-agents = '{listed}' is not allowed: it takes numbers from 0 to {num_agents - 1} with "
+                "commas between them"
+            )
+        return named
+    candidates = [i for i in range(num_agents) if i not in attackers]
+    if count > len(candidates):
+        raise ConfigError(f"corrupted = {count} is too many: {len(candidates)} agents do not attack")
+    return frozenset(stream(seed, "corrupted").permutation(candidates)[:count].tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Corruption:
+    """What happens to the data of a corrupted agent.
+
+    Attributes
+    ----------
+    kind : str
+        A key of `CORRUPTIONS`.
+    rate : float
+        The share of the examples it happens to.
+    sigma : float
+        Standard deviation of `feature-noise`.
+    trigger_size : int
+        Side of the white square of `backdoor`, in pixels.
+    target : int
+        The label that `backdoor` teaches.
+    num_classes : int
+        C.
+    white : Tensor
+        A white pixel after normalisation, shape [channels, 1, 1].
+    seed : int
+        That of the run.
+    """
+
+    kind: str
+    rate: float
+    sigma: float
+    trigger_size: int
+    target: int
+    num_classes: int
+    white: Tensor
+    seed: int
+
+    def __call__(self, split: Split, labels: Tensor, agent: int) -> Split:
+        """Return `split`, whose labels are `labels` (int64, [n]), as `agent` holds it."""
+        generator = stream(self.seed, "corruption", agent)
+        marked = torch.zeros(len(labels), dtype=torch.bool)
+        marked[torch.from_numpy(generator.permutation(len(labels))[: round(self.rate * len(labels))])] = True
+        relabelled = torch.where(marked, self._relabel(labels.cpu(), generator), labels.cpu())
+        return _Corrupted(self, split, relabelled, marked, agent)
+
+    def triggered(self, split: Split, labels: Tensor) -> Split:
+        """Return `split` with the trigger in every image and the target as its label: accuracy is attack success.
+
+        It should hold no example of the target class.
+        """
+        return _Corrupted(self, split, torch.full_like(labels, self.target).cpu(), torch.ones(len(labels)).bool(), 0)
+
+    def _relabel(self, labels: Tensor, generator: np.random.Generator) -> Tensor:
+        match self.kind:
+            case "label-noise":
+                others = torch.from_numpy(generator.integers(1, max(self.num_classes, 2), len(labels)))
+                return (labels + others) % self.num_classes
+            case "asymmetric-label-noise":
+                return (labels + 1) % self.num_classes
+            case "label-flip":
+                return self.num_classes - 1 - labels
+            case "backdoor":
+                return torch.full_like(labels, self.target)
+        return labels
+
+    def alter(self, inputs: Tensor, indices: Tensor, agent: int) -> Tensor:
+        """Return normalised images, shape [B, channels, height, width], with noise or trigger; `indices` name them."""
+        if self.kind == "feature-noise":
+            shape = inputs.shape[1:]
+            noise = [
+                stream(self.seed, "feature noise", agent, index).standard_normal(tuple(shape), dtype=np.float32)
+                for index in indices.tolist()
+            ]
+            return inputs + self.sigma * torch.from_numpy(np.stack(noise)).to(inputs.device)
+        if self.kind == "backdoor":
+            inputs = inputs.clone()
+            inputs[..., -self.trigger_size :, -self.trigger_size :] = self.white.to(inputs.device)
+        return inputs
+
+
+class _Corrupted:
+    """A split of which the `marked` examples (bool, [n]) are altered when a batch is taken, and with other labels."""
+
+    def __init__(self, corruption: Corruption, clean: Split, labels: Tensor, marked: Tensor, agent: int) -> None:
+        self.corruption = corruption
+        self.clean = clean
+        self.labels = labels
+        self.marked = marked
+        self.agent = agent
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Return the examples at `indices`, int64 of shape [B]."""
+        batch = self.clean.batch(indices)
+        marked = self.marked.index_select(0, indices).nonzero().squeeze(1)
+        if len(marked):
+            positions = marked.to(batch.inputs.device)
+            altered = self.corruption.alter(batch.inputs[positions], indices[marked], self.agent)
+            batch.inputs.index_copy_(0, positions, altered)
+        return Batch(batch.inputs, self.labels.index_select(0, indices).to(batch.targets.device))
