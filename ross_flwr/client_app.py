@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from ross_flwr.algorithms import ALGORITHMS
-from ross_flwr.config import resolve
+from ross_flwr.config import ConfigError, resolve
 from ross_flwr.experiment import Experiment
 from ross_flwr.report.folder import RunFolder
 from ross_flwr.transport.host import Host
@@ -81,7 +81,7 @@ def begin(content: RecordDict, context: Context) -> None:
     if context.state.config_records.get("setup") == setup:
         return
     context.state = RecordDict({"setup": setup})
-    host, experiment = _host.__wrapped__(str(setup["json"]))
+    host, experiment = _host.__wrapped__(_setup(context))
     initial = experiment.model.flatten(tensors_of(content.array_records["initial"], experiment.device))
     for agent in host.agents.values():
         agent["model"] = initial.clone()
@@ -93,7 +93,7 @@ def wake(context: Context) -> tuple[Host, Experiment]:
     """Return the host as `rest` left it."""
     if "setup" not in context.state.config_records:
         raise RuntimeError("this node holds no agents: the relay has not set it up in this run")
-    host, experiment = _host(str(context.state.config_records["setup"]["json"]))
+    host, experiment = _host(_setup(context))
     if experiment.config.state_dir:
         checkpoint = _state_folder(host, experiment, context).read_checkpoint()
         if checkpoint is None:
@@ -115,6 +115,26 @@ def rest(host: Host, experiment: Experiment, context: Context) -> None:
     else:
         context.state["tensors"] = record_of(tensors)
         context.state["rest"] = to_json(remainder)
+
+
+def _setup(context: Context) -> str:
+    """Return the set-up of the agents here; that of a device whose node configuration has its own data names that data.
+
+    Its agent holds all of what lies under the node's `data-path` (and is of the node's `dataset`, if it names one):
+    nothing is dealt, and the validation set is drawn from it.
+    """
+    setup = str(context.state.config_records["setup"]["json"])
+    if "data-path" not in context.node_config:
+        return setup
+    parts = json.loads(setup)
+    if len(parts["rows"]) > 1:
+        raise ConfigError(
+            f"data-path = '{context.node_config['data-path']}' of this node is the data of one agent, and it hosts "
+            f"{len(parts['rows'])}: start as many nodes as num-agents"
+        )
+    own = {key: context.node_config[key] for key in ("dataset", "data-path") if key in context.node_config}
+    parts["options"].update(own, **{"partition": "all", "examples-per-agent": 0})
+    return json.dumps(parts)
 
 
 def _state_folder(host: Host, experiment: Experiment, context: Context) -> RunFolder:
