@@ -306,13 +306,23 @@ def top_up(parts: list[Tensor], minimum: int, seed: int) -> tuple[list[Tensor], 
     -------
     tuple[list[Tensor], dict[int, int]]
         The indices of each agent, ascending, and how many more some hold now, by agent.
+
+    Raises
+    ------
+    ConfigError
+        If there are not `minimum` for everybody.
     """
+    if (dealt := sum(map(len, parts))) < minimum * len(parts):
+        raise ConfigError(
+            f"batch-size = {minimum} is too large: {dealt} examples are dealt, less than a batch for each of "
+            f"num-agents = {len(parts)}"
+        )
     generator = default_rng([seed, _TOP_UP])
     held = [part.numpy() for part in parts]
     for poor in range(len(held)):
         while len(held[poor]) < minimum:
             rich = max(range(len(held)), key=lambda i: len(held[i]))
-            given = min(minimum - len(held[poor]), (len(held[rich]) - len(held[poor]) + 1) // 2)
+            given = min(minimum - len(held[poor]), len(held[rich]) - minimum)
             shuffled = generator.permutation(held[rich])
             held[poor], held[rich] = np.concatenate([held[poor], shuffled[:given]]), shuffled[given:]
     added = {i: len(part) - len(parts[i]) for i, part in enumerate(held) if len(part) > len(parts[i])}

@@ -217,6 +217,11 @@ def test_a_top_up_moves_examples_and_loses_none(sizes, minimum, seed):
         assert set(filled[i].tolist()) <= set(parts[i].tolist())
 
 
+def test_a_top_up_that_nobody_can_pay_for_is_refused():
+    with pytest.raises(ConfigError, match="batch-size = 3 is too large: 5 examples are dealt"):
+        top_up([torch.arange(5), torch.arange(0)], 3, 0)
+
+
 @given(weights=st.lists(st.integers(0, 9), min_size=10, max_size=10), count=st.integers(1, 3000), seed=SEEDS)
 def test_a_draw_by_class_has_the_mix_asked_for(weights, count, seed):
     assume(any(weights))
