@@ -127,7 +127,7 @@ def _setup(context: Context) -> str:
     if "data-path" not in context.node_config:
         return setup
     parts = json.loads(setup)
-    if len(parts["rows"]) > 1:
+    if len(parts["agents"]) > 1:
         raise ConfigError(
             f"data-path = '{context.node_config['data-path']}' of this node is the data of one agent, and it hosts "
             f"{len(parts['rows'])}: start as many nodes as num-agents"

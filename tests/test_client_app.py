@@ -21,14 +21,14 @@ def context_of(**node_config):
     return Context(run_id=1, node_id=7, node_config=config, state=RecordDict(), run_config={})
 
 
-def beginning(rows):
+def beginning(agents):
     """What the relay sends first, but for the call of a step: the set-up and the initial model."""
     model = Experiment(resolve(OPTIONS)).model
-    setup = to_json({"run": "r", "options": dict(OPTIONS), "rows": rows})
+    setup = to_json({"run": "r", "options": dict(OPTIONS), "agents": agents})
     return RecordDict({"setup": setup, "initial": record_of(model.named(model.initial))})
 
 
-ROW = {"1": {"0": 0.25, "1": 0.5, "2": 0.25}}
+AGENT = [1]
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def own_data(tmp_path):
 
 def test_an_agent_on_a_device_holds_all_and_only_the_data_there(own_data):
     context = context_of(dataset="file", data_path=own_data)
-    client_app.begin(beginning(ROW), context)
+    client_app.begin(beginning(AGENT), context)
     host, experiment = client_app.wake(context)
     (agent,) = host.agents.values()
     batch = agent.objective.batch(torch.arange(agent.objective.num_examples))
@@ -63,7 +63,7 @@ def test_an_agent_on_a_device_holds_all_and_only_the_data_there(own_data):
 
 def test_a_node_without_data_of_its_own_holds_its_share_of_the_runs():
     context = context_of()
-    client_app.begin(beginning(ROW), context)
+    client_app.begin(beginning(AGENT), context)
     host, experiment = client_app.wake(context)
     assert experiment.config.options == OPTIONS
     assert from_json(context.state.config_records["setup"])["options"] == OPTIONS
@@ -71,8 +71,7 @@ def test_a_node_without_data_of_its_own_holds_its_share_of_the_runs():
 
 
 def test_two_agents_do_not_share_a_devices_data(own_data):
-    rows = ROW | {"2": {"0": 0.25, "1": 0.25, "2": 0.5}}
     with pytest.raises(
         ConfigError, match="is the data of one agent, and it hosts 2: start as many nodes as num-agents"
     ):
-        client_app.begin(beginning(rows), context_of(dataset="file", data_path=own_data))
+        client_app.begin(beginning([1, 2]), context_of(dataset="file", data_path=own_data))

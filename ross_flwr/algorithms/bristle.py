@@ -44,6 +44,11 @@ class Bristle(ModelScreening):
         0.4, "a, how far the drawn neighbours stray from the nearest; 0 draws near ones alone", minimum=0.0, maximum=1.0
     )
 
+    @property
+    def needs_validation(self) -> bool:
+        """True: classes are judged on Q_i."""
+        return True
+
     def start(self, agent: Agent) -> None:
         """Refuse a model whose output layer is not known."""
         _ = agent.objective.output_layer

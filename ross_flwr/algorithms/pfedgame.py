@@ -36,6 +36,11 @@ class PFedGame(ModelScreening):
         "loss", "what a model is worth on Q_i: minus its loss, or its accuracy", choices=("loss", "accuracy")
     )
 
+    @property
+    def needs_validation(self) -> bool:
+        """True: models are judged on Q_i."""
+        return True
+
     def combine(self, agent: Agent, own: Tensor, others: dict[int, Tensor]) -> Tensor:
         """Return z after its games with the q best."""
         values = {j: self.value(agent, model) for j, model in others.items()}
