@@ -130,7 +130,7 @@ def _setup(context: Context) -> str:
     if len(parts["agents"]) > 1:
         raise ConfigError(
             f"data-path = '{context.node_config['data-path']}' of this node is the data of one agent, and it hosts "
-            f"{len(parts['rows'])}: start as many nodes as num-agents"
+            f"{len(parts['agents'])}: start as many nodes as num-agents"
         )
     own = {key: context.node_config[key] for key in ("dataset", "data-path") if key in context.node_config}
     parts["options"].update(own, **{"partition": "all", "examples-per-agent": 0})
