@@ -1,10 +1,7 @@
 """Aggregation rules against byzfl and Flower, their limits, and their place in agents and runs."""
 
 import doctest
-from functools import cache
-from importlib import import_module
 from itertools import product
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +10,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from flwr.serverapp.strategy.multikrum import select_multikrum
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from oracles import byzfl
 from quadratics import Quadratic, normal
 
 from ross_flwr import topology
@@ -22,7 +20,6 @@ from ross_flwr.learning import aggregators
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.aggregators import AGGREGATORS, PRE_AGGREGATIONS, Aggregation, feasible
 from ross_flwr.run import LocalRun
-from ross_flwr.vision import import_torchvision
 
 ROBUST = sorted(AGGREGATORS.keys() - {"mean"})
 COUNTS = [(3, 1), (4, 1), (5, 0), (5, 1), (5, 2), (8, 3), (11, 4), (20, 3), (100, 1)]
@@ -36,17 +33,6 @@ def apply(name, vectors, *, pre="none", own=0, f=1, radius=1.0, seed=0, weights=
     weights = torch.full((len(vectors),), 1 / len(vectors)).double() if weights is None else weights
     aggregation = Aggregation(name, pre, f, radius)
     return aggregation(vectors, own=vectors[own], weights=weights, generator=np.random.default_rng(seed))
-
-
-@cache
-def byzfl():
-    """byzfl's rules; it imports torchvision, which beside some builds of torch needs a hand."""
-    try:
-        import_torchvision()
-        rules, pre = (import_module(f"byzfl.aggregators.{name}") for name in ("aggregators", "preaggregators"))
-    except ImportError:
-        pytest.skip("byzfl is not installed: pip install byzfl")
-    return SimpleNamespace(**{**vars(rules), **vars(pre)})
 
 
 def close(ours, theirs):
