@@ -30,9 +30,10 @@ from ross_flwr.report.holdings import holdings_table, plot_holdings
 from ross_flwr.report.table import percent, result_table
 from ross_flwr.run import LocalRun, holdings, start
 from ross_flwr.run import resume as resume_runs
+from ross_flwr.threats.attacks import ATTACKS
 from ross_flwr.threats.corruption import CORRUPTIONS
 from ross_flwr.threats.faults import FAULTS
-from ross_flwr.threats.poisoning import ATTACKS
+from ross_flwr.threats.poisoning import POISONS
 
 __all__ = ["main"]
 
@@ -148,7 +149,7 @@ def data(run_config: Sequence[str], plot: Path | None) -> None:
 LISTS: dict[str, Mapping[str, Any]] = {
     "aggregators": AGGREGATORS,
     "algorithms": ALGORITHMS,
-    "attacks": ATTACKS,
+    "attacks": {"none": "Nobody lies.", **POISONS, **ATTACKS},
     "corruptions": CORRUPTIONS,
     "datasets": SOURCES,
     "faults": FAULTS,

@@ -246,7 +246,26 @@ class Config:
         "gradient-scaling", "what attackers do; `ross-flwr list attacks` shows them", heading="Attackers"
     )
     attackers: int = option(3, "how many agents attack, chosen by the seed", unit="agents", minimum=0)
-    attack_scale: float = option(-3.0, "the factor on every gradient an attacker computes")
+    attack_scale: float = option(
+        -3.0,
+        "the number of attacks on gradients as they are computed: the factor of gradient-scaling, the σ of "
+        "gradient-noise, the value of gradient-constant",
+    )
+    attack_strength: float = option(
+        0.0,
+        "the number of attacks on messages: s of sign-flip, ε of ipm and dissensus, z of alie, σ of gaussian, k of "
+        "stale; 0 takes the one that `ross-flwr list attacks` names or implies",
+        minimum=0.0,
+    )
+    attack_target: str = option(
+        "all",
+        "what attacks on messages rewrite: cross-gradients, everything else (models, momenta), or both",
+        choices=("all", "model", "gradients"),
+    )
+    attack_from: int = option(1, "the first round in which attackers attack", unit="round", minimum=1)
+    omniscient: bool = option(
+        False, "whether attackers know what honest agents send in the same step, and not only what they have heard"
+    )
 
     dropout: float = option(
         0.0, "part of the rounds that each agent misses, by chance", minimum=0.0, maximum=0.99, heading="Faults"

@@ -18,9 +18,10 @@ from ross_flwr.learning.aggregators import AGGREGATORS, Aggregation, feasible
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import Batch, ModuleObjective, Objective, Split
 from ross_flwr.threats.adversary import Adversary
+from ross_flwr.threats.attacks import ATTACKS, GRADIENTS_ONLY
 from ross_flwr.threats.corruption import CORRUPTIONS, Corruption, choose
 from ross_flwr.threats.faults import Faults
-from ross_flwr.threats.poisoning import ATTACKS, GradientScaling
+from ross_flwr.threats.poisoning import POISONS, PoisonedAgent
 from ross_flwr.topology import Places, Topology
 
 __all__ = ["Experiment", "Subset"]
@@ -63,7 +64,7 @@ class Experiment:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._drawn: dict[int, Topology] = {}
-        require("attack", config.attack, ATTACKS)
+        require("attack", config.attack, ("none", *POISONS, *ATTACKS))
         require("aggregator", config.aggregator, AGGREGATORS)
         require("corruption", config.corruption, CORRUPTIONS)
         if config.attackers >= config.num_agents:
@@ -115,7 +116,27 @@ class Experiment:
     @cached_property
     def adversary(self) -> Adversary | None:
         """What rewrites the messages of attackers, if anything does."""
-        return None
+        config = self.config
+        if not self.attackers or config.attack not in ATTACKS:
+            return None
+        return Adversary(
+            attack=config.attack,
+            attackers=self.attackers,
+            seed=config.seed,
+            num_agents=config.num_agents,
+            strength=config.attack_strength,
+            target=config.attack_target,
+            since=self._attack_begins,
+            omniscient=config.omniscient,
+            aggregation=self.aggregation or Aggregation(),
+            learning_rate=self.algorithm.learning_rate,
+            validation=self.validation_batch,
+        )
+
+    @property
+    def _attack_begins(self) -> int:
+        """The pass (counted from 0) in which attackers begin."""
+        return (self.config.attack_from - 1) * self.config.batches_per_round
 
     @cached_property
     def faults(self) -> Faults | None:
@@ -161,6 +182,13 @@ class Experiment:
         for key, count in (("stopped", config.stopped), ("slow", config.slow)):
             if count >= config.num_agents:
                 raise ConfigError(f"{key} = {count} leaves nobody as usual among num-agents = {config.num_agents}")
+        gradients_only = config.attack_target == "gradients" or config.attack in GRADIENTS_ONLY
+        if self.adversary and gradients_only and "cross_gradients" not in self.algorithm.steps:
+            raise ConfigError(
+                f"attack = '{config.attack}' with attack-target = '{config.attack_target}' lies about cross-gradients, "
+                f"and {config.algorithm} sends none: use another attack or attack-target, or a method such as ross "
+                "with beside = ''"
+            )
         self.algorithm.check(graph.mixing)
         if self.aggregation and self.algorithm.invariant:
             raise ConfigError(
@@ -196,6 +224,20 @@ class Experiment:
                 raise ConfigError(f"target-class = {target} is not there: the classes count from 0 to {classes - 1}")
             if size > (side := min(self.source.image_shape[1:])):
                 raise ConfigError(f"trigger-size = {size} is too large for images of {side} pixels")
+
+    def check_nodes(self, nodes: int) -> None:
+        """Refuse attackers that would have to look into other nodes.
+
+        Raises
+        ------
+        ConfigError
+            When they are omniscient and agents are spread over several nodes.
+        """
+        if self.adversary and self.config.omniscient and nodes > 1:
+            raise ConfigError(
+                f"omniscient = true takes all agents in one process, and they are on {nodes} nodes: use "
+                "`ross-flwr run`, num-nodes = 1, or omniscient = false"
+            )
 
     @cached_property
     def aggregation(self) -> Aggregation | None:
@@ -328,6 +370,11 @@ class Experiment:
             shares = draw.permutation(len(classes)) < config.classes_per_agent
         return pool[data.draw_classes(labels.cpu().numpy(), shares, config.validation_size, draw)]
 
+    def validation_batch(self, agent: int) -> Batch:
+        """Return agent's Q_i."""
+        chosen = self.validation(agent)
+        return Subset(self.source, self.source.train, chosen).batch(torch.arange(len(chosen)))
+
     @cached_property
     def test(self) -> Tensor:
         """Return indices into the test data on which accuracy is reported."""
@@ -338,7 +385,7 @@ class Experiment:
         return chosen
 
     def objective(self, agent: int) -> Objective:
-        """Return the loss of `agent` on its own data, poisoned if it attacks."""
+        """Return the loss of `agent` on its own data."""
         config, source = self.config, self.source
         own, held_out = self.partition[agent], self.validation(agent)
         training: Split = Subset(source, source.train, own)
@@ -351,10 +398,8 @@ class Experiment:
             validation = self._corruption("label-noise", config.validation_noise)(
                 validation, source.train.labels[held_out], agent
             )
-        parts = self.model, training, validation, Subset(source, source.test, self.test)
-        if agent in self.attackers:
-            return GradientScaling(*parts, scale=config.attack_scale)
-        return ModuleObjective(*parts, triggered=self._triggered)
+        test = Subset(source, source.test, self.test)
+        return ModuleObjective(self.model, training, validation, test, triggered=self._triggered)
 
     @cached_property
     def _triggered(self) -> Split | None:
@@ -371,7 +416,12 @@ class Experiment:
         made = []
         for index in range(config.num_agents) if indices is None else indices:
             row, column = graph.mixing_row(index), graph.mixing_column(index)
-            agent = Agent(index, self.objective(index), row, config.seed, config.batch_size, self.aggregation)
+            parts = index, self.objective(index), row, config.seed, config.batch_size, self.aggregation
+            agent = Agent(*parts)
+            if index in self.attackers and config.attack in POISONS:
+                agent = PoisonedAgent(
+                    *parts, poison=config.attack, scale=config.attack_scale, since=self._attack_begins
+                )
             agent.place(row, column)
             agent.attackers = self.attackers
             agent["model"] = self.model.initial.clone()

@@ -241,8 +241,8 @@ def interrupt_at(monkeypatch, call):
     """Press Ctrl-C while the gradient number `call` of all agents is computed."""
     gradient, calls = Agent.gradient, iter(range(1, 10**9))
 
-    def interrupted(agent, vector):
-        result = gradient(agent, vector)
+    def interrupted(agent, *arguments):
+        result = gradient(agent, *arguments)
         if next(calls) == call:
             raise KeyboardInterrupt
         return result

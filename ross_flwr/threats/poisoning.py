@@ -1,30 +1,67 @@
-"""Agents whose gradients are poisoned."""
+"""Agents whose own gradients are poisoned: those they step along, and the cross-gradients they return."""
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
+from numpy.random import Generator
 from torch import Tensor
 
-from ross_flwr.learning.objective import Batch, ModuleObjective
+from ross_flwr.learning.agent import Agent
 
-__all__ = ["ATTACKS", "GradientScaling"]
+__all__ = ["POISONS", "Poison", "PoisonedAgent"]
+
+Poison = Callable[..., Tensor]
+"""From a gradient, shape [P], to another in its place; scale and a generator by keyword."""
 
 
-class GradientScaling(ModuleObjective):
-    """An objective whose every gradient is multiplied by `scale`; a negative scale climbs the loss.
+def scaling(gradient: Tensor, *, scale: float, **_: object) -> Tensor:
+    """Multiply every gradient an attacker computes by attack-scale: below 0 it climbs the loss, 0 teaches nothing."""
+    return gradient * scale
 
-    It poisons the cross-gradients the agent returns and its own steps, and through these the model it shares.
+
+def noise(gradient: Tensor, *, scale: float, generator: Generator, **_: object) -> Tensor:
+    """Add noise from N(0, attack-scale² I) to every gradient an attacker computes."""
+    return gradient + scale * torch.from_numpy(generator.standard_normal(len(gradient))).to(gradient)
+
+
+def constant(gradient: Tensor, *, scale: float, **_: object) -> Tensor:
+    """Put attack-scale in every coordinate of every gradient an attacker computes."""
+    return torch.full_like(gradient, scale)
+
+
+POISONS: dict[str, Poison] = {
+    "gradient-scaling": scaling,
+    "gradient-noise": noise,
+    "gradient-constant": constant,
+}
+
+
+class PoisonedAgent(Agent):
+    """An agent whose gradients are poisoned, and through them the models it shares.
+
+    Parameters
+    ----------
+    *parts
+        Those of `Agent`.
+    poison : str
+        A name in `POISONS`.
+    scale : float
+        The number it takes.
+    since : int
+        The pass (counted from 0) in which it begins.
     """
 
-    def __init__(self, *parts: Any, scale: float) -> None:
+    def __init__(self, *parts: Any, poison: str, scale: float, since: int) -> None:
         super().__init__(*parts)
+        self.poison = POISONS[poison]
         self.scale = scale
+        self.since = since
 
-    def gradient(self, vector: Tensor, batch: Batch) -> Tensor:
-        """Return `scale` times the gradient of the mean loss on `batch`, shape [P]."""
-        return super().gradient(vector, batch).mul_(self.scale)
-
-
-ATTACKS = {
-    "none": "nobody lies",
-    "gradient-scaling": "every gradient an attacker computes is multiplied by attack-scale",
-}
+    def gradient(self, vector: Tensor, batch_number: int | None = None) -> Tensor:
+        """Return what the poison makes of the gradient, shape [P]; the honest one before its time."""
+        gradient = super().gradient(vector, batch_number)
+        if self.round < self.since:
+            return gradient
+        generator = self.stream("poison", self.counts["gradients"])
+        return self.poison(gradient, scale=self.scale, generator=generator)

@@ -221,6 +221,7 @@ class PeerRelay(Strategy):
         nodes = self._wait_for_nodes(grid)
         blocks = topology.blocks(self.topology, len(nodes))
         self.blocks = {node: block for node, block in zip(nodes, blocks, strict=True) if block}
+        self.experiment.check_nodes(len(self.blocks))
         self._home = {agent: node for node, block in self.blocks.items() for agent in block}
         idle = len(nodes) - len(self.blocks)
         if idle:

@@ -2,6 +2,7 @@
 
 import gc
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from simulation import simulate
 
 from ross_flwr import Agent, Algorithm, Inbox, Outbox, PeerRelay, broadcast, option, peer_app, register, resolve, step
 from ross_flwr.algorithms import ALGORITHMS
+from ross_flwr.config import ConfigError
 from ross_flwr.run import LocalRun
 from ross_flwr.transport.envelope import Envelope
 from ross_flwr.transport.records import pack, record_of, tensors_of, unpack
@@ -153,11 +155,15 @@ def six_nodes() -> dict[str, dict[str, Any]]:
 
 METHODS = [name for name, cls in ALGORITHMS.items() if cls.__module__.startswith("ross_flwr") and name != "ross"]
 EACH: dict[str, Any] = SAME | {"num_rounds": 2, "topology": "complete", "gossip_steps": 2, "byzantine": 1}
+LIES = {
+    attack: SAME | {"attack": attack, "attackers": 2, "attack_from": 2, "num_rounds": 4}
+    for attack in ("alie", "equivocation", "mimic", "shapley-adaptive", "stale", "gradient-noise")
+}
 
 
 @pytest.fixture(scope="module")
 def two_nodes() -> dict[str, dict[str, Any]]:
-    return play_all(2, EQUAL | {name: EACH | {"algorithm": name} for name in METHODS})
+    return play_all(2, EQUAL | LIES | {name: EACH | {"algorithm": name} for name in METHODS})
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -165,6 +171,13 @@ def test_every_method_gives_the_same_models_through_the_relay(name: str, two_nod
     expected = locally(**EACH, algorithm=name)
     for index, agent in expected.host.agents.items():
         torch.testing.assert_close(two_nodes[name]["models"][index], agent["model"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("attack", LIES)
+def test_attackers_tell_the_same_lies_through_the_relay(attack: str, two_nodes: dict[str, Any]) -> None:
+    expected = locally(**LIES[attack])
+    for index, agent in expected.host.agents.items():
+        torch.testing.assert_close(two_nodes[attack]["models"][index], agent["model"], rtol=1e-4, atol=1e-4)
 
 
 def locally(**options: Any) -> LocalRun:
@@ -291,6 +304,21 @@ def test_arrays_that_are_not_what_they_say_are_left_out_and_the_others_kept() ->
     (kept,) = unpack(content, torch.device("cpu"))
     assert kept.source == 3
     assert torch.equal(kept.tensors["model"], torch.full((3,), 3.0))
+
+
+class TwoNodes:
+    """A grid of which the relay learns no more than which nodes there are."""
+
+    run = SimpleNamespace(run_id=1)
+
+    def get_node_ids(self) -> list[int]:
+        return [10, 11]
+
+
+def test_attackers_that_would_have_to_look_into_other_nodes_stop_the_run_before_it_starts() -> None:
+    relay = PeerRelay(num_agents=4, topology="ring", attack="alie", attackers=1, omniscient=True, num_nodes=2)
+    with pytest.raises(ConfigError, match="they are on 2 nodes"):
+        relay.start(TwoNodes(), ArrayRecord())  # type: ignore[arg-type]
 
 
 class Sleeper:

@@ -1,0 +1,223 @@
+"""Who lies, to whom, and knowing what: on quadratics, and in whole runs."""
+
+import itertools
+
+import pytest
+import torch
+from quadratics import normal, stack, team
+
+from ross_flwr import topology
+from ross_flwr.algorithms import ALGORITHMS, create
+from ross_flwr.config import ConfigError, resolve
+from ross_flwr.experiment import Experiment
+from ross_flwr.learning.aggregators import Aggregation
+from ross_flwr.learning.objective import Batch
+from ross_flwr.run import LocalRun, resume
+from ross_flwr.threats.adversary import Adversary
+from ross_flwr.threats.attacks import ATTACKS, BLIND, GRADIENTS_ONLY
+from ross_flwr.transport.envelope import defect
+from ross_flwr.transport.host import Host
+
+RING = topology.build("ring", 6)
+COMPLETE = topology.build("complete", 6)
+MESSAGES = sorted(ATTACKS.keys() - GRADIENTS_ONLY)
+"""Attacks that any message can suffer."""
+
+
+def method(name, **options):
+    return create(name, resolve({key.replace("_", "-"): value for key, value in options.items()}).options)
+
+
+def adversary(attack, attackers=(1, 4), **settings):
+    settings = {"seed": 0, "num_agents": 6, "aggregation": Aggregation(), "learning_rate": 0.1} | settings
+    everything = Batch(torch.zeros(3, 6), torch.zeros(3))
+    return Adversary(attack=attack, attackers=frozenset(attackers), validation=lambda _: everything, **settings)
+
+
+def host_with(liar, algorithm, graph=RING, **settings):
+    return Host("run", algorithm, team(graph, algorithm, **settings), adversary=liar)
+
+
+def sent_after(attack, activations, *, name="dpsgd", graph=RING, **settings):
+    """What lies in every agent's mailbox after so many activations, with and without the attack."""
+    algorithm = method(name)
+    boxes = []
+    for liar in (None, adversary(attack, **settings)):
+        host = host_with(liar, algorithm, graph)
+        for number in range(activations):
+            host.activate(*divmod(number, len(algorithm.steps)))
+        boxes.append({(j, i): message for i, inbox in host.mailboxes.items() for j, message in inbox.items()})
+    return boxes
+
+
+def changed(honest, attacked):
+    """The (source, destination) pairs whose messages differ."""
+    assert honest.keys() == attacked.keys()
+    pairs = {pair: attacked[pair].items() for pair in honest}
+    return {pair for pair, message in pairs.items() if any(not torch.equal(honest[pair][k], v) for k, v in message)}
+
+
+@pytest.mark.parametrize(("name", "activations"), [("dpsgd", 1), ("ross", 2)])
+def test_attackers_lie_to_honest_neighbours_and_to_nobody_else(name, activations):
+    honest, attacked = sent_after(
+        "sign-flip", activations, name=name, graph=COMPLETE, target="gradients" if name == "ross" else "all"
+    )
+    assert changed(honest, attacked) == {(b, i) for b in (1, 4) for i in (0, 2, 3, 5)}
+
+
+@pytest.mark.parametrize(
+    ("target", "names"), [("all", {"model", "gradient"}), ("model", {"model"}), ("gradients", {"gradient"})]
+)
+def test_the_target_says_what_is_lied_about(target, names):
+    algorithm = method("ross")
+    host = host_with(adversary("zero", target=target), algorithm)
+    found = set()
+    for step in range(2):
+        host.activate(0, step)
+        found |= {name for inbox in host.mailboxes.values() for m in inbox.values() for name in m if not m[name].any()}
+    assert found == names
+
+
+def test_equivocation_reaches_neighbours_differently():
+    _, attacked = sent_after("equivocation", 1)
+    first, second = attacked[1, 0]["model"], attacked[1, 2]["model"]
+    own = attacked[1, 1]["model"]
+    torch.testing.assert_close(first - own, own - second)
+    assert float((first - own).norm()) > 0.1
+
+
+@pytest.mark.parametrize("attack", sorted(set(MESSAGES) - BLIND))
+def test_who_has_heard_nobody_tells_the_truth(attack):
+    assert changed(*sent_after(attack, 1)) == set()
+    assert changed(*sent_after(attack, 3)) >= {(1, 0), (1, 2), (4, 3), (4, 5)}
+
+
+@pytest.mark.parametrize("attack", ["sign-flip", "alie", "stale"])
+def test_a_sleeper_tells_the_truth_until_its_time(attack):
+    assert changed(*sent_after(attack, 2 * 3 - 1, since=3)) == set()
+    if attack != "stale":  # which is true when it is new
+        assert {j for j, _ in changed(*sent_after(attack, 2 * 3 + 1, since=3))} == {1, 4}
+
+
+def lies_of(liar, perturb=0.0, step="share"):
+    """What two attackers send in round 3, the honest messages of that step being larger by the part `perturb`."""
+    algorithm = method("ross" if step == "cross_gradients" else "dpsgd")
+    agents = {agent.index: agent for agent in team(COMPLETE, algorithm)}
+    heard = {i: {j: {"model": normal(40 + j, 6), "gradient": normal(50 + j, 6)} for j in range(6)} for i in agents}
+    name = "gradient" if step == "cross_gradients" else "model"
+    outboxes = {}
+    for j, agent in agents.items():
+        agent.round = 3
+        factor = 1.0 if j in (1, 4) else 1.0 + perturb
+        outboxes[j] = {i: {name: normal(60 + 6 * i + j, 6) * factor} for i in agents}
+    liar.tamper(step, agents, heard, outboxes)
+    return torch.stack([outboxes[b][i][name] for b in (1, 4) for i in (0, 2, 3, 5)])
+
+
+@pytest.mark.parametrize("step", ["share", "cross_gradients"])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_without_omniscience_nothing_of_this_steps_honest_messages_is_used(attack, step):
+    assert torch.equal(lies_of(adversary(attack), 0.5, step), lies_of(adversary(attack), 0.0, step))
+
+
+@pytest.mark.parametrize("attack", sorted(set(MESSAGES) - BLIND - {"noise-rider"}))
+def test_the_omniscient_know_what_is_being_sent(attack):
+    known, moved = (lies_of(adversary(attack, omniscient=True), by) for by in (0.0, 0.5))
+    assert not torch.allclose(known, moved, atol=1e-3)
+    assert not torch.allclose(known, lies_of(adversary(attack)), atol=1e-3)
+
+
+@pytest.mark.parametrize("graph", ["ring", "random-regular", "erdos-renyi"])
+def test_dissensus_of_the_omniscient_gives_every_victim_back_its_own_model(graph):
+    graph = topology.build(graph, 10, degree=4, probability=0.5, seed=1)
+    host = host_with(
+        adversary("dissensus", (1, 4, 7), num_agents=10, omniscient=True), method("dpsgd", learning_rate=0.0), graph
+    )
+    before = stack(host.agents.values())
+    for step in range(2):
+        host.activate(0, step)
+    after = stack(host.agents.values())
+    victims = [i for i in range(10) if i not in (1, 4, 7) and set(graph.neighbors(i)) & {1, 4, 7}]
+    others = [i for i in range(10) if i not in victims]
+    torch.testing.assert_close(after[victims], before[victims], rtol=0, atol=1e-5)
+    assert not torch.isclose(after[others], before[others], atol=1e-2).all(1).any()
+
+
+def test_omniscience_over_several_nodes_is_refused_in_one_sentence():
+    options = {"attack": "alie", "omniscient": True, "beside": ""}
+    experiment = Experiment(resolve(options))
+    experiment.check_nodes(1)
+    with pytest.raises(ConfigError, match="omniscient = true takes all agents in one process, and they are on 3 nodes"):
+        experiment.check_nodes(3)
+    Experiment(resolve(options | {"omniscient": False})).check_nodes(3)
+    Experiment(resolve(options | {"attackers": 0})).check_nodes(3)
+
+
+@pytest.mark.parametrize("options", [{"attack": "shapley-adaptive"}, {"attack": "zero", "attack-target": "gradients"}])
+def test_lies_about_gradients_that_nobody_sends_are_refused(options):
+    with pytest.raises(ConfigError, match="dpsgd sends none"):
+        LocalRun(resolve(options | {"algorithm": "dpsgd", "beside": ""}))
+    LocalRun(resolve(options | {"algorithm": "cga", "beside": ""}))
+
+
+SMALL = {
+    "beside": "",
+    "num-agents": 6,
+    "attackers": 2,
+    "topology": "complete",
+    "partition": "iid",
+    "num-rounds": 3,
+    "evaluate-every": 3,
+    "validation-size": 20,
+    "test-size": 50,
+    "hidden": 8,
+    "permutations": 2,
+}
+
+
+def finished(path=None, **options):
+    run = LocalRun(resolve(SMALL | {name.replace("_", "-"): value for name, value in options.items()}), path)
+    for _ in run.rounds():
+        pass
+    return run
+
+
+def states(run):
+    """Every vector of every agent, as bytes."""
+    return {i: {k: v.numpy().tobytes() for k, v in agent.state.items()} for i, agent in run.host.agents.items()}
+
+
+@pytest.mark.parametrize("name", [name for name, cls in ALGORITHMS.items() if cls.__module__.startswith("ross_flwr")])
+def test_every_method_can_be_attacked(name):
+    truth = finished(algorithm=name, attack="none").host.agents
+    harmed = set()
+    for attack in ("sign-flip", "alie", "mimic", "stale", "equivocation"):
+        run = finished(algorithm=name, attack=attack)
+        assert run.host.dropped == {}
+        assert bool(stack(run.host.agents.values()).isfinite().all())
+        harmed |= {i for i in run.history.honest if not torch.equal(run.host.agents[i]["model"], truth[i]["model"])}
+    assert bool(harmed) is (name != "isolated")
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_lies_are_sound_messages_unless_that_is_the_attack(attack):
+    run = finished(algorithm="ross", attack=attack)
+    assert set(run.host.dropped) == ({"not-finite"} if attack == "infinite" else set())
+    for inbox in run.host.mailboxes.values():
+        assert not any(defect(message, inbox[next(iter(inbox))]) for message in inbox.values())
+
+
+STATEFUL = ["alie", "mimic", "stale", "shapley-adaptive", "gradient-noise", "gaussian"]
+
+
+@pytest.mark.parametrize("attack", STATEFUL)
+def test_a_resumed_run_lies_as_if_it_had_never_stopped(attack, tmp_path):
+    options = {"algorithm": "ross", "attack": attack, "num_rounds": 4, "attack_from": 2, "checkpoint_every": 0}
+    expected = finished(**options)
+    run = LocalRun(resolve(SMALL | {name.replace("_", "-"): value for name, value in options.items()}), tmp_path)
+    rounds = run.rounds()
+    list(itertools.islice(rounds, 3))
+    rounds.close()
+    (resumed,) = resume(tmp_path)
+    assert len(list(resumed.rounds())) == 1
+    assert states(resumed) == states(expected)
