@@ -51,8 +51,8 @@ def test_the_fab_holds_the_package_and_its_data_is_small_and_has_no_tests(tree):
     fab, names = packed(tree, "*.fab", sys.executable, "-c", flwr, "build")
     assert fab.stat().st_size < 1_000_000
     package = {name for name in names if name.startswith("ross_flwr/")}
-    readmes = {"ross_flwr/algorithms/README.md", "ross_flwr/threats/README.md"}
-    assert package == MODULES | {"ross_flwr/data/digits.jsonl"} | readmes
+    others = {"algorithms/README.md", "threats/README.md", "data/digits.jsonl", "experiments/digits.toml"}
+    assert package == MODULES | {f"ross_flwr/{name}" for name in others}
     assert names.keys() - package == {"pyproject.toml", "README.md", "LICENSE", ".info/CONTENT"}
     assert max(names.values()) < 1_000_000
 

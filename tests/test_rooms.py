@@ -34,7 +34,9 @@ MAY_IMPORT = {
     "run": ("config", "algorithms", "experiment", "report", "transport"),
     "client_app": ("config", "algorithms", "experiment", "report", "transport"),
     "server_app": ("config", "report", "run", "transport"),
-    "cli": ("config", "topology", "learning", "data", "threats", "algorithms", "report", "run"),
+    "experiments": (),
+    "compare": ("config", "report", "run"),
+    "cli": ("config", "topology", "learning", "data", "threats", "algorithms", "report", "run", "compare"),
     "": ("config", "learning", "algorithms", "client_app", "transport"),
 }
 """What a room may import besides itself. The longest name that fits counts; a name stands for all below it."""

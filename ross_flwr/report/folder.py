@@ -73,6 +73,11 @@ class RunFolder:
         with self._replacing("summary.json") as part:
             part.write_text(json.dumps(finite(dict(summary)), indent=2, allow_nan=False) + "\n")
 
+    def read_summary(self) -> dict[str, Any] | None:
+        """Return the result of the run, or None when it has not ended."""
+        file = self.path / "summary.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
     def write_model(self, named: Mapping[str, Tensor]) -> None:
         """Write the consensus model under the model's own parameter names."""
         self._save("model.safetensors", named, {})

@@ -1,0 +1,268 @@
+"""Comparisons: methods × scenarios × topologies × seeds, each cell a run in a folder of its own."""
+
+import csv
+import multiprocessing
+import tomllib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from itertools import product
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from ross_flwr.config import Config, ConfigError, resolve
+from ross_flwr.report.folder import RunFolder
+from ross_flwr.report.table import percent
+from ross_flwr.run import LocalRun
+
+__all__ = ["Cell", "Plan", "experiments", "read_plan", "result_tables", "run_cells", "tuned", "write_csv"]
+
+PARTS = ("methods", "scenarios", "topologies")
+REFUSED = "refused.txt"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment file: what every cell has in common, and what rows and columns add to it.
+
+    Attributes
+    ----------
+    keys : dict
+        Configuration keys of every cell.
+    methods, scenarios, topologies : dict[str, dict]
+        Keys by name; a method that names no ``algorithm`` is the one of its name.
+    seeds : tuple[int, ...]
+        Every cell is run once with each.
+    tuning : dict
+        ``learning-rate``, a list to choose from, and the keys of the runs that choose; empty for no tuning.
+    """
+
+    keys: dict[str, Any]
+    methods: dict[str, dict[str, Any]]
+    scenarios: dict[str, dict[str, Any]]
+    topologies: dict[str, dict[str, Any]]
+    seeds: tuple[int, ...]
+    tuning: dict[str, Any]
+
+    def only(self, **wanted: str) -> "Plan":
+        """Return the plan with the named ``methods``, ``scenarios`` and ``topologies`` alone; empty texts mean all.
+
+        Raises
+        ------
+        ConfigError
+            When a name is not in the plan.
+        """
+        chosen: dict[str, Any] = {}
+        for part, names in wanted.items():
+            known: dict[str, Any] = getattr(self, part)
+            picked = [name.strip() for name in names.split(",")] if names else list(known)
+            for name in picked:
+                if name not in known:
+                    raise ConfigError(f"--{part} {name} is not in the experiment: it has {', '.join(known)}")
+            chosen[part] = {name: known[name] for name in picked}
+        return replace(self, **chosen)
+
+    def quick(self) -> "Plan":
+        """Return a first impression of the plan: one seed, 20 rounds, no tuning."""
+        return replace(self, keys={**self.keys, "num-rounds": 20}, seeds=self.seeds[:1], tuning={})
+
+    def cells(self, rates: Mapping[str, float]) -> "list[Cell]":
+        """Return all cells, the methods in `rates` with their tuned learning rate."""
+        return [
+            Cell((method, scenario, topology, str(seed)), self._config(method, scenario, topology, seed, rates))
+            for seed, scenario, topology, method in product(self.seeds, self.scenarios, self.topologies, self.methods)
+        ]
+
+    def tuning_cells(self) -> "list[Cell]":
+        """Return the runs that choose a learning rate: every method on the first topology with the keys of `tuning`."""
+        if not self.tuning:
+            return []
+        extra = {key: value for key, value in self.tuning.items() if key != "learning-rate"}
+        topology = next(iter(self.topologies.values()))
+        return [
+            Cell(
+                ("tuning", method, str(rate)),
+                resolve(self.keys | topology | self._method(method) | extra | {"learning-rate": rate}),
+            )
+            for method, rate in product(self.methods, self.tuning["learning-rate"])
+        ]
+
+    def _config(self, method: str, scenario: str, topology: str, seed: int, rates: Mapping[str, float]) -> Config:
+        rate = {"learning-rate": rates[method]} if method in rates else {}
+        shape = self.topologies[topology] | self.scenarios[scenario]
+        return resolve(self.keys | shape | rate | self._method(method) | {"seed": seed})
+
+    def _method(self, name: str) -> dict[str, Any]:
+        return {"algorithm": name, "beside": ""} | self.methods[name]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison: its place in the folder of results, and its configuration."""
+
+    place: tuple[str, ...]
+    config: Config
+
+    def folder(self, root: Path) -> RunFolder:
+        """Return where its results go."""
+        return RunFolder(root.joinpath(*self.place))
+
+    def result(self, root: Path) -> dict[str, Any] | None:
+        """Return its summary, ``{"refused": sentence}`` when the method cannot run there, or None before it is done."""
+        folder = self.folder(root)
+        if (folder.path / REFUSED).is_file():
+            return {"refused": (folder.path / REFUSED).read_text(encoding="utf-8")}
+        return folder.read_summary()
+
+
+def experiments() -> dict[str, Path]:
+    """Return the experiment files that ship with the package, by name."""
+    folder = Path(str(files("ross_flwr.experiments")))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
+    """Read an experiment file, or one that ships by its name; `overrides` are keys of every cell.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such file, or it is no experiment.
+    """
+    path = experiments().get(name, Path(name))
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        shipped = ", ".join(experiments())
+        raise ConfigError(f"{name} is neither a file that can be read nor one of {shipped}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    if unknown := raw.keys() - {"seeds", "keys", "tuning", *PARTS}:
+        raise ConfigError(f"{path} has an entry {min(unknown)}: it takes seeds, keys, tuning, {', '.join(PARTS)}")
+    for part in PARTS:
+        if not raw.get(part):
+            raise ConfigError(f"{path} has no {part}: an experiment takes a table [{part}.NAME] for each")
+    if raw.get("tuning") and not raw["tuning"].get("learning-rate"):
+        raise ConfigError(f"{path} tunes nothing: [tuning] takes learning-rate, a list of numbers to choose from")
+    return Plan(
+        keys={**raw.get("keys", {}), **overrides},
+        methods=raw["methods"],
+        scenarios=raw["scenarios"],
+        topologies=raw["topologies"],
+        seeds=tuple(raw.get("seeds", [0])),
+        tuning=raw.get("tuning", {}),
+    )
+
+
+def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
+    """Run what is not done yet, `jobs` at once in processes of their own, and yield each cell as it is done.
+
+    A cell that stopped half way goes on from its checkpoint.
+
+    Raises
+    ------
+    ConfigError
+        When a cell's folder holds a run of another configuration.
+    """
+    waiting = []
+    for cell in cells:
+        folder = cell.folder(root)
+        if folder.config.is_file() and folder.read_config() != cell.config:
+            raise ConfigError(f"{folder.path} holds a run of another experiment: take another folder for this one")
+        if cell.result(root) is None:
+            waiting.append(cell)
+        else:
+            yield cell
+    if not waiting:
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(waiting)), context) as pool:
+        pending = {pool.submit(_run, dict(cell.config.options), cell.folder(root).path): cell for cell in waiting}
+        try:
+            for done in as_completed(pending):
+                done.result()
+                yield pending[done]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _run(options: dict[str, Any], path: Path) -> None:
+    try:
+        run = LocalRun(resolve(options), path)
+    except ConfigError as error:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / REFUSED).write_text(str(error), encoding="utf-8")
+        return
+    run.restore()
+    for _ in run.rounds():
+        pass
+
+
+def tuned(cells: list[Cell], root: Path) -> dict[str, float]:
+    """Return the learning rate of the best finished tuning run of every method: of equals, the smaller one."""
+    best: dict[str, tuple[float, float]] = {}
+    for cell in cells:
+        result = cell.result(root) or {}
+        accuracy = (result.get("accuracy") or {}).get("mean")
+        rate = cell.config.options["learning-rate"]
+        assert isinstance(rate, float)
+        if accuracy is not None and (accuracy, -rate) > best.get(cell.place[1], (-1.0, 0.0)):
+            best[cell.place[1]] = accuracy, -rate
+    return {method: -rate for method, (_, rate) in best.items()}
+
+
+def result_tables(plan: Plan, cells: list[Cell], root: Path) -> list[Table]:
+    """Return a table per scenario: methods by topologies, mean accuracy and its standard deviation over seeds."""
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for cell in cells:
+        result = cell.result(root)
+        if result is not None:
+            found.setdefault(cell.place[:3], []).append(result)
+    tables = []
+    for scenario in plan.scenarios:
+        table = Table(title=scenario, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column("method", no_wrap=True)
+        for topology in plan.topologies:
+            table.add_column(topology, justify="right", no_wrap=True)
+        for method in plan.methods:
+            texts = [_shown(found.get((method, scenario, topology), [])) for topology in plan.topologies]
+            table.add_row(method, *texts)
+        tables.append(table)
+    return tables
+
+
+def _shown(results: list[dict[str, Any]]) -> str:
+    if not results:
+        return "…"
+    if "refused" in results[0]:
+        return "refused"
+    accuracies = [(result["accuracy"] or {}).get("mean") or 0.0 for result in results]
+    spread = f" ± {100 * stdev(accuracies):.1f}" if len(accuracies) > 1 else ""
+    return percent(fmean(accuracies)) + spread
+
+
+COLUMNS = ("method", "scenario", "topology", "seed", "learning-rate", "accuracy", "accuracy-min", "loss")
+TOTALS = ("consensus-distance", "rounds", "gradients", "utilities", "bytes", "seconds")
+
+
+def write_csv(cells: list[Cell], root: Path) -> Path:
+    """Write a line per finished cell to ``cells.csv`` and return its path; a refused one says why at its end."""
+    path = root / "cells.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*COLUMNS, *TOTALS, "refused"])
+        for cell in cells:
+            result = cell.result(root)
+            if result is None:
+                continue
+            accuracy, loss = result.get("accuracy") or {}, result.get("loss") or {}
+            numbers = [accuracy.get("mean"), accuracy.get("min"), loss.get("mean"), *map(result.get, TOTALS)]
+            rate = cell.config.options["learning-rate"]
+            writer.writerow([*cell.place, rate, *numbers, result.get("refused", "")])
+    return path

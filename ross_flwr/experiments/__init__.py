@@ -1,0 +1,1 @@
+"""Experiment files for `ross-flwr compare`."""
