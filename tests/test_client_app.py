@@ -10,10 +10,11 @@ from ross_flwr.config import ConfigError, resolve
 from ross_flwr.experiment import Experiment
 from ross_flwr.transport.records import from_json, record_of, to_json
 
-OPTIONS = resolve(
-    {"algorithm": "dpsgd", "num-agents": 3, "topology": "complete", "attackers": 0, "validation-size": 20}
-    | {"batch-size": 10}
-).options
+CHOSEN = {"algorithm": "dpsgd", "num-agents": 3, "topology": "complete", "attackers": 0, "validation-size": 20}
+
+
+def options():
+    return dict(resolve(CHOSEN | {"batch-size": 10}).options)
 
 
 def context_of(**node_config):
@@ -23,8 +24,8 @@ def context_of(**node_config):
 
 def beginning(agents):
     """What the relay sends first, but for the call of a step: the set-up and the initial model."""
-    model = Experiment(resolve(OPTIONS)).model
-    setup = to_json({"run": "r", "options": dict(OPTIONS), "agents": agents})
+    model = Experiment(resolve(options())).model
+    setup = to_json({"run": "r", "options": options(), "agents": agents})
     return RecordDict({"setup": setup, "initial": record_of(model.named(model.initial))})
 
 
@@ -65,9 +66,9 @@ def test_a_node_without_data_of_its_own_holds_its_share_of_the_runs():
     context = context_of()
     client_app.begin(beginning(AGENT), context)
     host, experiment = client_app.wake(context)
-    assert experiment.config.options == OPTIONS
-    assert from_json(context.state.config_records["setup"])["options"] == OPTIONS
-    assert host.agents[1].objective.num_examples == len(Experiment(resolve(OPTIONS)).partition[1])
+    assert experiment.config.options == options()
+    assert from_json(context.state.config_records["setup"])["options"] == options()
+    assert host.agents[1].objective.num_examples == len(Experiment(resolve(options())).partition[1])
 
 
 def test_two_agents_do_not_share_a_devices_data(own_data):
