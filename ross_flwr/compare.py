@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
@@ -74,7 +75,7 @@ class Plan:
     def cells(self, rates: Mapping[str, float]) -> "list[Cell]":
         """Return all cells, the methods in `rates` with their tuned learning rate."""
         return [
-            Cell((method, scenario, topology, str(seed)), self._config(method, scenario, topology, seed, rates))
+            Cell((method, scenario, topology, str(seed)), self._keys(method, scenario, topology, seed, rates))
             for seed, scenario, topology, method in product(self.seeds, self.scenarios, self.topologies, self.methods)
         ]
 
@@ -87,15 +88,15 @@ class Plan:
         return [
             Cell(
                 ("tuning", method, str(rate)),
-                resolve(self.keys | topology | self._method(method) | extra | {"learning-rate": rate}),
+                self.keys | topology | self._method(method) | extra | {"learning-rate": rate},
             )
             for method, rate in product(self.methods, self.tuning["learning-rate"])
         ]
 
-    def _config(self, method: str, scenario: str, topology: str, seed: int, rates: Mapping[str, float]) -> Config:
+    def _keys(self, method: str, scenario: str, topology: str, seed: int, rates: Mapping[str, float]) -> dict[str, Any]:
         rate = {"learning-rate": rates[method]} if method in rates else {}
         shape = self.topologies[topology] | self.scenarios[scenario]
-        return resolve(self.keys | shape | rate | self._method(method) | {"seed": seed})
+        return self.keys | shape | rate | self._method(method) | {"seed": seed}
 
     def _method(self, name: str) -> dict[str, Any]:
         return {"algorithm": name, "beside": ""} | self.methods[name]
@@ -103,10 +104,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a comparison: its place in the folder of results, and its configuration."""
+    """One run of a comparison: its place in the folder of results, and the keys that are not as by default."""
 
     place: tuple[str, ...]
-    config: Config
+    keys: dict[str, Any]
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration, resolved."""
+        return resolve(self.keys)
 
     def folder(self, root: Path) -> RunFolder:
         """Return where its results go."""
@@ -182,7 +188,7 @@ def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(waiting)), context) as pool:
-        pending = {pool.submit(_run, dict(cell.config.options), cell.folder(root).path): cell for cell in waiting}
+        pending = {pool.submit(_run, cell.keys, cell.folder(root).path): cell for cell in waiting}
         try:
             for done in as_completed(pending):
                 done.result()
@@ -192,9 +198,9 @@ def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
             raise
 
 
-def _run(options: dict[str, Any], path: Path) -> None:
+def _run(keys: dict[str, Any], path: Path) -> None:
     try:
-        run = LocalRun(resolve(options), path)
+        run = LocalRun(resolve(keys), path)
     except ConfigError as error:
         path.mkdir(parents=True, exist_ok=True)
         (path / REFUSED).write_text(str(error), encoding="utf-8")
