@@ -24,6 +24,8 @@ class CrossGradients(Momentum):
     agent's degree; what the subclass does with the gradients comes on top. State: x_i, and u_i, zero at first.
     """
 
+    family = "cross-gradients"
+
     def check(self, mixing: NDArray[np.float64]) -> None:
         """Refuse a directed graph: a gradient goes back to where its model came from."""
         super().check(mixing)
@@ -83,7 +85,7 @@ class WeightedCrossGradients(CrossGradients):
         """Average the neighbourhood's proposals."""
         agent["model"] = agent.mix(inbox.gather("model"))
         if self.mix_momentum:
-            agent["momentum"] = agent.mix(inbox.gather("momentum"))
+            agent["momentum"] = agent.mix(inbox.gather("momentum"), models=False)
 
 
 @dataclass(frozen=True, kw_only=True)

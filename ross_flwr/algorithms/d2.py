@@ -28,7 +28,7 @@ class D2(Algorithm):
         x_i ← Σ_j w_ij z_j;   c_i ← c_i + Σ_j w_ij z_j − z_i
 
     Σ_i c_i = 0, so the mean model follows SGD on the mean loss. W has to be symmetric with λ_min(W) > −1/3. A message
-    that only one side of an edge misses breaks the sum for good.
+    that only one side of an edge misses breaks the sum for good. So would a corrected variance: the key has no effect.
 
     State: x_i, c_i. Per agent, round and k neighbours: one exchange, one gradient, k·P·4 bytes. With W = 11ᵀ/N it is
     centralized SGD, with c_i kept at 0 D-PSGD, adapt-then-combine.
@@ -64,5 +64,5 @@ class D2(Algorithm):
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Average the neighbourhood's z_j, and gather how far the own one was off."""
         proposals = inbox.gather("model")
-        agent["model"] = agent.mix(proposals)
+        agent["model"] = agent.mix(proposals, models=False)
         agent["correction"] = agent["correction"] + (agent["model"] - proposals[agent.index])

@@ -17,6 +17,8 @@ class DMSGD(Momentum):
     α = 0 it is D-PSGD, adapt-then-combine.
     """
 
+    family = "decentralized optimisation"
+
     @step
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Send x̂_i and û_i."""
@@ -27,4 +29,4 @@ class DMSGD(Momentum):
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Average the neighbourhood's models and momenta."""
         agent["model"] = agent.mix(inbox.gather("model"))
-        agent["momentum"] = agent.mix(inbox.gather("momentum"))
+        agent["momentum"] = agent.mix(inbox.gather("momentum"), models=False)

@@ -21,6 +21,7 @@ class DSGT(Algorithm):
     W = 11ᵀ/N it is centralized SGD.
     """
 
+    family = "decentralized optimisation"
     invariant = "Σ_i y_i = Σ_i g_i"
 
     def start(self, agent: Agent) -> None:
@@ -39,4 +40,4 @@ class DSGT(Algorithm):
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Average the neighbourhood's models and trackers."""
         agent["model"] = agent.mix(inbox.gather("model"))
-        agent["tracker"] = agent.mix(inbox.gather("tracker"))
+        agent["tracker"] = agent.mix(inbox.gather("tracker"), models=False)

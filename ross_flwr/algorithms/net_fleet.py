@@ -28,6 +28,7 @@ class NETFLEET(Algorithm):
     with same-batch; h^K and v^K are used by nobody and not computed), 2·k·P·4 bytes. With K = 1 it is DSGT.
     """
 
+    family = "decentralized optimisation"
     invariant = "Σ_i y_i = Σ_i g_i"
 
     local_steps: int = option(5, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
@@ -54,7 +55,7 @@ class NETFLEET(Algorithm):
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Average the neighbourhood's models and trackers."""
         agent["model"] = agent.mix(inbox.gather("model"))
-        agent["tracker"] = agent.mix(inbox.gather("tracker"))
+        agent["tracker"] = agent.mix(inbox.gather("tracker"), models=False)
 
     def train(self, agent: Agent) -> Tensor:
         """Return z_i^K."""

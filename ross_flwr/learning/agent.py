@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ross_flwr.learning.aggregators import Aggregation
 from ross_flwr.learning.objective import Batch, Objective
+from ross_flwr.learning.variance import variance_corrected
 
 __all__ = ["Agent", "stream"]
 
@@ -43,6 +44,8 @@ class Agent:
         Examples in a mini-batch.
     aggregation : Aggregation, optional
         What `mix` does instead of averaging with the mixing row.
+    variance : str, optional
+        Whose variance `mix` gives to a mean of models: ``"own"``, ``"others"`` or ``"none"``.
 
     Attributes
     ----------
@@ -71,6 +74,7 @@ class Agent:
         seed: int,
         batch_size: int,
         aggregation: Aggregation | None = None,
+        variance: str = "none",
     ) -> None:
         self.index = index
         self.objective = objective
@@ -78,6 +82,7 @@ class Agent:
         self.seed = seed
         self.batch_size = min(batch_size, objective.num_examples)
         self.aggregation = aggregation
+        self.variance = variance
         self.state: dict[str, Tensor] = {}
         self.round = 0
         self.counts: Counter[str] = Counter()
@@ -153,13 +158,21 @@ class Agent:
         self.counts["utilities"] += 1
         return self.objective.f1(vector)
 
-    def mix(self, vectors: Mapping[int, Tensor]) -> Tensor:
+    def mix(self, vectors: Mapping[int, Tensor], *, models: bool = True) -> Tensor:
         """Return Σ_j w_ij v_j over the closed neighbourhood, a new tensor of shape [P].
 
         The weight of a neighbour that is missing from `vectors` returns to the agent's own vector. With an
         `aggregation`, return instead what its rule makes of the vectors, in the order of the agents' indices; all that
-        an agent mixes in one round falls into the same random buckets.
+        an agent mixes in one round falls into the same random buckets. A mean of `models` is then corrected to the
+        `variance` of the own one or the others'; momenta and trackers are sums of gradients and stay as they are.
         """
+        mixed = self._mixed(vectors)
+        followed = [vector for j, vector in vectors.items() if (j == self.index) == (self.variance == "own")]
+        if not models or self.variance == "none" or not followed:
+            return mixed
+        return variance_corrected(mixed, followed, self.objective.parameter_sizes)
+
+    def _mixed(self, vectors: Mapping[int, Tensor]) -> Tensor:
         own_weight = self.mixing_row[self.index]
         own_weight += sum(self.mixing_row[j] for j in self.neighbors if j not in vectors)
         if self.aggregation:

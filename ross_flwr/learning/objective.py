@@ -61,6 +61,10 @@ class Objective(Protocol):
         """Where the output layer stands in a flat vector: the weights of each of the C classes, then the C biases."""
 
     @property
+    def parameter_sizes(self) -> Sequence[int]:
+        """Those of `sizes` that are parameters; the rest are float buffers."""
+
+    @property
     def num_examples(self) -> int:
         """How many training examples the agent holds."""
 
@@ -141,6 +145,11 @@ class ModuleObjective:
     def output_layer(self) -> slice:
         """Where the output layer stands in a flat vector: the weights of each of the C classes, then the C biases."""
         return self.model.output_layer
+
+    @property
+    def parameter_sizes(self) -> Sequence[int]:
+        """Those of `sizes` that are parameters; the rest are float buffers."""
+        return self.model.sizes[: len(self.model.parameters)]
 
     @property
     def num_examples(self) -> int:
