@@ -21,7 +21,7 @@ from rich.text import Text
 
 from ross_flwr import compare as comparison
 from ross_flwr import topology
-from ross_flwr.algorithms import ALGORITHMS
+from ross_flwr.algorithms import ALGORITHMS, Algorithm
 from ross_flwr.config import ConfigError, keys, require, resolve, to_toml
 from ross_flwr.data import PARTITIONS, SOURCES
 from ross_flwr.learning.aggregators import AGGREGATORS
@@ -235,6 +235,9 @@ def list_(what: str) -> None:
         return
     require("list", what, LISTS)
     entries = {name: about(entry) for name, entry in LISTS[what].items()}
+    if what == "algorithms":
+        by_family = sorted(entries, key=lambda name: (ALGORITHMS[name].family, name))
+        entries = {name: f"{entries[name]}\n{traits(ALGORITHMS[name])}" for name in by_family}
     if what == "models":
         entries["<name>"] = "Any classification model of torchvision.models, by its name there."
     show(entries)
@@ -243,6 +246,17 @@ def list_(what: str) -> None:
 def about(entry: Any) -> str:
     """Return the first paragraph of what is said about something registered."""
     return entry if isinstance(entry, str) else (inspect.getdoc(entry) or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def traits(method: type[Algorithm]) -> str:
+    """Return a method's family, its exchanges a round and what it needs; of keys that decide on these, the defaults."""
+    default = method()
+    exchanges = len(default.steps) - 1
+    data = ["a validation set"] if default.needs_validation else []
+    bound = ["f (byzantine)"] if "byzantine" in method.__dataclass_fields__ else []
+    needs = ", ".join([*method.needs, *data, *bound])
+    parts = [method.family, f"{exchanges} exchange{'s' * (exchanges != 1)}", f"needs {needs}" if needs else ""]
+    return "[" + "; ".join(filter(None, parts)) + "]"
 
 
 def show(entries: Mapping[str, str]) -> None:

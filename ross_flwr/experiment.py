@@ -416,7 +416,15 @@ class Experiment:
         made = []
         for index in range(config.num_agents) if indices is None else indices:
             row, column = graph.mixing_row(index), graph.mixing_column(index)
-            parts = index, self.objective(index), row, config.seed, config.batch_size, self.aggregation, config.variance
+            parts = (
+                index,
+                self.objective(index),
+                row,
+                config.seed,
+                config.batch_size,
+                self.aggregation,
+                config.variance,
+            )
             agent = Agent(*parts)
             if index in self.attackers and config.attack in POISONS:
                 agent = PoisonedAgent(

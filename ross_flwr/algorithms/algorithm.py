@@ -22,6 +22,7 @@ __all__ = [
     "broadcast",
     "create",
     "register",
+    "require_symmetric",
     "step",
 ]
 
@@ -78,6 +79,12 @@ class Algorithm:
     learning_rate: float = option(0.1, "step size η", minimum=0.0)
 
     name: ClassVar[str]
+    family: ClassVar[str] = ""
+    """What kind of method it is, for the list that people read."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """What the method asks of its graph, in words."""
+    pools_data: ClassVar[bool] = False
+    """Whether every agent holds the union of the honest agents' data: for references, which exchange nothing."""
     fixed_graph: ClassVar[bool] = False
     """Whether the graph has to stay the same over the rounds."""
     invariant: ClassVar[str] = ""
@@ -119,6 +126,7 @@ class Momentum(Algorithm):
 
     def start(self, agent: Agent) -> None:
         """Begin with no momentum."""
+        super().start(agent)
         agent["momentum"] = agent["model"].new_zeros(agent["model"].shape)
 
 
@@ -143,6 +151,14 @@ def register(name: str) -> Callable[[A], A]:
         return cls
 
     return decorate
+
+
+def require_symmetric(name: str, mixing: NDArray[np.float64]) -> None:
+    """Refuse mixing matrix W, shape [N, N], for the method called `name` unless it is symmetric."""
+    if not np.allclose(mixing, mixing.T):
+        raise ConfigError(
+            f"algorithm = '{name}' takes a symmetric mixing matrix, and this one is not: use an undirected topology"
+        )
 
 
 def create(name: str, options: Mapping[str, Scalar]) -> Algorithm:

@@ -19,6 +19,8 @@ class CDMSGD(Momentum):
     α = 0 it is D-PSGD, combine-then-adapt.
     """
 
+    family = "decentralized optimisation"
+
     @step
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Send x_i."""

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Outbox, broadcast, register, step
+from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Outbox, broadcast, register, require_symmetric, step
 from ross_flwr.config import ConfigError
 from ross_flwr.learning.agent import Agent
 
@@ -34,15 +34,14 @@ class D2(Algorithm):
     centralized SGD, with c_i kept at 0 D-PSGD, adapt-then-combine.
     """
 
+    family = "decentralized optimisation"
+    needs = ("a symmetric W", "λ_min(W) > −1/3")
     fixed_graph = True
     invariant = "Σ_i c_i = 0"
 
     def check(self, mixing: NDArray[np.float64]) -> None:
         """Refuse a directed graph and a W with λ_min(W) ≤ −1/3."""
-        if not np.allclose(mixing, mixing.T):
-            raise ConfigError(
-                "algorithm = 'd2' takes a symmetric mixing matrix, and this one is not: use an undirected topology"
-            )
+        require_symmetric(self.name, mixing)
         smallest = float(np.linalg.eigvalsh(mixing)[0])
         if smallest <= -1 / 3 + 1e-9:
             raise ConfigError(

@@ -21,6 +21,8 @@ class DPSGD(Algorithm):
     centralized SGD, with W = I each agent's own.
     """
 
+    family = "decentralized optimisation"
+
     order: str = option(
         "combine-then-adapt",
         "whether agents mix before they step along their gradient, or after",

@@ -11,6 +11,8 @@ class Isolated(Algorithm):
     State: x_i. Per agent and round: no exchange, one gradient, no bytes. It is D-PSGD with W = I.
     """
 
+    family = "reference"
+
     @step
     def descend(self, agent: Agent, inbox: Inbox) -> None:
         """Step along the own gradient."""

@@ -22,6 +22,8 @@ class LocalDSGD(Algorithm):
     adapt-then-combine.
     """
 
+    family = "decentralized optimisation"
+
     local_steps: int = option(5, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
     gossip_steps: int = option(1, "exchanges Q in a row, each with mixing, after the local steps", minimum=1)
 

@@ -31,6 +31,8 @@ class PFedGame(ModelScreening):
     v is the same everywhere and q = 1 it is the mean with one neighbour.
     """
 
+    family = "personal"
+
     num_peers: int = option(2, "q, the neighbours, best on Q_i, that an agent's model is mixed with", minimum=1)
     utility: str = option(
         "loss", "what a model is worth on Q_i: minus its loss, or its accuracy", choices=("loss", "accuracy")

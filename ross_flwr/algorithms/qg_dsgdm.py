@@ -20,6 +20,8 @@ class QGDSGDm(Algorithm):
     α = 0 it is D-PSGD, adapt-then-combine.
     """
 
+    family = "decentralized optimisation"
+
     momentum: float = option(0.9, "momentum coefficient α", minimum=0.0, maximum=0.9999)
 
     def start(self, agent: Agent) -> None:

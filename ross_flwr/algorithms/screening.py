@@ -23,6 +23,8 @@ class ModelScreening(Algorithm):
     round, k being the agent's degree.
     """
 
+    family = "Byzantine-robust"
+
     @step
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Send x½_i."""

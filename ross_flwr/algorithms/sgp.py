@@ -27,6 +27,8 @@ class SGP(Algorithm):
     With a doubly stochastic matrix every w_i is 1 and it is D-PSGD, adapt-then-combine.
     """
 
+    family = "decentralized optimisation"
+    needs = ("columns of W that sum to 1",)
     invariant = "Σ_i w_i = N"
 
     def check(self, mixing: NDArray[np.float64]) -> None:

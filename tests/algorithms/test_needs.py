@@ -1,0 +1,98 @@
+"""What the list of methods says of each is true."""
+
+import re
+
+import networkx as nx
+import numpy as np
+import pytest
+from quadratics import run_round, started
+
+from ross_flwr import topology
+from ross_flwr.algorithms import ALGORITHMS
+from ross_flwr.cli import about, traits
+from ross_flwr.config import ConfigError
+from ross_flwr.topology import Topology
+
+METHODS = {name: cls for name, cls in ALGORITHMS.items() if cls.__module__.startswith("ross_flwr")}
+FAMILIES = {
+    "decentralized optimisation",
+    "cross-gradients",
+    "Byzantine-robust",
+    "fairness",
+    "personal",
+    "reference",
+}
+ROWS_ONLY = np.full((6, 6), 0.1) + 0.4 * np.eye(6) + 0.05 * (np.eye(6, k=1) - np.eye(6, k=2))
+ROWS_ONLY /= ROWS_ONLY.sum(axis=1, keepdims=True)
+ROTATION = np.full((6, 6), 0.1) + 0.3 * np.eye(6) + 0.1 * np.roll(np.eye(6), 1, axis=1)
+
+REFUSED = {
+    "a star": topology.build("complete", 6, mixing="lazy-metropolis").mixing,
+    "a symmetric W": ROTATION,
+    "λ_min(W) > −1/3": topology.build("complete-bipartite", 8).mixing,
+    "columns of W that sum to 1": ROWS_ONLY,
+}
+"""For each need a mixing matrix that does not meet it, and meets all others but for a star or a symmetric W."""
+
+
+def graph_for(name):
+    return topology.build("star" if "a star" in METHODS[name].needs else "complete", 6, mixing="lazy-metropolis")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_has_a_family_and_a_paper(name):
+    method = METHODS[name]
+    assert method.family in FAMILIES
+    assert method.needs == tuple(dict.fromkeys(method.needs))
+    assert set(method.needs) <= set(REFUSED)
+    if method.family != "reference" and name != "cross-gradient":
+        assert re.search(r"\(.*(arXiv:\d{4}\.\d{5}|20\d\d).*\)", about(method)), "the first sentence names the paper"
+
+
+@pytest.mark.parametrize("need", REFUSED)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_refuses_what_does_not_meet_its_needs_and_nothing_else(name, need):
+    method, mixing = METHODS[name](), REFUSED[need]
+    unmet = {need} | ({"a symmetric W"} if not np.allclose(mixing, mixing.T) else set()) | {"a star"}
+    if unmet & set(method.needs):
+        with pytest.raises(ConfigError):
+            method.check(mixing)
+    else:
+        method.check(mixing)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_asks_for_utilities_on_the_validation_set_if_it_says_so(name):
+    method, asked = METHODS[name](), []
+    host, agents = started(graph_for(name), method)
+    for agent in agents:
+        for question in ("utility", "f1"):
+            answer = getattr(agent.objective, question)
+            setattr(agent.objective, question, lambda *a, answer=answer: asked.append(a) or answer(*a))
+    run_round(host, 0)
+    assert bool(asked) == method.needs_validation == ("a validation set" in traits(METHODS[name]))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_round_has_as_many_exchanges_as_the_list_says(name):
+    hosts = [started(graph_for(name), METHODS[name](), members=members)[0] for members in ((0, 1, 2), (3, 4, 5))]
+    exchanges, mail = 0, ([], [])
+    for number in range(len(hosts[0].algorithm.steps)):
+        there, here = (host.activate(0, number, mail[side]) for side, host in enumerate(hosts))
+        mail = here, there
+        exchanges += bool(here and there)
+    assert f"; {exchanges} exchange{'s' * (exchanges != 1)}" in traits(METHODS[name])
+
+
+def test_f_is_among_the_needs_of_methods_that_take_it():
+    assert "needs f (byzantine)" in traits(METHODS["monna"])
+    assert "byzantine" not in traits(METHODS["dpsgd"])
+    assert "needs" not in traits(METHODS["dpsgd"])
+
+
+def test_every_matrix_is_one_that_only_its_need_refuses():
+    for need, mixing in REFUSED.items():
+        np.testing.assert_allclose(mixing.sum(axis=1), 1)
+        assert np.allclose(mixing.sum(axis=0), 1) == (need != "columns of W that sum to 1")
+        assert (np.linalg.eigvalsh(mixing)[0] > -1 / 3) == (need != "λ_min(W) > −1/3")
+        assert nx.is_connected(Topology(nx.from_numpy_array(mixing), mixing).graph)
