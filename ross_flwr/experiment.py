@@ -355,6 +355,13 @@ class Experiment:
         """Indices into the source's training data, by agent."""
         return self._dealt[0]
 
+    def training(self, agent: int) -> Tensor:
+        """Return indices of what `agent` trains on: its part, or all sound ones where the method pools the data."""
+        if not self.algorithm.pools_data:
+            return self.partition[agent]
+        unsound = self.attackers | self.corrupted
+        return torch.cat([part for i, part in enumerate(self.partition) if i not in unsound])
+
     def validation(self, agent: int) -> Tensor:
         """Return indices of agent's Q_i, from training data that no agent trains on."""
         config, pool = self.config, self._validation_and_training[0]
@@ -387,7 +394,7 @@ class Experiment:
     def objective(self, agent: int) -> Objective:
         """Return the loss of `agent` on its own data."""
         config, source = self.config, self.source
-        own, held_out = self.partition[agent], self.validation(agent)
+        own, held_out = self.training(agent), self.validation(agent)
         training: Split = Subset(source, source.train, own)
         validation: Split = Subset(source, source.train, held_out)
         if agent in self.corrupted:

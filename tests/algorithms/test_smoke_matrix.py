@@ -21,7 +21,15 @@ MEANT_TO_SURVIVE = {
     "ross",
     "ubar",
 }
-REFUSED_ON_A_RING = {"bridge": "needs 3 neighbours", "d2": "lazy-metropolis", "flag": "needs 3 neighbours"}
+REFUSED = {
+    "ring": {
+        "bridge": "needs 3 neighbours",
+        "d2": "lazy-metropolis",
+        "flag": "needs 3 neighbours",
+        "single-merge": "34 leave 1%",
+    },
+    "complete": {},
+}
 
 
 @pytest.mark.parametrize("attackers", [0, 3], ids=["clean", "poisoned"])
@@ -30,8 +38,8 @@ REFUSED_ON_A_RING = {"bridge": "needs 3 neighbours", "d2": "lazy-metropolis", "f
 def test_a_method_learns_and_survives_where_it_is_meant_to(name: str, graph: str, attackers: int) -> None:
     options = {"algorithm": name, "beside": "", "topology": graph, "attackers": attackers, "permutations": 2}
     config = resolve(options | {"num-rounds": 30, "evaluate-every": 30, "byzantine": 1 if graph == "ring" else 3})
-    if graph == "ring" and name in REFUSED_ON_A_RING:
-        with pytest.raises(ConfigError, match=REFUSED_ON_A_RING[name]):
+    if name in REFUSED[graph]:
+        with pytest.raises(ConfigError, match=REFUSED[graph][name]):
             LocalRun(config)
         return
     *_, line = LocalRun(config).rounds()

@@ -1,0 +1,18 @@
+"""The reference with all data in one place."""
+
+from ross_flwr.algorithms.algorithm import register
+from ross_flwr.algorithms.isolated import Isolated
+
+
+@register("centralized")
+class Centralized(Isolated):
+    """SGD on the union of the honest agents' data, to see what is lost by not pooling it: x_i ← x_i − η ∇F(x_i; ξ_i).
+
+    Nobody talks to anybody. The agents start alike and draw mini-batches of their own, so each is an independent repeat
+    and their spread is that of the draws. The data of agents with corrupted data is left out as well; such an agent, or an
+    attacker, corrupts the union or its gradients for itself alone.
+
+    State: x_i. Per agent and round: no exchange, one gradient, no bytes.
+    """
+
+    pools_data = True

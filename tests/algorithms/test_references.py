@@ -1,0 +1,49 @@
+"""What other methods are held against: everybody alone, and all data in one place."""
+
+import torch
+from torch import nn
+
+from ross_flwr.config import resolve
+from ross_flwr.run import LocalRun
+
+SMALL = {"num-agents": 5, "topology": "ring", "num-rounds": 3, "hidden": 8, "batch-size": 16, "validation-size": 20}
+SMALL |= {"beside": "", "attackers": 2, "learning-rate": 0.3}
+
+
+def test_centralized_with_full_batches_is_sgd_on_the_union_of_the_honest_agents_data():
+    run = LocalRun(resolve(SMALL | {"algorithm": "centralized"}))
+    experiment, source = run.experiment, run.experiment.source
+    honest = run.history.honest
+    union = torch.cat([experiment.partition[i] for i in honest])
+    assert len(honest) == 3
+    assert len(union) < sum(map(len, experiment.partition))
+    for agent in run.host.agents.values():
+        agent.batch_size = agent.objective.num_examples
+        assert agent.batch_size == len(union)
+    for line in run.rounds():
+        assert (line["bytes"], line["gradients"], line["missing"]) == (0, 5, [])
+
+    images = source.train.images[union].double() / source.scale
+    images = (images - source.mean[0]) / source.std[0]
+    model = experiment.model.module.double()
+    nn.utils.vector_to_parameters(experiment.model.initial.double(), model.parameters())
+    sgd = torch.optim.SGD(model.parameters(), lr=0.3)
+    for _ in range(3):
+        sgd.zero_grad()
+        nn.functional.cross_entropy(model(images), source.train.labels[union]).backward()
+        sgd.step()
+    expected = nn.utils.parameters_to_vector(model.parameters())
+    for i in honest:
+        torch.testing.assert_close(run.host.agents[i]["model"].double(), expected, rtol=0, atol=1e-5)
+
+
+def test_the_agents_of_centralized_draw_batches_of_their_own():
+    run = LocalRun(resolve(SMALL | {"algorithm": "centralized", "attackers": 0}))
+    list(run.rounds())
+    models = [agent["model"] for agent in run.host.agents.values()]
+    assert all(not torch.equal(models[0], model) for model in models[1:])
+
+
+def test_the_agents_of_isolated_keep_to_their_own_data():
+    experiment = LocalRun(resolve(SMALL | {"algorithm": "isolated"})).experiment
+    assert all(torch.equal(experiment.training(i), experiment.partition[i]) for i in range(5))
