@@ -1,16 +1,15 @@
 """Cross-gradients weighted by how well they agree."""
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ross_flwr.algorithms.algorithm import register
 from ross_flwr.algorithms.cross_gradients import WeightedCrossGradients
-from ross_flwr.config import option
+from ross_flwr.algorithms.reputation import Reputation
 from ross_flwr.learning.agent import Agent
 
 
 @register("cgsv")
-class CGSV(WeightedCrossGradients):
+class CGSV(Reputation, WeightedCrossGradients):
     """Cosine gradient Shapley values (Xu et al., NeurIPS 2021) as weights: ROSS without a validation set.
 
     ::
@@ -22,8 +21,9 @@ class CGSV(WeightedCrossGradients):
         x_i  = Σ_j w_ij x̂_j;   u_i = Σ_j w_ij û_j
 
     The paper has a server and rewards its clients; here each agent is the server of M_i, an adaptation of ours, and
-    only the valuation is used. Not here: the reward (sparsified downloads by tanh(β r)), local epochs, and steps of
-    fixed length Γ: the step is along the gradients as they are, so the floor's share of a huge one is still large.
+    only the valuation is used: `cgsv-reward` has the rewards and `cgsv-server` the server. Not here: local epochs, and
+    steps of fixed length Γ. The step is along the gradients as they are, so the floor's share of a huge one is still
+    large.
 
     State: x_i, u_i (zero at first), r_i of shape [m_i], zero at first, by ascending index; a neighbour that is missing
     keeps its r_ij. Per agent, round and k neighbours: three exchanges, 1 + k gradients and 4·k·P·4 bytes (3·k·P·4
@@ -34,30 +34,7 @@ class CGSV(WeightedCrossGradients):
     three such agents of ten.)
     """
 
-    reputation_decay: float = option(
-        0.95,
-        "ρ, what a round leaves of the reputation r; 0 is this round's agreement alone",
-        minimum=0.0,
-        maximum=0.9999,
-    )
-    reputation_floor: float = option(1e-3, "the least a reputation falls to before it is normalised", minimum=1e-6)
-
-    fixed_graph = True
-
-    def start(self, agent: Agent) -> None:
-        """Begin with no momentum and no reputation."""
-        super().start(agent)
-        agent["reputation"] = agent["model"].new_zeros(len(agent.mixing_row))
-
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         """Update r_ij and return it, normalised over those that answered."""
-        heard = [place for place, j in enumerate(agent.mixing_row) if j in gradients]
-        known = agent["reputation"][heard]
-        directions = nn.functional.normalize(torch.stack(list(gradients.values())))
-        common = (known if known.any() else torch.ones_like(known)) @ directions
-        agreement = directions @ nn.functional.normalize(common, dim=0)
-        known = self.reputation_decay * known + (1 - self.reputation_decay) * agreement
-        reputation = agent["reputation"].clone()
-        reputation[heard] = known = known.clamp(min=self.reputation_floor)
-        agent["reputation"] = reputation / reputation.sum()
-        return dict(zip(gradients, (known / known.sum()).tolist(), strict=True))
+        _, reputations = self.appraise(agent, gradients)
+        return reputations

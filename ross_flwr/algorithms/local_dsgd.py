@@ -1,5 +1,7 @@
 """Decentralized SGD with local steps."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Outbox, broadcast, register, step
@@ -7,8 +9,22 @@ from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
 
+@dataclass(frozen=True, kw_only=True)
+class LocalSteps(Algorithm):
+    """Train alone for K steps: z^0 = x_i; z^(s+1) = z^s − η ∇F_i(z^s; ξ_i^s) for s = 0 … K−1, a mini-batch each."""
+
+    local_steps: int = option(5, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
+
+    def train(self, agent: Agent) -> Tensor:
+        """Return z_i^K."""
+        model = agent["model"]
+        for s in range(self.local_steps):
+            model = model - self.learning_rate * agent.gradient(model, self.local_steps * agent.round + s)
+        return model
+
+
 @register("local-dsgd")
-class LocalDSGD(Algorithm):
+class LocalDSGD(LocalSteps):
     """LD-SGD (Li et al., arXiv:1910.09126): K local steps of SGD, then Q exchanges in a row.
 
     ::
@@ -24,7 +40,6 @@ class LocalDSGD(Algorithm):
 
     family = "decentralized optimisation"
 
-    local_steps: int = option(5, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
     gossip_steps: int = option(1, "exchanges Q in a row, each with mixing, after the local steps", minimum=1)
 
     def __post_init__(self) -> None:
@@ -45,10 +60,3 @@ class LocalDSGD(Algorithm):
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Average the neighbourhood's models."""
         agent["model"] = agent.mix(inbox.gather("model"))
-
-    def train(self, agent: Agent) -> Tensor:
-        """Return z_i^K."""
-        model = agent["model"]
-        for s in range(self.local_steps):
-            model = model - self.learning_rate * agent.gradient(model, self.local_steps * agent.round + s)
-        return model

@@ -24,11 +24,12 @@ MEANT_TO_SURVIVE = {
 REFUSED = {
     "ring": {
         "bridge": "needs 3 neighbours",
+        "cgsv-server": "use topology = 'star'",
         "d2": "lazy-metropolis",
         "flag": "needs 3 neighbours",
         "single-merge": "34 leave 1%",
     },
-    "complete": {},
+    "complete": {"cgsv-server": "use topology = 'star'"},
 }
 
 

@@ -167,6 +167,7 @@ GRAPHS: dict[str, dict[str, Any]] = {
     "ring": {"topology": "ring", "mixing": "lazy-metropolis", "byzantine": 0, "num_rounds": 1},
 }
 OWN: dict[str, dict[str, Any]] = {
+    "cgsv-server": {"topology": "star"},
     "single-merge": {"gossip_every": 1, "merge_passes": 1},
 }
 """What methods take that do not run on every graph; they are run once."""
