@@ -259,7 +259,7 @@ class Config:
     )
     attack_target: str = option(
         "all",
-        "what attacks on messages rewrite: cross-gradients, everything else (models, momenta), or both",
+        "what attacks spoil: cross-gradients, everything else (the own gradients, models, momenta), or both",
         choices=("all", "model", "gradients"),
     )
     attack_from: int = option(1, "the first round in which attackers attack", unit="round", minimum=1)

@@ -134,6 +134,11 @@ class Experiment:
         )
 
     @property
+    def _crosses(self) -> bool:
+        """Whether the method takes gradients at other agents' models."""
+        return "cross_gradients" in self.algorithm.steps
+
+    @property
     def _attack_begins(self) -> int:
         """The pass (counted from 0) in which attackers begin."""
         return (self.config.attack_from - 1) * self.config.batches_per_round
@@ -183,7 +188,7 @@ class Experiment:
             if count >= config.num_agents:
                 raise ConfigError(f"{key} = {count} leaves nobody as usual among num-agents = {config.num_agents}")
         gradients_only = config.attack_target == "gradients" or config.attack in GRADIENTS_ONLY
-        if self.adversary and gradients_only and "cross_gradients" not in self.algorithm.steps:
+        if self.attackers and gradients_only and not self._crosses:
             raise ConfigError(
                 f"attack = '{config.attack}' with attack-target = '{config.attack_target}' lies about cross-gradients, "
                 f"and {config.algorithm} sends none: use another attack or attack-target, or a method such as ross "
@@ -435,7 +440,11 @@ class Experiment:
             agent = Agent(*parts)
             if index in self.attackers and config.attack in POISONS:
                 agent = PoisonedAgent(
-                    *parts, poison=config.attack, scale=config.attack_scale, since=self._attack_begins
+                    *parts,
+                    poison=config.attack,
+                    scale=config.attack_scale,
+                    since=self._attack_begins,
+                    target=config.attack_target if self._crosses else "all",
                 )
             agent.place(row, column)
             agent.attackers = self.attackers

@@ -3,8 +3,7 @@
 from torch import Tensor, zeros_like
 
 from ross_flwr.algorithms.algorithm import register
-from ross_flwr.algorithms.screening import ModelScreening
-from ross_flwr.config import option
+from ross_flwr.algorithms.screening import LossScreening
 from ross_flwr.learning.agent import Agent
 
 SMALLEST_LOSS = 1e-8
@@ -12,7 +11,7 @@ SMALLEST_LOSS = 1e-8
 
 
 @register("resilient-p2p")
-class ResilientP2P(ModelScreening):
+class ResilientP2P(LossScreening):
     """Resilient P2P learning (Bhowmick, Koutsoukos, arXiv:2501.04610): models weigh by their inverse loss on own data.
 
     ::
@@ -27,17 +26,6 @@ class ResilientP2P(ModelScreening):
     State: the model. Per agent and round: one exchange, k·P·4 bytes, one gradient and 1 + k losses, counted as
     utilities. Where all losses are alike it is the plain mean of the neighbourhood.
     """
-
-    loss_data: str = option(
-        "batch",
-        "where methods that judge models by their loss measure it: on this round's mini-batch or on Q_i",
-        choices=("batch", "validation"),
-    )
-
-    @property
-    def needs_validation(self) -> bool:
-        """Losses on Q_i need one."""
-        return self.loss_data == "validation"
 
     def combine(self, agent: Agent, own: Tensor, others: dict[int, Tensor]) -> Tensor:
         """Return Σ_l c_il x½_l."""

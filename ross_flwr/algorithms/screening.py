@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Outbox, broadcast, step
-from ross_flwr.config import ConfigError
+from ross_flwr.config import ConfigError, option
 from ross_flwr.learning.agent import Agent
 
-__all__ = ["ModelScreening", "distance", "mean"]
+__all__ = ["LossScreening", "ModelScreening", "distance", "mean"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,22 @@ class ModelScreening(Algorithm):
                 f"{self.name} with byzantine = {getattr(self, 'byzantine', 0)} needs {needed} neighbours for every "
                 f"agent, and agent {agent} has {degrees[agent]}: lower byzantine or take a denser topology"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossScreening(ModelScreening):
+    """Screen models by the agent's own loss at them."""
+
+    loss_data: str = option(
+        "batch",
+        "where methods that judge models by their loss measure it: on this round's mini-batch or on Q_i",
+        choices=("batch", "validation"),
+    )
+
+    @property
+    def needs_validation(self) -> bool:
+        """Losses on Q_i need one."""
+        return self.loss_data == "validation"
 
 
 def distance(one: Tensor, other: Tensor) -> float:

@@ -5,13 +5,13 @@ from math import floor, inf
 from torch import Tensor
 
 from ross_flwr.algorithms.algorithm import register
-from ross_flwr.algorithms.screening import ModelScreening, distance, mean
+from ross_flwr.algorithms.screening import LossScreening, distance, mean
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
 
 @register("ubar")
-class UBAR(ModelScreening):
+class UBAR(LossScreening):
     """UBAR (Guo et al., arXiv:2002.08569): first the near neighbours, of these the ones that do no worse than oneself.
 
     ::
@@ -32,16 +32,6 @@ class UBAR(ModelScreening):
         0.4, "ρ, the part of the neighbours, the nearest, that is looked at", minimum=0.0, maximum=1.0
     )
     own_weight: float = option(0.5, "a, the weight of the own model beside the accepted ones", minimum=0.0, maximum=1.0)
-    loss_data: str = option(
-        "batch",
-        "where methods that judge models by their loss measure it: on this round's mini-batch or on Q_i",
-        choices=("batch", "validation"),
-    )
-
-    @property
-    def needs_validation(self) -> bool:
-        """Losses on Q_i need one."""
-        return self.loss_data == "validation"
 
     def proposal(self, agent: Agent) -> Tensor:
         """Return x_i: the step comes after the mixing."""

@@ -50,18 +50,23 @@ class PoisonedAgent(Agent):
         The number it takes.
     since : int
         The pass (counted from 0) in which it begins.
+    target : str (default: "all")
+        Poisoned are cross-gradients, taken at a neighbour's model (``"gradients"``), the agent's own (``"model"``), or
+        both.
     """
 
-    def __init__(self, *parts: Any, poison: str, scale: float, since: int) -> None:
+    def __init__(self, *parts: Any, poison: str, scale: float, since: int, target: str = "all") -> None:
         super().__init__(*parts)
         self.poison = POISONS[poison]
         self.scale = scale
         self.since = since
+        self.target = target
 
     def gradient(self, vector: Tensor, batch_number: int | None = None) -> Tensor:
-        """Return what the poison makes of the gradient, shape [P]; the honest one before its time."""
+        """Return what the poison makes of the gradient, shape [P]; the honest one before its time or off its target."""
         gradient = super().gradient(vector, batch_number)
-        if self.round < self.since:
+        kind = "model" if vector is self.state.get("model") else "gradients"
+        if self.round < self.since or self.target not in ("all", kind):
             return gradient
         generator = self.stream("poison", self.counts["gradients"])
         return self.poison(gradient, scale=self.scale, generator=generator)

@@ -189,10 +189,11 @@ def states(run):
 
 @pytest.mark.parametrize("name", [name for name, cls in ALGORITHMS.items() if cls.__module__.startswith("ross_flwr")])
 def test_every_method_can_be_attacked(name):
-    truth = finished(algorithm=name, attack="none").host.agents
+    options = {"algorithm": name, "merge_passes": 1, "topology": "star" if name == "cgsv-server" else "complete"}
+    truth = finished(**options, attack="none").host.agents
     harmed = set()
     for attack in ("sign-flip", "alie", "mimic", "stale", "equivocation"):
-        run = finished(algorithm=name, attack=attack)
+        run = finished(**options, attack=attack)
         assert run.host.dropped == {}
         assert bool(stack(run.host.agents.values()).isfinite().all())
         harmed |= {i for i in run.history.honest if not torch.equal(run.host.agents[i]["model"], truth[i]["model"])}

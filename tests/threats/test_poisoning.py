@@ -4,10 +4,11 @@ import pytest
 import torch
 from quadratics import normal, objective_of
 
-from ross_flwr.config import resolve
+from ross_flwr.config import ConfigError, resolve
 from ross_flwr.experiment import Experiment
 from ross_flwr.learning.agent import Agent
 from ross_flwr.threats.poisoning import POISONS, PoisonedAgent
+from ross_flwr.transport.host import Host
 
 PLACE = {0: 0.5, 1: 0.5}
 
@@ -50,6 +51,34 @@ def test_a_sleeper_computes_honest_gradients_until_its_time(poison):
     for round, honest in [(0, True), (3, True), (4, False), (9, False)]:
         truth, given = gradients(poison, round, since=4)
         assert torch.equal(given, truth) is honest
+
+
+@pytest.mark.parametrize(
+    ("target", "own", "crossed"), [("all", True, True), ("model", True, False), ("gradients", False, True)]
+)
+def test_own_gradients_and_cross_gradients_can_be_poisoned_each_alone(target, own, crossed):
+    options = {"algorithm": "ross", "beside": "", "num-agents": 5, "topology": "ring", "attackers": 1, "num-rounds": 1}
+    sent = []
+    for chosen in (options | {"attack-target": target}, options | {"attack": "none"}):
+        experiment = Experiment(resolve(chosen))
+        host = Host("run", experiment.algorithm, experiment.agents())
+        for step in range(2):
+            host.activate(0, step)
+        sent.append(
+            {(i, j): message["gradient"] for i, inbox in host.mailboxes.items() for j, message in inbox.items()}
+        )
+    (liar,) = Experiment(resolve(options)).attackers
+    spoilt = {edge for edge, gradient in sent[0].items() if not torch.equal(gradient, sent[1][edge])}
+    expected = {(liar, liar)} if own else set()
+    expected |= {(i, liar) for i in ((liar - 1) % 5, (liar + 1) % 5)} if crossed else set()
+    assert spoilt == expected
+
+
+def test_a_target_that_a_method_does_not_have_is_refused_and_its_own_gradients_are_all_there_is():
+    with pytest.raises(ConfigError, match="dpsgd sends none"):
+        Experiment(resolve({"algorithm": "dpsgd", "attack-target": "gradients"})).check()
+    agents = Experiment(resolve({"algorithm": "local-dsgd", "attack-target": "model", "beside": ""})).agents()
+    assert {agent.target for agent in agents if isinstance(agent, PoisonedAgent)} == {"all"}
 
 
 def test_attackers_and_nobody_else_are_poisoned_from_the_round_asked_for():
