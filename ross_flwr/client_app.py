@@ -127,10 +127,10 @@ def _setup(context: Context) -> str:
     if "data-path" not in context.node_config:
         return setup
     parts = json.loads(setup)
-    if len(parts["agents"]) > 1:
+    if len(parts["places"]) > 1:
         raise ConfigError(
             f"data-path = '{context.node_config['data-path']}' of this node is the data of one agent, and it hosts "
-            f"{len(parts['agents'])}: start as many nodes as num-agents"
+            f"{len(parts['places'])}: start as many nodes as num-agents"
         )
     own = {key: context.node_config[key] for key in ("dataset", "data-path") if key in context.node_config}
     parts["options"].update(own, **{"partition": "all", "examples-per-agent": 0})
@@ -145,10 +145,14 @@ def _state_folder(host: Host, experiment: Experiment, context: Context) -> RunFo
 def _host(setup: str) -> tuple[Host, Experiment]:
     parts = json.loads(setup)
     experiment = _experiment(json.dumps(parts["options"]))
+    places = {
+        int(i): ({int(j): w for j, w in row.items()}, {int(j): w for j, w in column.items()})
+        for i, (row, column) in parts["places"].items()
+    }
     host = Host(
         parts["run"],
         experiment.algorithm,
-        experiment.agents(parts["agents"]),
+        experiment.agents(places),
         places=experiment.places,
         adversary=experiment.adversary,
         faults=experiment.faults,

@@ -1,6 +1,6 @@
 """From a configuration to what it names: data, partition, validation sets, model, topology, attackers, agents."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from logging import INFO, getLogger
 from typing import Any
@@ -22,7 +22,7 @@ from ross_flwr.threats.attacks import ATTACKS, GRADIENTS_ONLY
 from ross_flwr.threats.corruption import CORRUPTIONS, Corruption, choose
 from ross_flwr.threats.faults import Faults
 from ross_flwr.threats.poisoning import POISONS, PoisonedAgent
-from ross_flwr.topology import Places, Topology
+from ross_flwr.topology import Place, Places, Topology
 
 __all__ = ["Experiment", "Subset"]
 
@@ -107,9 +107,8 @@ class Experiment:
     def places(self) -> Places | None:
         """From an agent and a pass to the agent's row and column of W, if the graph changes."""
 
-        def place(agent: int, iteration: int) -> tuple[Mapping[int, float], Mapping[int, float]]:
-            topology = self.topology_at(iteration)
-            return topology.mixing_row(agent), topology.mixing_column(agent)
+        def place(agent: int, iteration: int) -> Place:
+            return self.topology_at(iteration).place(agent)
 
         return place if self.config.topology_every else None
 
@@ -422,12 +421,13 @@ class Experiment:
         labels = self.source.test.labels[others]
         return self._corruption("backdoor", 1.0).triggered(Subset(self.source, self.source.test, others), labels)
 
-    def agents(self, indices: Iterable[int] | None = None) -> list[Agent]:
-        """Return the agents `indices`, or all, their state as at the start of the run."""
-        config, graph = self.config, self.topology
+    def agents(self, places: Mapping[int, Place] | None = None) -> list[Agent]:
+        """Return the agents in these `places`, or all in the topology's, their state as at the start of the run."""
+        config = self.config
+        if places is None:
+            places = {i: self.topology.place(i) for i in range(config.num_agents)}
         made = []
-        for index in range(config.num_agents) if indices is None else indices:
-            row, column = graph.mixing_row(index), graph.mixing_column(index)
+        for index, (row, column) in places.items():
             parts = (
                 index,
                 self.objective(index),

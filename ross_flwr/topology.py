@@ -26,11 +26,14 @@ from numpy.typing import NDArray
 
 from ross_flwr.config import ConfigError, require
 
-__all__ = ["CHANGING", "MIXING_RULES", "TOPOLOGIES", "Places", "Topology", "blocks", "build", "redrawn"]
+__all__ = ["CHANGING", "MIXING_RULES", "TOPOLOGIES", "Place", "Places", "Topology", "blocks", "build", "redrawn"]
 
 Matrix = NDArray[np.float64]
-Places = Callable[[int, int], tuple[Mapping[int, float], Mapping[int, float]]]
-"""From an agent and a pass over the method's steps to the agent's row and column of W."""
+Place = tuple[Mapping[int, float], Mapping[int, float]]
+"""Row and column of W that belong to an agent, by the other agent."""
+
+Places = Callable[[int, int], Place]
+"""From an agent and a pass over the method's steps to the agent's place."""
 
 TOPOLOGIES: dict[str, Callable[..., nx.Graph]] = {}
 """From num_agents and those of degree, probability, radius, seed, epoch, file it wants, to a graph on 0 … N−1."""
@@ -82,6 +85,10 @@ class Topology:
     def mixing_column(self, agent: int) -> Mapping[int, float]:
         """Return w_ji for i itself and every j that hears it, ascending."""
         return self._columns[agent]
+
+    def place(self, agent: int) -> Place:
+        """Return row and column `agent` of W."""
+        return self._rows[agent], self._columns[agent]
 
     @cached_property
     def spectral_gap(self) -> float:

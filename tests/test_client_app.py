@@ -22,14 +22,16 @@ def context_of(**node_config):
     return Context(run_id=1, node_id=7, node_config=config, state=RecordDict(), run_config={})
 
 
-def beginning(agents):
+def beginning(agents, **chosen):
     """What the relay sends first, but for the call of a step: the set-up and the initial model."""
     model = Experiment(resolve(options())).model
-    setup = to_json({"run": "r", "options": options(), "agents": agents})
+    setup = to_json({"run": "r", "options": options() | chosen, "places": {i: PLACES[i] for i in agents}})
     return RecordDict({"setup": setup, "initial": record_of(model.named(model.initial))})
 
 
 AGENT = [1]
+ROWS = {1: {0: 0.25, 1: 0.5, 2: 0.25}, 2: {0: 0.25, 1: 0.25, 2: 0.5}}
+PLACES = {i: [row, row] for i, row in ROWS.items()}
 
 
 @pytest.fixture
@@ -69,6 +71,13 @@ def test_a_node_without_data_of_its_own_holds_its_share_of_the_runs():
     assert experiment.config.options == options()
     assert from_json(context.state.config_records["setup"])["options"] == options()
     assert host.agents[1].objective.num_examples == len(Experiment(resolve(options())).partition[1])
+
+
+def test_a_node_is_told_its_agents_places_and_needs_no_file_of_the_graph():
+    context = context_of()
+    client_app.begin(beginning([1, 2], **{"topology": "edge-list", "topology-file": "on the server.txt"}), context)
+    host, _ = client_app.wake(context)
+    assert {i: agent.mixing_row for i, agent in host.agents.items()} == ROWS
 
 
 def test_two_agents_do_not_share_a_devices_data(own_data):

@@ -168,7 +168,8 @@ class PeerRelay(Strategy):
             content["call"] = to_json(self._call)
             content["config"] = config
             if node not in self._ready:
-                setup = {"run": self._run, "options": dict(self.config.options), "agents": block}
+                places = {agent: self.topology.place(agent) for agent in block}
+                setup = {"run": self._run, "options": dict(self.config.options), "places": places}
                 content["setup"] = to_json(setup)
                 content["initial"] = arrays
             step = self.steps[self._call["step"]]
