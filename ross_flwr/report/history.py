@@ -49,9 +49,21 @@ class AgentReport:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "AgentReport":
-        """Return the report that `dataclasses.asdict` and JSON, which makes keys texts, turned into `entry`."""
+        """Return the report that `dataclasses.asdict` and JSON, which makes keys texts, turned into `entry`.
+
+        Raises
+        ------
+        AttributeError, KeyError, TypeError, ValueError
+            When it is none.
+        """
         by_neighbor = {name: {int(j): value for j, value in entry[name].items()} for name in ("sent", "weights")}
-        return cls(**{**entry, **by_neighbor})
+        report = cls(**{**entry, **by_neighbor})
+        counts = [report.agent, report.gradients, report.utilities, *report.missing]
+        counts += [count for kinds in report.sent.values() for count in kinds.values()]
+        shares = [report.loss, report.accuracy, report.attack_success, *report.weights.values()]
+        if not all(isinstance(count, int) for count in counts) or not all(isinstance(x, float | int | None) for x in shares):
+            raise ValueError("a report counts in whole numbers, and its shares are numbers")
+        return report
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,7 @@ def to_json(value: object) -> ConfigRecord:
 
 def from_json(record: ConfigRecord) -> Any:
     """Return what `to_json` packed."""
-    text = record["json"]
-    assert isinstance(text, str)
-    return json.loads(text)
+    return json.loads(str(record["json"]))
 
 
 def pack(envelopes: Sequence[Envelope]) -> RecordDict:

@@ -181,9 +181,15 @@ class PeerRelay(Strategy):
         """Write the round's line of the history from the agents' reports; return its totals and no arrays."""
         reports = []
         for reply in replies:
+            node = reply.metadata.src_node_id
             if "report" in reply.content.config_records:
-                entries = from_json(reply.content.config_records["report"])
-                reports += [AgentReport.from_json(entry) for entry in entries]
+                try:
+                    entries = from_json(reply.content.config_records["report"])
+                    told = [AgentReport.from_json(entry) for entry in entries]
+                except (AttributeError, KeyError, TypeError, ValueError):
+                    self._drop("malformed", node)
+                    continue
+                reports += [report for report in told if self._home.get(report.agent) == node]
         line = self.history.add(Round(server_round, reports, time.perf_counter() - self._began))
         if line["absent"]:
             logger.log(WARNING, "\t├──> no report from agents %s", line["absent"])

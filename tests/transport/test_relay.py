@@ -1,7 +1,9 @@
 """The relay in Flower's simulation engine. One simulation per number of nodes serves all tests."""
 
 import gc
+import json
 import time
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +17,7 @@ from simulation import simulate
 from ross_flwr import Agent, Algorithm, Inbox, Outbox, PeerRelay, broadcast, option, peer_app, register, resolve, step
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import ConfigError
+from ross_flwr.report.history import AgentReport
 from ross_flwr.run import LocalRun
 from ross_flwr.transport.envelope import Envelope
 from ross_flwr.transport.records import pack, record_of, tensors_of, unpack
@@ -315,6 +318,26 @@ def test_a_message_without_an_edge_or_sense_is_refused_and_counted(columns: dict
     mail = relay._forward([reply_from(10, **columns), sound])
     assert list(mail) == [12]
     assert dict(relay.dropped) == {reason: 1}
+
+
+@pytest.mark.usefixtures("task")
+@pytest.mark.parametrize(
+    "report",
+    ["[", "5", "[5]", '[{"agent": 0}]', json.dumps([asdict(AgentReport(0, gradients="many"))])],  # type: ignore[arg-type]
+)
+def test_a_report_without_sense_costs_that_report_only(report: str) -> None:
+    relay = PeerRelay(num_agents=4, topology="ring", attackers=0)
+    relay.blocks = {10 + i: (i,) for i in range(4)}
+    relay._home = {i: 10 + i for i in range(4)}
+    wrong, sound, stranger = (reply_from(node, source=[], destination=[]) for node in (10, 11, 12))
+    wrong.content["report"] = ConfigRecord({"json": report})
+    for reply in (sound, stranger):
+        reply.content["report"] = ConfigRecord({"json": json.dumps([asdict(AgentReport(1, gradients=3))])})
+    _, metrics = relay.aggregate_train(1, [wrong, sound, stranger])
+    assert metrics is not None
+    assert metrics["gradients"] == 3
+    assert relay.history.lines[0]["absent"] == [0, 2, 3]
+    assert relay.dropped["malformed"] == 1
 
 
 def test_arrays_that_are_not_what_they_say_are_left_out_and_the_others_kept() -> None:
