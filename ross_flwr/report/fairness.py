@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from math import nan
 from pathlib import Path
-from statistics import StatisticsError, correlation, fmean
+from statistics import correlation, fmean
 
 from ross_flwr.config import ConfigError
 from ross_flwr.report.folder import RunFolder
@@ -25,10 +25,8 @@ def fairness(standalone: Mapping[int, float], collaborative: Mapping[int, float]
     >>> fairness({1: 0.5, 2: 0.6, 3: 0.9}, {1: 0.7, 2: 0.75, 3: 0.9})
     100.0
     """
-    try:
-        return 100 * correlation([standalone[i] for i in collaborative], list(collaborative.values()))
-    except StatisticsError:
-        return nan
+    alone, together = [standalone[i] for i in collaborative], list(collaborative.values())
+    return 100 * correlation(alone, together) if len(set(alone)) > 1 and len(set(together)) > 1 else nan
 
 
 def final_accuracies(folder: Path) -> dict[int, float]:

@@ -61,7 +61,8 @@ class AgentReport:
         counts = [report.agent, report.gradients, report.utilities, *report.missing]
         counts += [count for kinds in report.sent.values() for count in kinds.values()]
         shares = [report.loss, report.accuracy, report.attack_success, *report.weights.values()]
-        if not all(isinstance(count, int) for count in counts) or not all(isinstance(x, float | int | None) for x in shares):
+        sound = all(isinstance(count, int) for count in counts)
+        if not (sound and all(isinstance(share, float | int | None) for share in shares)):
             raise ValueError("a report counts in whole numbers, and its shares are numbers")
         return report
 
