@@ -1,0 +1,1 @@
+"""What agents on different nodes say to each other, as generated from proto/."""
