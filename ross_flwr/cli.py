@@ -19,8 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ross_flwr import certificates, topology
 from ross_flwr import compare as comparison
-from ross_flwr import topology
 from ross_flwr.algorithms import ALGORITHMS, Algorithm
 from ross_flwr.config import ConfigError, keys, require, resolve, to_toml
 from ross_flwr.data import PARTITIONS, SOURCES
@@ -241,6 +241,45 @@ def list_(what: str) -> None:
     if what == "models":
         entries["<name>"] = "Any classification model of torchvision.models, by its name there."
     show(entries)
+
+
+certificates_in = click.option(
+    "--in",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("certs"),
+    metavar="FOLDER",
+    show_default=True,
+    help="Where the certificate authority is.",
+)
+
+
+@cli.group(short_help="Make the certificates by which nodes know each other.")
+def certs() -> None:
+    """Make the certificates by which the nodes of a deployment know each other (transport = "direct")."""
+
+
+@certs.command("init", epilog="\b\nExample:\n  ross-flwr certs init --in certs")
+@certificates_in
+def certs_init(folder: Path) -> None:
+    """Make a deployment's certificate authority.
+
+    Who has its ca.key decides who is who: keep it off the nodes.
+    """
+    click.echo(f"The authority's certificate is {certificates.init(folder)}")
+
+
+@certs.command("issue", epilog="\b\nExample:\n  ross-flwr certs issue kitchen --host 192.168.1.20 --host kitchen.local")
+@click.argument("name")
+@click.option("--host", "hosts", multiple=True, metavar="HOST", help="A host name or address of the node.")
+@certificates_in
+def certs_issue(name: str, hosts: Sequence[str], folder: Path) -> None:
+    """Make node NAME a key and a certificate.
+
+    The folder it prints, with ca.pem, node.pem and node.key, is all the node needs: copy it there, and name it as
+    peer-certs in the SuperNode's --node-config.
+    """
+    click.echo(f"The certificate of {name} is in {certificates.issue(folder, name, hosts)}")
 
 
 def about(entry: Any) -> str:

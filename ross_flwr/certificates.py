@@ -1,0 +1,191 @@
+"""The certificates by which nodes know each other: a deployment's own authority, and one certificate a node.
+
+A node's name stands in its certificate as the DNS name ``NAME.ross-flwr``, which no host has. Whoever calls a node asks
+for the certificate of that name, wherever the node is; whoever is called looks for it among the caller's.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from ross_flwr.config import ConfigError
+
+__all__ = ["DOMAIN", "Credentials", "init", "issue"]
+
+DOMAIN = "ross-flwr"
+"""The top level domain, which the world's name servers do not have, of all nodes' names."""
+
+DAYS = 825
+"""How long certificates of nodes are valid; most TLS libraries take no longer ones. The authority's: ten times that."""
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_OLDER = timedelta(hours=1)  # for machines whose clocks differ: a Raspberry Pi has none that runs while it is off
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a node needs to prove who it is, and to see who others are; PEM."""
+
+    name: str
+    authority: bytes
+    certificate: bytes
+    key: bytes
+
+    @classmethod
+    def read(cls, folder: Path) -> "Credentials":
+        """Return what `issue` wrote into a node's folder.
+
+        Raises
+        ------
+        ConfigError
+            When a file is missing or is none of its kind.
+        """
+        try:
+            authority, certificate, key = ((folder / file).read_bytes() for file in ("ca.pem", "node.pem", "node.key"))
+        except OSError as error:
+            raise ConfigError(
+                f"peer-certs = '{folder}' cannot be read ({error.strerror}: {error.filename}): make it with "
+                "`ross-flwr certs issue`, which writes ca.pem, node.pem and node.key"
+            ) from None
+        try:
+            names = x509.load_pem_x509_certificate(certificate).extensions.get_extension_for_class(
+                x509.SubjectAlternativeName
+            )
+        except (ValueError, x509.ExtensionNotFound):
+            raise ConfigError(f"{folder / 'node.pem'} is no certificate that `ross-flwr certs issue` made") from None
+        ours = [name for name in names.value.get_values_for_type(x509.DNSName) if name.endswith(f".{DOMAIN}")]
+        if len(ours) != 1:
+            raise ConfigError(f"{folder / 'node.pem'} names no node: make it with `ross-flwr certs issue`")
+        return cls(ours[0].removesuffix(f".{DOMAIN}"), authority, certificate, key)
+
+
+def init(folder: Path) -> Path:
+    """Make a deployment's certificate authority in `folder` and return its certificate's path.
+
+    Raises
+    ------
+    ConfigError
+        When there is one already: all nodes' certificates would become worthless.
+    """
+    if (folder / "ca.key").exists():
+        raise ConfigError(f"{folder} holds a certificate authority already: issue from it, or choose another folder")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ross_flwr deployment")])
+    certificate = (
+        _begin(name, name, key.public_key(), 10 * DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    _write(folder, "ca", key, certificate)
+    return folder / "ca.pem"
+
+
+def issue(folder: Path, name: str, hosts: Iterable[str] = ()) -> Path:
+    """Make node `name` a key and a certificate from the authority in `folder`; return the node's folder inside it.
+
+    Parameters
+    ----------
+    folder : Path
+        Where `init` made the authority.
+    name : str
+        The node's name: lower-case letters, digits and hyphens.
+    hosts : iterable of str
+        Host names and addresses for which the certificate is valid beside the name, for servers that others than
+        our agents call.
+
+    Raises
+    ------
+    ConfigError
+        When there is no authority, or the name cannot be one or is taken.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"NAME = '{name}' cannot be a node's name: use lower-case letters, digits and hyphens")
+    try:
+        authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+        signer = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+    except (OSError, ValueError):
+        raise ConfigError(
+            f"{folder} holds no certificate authority: make one with `ross-flwr certs init {folder}`"
+        ) from None
+    if (folder / name).exists():
+        raise ConfigError(f"{folder / name} exists already: a node is issued one certificate; remove the folder first")
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    alternatives = [x509.DNSName(f"{name}.{DOMAIN}"), *map(_host, hosts)]
+    certificate = (
+        _begin(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), authority.subject, key.public_key(), DAYS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+        .sign(signer, hashes.SHA256())
+    )
+    _write(folder / name, "node", key, certificate)
+    (folder / name / "ca.pem").write_bytes((folder / "ca.pem").read_bytes())
+    return folder / name
+
+
+def _begin(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _OLDER)
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _host(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        pass
+    if host.endswith(f".{DOMAIN}") or not host.isascii() or not host or " " in host:
+        raise ConfigError(f"--host {host} is no host: use a name or an address, and no name that ends with .{DOMAIN}")
+    return x509.DNSName(host)
+
+
+def _write(folder: Path, stem: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+    """Write certificate and key; nobody but the owner can read the key, and a symbolic link is not followed."""
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(folder / f"{stem}.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(file, "wb") as out:
+            out.write(secret)
+        (folder / f"{stem}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot take {stem}.key and {stem}.pem: {error.strerror or error}") from None
