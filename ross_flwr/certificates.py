@@ -93,6 +93,8 @@ def init(folder: Path) -> Path:
 def issue(folder: Path, name: str, hosts: Iterable[str] = ()) -> Path:
     """Make node `name` a key and a certificate from the authority in `folder`; return the node's folder inside it.
 
+    Beside them lie ``auth.key`` and ``auth.pub``, by which a SuperLink knows a SuperNode that is registered with it.
+
     Parameters
     ----------
     folder : Path
@@ -135,6 +137,10 @@ def issue(folder: Path, name: str, hosts: Iterable[str] = ()) -> Path:
     )
     _write(folder / name, "node", key, certificate)
     (folder / name / "ca.pem").write_bytes((folder / "ca.pem").read_bytes())
+    login = ec.generate_private_key(ec.SECP384R1())
+    _write_secret(folder / name / "auth.key", login, serialization.PrivateFormat.OpenSSH)
+    public = login.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    (folder / name / "auth.pub").write_bytes(public + b"\n")
     return folder / name
 
 
@@ -177,15 +183,16 @@ def _host(host: str) -> x509.GeneralName:
 
 
 def _write(folder: Path, stem: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
-    """Write certificate and key; nobody but the owner can read the key, and a symbolic link is not followed."""
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(folder / f"{stem}.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(file, "wb") as out:
-            out.write(secret)
+        _write_secret(folder / f"{stem}.key", key, serialization.PrivateFormat.PKCS8)
         (folder / f"{stem}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     except OSError as error:
         raise ConfigError(f"{folder} cannot take {stem}.key and {stem}.pem: {error.strerror or error}") from None
+
+
+def _write_secret(path: Path, key: ec.EllipticCurvePrivateKey, form: serialization.PrivateFormat) -> None:
+    """Write a key that nobody but the owner can read, and never over a file that is there."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(file, "wb") as out:
+        out.write(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))

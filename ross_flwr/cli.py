@@ -276,8 +276,9 @@ def certs_init(folder: Path) -> None:
 def certs_issue(name: str, hosts: Sequence[str], folder: Path) -> None:
     """Make node NAME a key and a certificate.
 
-    The folder it prints, with ca.pem, node.pem and node.key, is all the node needs: copy it there, and name it as
-    peer-certs in the SuperNode's --node-config.
+    The folder it prints is all the node needs: copy it there, and name it as peer-certs in the SuperNode's
+    --node-config. With auth.pub, `flwr supernode register` makes the node known to a SuperLink; with auth.key, the
+    SuperNode proves that it is the one.
     """
     click.echo(f"The certificate of {name} is in {certificates.issue(folder, name, hosts)}")
 

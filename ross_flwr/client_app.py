@@ -1,6 +1,7 @@
 """The Flower ClientApp: the agents of one node."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -11,10 +12,13 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from ross_flwr.algorithms import ALGORITHMS
-from ross_flwr.config import ConfigError, resolve
+from ross_flwr.certificates import Credentials
+from ross_flwr.config import Config, ConfigError, resolve
 from ross_flwr.experiment import Experiment
 from ross_flwr.report.folder import RunFolder
+from ross_flwr.transport.direct import Session
 from ross_flwr.transport.host import Host
+from ross_flwr.transport.peer import Neighbor, check_address
 from ross_flwr.transport.records import from_json, pack, record_of, tensors_of, to_json, unpack
 
 __all__ = ["app", "peer_app"]
@@ -32,6 +36,8 @@ def peer_app(mods: list[Mod] | None = None) -> ClientApp:
     for name in sorted({step for algorithm in ALGORITHMS.values() for step in algorithm.steps}):
         peer.train(name)(activate)
     peer.query("models")(models)
+    peer.query("who")(who)
+    peer.train("segment")(segment)
     return peer
 
 
@@ -75,6 +81,77 @@ def models(message: Message, context: Context) -> Message:
     return Message(reply, reply_to=message)
 
 
+def who(message: Message, context: Context) -> Message:
+    """Reply with the name and address under which neighbours find this node, or with what is wrong with them."""
+    options = from_json(message.content.config_records["options"])
+    try:
+        name, address, _ = _identity(context, resolve(options))
+        answer = {"name": name, "address": address}
+    except ConfigError as error:
+        answer = {"problem": str(error)}
+    return Message(RecordDict({"who": to_json(answer)}), reply_to=message)
+
+
+def segment(message: Message, context: Context) -> Message:
+    """Run the rounds that the message names, talking to the neighbours directly; reply with what happened in each."""
+    content = message.content
+    begin(content, context)
+    host, experiment = wake(context)
+    call = from_json(content.config_records["segment"])
+    config, passes = experiment.config, experiment.config.batches_per_round
+    _, address, credentials = _identity(context, config)
+    rows, columns = (
+        {int(i): [{int(j): w for j, w in place.items()} for place in places] for i, places in call[side].items()}
+        for side in ("rows", "columns")
+    )
+
+    def place(agent: int, iteration: int) -> tuple[Mapping[int, float], Mapping[int, float]]:
+        number = min(iteration - call["begins"], len(rows[agent]) - 1)
+        return rows[agent][number], columns[agent][number]
+
+    host.places = place
+    edges = {(j, i) for i, places in rows.items() for row in places for j in row if j not in host.agents}
+    neighbors = [Neighbor(name, address, tuple(agents)) for name, address, agents in call["neighbors"]]
+    finished = max((iteration for iteration, _ in host.progress.values()), default=-1) + 1
+    first = max(call["first"], finished // passes + 1)  # the process before this one may have died on its way
+    every, total = config.evaluate_every, config.num_rounds
+    rounds = []
+    with Session(
+        host,
+        neighbors,
+        address=address,
+        topology=call["topology"],
+        layout=experiment.model.digest,
+        patience=config.phase_timeout,
+        edges=edges,
+        credentials=credentials,
+    ) as session:
+        for round in session.rounds(first, call["last"], passes=passes, evaluate_every=every, total=total):
+            rounds.append([round.number, round.seconds, [asdict(report) for report in round.reports]])
+            if config.state_dir and config.checkpoint_every and round.number % config.checkpoint_every == 0:
+                rest(host, experiment, context)
+    reply = RecordDict({"rounds": to_json(rounds), "dropped": to_json(dict(host.dropped))})
+    host.dropped.clear()
+    rest(host, experiment, context)
+    if config.return_model == "final" and call["last"] == total:
+        for index, agent in host.agents.items():
+            reply[f"agent.{index}"] = record_of(experiment.model.named(agent["model"]))
+    return Message(reply, reply_to=message)
+
+
+def _identity(context: Context, config: Config) -> tuple[str, str, Credentials | None]:
+    """Return this node's name and address among its neighbours, and what proves the name."""
+    address, certs = (str(context.node_config.get(key, "")) for key in ("peer-address", "peer-certs"))
+    if not (certs or config.peer_insecure):
+        raise ConfigError(
+            "transport = 'direct' needs certificates: start each SuperNode with peer-address and peer-certs in its "
+            "--node-config, or say peer-insecure = true"
+        )
+    credentials = None if config.peer_insecure else Credentials.read(Path(certs))
+    check_address(address, secure=credentials is not None, remote=config.peer_insecure_remote)
+    return credentials.name if credentials else f"node-{context.node_id}", address, credentials
+
+
 def begin(content: RecordDict, context: Context) -> None:
     """Set up the agents that the message assigns to this node, unless they already are."""
     setup = content.config_records["setup"]
@@ -82,6 +159,8 @@ def begin(content: RecordDict, context: Context) -> None:
         return
     context.state = RecordDict({"setup": setup})
     host, experiment = _host.__wrapped__(_setup(context))
+    if experiment.config.state_dir and _state_folder(host, experiment, context).read_checkpoint():
+        return  # a process that died has left it
     initial = experiment.model.flatten(tensors_of(content.array_records["initial"], experiment.device))
     for agent in host.agents.values():
         agent["model"] = initial.clone()

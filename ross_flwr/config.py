@@ -335,6 +335,22 @@ class Config:
     phase_timeout: float = option(
         60.0, "a neighbour later than this is missing for the step", unit="seconds", minimum=0.01
     )
+    transport: str = option(
+        "relay",
+        "how messages travel between nodes: relay carries them through Flower, direct from node to node over gRPC, for "
+        "which each SuperNode needs peer-address and peer-certs in its --node-config",
+        choices=("relay", "direct"),
+    )
+    segment_rounds: int = option(
+        20, "transport = 'direct' hears from the nodes every so many rounds", unit="rounds", minimum=1
+    )
+    return_model: str = option(
+        "none",
+        "what transport = 'direct' brings to the ServerApp beside the history: no model, or each agent's last",
+        choices=("none", "final"),
+    )
+    peer_insecure: bool = option(False, "let nodes talk to each other without certificates, on one machine")
+    peer_insecure_remote: bool = option(False, "say it again, for nodes on several machines")
 
     options: Mapping[str, Scalar] = field(default_factory=dict)
     """Every key, the methods' own included, as resolved."""

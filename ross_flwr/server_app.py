@@ -1,4 +1,4 @@
-"""The Flower ServerApp: configuration → topology → PeerRelay."""
+"""The Flower ServerApp: configuration → topology → PeerRelay or PeerDirect."""
 
 from io import StringIO
 from logging import INFO, getLogger
@@ -15,6 +15,7 @@ from ross_flwr.report.table import result_table
 from ross_flwr.run import beside
 from ross_flwr.transport.records import record_of, tensors_of
 from ross_flwr.transport.relay import PeerRelay
+from ross_flwr.transport.session import PeerDirect
 
 __all__ = ["app"]
 
@@ -25,7 +26,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the configured method, and the one beside it, through the relay; log the results, and keep them if asked to.
+    """Run the configured method, and the one beside it, through Flower; log the results, and keep them if asked to.
 
     Raises
     ------
@@ -34,7 +35,7 @@ def main(grid: Grid, context: Context) -> None:
     """
     summaries = {}
     for config in beside(resolve(context.run_config)):
-        relay = PeerRelay(**config.options)
+        relay = {"relay": PeerRelay, "direct": PeerDirect}[config.transport](**config.options)
         model = relay.experiment.model
         path = Path(config.results) / config.algorithm if config.results else None
         folder = RunFolder(path) if path else None
@@ -49,7 +50,8 @@ def main(grid: Grid, context: Context) -> None:
         summary["consensus-distance"] = consensus_distance(honest) if honest else None
         if folder:
             folder.write_summary(summary)
-            folder.write_model(tensors_of(result.arrays))
+            if honest:
+                folder.write_model(tensors_of(result.arrays))
             logger.log(INFO, "Results are in %s", folder.path.resolve())
         summaries[config.algorithm] = summary
     text = StringIO()

@@ -43,8 +43,9 @@ def test_a_node_is_who_its_certificate_says_and_nobody_else(tmp_path):
 def test_keys_are_for_their_owner_alone(tmp_path):
     certificates.init(tmp_path)
     folder = certificates.issue(tmp_path, "kitchen")
-    assert [stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "ca.key", folder / "node.key")] == [0o600] * 2
-    assert sorted(file.name for file in folder.iterdir()) == ["ca.pem", "node.key", "node.pem"]
+    keys = [tmp_path / "ca.key", folder / "node.key", folder / "auth.key"]
+    assert [stat.S_IMODE(key.stat().st_mode) for key in keys] == [0o600] * 3
+    assert sorted(file.name for file in folder.iterdir()) == ["auth.key", "auth.pub", "ca.pem", "node.key", "node.pem"]
 
 
 @pytest.mark.parametrize("name", ["", "Kitchen", "a b", "a.b", "../up", "-a", "a" * 64, "küche"])

@@ -215,7 +215,7 @@ class PeerRelay(Strategy):
 
     def summary(self) -> None:
         """Log what is about to run."""
-        logger.log(INFO, "Starting PeerRelay strategy:")
+        logger.log(INFO, "Starting %s strategy:", type(self).__name__)
         logger.log(INFO, "\t├──> algorithm: %s", self.config.algorithm)
         graph, gap = self.config.topology, self.topology.spectral_gap
         logger.log(INFO, "\t├──> topology: %s of %d agents, spectral gap %.4f", graph, self.config.num_agents, gap)

@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# A whole deployment on this machine, from nothing: certificates, keys, a SuperLink that admits registered SuperNodes
+# only, four SuperNodes, all with TLS; runs ROSS between them, shows the result, and stops what it started.
+#
+#   deploy/local.sh                                    ROSS and, beside it, D-PSGD, agents talking directly
+#   deploy/local.sh "num-rounds=3 transport='relay'"   other keys; `ross-flwr config` lists them
+#   NODES=8 WORK=/some/folder deploy/local.sh          more nodes; where logs, keys and states go [a temporary folder]
+#
+# Needs flwr 1.40 or newer: older ones have another port for each of their interfaces.
+set -euo pipefail
+app=$(cd "$(dirname "$0")/.." && pwd)
+nodes=${NODES:-4}
+keys=${1:-}
+work=${WORK:-$(mktemp -d)}
+mkdir -p "$work"
+export FLWR_HOME="$work/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
+mkdir -p "$FLWR_HOME"
+
+started=()
+stop() {
+    trap - EXIT INT TERM
+    for ((k = ${#started[@]} - 1; k >= 0; k--)); do kill "${started[k]}" 2>/dev/null || true; done
+    for pid in ${started[@]+"${started[@]}"}; do wait "$pid" 2>/dev/null || true; done
+    [ -n "${WORK:-}" ] || rm -rf "$work"
+}
+trap stop EXIT
+trap 'exit 130' INT TERM
+
+start() { # start LOG COMMAND…: in the background
+    local log="$work/$1.log"
+    shift
+    "$@" >"$log" 2>&1 &
+    started+=($!)
+    echo "$!" >"${log%.log}.pid"
+}
+
+wait_for() { # wait_for WHAT COMMAND…: for a minute at most
+    local what=$1
+    shift
+    for _ in $(seq 120); do
+        "$@" >/dev/null 2>&1 && return
+        sleep 0.5
+    done
+    echo "$what did not come up; its log:" >&2
+    tail -n 20 "$work"/*.log >&2
+    exit 1
+}
+
+free_ports() { # free_ports COUNT: one a line, different ones
+    python3 - "$1" <<'PYTHON'
+import socket, sys
+sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+for each in sockets:
+    print(each.getsockname()[1])
+PYTHON
+}
+
+mapfile -t ports < <(free_ports $((2 * nodes + 1)))
+link="127.0.0.1:${ports[0]}"
+certs="$work/certs"
+
+ross-flwr certs init --in "$certs"
+ross-flwr certs issue superlink --host 127.0.0.1 --in "$certs"
+for ((k = 1; k <= nodes; k++)); do ross-flwr certs issue "agent-$k" --host 127.0.0.1 --in "$certs"; done
+
+start superlink flower-superlink --host 127.0.0.1 --port "${ports[0]}" --enable-supernode-auth \
+    --ssl-ca-certfile "$certs/ca.pem" --ssl-certfile "$certs/superlink/node.pem" \
+    --ssl-keyfile "$certs/superlink/node.key" --disable-runtime-dependency-installation
+cat >"$FLWR_HOME/config.toml" <<TOML
+[superlink]
+default = "here"
+
+[superlink.here]
+address = "$link"
+root-certificates = "$certs/ca.pem"
+TOML
+wait_for "the SuperLink" flwr supernode list here
+for ((k = 1; k <= nodes; k++)); do
+    flwr supernode register "$certs/agent-$k/auth.pub" here --name "agent-$k" >"$work/register-$k.log" 2>&1 ||
+        { cat "$work/register-$k.log" >&2; exit 1; }
+    start "agent-$k" flower-supernode --superlink "$link" --root-certificates "$certs/ca.pem" \
+        --auth-supernode-private-key "$certs/agent-$k/auth.key" --port "${ports[$k]}" \
+        --node-config "peer-address=\"127.0.0.1:${ports[$((nodes + k))]}\" peer-certs=\"$certs/agent-$k\""
+done
+
+config=$keys
+for default in "num-nodes=$nodes" "num-agents=$nodes" "topology='ring'" "attackers=1" "num-rounds=40" "evaluate-every=10" \
+    "transport='direct'" "phase-timeout=20.0" "results='$work/results'"; do
+    [[ " $keys" == *" ${default%%=*}="* ]] || config="$config $default"
+done
+echo "+ flwr run . here --stream --run-config \"$config\""
+flwr run "$app" here --stream --run-config "$config" 2>&1 | tee "$work/run.log" | grep -v "^ *$" || true
+grep -q "Result" "$work/run.log" || { tail -n 30 "$work"/superlink.log "$work"/agent-*.log >&2; exit 1; }

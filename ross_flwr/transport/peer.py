@@ -1,0 +1,567 @@
+"""A node among its neighbours: serves them and calls them over gRPC, with mutual TLS."""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from ipaddress import ip_address
+from logging import INFO, WARNING, getLogger
+from threading import Lock, Thread
+from time import monotonic
+from typing import Any, TypeVar
+
+import grpc
+import torch
+from torch import Tensor
+
+from ross_flwr.certificates import DOMAIN, Credentials
+from ross_flwr.config import ConfigError
+from ross_flwr.learning.agent import Agent
+from ross_flwr.peer.v1.peer_pb2 import Chunk, Header, Hello, Receipt, Request
+from ross_flwr.peer.v1.peer_pb2_grpc import (
+    PeerExchangeServicer,
+    PeerExchangeStub,
+    add_PeerExchangeServicer_to_server,
+)
+from ross_flwr.transport.envelope import Envelope, num_bytes
+from ross_flwr.transport.mail import Edge, Mail
+from ross_flwr.transport.wire import CHUNK, Assembly, Refused, chunks, layouts
+
+__all__ = ["Link", "Neighbor", "Peer", "Place", "check_address"]
+
+logger = getLogger("ross_flwr")
+
+PROTOCOL = 1
+MISSES = 3
+"""A neighbour that missed so many exchanges in a row is no longer waited for, until it is heard again."""
+GREETING = 5.0
+"""Seconds that an answer to a greeting may take, and the longest pause between two greetings of a silent neighbour."""
+STREAMS = 2
+"""Calls that one peer may have open at a time, of each kind."""
+OPTIONS = [
+    ("grpc.max_receive_message_length", 2 * CHUNK),
+    ("grpc.so_reuseport", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+_Result = TypeVar("_Result")
+_STARTING = Lock()
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """A node that hosts neighbours of agents here: its name, its ``host:port``, and those agents."""
+
+    name: str
+    address: str
+    agents: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What all nodes of a run have to agree on: the run, digests of topology and model, exchanges in a round."""
+
+    run: str
+    topology: str
+    layout: str
+    exchanges: int
+
+    def hello(self, exchange: int) -> Hello:
+        """Return the greeting of somebody who awaits `exchange`."""
+        round, step = divmod(exchange, self.exchanges)
+        return Hello(
+            protocol=PROTOCOL, run=self.run, topology=self.topology, layout=self.layout, round=round, step=step
+        )
+
+    def disagreement(self, hello: Hello) -> str:
+        """Return why nothing can be exchanged with who says `hello`, or an empty string."""
+        ours, theirs = self.hello(0), hello
+        for name in ("protocol", "run", "topology", "layout"):
+            if getattr(ours, name) != getattr(theirs, name):
+                return f"other-{name}"
+        return ""
+
+    def exchange(self, position: Hello | Receipt) -> int:
+        """Return the exchange that a peer awaits."""
+        return position.round * self.exchanges + position.step
+
+
+class Peer(PeerExchangeServicer):
+    """One node among its neighbours.
+
+    Parameters
+    ----------
+    place : Place
+        The run.
+    address : str
+        The ``host:port`` to serve at.
+    neighbors : sequence of Neighbor
+        The nodes that host neighbours of agents here. Nobody else is served.
+    edges : collection of Edge
+        The edges on which something may come here.
+    mail : Mail
+        Where it goes.
+    agents : mapping of int to Agent
+        The agents here; neighbours that were away ask for their models.
+    limit : int
+        Bytes of tensors an envelope may have.
+    credentials : Credentials, optional
+        Without, nobody proves who it is.
+
+    Attributes
+    ----------
+    behind : bool
+        Whether the neighbours have gone on without this node.
+
+    Raises
+    ------
+    ConfigError
+        When the address cannot be served.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        address: str,
+        neighbors: Sequence[Neighbor],
+        edges: Collection[Edge],
+        mail: Mail,
+        agents: Mapping[int, Agent],
+        limit: int,
+        credentials: Credentials | None = None,
+    ) -> None:
+        self.place = place
+        self.mail = mail
+        self.edges = frozenset(edges)
+        self.agents = agents
+        self.limit = limit
+        self.secure = credentials is not None
+        self.behind = False
+        self._streams: Counter[tuple[str, str]] = Counter()
+        workers = 2 * STREAMS * len(neighbors) + 2
+        self._server = grpc.server(ThreadPoolExecutor(workers, "peer"), options=OPTIONS)
+        add_PeerExchangeServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        try:
+            if credentials:
+                pair = [(credentials.key, credentials.certificate)]
+                identity = grpc.ssl_server_credentials(pair, credentials.authority, require_client_auth=True)
+                self._server.add_secure_port(address, identity)
+            else:
+                self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise ConfigError(
+                f"peer-address = '{address}' cannot be served: it is taken, or not of this host"
+            ) from None
+        self.links = [Link(self, neighbor) for neighbor in neighbors]
+        self.homes: Mapping[int, Link] = {agent: link for link in self.links for agent in link.neighbor.agents}
+        self._server.start()
+        for link in self.links:
+            in_loop(link.open(credentials))
+
+    def close(self) -> None:
+        """Deliver what is on its way, and stop."""
+        with self.mail.changed:
+            self.mail.changed.wait_for(lambda: all(link.idle for link in self.links), self.mail.patience)
+        self.mail.close()
+        for link in self.links:
+            in_loop(link.close())
+        self._server.stop(grace=None).wait()
+
+    def send(self, exchange: int, envelopes: Iterable[tuple[Envelope, int]]) -> None:
+        """Send envelopes of an exchange, each with the number of its step, once those before the last one have left."""
+        by_link: dict[Link, list[tuple[int, int, Envelope]]] = {}
+        for envelope, step in envelopes:
+            by_link.setdefault(self.homes[envelope.destination], []).append((exchange, step, envelope))
+        for link, letters in by_link.items():
+            link.send(letters)
+
+    def collect(self, exchange: int, edges: Iterable[Edge]) -> list[Envelope]:
+        """Return what came on the `edges` in an exchange, once all is there or too late."""
+        arrived, missing = self.mail.collect(
+            exchange, edges, lambda edge: self.homes[edge[0]].awaited, lambda: self.behind, self._excused
+        )
+        if not self.behind:
+            with self.mail.changed:
+                for link in {self.homes[source] for source, _ in missing}:
+                    link.miss()
+        return arrived
+
+    def _excused(self, late: Collection[Edge]) -> bool:
+        """Whether a neighbour has not sent what it owes because it waits for its own neighbours."""
+        links = {self.homes[source] for source, _ in late}
+        positions = [in_loop(link.position()) for link in links]
+        return any(position is not None and position < self.mail.exchange for position in positions)
+
+    def compare(self, ours: int, theirs: int) -> None:
+        """See whether the neighbours have gone on without this node.
+
+        One of them is further ahead than the rooms on the way can explain, or all find what comes from here too late.
+        One that returns from an absence begins a little ahead: for a while it alone does.
+        """
+        reachable = [link for link in self.links if link.reachable]
+        if theirs - ours > 2 * self.place.exchanges + 3 or all(link.stale >= MISSES for link in reachable):
+            self.behind = True
+
+    def forgive(self) -> None:
+        """Begin anew after having been left behind."""
+        with self.mail.changed:
+            self.behind = False
+            for link in self.links:
+                link.stale = 0
+
+    # What neighbours call.
+
+    def Greet(self, request: Hello, context: grpc.ServicerContext) -> Hello:  # noqa: N802
+        """Say where this node stands; and see who is back."""
+        link = self._caller(context)
+        if link is None:
+            self._drop("stranger", context)
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "you host no neighbour of an agent here")
+        elif not self.place.disagreement(request):
+            link.poke()
+        return self.place.hello(self.mail.exchange)
+
+    def Deliver(self, request_iterator: Iterator[Chunk], context: grpc.ServicerContext) -> Receipt:  # noqa: N802
+        """Take one envelope, or say why not."""
+        refused = ""
+        try:
+            with self._stream("deliver", context):
+                self._receive(request_iterator, context)
+        except Refused as error:
+            refused = error.reason
+            self._drop(refused, context)
+        except grpc.RpcError:  # the stream broke off
+            self._drop("truncated", context)
+        position = self.place.hello(self.mail.exchange)
+        return Receipt(refused=refused, round=position.round, step=position.step)
+
+    def Fetch(self, request: Request, context: grpc.ServicerContext) -> Iterator[Chunk]:  # noqa: N802
+        """Send an agent's model to a neighbour of it."""
+        try:
+            with self._stream("fetch", context):
+                if request.run != self.place.run:
+                    raise Refused("other-run")
+                if self._caller(context) is None:
+                    raise Refused("stranger")
+                if request.agent not in self.agents:
+                    raise Refused("not-hosted")
+                model = {"model": self.agents[request.agent]["model"]}
+                header = Header(run=request.run, source=request.agent, tensors=layouts(model))
+                yield from chunks(header, model.values())
+        except Refused as error:
+            self._drop(error.reason, context)
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, error.reason)
+
+    def _receive(self, stream: Iterator[Chunk], context: grpc.ServicerContext) -> None:
+        first = next(stream, None)
+        if first is None or not first.HasField("header"):
+            raise Refused("malformed")
+        header = first.header
+        edge = header.source, header.destination
+        if header.run != self.place.run:
+            raise Refused("other-run")
+        if edge not in self.edges:
+            raise Refused("no-edge")
+        if not self._is(self.homes[header.source].neighbor, context):
+            raise Refused("stranger")
+        if header.step >= self.place.exchanges:
+            raise Refused("other-step")
+        exchange = header.round * self.place.exchanges + header.step
+        self.mail.admit(exchange, edge)
+        try:
+            assembly = Assembly(header.tensors, self.limit)
+            assembly.add(first.data)
+            while not assembly.complete and (chunk := next(stream, None)):
+                if chunk.HasField("header"):
+                    raise Refused("malformed")
+                assembly.add(chunk.data)
+            envelope = Envelope(header.run, header.round, str(header.step), *edge, assembly.finish())
+            self.mail.keep(exchange, edge, envelope)
+        finally:
+            self.mail.leave(exchange, edge)
+        self.homes[header.source].hear()
+
+    def _caller(self, context: grpc.ServicerContext) -> "Link | None":
+        return next((link for link in self.links if self._is(link.neighbor, context)), None)
+
+    def _is(self, neighbor: Neighbor, context: grpc.ServicerContext) -> bool:
+        """Whether the peer's certificate names this node."""
+        names = context.auth_context().get("x509_subject_alternative_name", ())
+        return not self.secure or f"{neighbor.name}.{DOMAIN}".encode() in names
+
+    @contextmanager
+    def _stream(self, kind: str, context: grpc.ServicerContext) -> Iterator[None]:
+        """Hold one of the few calls that a peer may have open."""
+        names = context.auth_context().get("x509_subject_alternative_name")
+        key = kind, str(names or context.peer())
+        with self.mail.changed:
+            if self._streams[key] >= STREAMS:
+                raise Refused("busy")
+            self._streams[key] += 1
+        try:
+            yield
+        finally:
+            with self.mail.changed:
+                self._streams[key] -= 1
+                if not self._streams[key]:
+                    del self._streams[key]
+
+    def _drop(self, reason: str, context: grpc.ServicerContext) -> None:
+        if not self.mail.dropped[reason]:
+            logger.log(WARNING, "refused a message from %s: %s", context.peer(), reason)
+        self.mail.drop(reason)
+
+
+class Link:
+    """The way to one neighbouring node. Envelopes leave in their order, one at a time.
+
+    A neighbour that cannot be reached is greeted again and again, with growing pauses; meanwhile nothing is sent to it
+    and nobody waits for it. One that has never been reached has the time of one exchange to appear.
+
+    Attributes
+    ----------
+    stale : int
+        So many envelopes in a row came too late there.
+    """
+
+    def __init__(self, peer: Peer, neighbor: Neighbor) -> None:
+        self.neighbor = neighbor
+        self._peer = peer
+        self._mail = peer.mail
+        self._queue: deque[tuple[int, int, Envelope]] = deque()
+        self._state = "new"
+        self._misses = 0
+        self.stale = 0
+        self._began = monotonic()
+        self._wake = asyncio.Event()
+        self._poked = asyncio.Event()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether an exchange waits for what comes from here."""
+        return self._state != "lost" and self._misses < MISSES
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the neighbour answers."""
+        return self._state == "up"
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is on its way."""
+        return not self._queue
+
+    def send(self, letters: Sequence[tuple[int, int, Envelope]]) -> None:
+        """Send (exchange, step, envelope), all of one exchange, when there is room: at most two exchanges wait here."""
+        mail, exchange = self._mail, letters[0][0]
+        with mail.changed:
+            mail.changed.wait_for(lambda: not self._queue or self._queue[0][0] >= exchange - 1, mail.patience)
+            if self._state == "lost":
+                mail.drop("unreachable", len(letters))
+                return
+            while self._queue and self._queue[0][0] < exchange - 1 and len(self._queue) > 1:
+                del self._queue[1]  # the first is being sent
+                mail.drop("unsent")
+            self._queue.extend(letters)
+        _loop().call_soon_threadsafe(self._wake.set)
+
+    def hear(self) -> None:
+        """Note that something came from there."""
+        self._misses = 0
+
+    def miss(self) -> None:
+        """Note that nothing came from there."""
+        self._misses += 1
+        if self._misses == MISSES:
+            logger.log(WARNING, "agents %s are no longer waited for", self.neighbor.agents)
+
+    def poke(self) -> None:
+        """Greet the neighbour now: it is there."""
+        _loop().call_soon_threadsafe(self._poked.set)
+
+    async def open(self, credentials: Credentials | None) -> None:
+        """Begin to greet the neighbour."""
+        options: list[tuple[str, int | str]] = [*OPTIONS]
+        if credentials:
+            # The certificate has to be of this name, wherever the node is.
+            options.append(("grpc.ssl_target_name_override", f"{self.neighbor.name}.{DOMAIN}"))
+            identity = grpc.ssl_channel_credentials(credentials.authority, credentials.key, credentials.certificate)
+            self._channel = grpc.aio.secure_channel(self.neighbor.address, identity, options)
+        else:
+            self._channel = grpc.aio.insecure_channel(self.neighbor.address, options)
+        self._stub = PeerExchangeStub(self._channel)  # type: ignore[no-untyped-call]
+        # A stream of one chunk is on the wire what a call with one message is, and that costs a third of the time.
+        self._deliver_one = self._channel.unary_unary(
+            "/ross_flwr.peer.v1.PeerExchange/Deliver", Chunk.SerializeToString, Receipt.FromString
+        )
+        self._task = asyncio.create_task(self._run())
+
+    async def position(self) -> int | None:
+        """Return the exchange that the neighbour awaits, if it answers."""
+        place = self._peer.place
+        timeout = min(GREETING, self._mail.patience)
+        try:
+            hello = await self._stub.Greet(place.hello(self._mail.exchange), timeout=timeout)
+        except grpc.aio.AioRpcError:
+            return None
+        return None if place.disagreement(hello) else place.exchange(hello)
+
+    async def fetch(self, agent: int) -> Tensor | None:
+        """Return the model of one of the neighbour's agents, if it can be had."""
+        assembly = None
+        try:
+            request = Request(run=self._peer.place.run, agent=agent)
+            async for chunk in self._stub.Fetch(request, timeout=self._mail.patience):
+                assembly = assembly or Assembly(chunk.header.tensors, self._peer.limit)
+                assembly.add(chunk.data)
+            model = assembly.finish().get("model") if assembly else None
+        except (grpc.aio.AioRpcError, Refused):
+            return None
+        return model if model is not None and bool(torch.isfinite(model).all()) else None
+
+    async def close(self) -> None:
+        """Stop."""
+        await end(self._task)
+        await self._channel.close()
+
+    async def _run(self) -> None:
+        pause = 0.05
+        while True:
+            self._poked.clear()
+            if await self._greet():
+                pause = 0.05
+                work = [asyncio.create_task(self._work()), asyncio.create_task(self._broken())]
+                try:
+                    await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    await end(*work)
+                self._lose()
+            elif self._state == "new" and monotonic() - self._began > self._mail.patience:
+                self._lose()
+            try:
+                await asyncio.wait_for(self._poked.wait(), pause)
+            except TimeoutError:
+                pause = min(2 * pause, GREETING)
+
+    async def _greet(self) -> bool:
+        place = self._peer.place
+        try:
+            hello = await self._stub.Greet(place.hello(self._mail.exchange), timeout=GREETING)
+        except grpc.aio.AioRpcError:
+            return False
+        if reason := place.disagreement(hello):
+            if not self._mail.dropped[reason]:
+                logger.log(WARNING, "node %s takes part in something else: %s", self.neighbor.name, reason)
+            self._mail.drop(reason)
+            return False
+        if self._state != "up":
+            logger.log(INFO, "node %s is there, in round %d", self.neighbor.name, hello.round)
+        with self._mail.changed:
+            self._state = "up"
+            self._peer.compare(self._mail.exchange, place.exchange(hello))
+            self._mail.changed.notify_all()
+        return True
+
+    async def _work(self) -> None:
+        while True:
+            while not self._queue:
+                self._wake.clear()
+                await self._wake.wait()
+            exchange, step, envelope = self._queue[0]
+            header = Header(
+                run=envelope.run,
+                round=envelope.round,
+                step=step,
+                source=envelope.source,
+                destination=envelope.destination,
+                tensors=layouts(envelope.tensors),
+            )
+            stream = chunks(header, envelope.tensors.values())
+            timeout = self._mail.patience + GREETING
+            if num_bytes(envelope.tensors) < CHUNK:
+                receipt = await self._deliver_one(next(stream), timeout=timeout)
+            else:
+                receipt = await self._stub.Deliver(stream, timeout=timeout)
+            with self._mail.changed:
+                self._queue.popleft()
+                self.stale = self.stale + 1 if receipt.refused == "old" else 0
+                if self.stale:
+                    self._peer.compare(exchange, self._peer.place.exchange(receipt))
+                self._mail.changed.notify_all()
+
+    async def _broken(self) -> None:
+        """Wait until the connection is gone."""
+        while (state := self._channel.get_state()) is grpc.ChannelConnectivity.READY:
+            await self._channel.wait_for_state_change(state)
+
+    def _lose(self) -> None:
+        with self._mail.changed:
+            if self._state != "lost":
+                logger.log(WARNING, "node %s cannot be reached", self.neighbor.name)
+            self._state = "lost"
+            self._misses = MISSES
+            if self._queue:
+                self._mail.drop("unreachable", len(self._queue))
+                self._queue.clear()
+            self._mail.changed.notify_all()
+
+
+@cache
+def _started() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    Thread(target=loop.run_forever, name="links", daemon=True).start()
+    return loop
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop, in a thread of its own, in which all calls of this process are made."""
+    with _STARTING:  # two threads that call a cached function for the first time may both run it
+        return _started()
+
+
+async def end(*tasks: "asyncio.Task[None]") -> None:
+    """Cancel tasks, and again: before Python 3.12 a cancellation gets lost in `asyncio.wait_for` now and then."""
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=0.1)
+
+
+def in_loop(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Return what `work` returns in the links' event loop."""
+    return asyncio.run_coroutine_threadsafe(work, _loop()).result()
+
+
+def check_address(address: str, secure: bool, remote: bool) -> None:
+    """Refuse to serve strangers by mistake.
+
+    Parameters
+    ----------
+    address : str
+        The ``host:port`` to serve at.
+    secure : bool
+        Whether peers prove who they are.
+    remote : bool
+        Whether it was said twice that they need not, elsewhere than on this machine too.
+
+    Raises
+    ------
+    ConfigError
+        When the address is none, or others could call it unseen.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise ConfigError(f"peer-address = '{address}' is no address: use host:port, such as '192.168.1.20:9700'")
+    try:
+        here = ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        here = host == "localhost"
+    if not (secure or here or remote):
+        raise ConfigError(
+            f"peer-insecure = true lets anybody who reaches peer-address = '{address}' send models: use peer-certs and "
+            "peer-insecure = false, or say peer-insecure-remote = true too"
+        )

@@ -1,0 +1,197 @@
+"""PeerDirect: a Flower strategy that tells nodes of their neighbours, and lets them talk to each other."""
+
+import time
+from collections.abc import Callable, Iterable
+from logging import INFO, WARNING
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result
+
+from ross_flwr.config import ConfigError
+from ross_flwr.report.history import AgentReport, Round
+from ross_flwr.transport.records import from_json, to_json
+from ross_flwr.transport.relay import PeerRelay, logger
+
+__all__ = ["PeerDirect"]
+
+ASK_AGAIN = 15.0
+"""Seconds after which a node that has not answered is asked who it is: one that is at work says nothing."""
+
+
+class PeerDirect(PeerRelay):
+    """Peer-to-peer rounds in which nodes talk to each other directly.
+
+    The ServerApp sends each node one message per segment of `segment-rounds` rounds: its agents' mixing rows, and the
+    names and addresses of the nodes that host their neighbours. It gets back what happened in each round, and no model
+    unless `return-model` asks for the last.
+
+    Parameters
+    ----------
+    **options : bool, int, float or str
+        Configuration keys (``ross-flwr config`` lists them), written with ``-`` or ``_``.
+    """
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run `num_rounds` rounds and return what `FedAvg` would.
+
+        Parameters
+        ----------
+        grid : Grid
+            Reaches the nodes.
+        initial_arrays : ArrayRecord
+            The initial model of every agent, under the model's own parameter names.
+        num_rounds : int
+            Rounds.
+        timeout : float
+            Seconds that nodes which are later than all others with a segment are still waited for.
+        train_config, evaluate_config : ConfigRecord, optional
+            Not used.
+        evaluate_fn : callable, optional
+            Not possible: there are no models to test here.
+
+        Returns
+        -------
+        Result
+            ``arrays`` is the consensus model, or `initial_arrays` if no models come back.
+        """
+        if evaluate_fn is not None:
+            raise ConfigError("evaluate_fn needs models at the ServerApp in every round: use transport = 'relay'")
+        self._place(grid)
+        self.summary()
+        result = Result(arrays=initial_arrays)
+        who = self._ask(grid, self.config.node_timeout)
+        for first in range(1, num_rounds + 1, self.config.segment_rounds):
+            last = min(first + self.config.segment_rounds - 1, num_rounds)
+            logger.log(INFO, "[ROUNDS %d–%d/%d]", first, last, num_rounds)
+            replies = self._run_segment(grid, initial_arrays, who, first, last, timeout)
+            self._note(replies, first, last, result)
+            self._collect(replies)
+        if self.models:
+            result.arrays = self._consensus(initial_arrays)
+        return result
+
+    def _ask(self, grid: Grid, timeout: float) -> dict[int, tuple[str, str]]:
+        """Return name and address of every node, and refuse to begin without one of them."""
+        replies = self._exchange(grid, [self._question(node) for node in self.blocks], timeout)
+        answers = {reply.metadata.src_node_id: from_json(reply.content.config_records["who"]) for reply in replies}
+        for node in self.blocks:
+            answer = answers.get(node, {"problem": f"it did not answer within {timeout:g} s"})
+            if "problem" in answer:
+                raise ConfigError(f"node {node} cannot take part: {answer['problem']}")
+        who = {node: (answer["name"], answer["address"]) for node, answer in answers.items()}
+        for what, values in (("name", [name for name, _ in who.values()]), ("address", [at for _, at in who.values()])):
+            if twice := {value for value in values if values.count(value) > 1}:
+                raise ConfigError(f"two nodes have the {what} '{twice.pop()}': give each its own")
+        return who
+
+    def _question(self, node: int) -> Message:
+        return Message(RecordDict({"options": to_json(dict(self.config.options))}), node, "query.who")
+
+    def _run_segment(
+        self,
+        grid: Grid,
+        initial: ArrayRecord,
+        who: dict[int, tuple[str, str]],
+        first: int,
+        last: int,
+        timeout: float,
+    ) -> list[Message]:
+        """Let all nodes run rounds `first` … `last`; return the replies.
+
+        A node that died and is back, which shows in that it has time for a question, is told again. Once all others
+        have replied, nodes that have not are waited for `timeout` seconds more, and then left to themselves.
+        """
+        passes = self.config.batches_per_round
+        graphs = [self.experiment.topology_at(t) for t in range((first - 1) * passes, last * passes)]
+        if not self.config.topology_every:
+            graphs = graphs[:1]
+        replies: list[Message] = []
+        tasks: dict[str, int] = {}
+        questions: dict[str, int] = {}
+        waiting = set(self.blocks)
+
+        def tell(node: int) -> None:
+            content = self._segment_of(node, graphs, who, first, last)
+            content["initial"] = initial
+            tasks.update(dict.fromkeys(grid.push_messages([Message(content, node, "train.segment")]), node))
+
+        for node in self.blocks:
+            tell(node)
+        heard = asked = time.monotonic()
+        while waiting and (not replies or time.monotonic() - heard < timeout):
+            for reply in grid.pull_messages([*tasks, *questions]):
+                number = reply.metadata.reply_to_message_id
+                node = tasks.pop(number) if number in tasks else questions.pop(number)
+                if reply.has_error():
+                    logger.log(WARNING, "\t├──> agents %s: %s", self.blocks[node], reply.error.reason)
+                    self.dropped["error"] += 1
+                elif "rounds" in reply.content.config_records:
+                    replies.append(reply)
+                    waiting.discard(node)
+                    heard = time.monotonic()
+                elif node in waiting:
+                    logger.log(INFO, "\t├──> agents %s are back", self.blocks[node])
+                    tell(node)
+            if time.monotonic() - asked > ASK_AGAIN:
+                asked = time.monotonic()
+                for node in waiting & set(grid.get_node_ids()) - set(questions.values()):
+                    questions.update(dict.fromkeys(grid.push_messages([self._question(node)]), node))
+            time.sleep(0.05)
+        for node in waiting:
+            logger.log(WARNING, "\t├──> no word from agents %s", self.blocks[node])
+        return replies
+
+    def _segment_of(
+        self, node: int, graphs: list[Any], who: dict[int, tuple[str, str]], first: int, last: int
+    ) -> RecordDict:
+        """Return what a node has to know: its agents' places, and who hosts their neighbours."""
+        block = self.blocks[node]
+        rows = {i: [dict(graph.mixing_row(i)) for graph in graphs] for i in block}
+        columns = {i: [dict(graph.mixing_column(i)) for graph in graphs] for i in block}
+        near = {j for sides in (rows, columns) for places in sides.values() for place in places for j in place}
+        hosts: dict[int, list[int]] = {}
+        for agent in sorted(near - set(block)):
+            hosts.setdefault(self._home[agent], []).append(agent)
+        call = {
+            "first": first,
+            "last": last,
+            "begins": (first - 1) * self.config.batches_per_round,
+            "topology": self.topology.digest,
+            "rows": rows,
+            "columns": columns,
+            "neighbors": [[*who[other], agents] for other, agents in hosts.items()],
+        }
+        setup = {"run": self._run, "options": dict(self.config.options), "agents": block}
+        return RecordDict({"setup": to_json(setup), "segment": to_json(call)})
+
+    def _note(self, replies: Iterable[Message], first: int, last: int, result: Result) -> None:
+        """Write the lines of the history of a segment."""
+        seconds: dict[int, float] = {}
+        reports: dict[int, list[AgentReport]] = {number: [] for number in range(first, last + 1)}
+        for reply in replies:
+            self.dropped.update(from_json(reply.content.config_records["dropped"]))
+            for number, took, entries in from_json(reply.content.config_records["rounds"]):
+                seconds[number] = max(took, seconds.get(number, 0.0))
+                reports[number] += [AgentReport.from_json(entry) for entry in entries]
+        for number, heard in reports.items():
+            line = self.history.add(Round(number, heard, seconds.get(number, 0.0)))
+            if line["absent"]:
+                logger.log(WARNING, "\t├──> round %d: no report from agents %s", number, line["absent"])
+            result.train_metrics_clientapp[number] = MetricRecord(
+                {name: line[name] for name in ("gradients", "utilities", "bytes", "seconds")}
+            )
+            metrics = self.aggregate_evaluate(number, [])
+            if metrics is not None:
+                result.evaluate_metrics_clientapp[number] = metrics
+            self.on_round(line)
