@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from logging import INFO, WARNING, getLogger
 from threading import Lock, Thread
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 import torch
@@ -20,21 +20,20 @@ from torch import Tensor
 from ross_flwr.certificates import DOMAIN, Credentials
 from ross_flwr.config import ConfigError
 from ross_flwr.learning.agent import Agent
-from ross_flwr.peer.v1.peer_pb2 import Chunk, Header, Hello, Receipt, Request
-from ross_flwr.peer.v1.peer_pb2_grpc import (
-    PeerExchangeServicer,
-    PeerExchangeStub,
-    add_PeerExchangeServicer_to_server,
-)
+from ross_flwr.peer.v1.peer_pb2 import Header, Hello, Receipt, Request
+from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeServicer, PeerExchangeStub
 from ross_flwr.transport.envelope import Envelope, num_bytes
 from ross_flwr.transport.mail import Edge, Mail
-from ross_flwr.transport.wire import CHUNK, Assembly, Refused, chunks, layouts
+from ross_flwr.transport.wire import CHUNK, Assembly, Refused, chunks, layouts, parse
 
 __all__ = ["Link", "Neighbor", "Peer", "Place", "check_address"]
 
 logger = getLogger("ross_flwr")
 
 PROTOCOL = 1
+SERVICE = "ross_flwr.peer.v1.PeerExchange"
+Piece: TypeAlias = tuple[Header | None, memoryview]
+"""A chunk as it is read: header, if there is one, and data."""
 MISSES = 3
 """A neighbour that missed so many exchanges in a row is no longer waited for, until it is heard again."""
 GREETING = 5.0
@@ -144,7 +143,12 @@ class Peer(PeerExchangeServicer):
         self._streams: Counter[tuple[str, str]] = Counter()
         workers = 2 * STREAMS * len(neighbors) + 2
         self._server = grpc.server(ThreadPoolExecutor(workers, "peer"), options=OPTIONS)
-        add_PeerExchangeServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        handlers = {
+            "Greet": grpc.unary_unary_rpc_method_handler(self.Greet, Hello.FromString, Hello.SerializeToString),
+            "Deliver": grpc.stream_unary_rpc_method_handler(self.Deliver, parse, Receipt.SerializeToString),
+            "Fetch": grpc.unary_stream_rpc_method_handler(self.Fetch, Request.FromString),
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         try:
             if credentials:
                 pair = [(credentials.key, credentials.certificate)]
@@ -225,7 +229,7 @@ class Peer(PeerExchangeServicer):
             link.poke()
         return self.place.hello(self.mail.exchange)
 
-    def Deliver(self, request_iterator: Iterator[Chunk], context: grpc.ServicerContext) -> Receipt:  # noqa: N802
+    def Deliver(self, request_iterator: Iterator[Piece], context: grpc.ServicerContext) -> Receipt:  # noqa: N802
         """Take one envelope, or say why not."""
         refused = ""
         try:
@@ -239,7 +243,7 @@ class Peer(PeerExchangeServicer):
         position = self.place.hello(self.mail.exchange)
         return Receipt(refused=refused, round=position.round, step=position.step)
 
-    def Fetch(self, request: Request, context: grpc.ServicerContext) -> Iterator[Chunk]:  # noqa: N802
+    def Fetch(self, request: Request, context: grpc.ServicerContext) -> Iterator[bytes]:  # noqa: N802
         """Send an agent's model to a neighbour of it."""
         try:
             with self._stream("fetch", context):
@@ -256,11 +260,10 @@ class Peer(PeerExchangeServicer):
             self._drop(error.reason, context)
             context.abort(grpc.StatusCode.PERMISSION_DENIED, error.reason)
 
-    def _receive(self, stream: Iterator[Chunk], context: grpc.ServicerContext) -> None:
-        first = next(stream, None)
-        if first is None or not first.HasField("header"):
+    def _receive(self, stream: Iterator[Piece], context: grpc.ServicerContext) -> None:
+        header, data = next(stream, (None, memoryview(b"")))
+        if header is None:
             raise Refused("malformed")
-        header = first.header
         edge = header.source, header.destination
         if header.run != self.place.run:
             raise Refused("other-run")
@@ -274,11 +277,11 @@ class Peer(PeerExchangeServicer):
         self.mail.admit(exchange, edge)
         try:
             assembly = Assembly(header.tensors, self.limit)
-            assembly.add(first.data)
-            while not assembly.complete and (chunk := next(stream, None)):
-                if chunk.HasField("header"):
+            assembly.add(data)
+            while not assembly.complete and (piece := next(stream, None)):
+                if piece[0] is not None:
                     raise Refused("malformed")
-                assembly.add(chunk.data)
+                assembly.add(piece[1])
             envelope = Envelope(header.run, header.round, str(header.step), *edge, assembly.finish())
             self.mail.keep(exchange, edge, envelope)
         finally:
@@ -394,10 +397,11 @@ class Link:
         else:
             self._channel = grpc.aio.insecure_channel(self.neighbor.address, options)
         self._stub = PeerExchangeStub(self._channel)  # type: ignore[no-untyped-call]
+        deliver, fetch = f"/{SERVICE}/Deliver", f"/{SERVICE}/Fetch"
+        self._deliver = self._channel.stream_unary(deliver, response_deserializer=Receipt.FromString)
         # A stream of one chunk is on the wire what a call with one message is, and that costs a third of the time.
-        self._deliver_one = self._channel.unary_unary(
-            "/ross_flwr.peer.v1.PeerExchange/Deliver", Chunk.SerializeToString, Receipt.FromString
-        )
+        self._deliver_one = self._channel.unary_unary(deliver, response_deserializer=Receipt.FromString)
+        self._fetch = self._channel.unary_stream(fetch, Request.SerializeToString, parse)
         self._task = asyncio.create_task(self._run())
 
     async def position(self) -> int | None:
@@ -415,9 +419,9 @@ class Link:
         assembly = None
         try:
             request = Request(run=self._peer.place.run, agent=agent)
-            async for chunk in self._stub.Fetch(request, timeout=self._mail.patience):
-                assembly = assembly or Assembly(chunk.header.tensors, self._peer.limit)
-                assembly.add(chunk.data)
+            async for header, data in self._fetch(request, timeout=self._mail.patience):
+                assembly = assembly or Assembly(header.tensors if header else (), self._peer.limit)
+                assembly.add(data)
             model = assembly.finish().get("model") if assembly else None
         except (grpc.aio.AioRpcError, Refused):
             return None
@@ -485,7 +489,7 @@ class Link:
             if num_bytes(envelope.tensors) < CHUNK:
                 receipt = await self._deliver_one(next(stream), timeout=timeout)
             else:
-                receipt = await self._stub.Deliver(stream, timeout=timeout)
+                receipt = await self._deliver(stream, timeout=timeout)
             with self._mail.changed:
                 self._queue.popleft()
                 self.stale = self.stale + 1 if receipt.refused == "old" else 0
@@ -529,6 +533,10 @@ async def end(*tasks: "asyncio.Task[None]") -> None:
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=0.1)
+    for task in tasks:
+        error = None if task.cancelled() else task.exception()
+        if error and not isinstance(error, grpc.aio.AioRpcError):
+            logger.error("a link failed", exc_info=error)
 
 
 def in_loop(work: Coroutine[Any, Any, _Result]) -> _Result:

@@ -172,7 +172,8 @@ class PeerDirect(PeerRelay):
             "columns": columns,
             "neighbors": [[*who[other], agents] for other, agents in hosts.items()],
         }
-        setup = {"run": self._run, "options": dict(self.config.options), "agents": block}
+        places = {agent: self.topology.place(agent) for agent in block}
+        setup = {"run": self._run, "options": dict(self.config.options), "places": places}
         return RecordDict({"setup": to_json(setup), "segment": to_json(call)})
 
     def _note(self, replies: Iterable[Message], first: int, last: int, result: Result) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ross_flwr.peer.v1.peer_pb2 import Chunk, DType, Header
 from ross_flwr.peer.v1.peer_pb2 import Tensor as Layout
 
-__all__ = ["CHUNK", "Assembly", "Refused", "chunks", "layouts"]
+__all__ = ["CHUNK", "Assembly", "Refused", "chunks", "layouts", "parse"]
 
 CHUNK = 1 << 20
 """Bytes of tensors in one chunk, at most."""
@@ -27,6 +27,7 @@ DTYPES: dict[DType, torch.dtype] = {
     DType.DTYPE_INT8: torch.int8,
     DType.DTYPE_UINT8: torch.uint8,
 }
+_DATA = b"\x12"  # the tag of Chunk.data: field 2, bytes
 _NUMBER = {dtype: number for number, dtype in DTYPES.items()}
 
 
@@ -43,20 +44,38 @@ def layouts(tensors: Mapping[str, Tensor]) -> list[Layout]:
     return [Layout(name=name, shape=tensor.shape, dtype=_NUMBER[tensor.dtype]) for name, tensor in tensors.items()]
 
 
-def chunks(header: Header, tensors: Iterable[Tensor]) -> Iterator[Chunk]:
-    """Yield the chunks of one envelope; no more than one is in memory beside the tensors."""
-    head: Header | None = header
+def chunks(header: Header, tensors: Iterable[Tensor]) -> Iterator[bytes]:
+    """Yield the serialized chunks of one envelope; no more than one is in memory beside the tensors.
+
+    They are written by hand, and read so by `parse`: protobuf would copy the bytes three times on each side, and the
+    copies cost as much as the journey.
+    """
+    head = Chunk(header=header).SerializeToString()
     pieces: list[memoryview] = []
     room = CHUNK
     for tensor in tensors:
         raw = _raw(tensor)
         while len(raw) >= room:
-            yield Chunk(header=head, data=b"".join([*pieces, raw[:room]]))
-            raw, pieces, room, head = raw[room:], [], CHUNK, None
+            yield b"".join([head, _DATA, _varint(CHUNK), *pieces, raw[:room]])
+            raw, pieces, room, head = raw[room:], [], CHUNK, b""
         pieces.append(raw)
         room -= len(raw)
     if head or room < CHUNK:
-        yield Chunk(header=head, data=b"".join(pieces))
+        yield b"".join([head, _DATA, _varint(CHUNK - room), *pieces])
+
+
+def parse(message: bytes) -> tuple[Header | None, memoryview]:
+    """Return header, if there is one, and data of a serialized chunk; data that stands alone is not copied."""
+    if message.startswith(_DATA):
+        size = end = 0
+        for end, byte in enumerate(message[1:6]):
+            size |= (byte & 0x7F) << (7 * end)
+            if byte < 0x80:
+                break
+        if size == len(message) - end - 2:
+            return None, memoryview(message)[end + 2 :]
+    chunk = Chunk.FromString(message)
+    return chunk.header if chunk.HasField("header") else None, memoryview(chunk.data)
 
 
 class Assembly:
@@ -99,7 +118,7 @@ class Assembly:
         """Whether all bytes are here."""
         return not self._left
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: memoryview) -> None:
         """Put the next bytes where they belong.
 
         Raises
@@ -107,7 +126,7 @@ class Assembly:
         Refused
             When there are more than announced.
         """
-        rest = memoryview(data)
+        rest = data
         while len(rest):
             if not self._left:
                 raise Refused("oversize")
@@ -134,3 +153,12 @@ class Assembly:
 def _raw(tensor: Tensor) -> memoryview:
     raw: memoryview = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
     return raw
+
+
+def _varint(number: int) -> bytes:
+    """Return a number as protobuf writes it: seven bits a byte, the lowest first."""
+    written = bytearray()
+    while number > 0x7F:
+        written.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*written, number])

@@ -1,8 +1,10 @@
 """Agents that talk to each other: nodes of one process, each in a thread, over real sockets with mutual TLS."""
 
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import grpc
 import pytest
@@ -31,8 +33,8 @@ def method(name, **options):
     return create(name, resolve({key.replace("_", "-"): value for key, value in options.items()}).options)
 
 
-def free_addresses(count):
-    sockets = [socket.socket() for _ in range(count)]
+def free_addresses(number):
+    sockets = [socket.socket() for _ in range(number)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
     addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
@@ -236,8 +238,8 @@ def letter(data=None, *, source=1, **changes):
     return [Chunk(header=Header(**{**header, **changes}), data=raw)]
 
 
-def huge(count):
-    return [wire.Layout(name="model", shape=[count], dtype=DType.DTYPE_FLOAT32)]
+def huge(size):
+    return [wire.Layout(name="model", shape=[size], dtype=DType.DTYPE_FLOAT32)]
 
 
 @pytest.mark.parametrize(
@@ -356,24 +358,31 @@ def test_a_run_is_unharmed_by_strangers(certs):
     net = Net(method("ross", learning_rate=0.1), certs=certs, objective=lambda i: Steady(objective_of(i).examples))
     poison = torch.full((6,), 1e6).numpy().tobytes()
 
-    def pester(name, k, count):
+    done = threading.Event()
+
+    def pester(name):
         credentials = certs[name]
         identity = grpc.ssl_channel_credentials(credentials.authority, credentials.key, credentials.certificate)
-        options = [("grpc.ssl_target_name_override", f"n{k}.ross-flwr")]
-        with grpc.secure_channel(net.nodes[k].address, identity, options) as channel:
+        options = [("grpc.ssl_target_name_override", "n0.ross-flwr")]
+        with grpc.secure_channel(net.nodes[0].address, identity, options) as channel:
             stub = PeerExchangeStub(channel)
-            for number in range(count):
-                stream = letter(poison, source=1, round=number % 10, destination=k)
-                try:
-                    stub.Deliver(iter(stream), timeout=1, wait_for_ready=True)
-                except grpc.RpcError:
+            for number in count():
+                if done.is_set():
                     return
+                assert stub.Deliver(iter(letter(poison, round=number % 10)), timeout=5).refused == "stranger"
 
-    with ThreadPoolExecutor(3) as pool:
-        pestering = [pool.submit(pester, name, 0, 40) for name in ("mallory", "n2", "n3")]
-        hosts, _ = net.run(10)
-        for each in pestering:
-            each.result()
+    def besieged(host):
+        with ThreadPoolExecutor(3) as pool, net.session(0, host) as session:
+            pestering = [pool.submit(pester, name) for name in ("mallory", "n2", "n3")]
+            while session.mail.dropped["stranger"] < 10 and not any(each.done() for each in pestering):
+                time.sleep(0.01)
+            rounds = list(session.rounds(1, 10))
+            done.set()
+            for each in pestering:
+                each.result()
+        return rounds
+
+    hosts, _ = net.run(10, play={0: besieged})
     expected, _ = net.locally(10)
     assert_same_models(hosts, expected)
     assert hosts[0].dropped["stranger"] > 10
@@ -422,15 +431,17 @@ def test_tensors_longer_than_a_chunk_arrive_as_they_left(size):
 
 
 def check_round_trip(tensors):
-    sent = [
-        Chunk.FromString(each.SerializeToString())
-        for each in chunks(Header(tensors=layouts(tensors)), tensors.values())
-    ]
-    assert all(len(each.data) <= wire.CHUNK for each in sent)
-    assert [each.HasField("header") for each in sent] == [True] + [False] * (len(sent) - 1)
-    assembly = wire.Assembly(sent[0].header.tensors, limit=10**8)
-    for each in sent:
-        assembly.add(each.data)
+    """What is written and read by hand is what protobuf writes and reads."""
+    sent = list(chunks(Header(tensors=layouts(tensors)), tensors.values()))
+    pieces = [Chunk.FromString(each) for each in sent]
+    assert all(len(each.data) <= wire.CHUNK for each in pieces)
+    assert [each.HasField("header") for each in pieces] == [True] + [False] * (len(sent) - 1)
+    assembly = wire.Assembly(pieces[0].header.tensors, limit=10**8)
+    for written, piece in zip(sent, pieces, strict=True):
+        for form in (written, piece.SerializeToString()):
+            header, data = wire.parse(form)
+            assert (header, bytes(data)) == (piece.header if piece.HasField("header") else None, piece.data)
+        assembly.add(data)
     arrived = assembly.finish()
     assert list(arrived) == list(tensors)
     for name, tensor in tensors.items():
