@@ -39,7 +39,18 @@ MAY_IMPORT = {
     "server_app": ("config", "report", "run", "transport"),
     "experiments": (),
     "compare": ("config", "report", "run"),
-    "cli": ("certificates", "config", "topology", "learning", "data", "threats", "algorithms", "report", "run", "compare"),
+    "cli": (
+        "certificates",
+        "config",
+        "topology",
+        "learning",
+        "data",
+        "threats",
+        "algorithms",
+        "report",
+        "run",
+        "compare",
+    ),
     "": ("config", "learning", "algorithms", "client_app", "transport"),
 }
 """What a room may import besides itself. The longest name that fits counts; a name stands for all below it."""
