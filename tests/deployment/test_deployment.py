@@ -19,10 +19,13 @@ ROOT = Path(__file__).parents[2]
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 SAME = {"num-agents": 4, "topology": "ring", "attackers": 1, "num-rounds": 6, "beside": "", "evaluate-every": 2}
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("flower-superlink", path=PATH) and shutil.which("bash") and sys.platform == "linux"),
-    reason="needs flwr's commands and bash",
-)
+pytestmark = [
+    pytest.mark.deployment,
+    pytest.mark.skipif(
+        not (shutil.which("flower-superlink", path=PATH) and shutil.which("bash") and sys.platform == "linux"),
+        reason="needs flwr's commands and bash",
+    ),
+]
 
 
 def deployment(work, **keys):
