@@ -49,7 +49,7 @@ def ross_flwr(monkeypatch, tmp_path, capsys):
 def lines_of(folder):
     """Return the history without what the clock says."""
     lines = map(json.loads, (folder / "history.jsonl").read_text().splitlines())
-    return [{**line, "seconds": None} for line in lines]
+    return [{**line, "seconds": None, "time": None} for line in lines]
 
 
 def summary_of(folder):

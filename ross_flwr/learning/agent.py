@@ -4,6 +4,7 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping
 from math import inf, isnan
+from time import perf_counter_ns
 
 import numpy as np
 import torch
@@ -59,7 +60,8 @@ class Agent:
     round : int
         t, set by the transport.
     counts : Counter
-        Gradients and utilities evaluated so far; a loss that a method asks for is a utility too.
+        Gradients and utilities evaluated since the last report, and the nanoseconds they took, ``"gradients-ns"`` and
+        ``"utilities-ns"`` (the host adds ``"exchange-ns"``); a loss that a method asks for is a utility too.
     attackers : frozenset[int]
         Who lies, for rules of the theory that no real agent could apply; nobody unless the experiment says so.
     weights : dict[int, float]
@@ -115,7 +117,7 @@ class Agent:
         A method with K local steps asks for batch ``K * agent.round + s`` in step s. At the agent's own model it also
         notes how the batch moves the float buffers (BatchNorm statistics), for `end_pass`.
         """
-        self.counts["gradients"] += 1
+        began = perf_counter_ns()
         batch = self._numbered_batch(self.round if batch_number is None else batch_number)
         if self.objective.draws_noise:
             with torch.random.fork_rng():
@@ -126,6 +128,7 @@ class Agent:
         shift = self.objective.buffer_shift()
         if shift is not None and torch.equal(vector, self.state["model"]):
             self.state["buffer_shift"] = shift
+        self._count("gradients", began)
         return gradient
 
     def end_pass(self) -> None:
@@ -138,8 +141,10 @@ class Agent:
 
     def utility(self, vector: Tensor, kind: str) -> float:
         """Return how good `vector` is on the validation set Q_i; `kind` is ``"accuracy"`` or ``"loss"``."""
-        self.counts["utilities"] += 1
-        return self.objective.utility(vector, kind)
+        began = perf_counter_ns()
+        utility = self.objective.utility(vector, kind)
+        self._count("utilities", began)
+        return utility
 
     def loss(self, vector: Tensor, data: str = "batch") -> float:
         """Return the own loss at `vector`, on this round's mini-batch (``"batch"``) or on Q_i (``"validation"``).
@@ -149,14 +154,17 @@ class Agent:
         if data == "validation":
             loss = -self.utility(vector, "loss")
         else:
-            self.counts["utilities"] += 1
+            began = perf_counter_ns()
             loss = self.objective.loss(vector, self._numbered_batch(self.round))
+            self._count("utilities", began)
         return inf if isnan(loss) else loss
 
     def f1(self, vector: Tensor) -> Tensor:
         """Return the F1 score of every class on Q_i, shape [C], NaN for one that Q_i lacks; it counts as a utility."""
-        self.counts["utilities"] += 1
-        return self.objective.f1(vector)
+        began = perf_counter_ns()
+        scores = self.objective.f1(vector)
+        self._count("utilities", began)
+        return scores
 
     def mix(self, vectors: Mapping[int, Tensor], *, models: bool = True) -> Tensor:
         """Return Σ_j w_ij v_j over the closed neighbourhood, a new tensor of shape [P].
@@ -189,6 +197,10 @@ class Agent:
             if j in vectors:
                 mixed.add_(vectors[j], alpha=self.mixing_row[j])
         return mixed
+
+    def _count(self, kind: str, began: int) -> None:
+        self.counts[kind] += 1
+        self.counts[f"{kind}-ns"] += perf_counter_ns() - began
 
     def _numbered_batch(self, number: int) -> Batch:
         """Return mini-batch `number` of an endless sequence of shuffled passes over the agent's data.

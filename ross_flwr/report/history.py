@@ -31,6 +31,8 @@ class AgentReport:
         Neighbours from whom a message did not arrive.
     weights : dict[int, float]
         The weight of each neighbour's gradient in the agent's last step, if the method weighs them.
+    time : dict[str, float]
+        Seconds spent in ``gradients``, in ``utilities`` and, delivering messages in its process, in ``exchange``.
     loss, accuracy : float, optional
         On the test set, at the agent's own model; None in rounds without a test.
     attack_success : float, optional
@@ -43,6 +45,7 @@ class AgentReport:
     sent: dict[int, dict[str, int]] = field(default_factory=dict)
     missing: list[int] = field(default_factory=list)
     weights: dict[int, float] = field(default_factory=dict)
+    time: dict[str, float] = field(default_factory=dict)
     loss: float | None = None
     accuracy: float | None = None
     attack_success: float | None = None
@@ -91,9 +94,9 @@ class History:
     ``round``, ``seconds`` (of this round), ``accuracy`` and ``loss`` (mean, min, max over honest agents),
     ``consensus-distance`` (over the honest agents heard), ``bytes``, ``gradients``, ``utilities``, ``sent`` (bytes by
     edge "i>j" and tensor name), ``missing`` (pairs [i, j]: agent i lacked a message of j), ``absent`` (agents that gave
-    no report), ``agents`` (accuracy by agent), ``weights`` (by agent, then neighbour). An agent whose data is corrupted
-    is honest, for it follows the protocol; ``clean-accuracy`` and ``attack-success`` are over honest agents with clean
-    data.
+    no report), ``agents`` (accuracy by agent), ``weights`` (by agent, then neighbour), ``time`` (seconds in gradients,
+    utilities and exchange). An agent whose data is corrupted is honest, for it follows the protocol; ``clean-accuracy``
+    and ``attack-success`` are over honest agents with clean data.
 
     Parameters
     ----------
@@ -156,6 +159,10 @@ class History:
             "agents": {str(r.agent): r.accuracy for r in reports.values() if r.accuracy is not None},
             "weights": {
                 str(r.agent): {str(j): round(w, 4) for j, w in r.weights.items()} for r in reports.values() if r.weights
+            },
+            "time": {
+                kind: round(sum(r.time.get(kind, 0.0) for r in reports.values()), 6)
+                for kind in ("gradients", "utilities", "exchange")
             },
         }
         if finished.models is not None and heard:

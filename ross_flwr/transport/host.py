@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from logging import DEBUG, WARNING, getLogger
+from time import perf_counter_ns
 from typing import Any
 
 from torch import Tensor
@@ -133,6 +134,7 @@ class Host:
                 sent=self.sent.pop(index, {}),
                 missing=sorted(missing.get(index, ())),
                 weights=agent.weights,
+                time={kind: agent.counts[f"{kind}-ns"] / 1e9 for kind in ("gradients", "utilities", "exchange")},
             )
             agent.counts.clear()
             agent.weights = {}
@@ -196,6 +198,7 @@ class Host:
         self.dropped = Counter(rest["dropped"])
 
     def _send(self, agent: Agent, outbox: Mapping[int, Message], round: int, step: int) -> list[Envelope]:
+        began = perf_counter_ns()
         leaving = []
         sent = self.sent.setdefault(agent.index, {})
         sound: dict[int, str] = {}
@@ -220,6 +223,7 @@ class Host:
             else:
                 name = self.algorithm.steps[step]
                 leaving.append(Envelope(self.run, round, name, agent.index, destination, message))
+        agent.counts["exchange-ns"] += perf_counter_ns() - began
         return leaving
 
     def _receive(self, envelope: Envelope, round: int, step: int, mailboxes: dict[int, Inbox]) -> None:

@@ -163,13 +163,15 @@ def test_the_closed_neighbourhood_is_the_mixing_row():
     assert list(agent.mixing_row) == [0, 3, 5]
 
 
-def test_gradients_and_utilities_are_counted():
+def test_gradients_and_utilities_are_counted_and_timed():
     agent = agent_of()
     for _ in range(3):
         agent.gradient(torch.zeros(3))
     for kind in ("loss", "accuracy"):
         agent.utility(torch.zeros(3), kind)
-    assert agent.counts == {"gradients": 3, "utilities": 2}
+    assert (agent.counts["gradients"], agent.counts["utilities"]) == (3, 2)
+    assert agent.counts["gradients-ns"] > 0
+    assert agent.counts["utilities-ns"] > 0
 
 
 class Images:

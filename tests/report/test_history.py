@@ -78,6 +78,12 @@ def test_an_absent_agent_counts_in_no_statistic_and_the_summary_says_how_often()
     assert history.summary()["absent"] == {"0": 1, "1": 1, "2": 2}
 
 
+def test_the_time_of_a_round_is_the_sum_over_agents():
+    times = {"gradients": 0.25, "exchange": 0.5}, {"gradients": 0.5, "utilities": 1.0}
+    line = History(2).add(Round(1, [report(i, time=time) for i, time in enumerate(times)], 2.0))
+    assert line["time"] == {"gradients": 0.75, "utilities": 1.0, "exchange": 0.5}
+
+
 def test_weights_are_told_by_agent_and_neighbour():
     line = History(3).add(Round(1, [report(0, weights={0: 0.25, 1: 0.75}), report(1), report(2)], 0.1))
     assert line["weights"] == {"0": {"0": 0.25, "1": 0.75}}
@@ -218,6 +224,7 @@ REPORTS = st.builds(
     sent=st.dictionaries(AGENTS, st.dictionaries(st.text(), COUNTS)),
     missing=st.lists(AGENTS),
     weights=st.dictionaries(AGENTS, st.floats(0, 1)),
+    time=st.dictionaries(st.text(), st.floats(0, 1)),
     loss=REALS,
     accuracy=REALS,
 )

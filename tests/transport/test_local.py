@@ -32,7 +32,7 @@ def config_of(**changes):
 
 
 def without_seconds(lines):
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+    return [{name: value for name, value in line.items() if name not in ("seconds", "time")} for line in lines]
 
 
 def outcome(run):
@@ -53,6 +53,13 @@ def finished(config, path=None):
 
 def of_file(path):
     return without_seconds(map(json.loads, (path / "history.jsonl").read_text().splitlines()))
+
+
+def test_a_line_tells_where_the_time_of_its_round_went():
+    for line in finished(config_of(algorithm="ross")).history.lines:
+        assert min(line["time"].values()) > 0
+        assert sum(line["time"].values()) < line["seconds"]
+    assert {line["time"]["utilities"] for line in finished(config_of(algorithm="dpsgd")).history.lines} == {0}
 
 
 @pytest.mark.parametrize("changes", [{}, {"algorithm": "ross"}, {"model": "cnn", "attackers": 0}], ids=str)
