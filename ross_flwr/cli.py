@@ -29,6 +29,7 @@ from ross_flwr.learning.models import MODELS
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS
 from ross_flwr.report.folder import RunFolder
 from ross_flwr.report.holdings import holdings_table, plot_holdings
+from ross_flwr.report.report import write_report
 from ross_flwr.report.table import percent, result_table
 from ross_flwr.run import LocalRun, holdings, start
 from ross_flwr.run import resume as resume_runs
@@ -203,6 +204,19 @@ def compare(
     for table in comparison.result_tables(plan, cells, folder):
         console.print(table)
     click.echo(f"A line per run is in {comparison.write_csv(cells, folder)}")
+
+
+@cli.command(
+    short_help="Show results as a page, pictures and tables.",
+    epilog="\b\nExample:\n  ross-flwr report results/digits",
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Write report.html, one page that needs nothing but itself, into FOLDER, which a run or a comparison has filled.
+
+    The same figures as PNG and their numbers as CSV go into the folder report in it.
+    """
+    click.echo(f"The report is {write_report(folder)}")
 
 
 LISTS: dict[str, Mapping[str, Any]] = {

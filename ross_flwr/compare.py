@@ -18,13 +18,13 @@ from rich.table import Table
 
 from ross_flwr.config import Config, ConfigError, resolve
 from ross_flwr.report.folder import RunFolder
+from ross_flwr.report.runs import REFUSED
 from ross_flwr.report.table import percent
 from ross_flwr.run import LocalRun
 
 __all__ = ["Cell", "Plan", "experiments", "read_plan", "result_tables", "run_cells", "tuned", "write_csv"]
 
 PARTS = ("methods", "scenarios", "topologies")
-REFUSED = "refused.txt"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,89 @@
+"""Who gave what weight to whom: a run's graph, round by round."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import cos, pi, sin
+
+from ross_flwr.report.tables import Row, by
+
+__all__ = ["Network", "networks"]
+
+_NOTHING, _COLD, _HOT = (221, 221, 221), (190, 210, 235), (8, 48, 107)
+
+
+@dataclass(frozen=True)
+class Network:
+    """The graph of a run, with agents on a circle and an edge in two halves: that beside i is what i gave to j.
+
+    Attributes
+    ----------
+    scenario, name, title : str
+        Its place in the report, the name of its files, and what stands above it.
+    roles : dict[int, str]
+        ``"honest"``, ``"bad data"`` or ``"attacker"``, by agent.
+    rounds : list[int]
+        The rounds that can be drawn.
+    halves : list[tuple[int, int]]
+        Pairs (i, j).
+    weights : list[list[float | None]]
+        By round, then half; None where no gradient was weighed.
+    """
+
+    scenario: str
+    name: str
+    title: str
+    roles: dict[int, str]
+    rounds: list[int]
+    halves: list[tuple[int, int]]
+    weights: list[list[float | None]]
+
+    @property
+    def largest(self) -> float:
+        """The largest weight of all rounds, 1 when there is none."""
+        return max((w for row in self.weights for w in row if w), default=1.0)
+
+    def place(self, agent: int) -> tuple[float, float]:
+        """Return where an agent stands."""
+        angle = pi / 2 - 2 * pi * sorted(self.roles).index(agent) / len(self.roles)
+        return cos(angle), sin(angle)
+
+    def half(self, i: int, j: int) -> tuple[list[float], list[float]]:
+        """Return x and y of both ends of the half beside i."""
+        (x, y), (x_j, y_j) = self.place(i), self.place(j)
+        return [x, (x + x_j) / 2], [y, (y + y_j) / 2]
+
+    def look(self, k: int) -> list[tuple[str, float]]:
+        """Return colour and width of every half in the round at place `k`."""
+        return [(self.shade(w), 1.5 + 5.5 * (w or 0.0) / self.largest) for w in self.weights[k]]
+
+    def shade(self, weight: float | None) -> str:
+        """Return the colour of a weight: grey for none, then the darker the larger."""
+        if not weight:
+            return "#{:02x}{:02x}{:02x}".format(*_NOTHING)
+        share = weight / self.largest
+        channels = (round(cold + share * (hot - cold)) for cold, hot in zip(_COLD, _HOT, strict=True))
+        return "#{:02x}{:02x}{:02x}".format(*channels)
+
+
+def networks(rows: Sequence[Row]) -> list[Network]:
+    """Return the networks of `tables.edges`."""
+    found = []
+    for (scenario, topology, method, seed), group in by(rows, "scenario", "topology", "method", "seed"):
+        halves = sorted({(row["agent"], row["neighbour"]) for row in group})
+        rounds, weights = [], []
+        for (number,), of_round in by(group, "rounds"):
+            given = {(row["agent"], row["neighbour"]): row["weight"] for row in of_round}
+            rounds.append(number)
+            weights.append([given.get(half) for half in halves])
+        found.append(
+            Network(
+                scenario,
+                f"network-{scenario}-{topology}-{method}",
+                f"{scenario}, {topology}: weights in {method}, seed {seed}",
+                dict(sorted((row["agent"], row["role"]) for row in group)),
+                rounds,
+                halves,
+                weights,
+            )
+        )
+    return found

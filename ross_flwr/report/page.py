@@ -1,0 +1,125 @@
+"""The report as one HTML page that needs nothing but itself."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from ross_flwr.extras import import_extra
+from ross_flwr.report.table import percent
+from ross_flwr.report.tables import Row
+
+__all__ = ["SIGNIFICANT", "page", "result_table"]
+
+SIGNIFICANT = 0.05
+"""A difference with a smaller p is marked."""
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1500px; margin: 2em auto; padding: 0 1em; color: #222 }
+h2 { margin-top: 2.5em; border-bottom: 1px solid #ccc }
+table { border-collapse: collapse } th, td { padding: .15em .9em; text-align: right; white-space: nowrap }
+th:first-child, td:first-child { text-align: left } thead { border-bottom: 1px solid #999 }
+tr.ratio td { background: #f4f4f4 } p { margin: .3em 0; max-width: 65em } .caption { color: #555 }
+"""
+
+DRAW = """
+const figures = JSON.parse(document.getElementById("figures").textContent);
+const near = new IntersectionObserver(entries => {
+  for (const entry of entries.filter(each => each.isIntersecting)) {
+    near.unobserve(entry.target);
+    const figure = figures[entry.target.id];
+    Plotly.newPlot(entry.target, figure.data, figure.layout, {responsive: true, displaylogo: false});
+  }
+}, {rootMargin: "800px"});
+document.querySelectorAll(".figure").forEach(each => near.observe(each));
+"""
+
+
+def page(
+    title: str,
+    about: Sequence[str],
+    sections: Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]],
+    tables: Mapping[str, str],
+) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    title : str
+        Its heading.
+    about : sequence of str
+        Sentences below it.
+    sections : mapping
+        By scenario, its figures: caption, and Plotly's JSON.
+    tables : mapping
+        By scenario, what `result_table` returned.
+    """
+    library = import_extra("plotly.offline", "plots").get_plotlyjs()
+    figures: dict[str, Any] = {}
+    body = [f"<h1>{escape(title)}</h1>", *(f"<p>{escape(each)}</p>" for each in about)]
+    for scenario, drawn in sections.items():
+        body += [f"<h2>{escape(scenario)}</h2>", tables[scenario]]
+        for caption, figure in drawn:
+            name = f"figure-{len(figures)}"
+            figures[name] = figure
+            height = figure["layout"]["height"]
+            body.append(f'<div class="figure" id="{name}" style="height:{height}px"></div>')
+            body.append(f'<p class="caption">{escape(caption)}</p>')
+    data = json.dumps(figures, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    return "\n".join(
+        [
+            f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(title)}</title>',
+            f"<style>{STYLE}</style>\n<script>{library}</script></head>\n<body>",
+            *body,
+            f'<script type="application/json" id="figures">{data}</script>',
+            f"<script>{DRAW}</script>\n</body></html>\n",
+        ]
+    )
+
+
+def result_table(accuracies: Iterable[Row], ratios: Sequence[Row]) -> str:
+    """Return the HTML table of a scenario: methods by topologies, and how many times the baselines ROSS reaches."""
+    cells = {(row["method"], row["topology"]): row for row in accuracies}
+    topologies, methods = (list(dict.fromkeys(key[k] for key in cells)) for k in (1, 0))
+    ours = list(dict.fromkeys(row["method"] for row in ratios))
+    found = {(row["topology"], row["method"], row["against"]): row for row in ratios}
+    rows = [f"<tr><th>{'</th><th>'.join(map(escape, ['method', *topologies]))}</th></tr></thead><tbody>"]
+    for method in methods:
+        texts = []
+        for topology in topologies:
+            mark = _mark(found.get((topology, ours[0], method))) if ours else ""
+            texts.append(_accuracy(cells.get((method, topology))) + mark)
+        rows.append(_row(method, texts))
+    for method in ours:
+        for against in ("best baseline", "mean baseline"):
+            texts = [_ratio(found.get((topology, method, against))) for topology in topologies]
+            rows.append(_row(f"{method} / {against}", texts, "ratio"))
+    return f"<table><thead>{''.join(rows)}</tbody></table>"
+
+
+def _row(name: str, texts: Sequence[str], kind: str = "") -> str:
+    return f'<tr class="{kind}"><td>{"</td><td>".join(map(escape, [name, *texts]))}</td></tr>'
+
+
+def _accuracy(row: Row | None) -> str:
+    if row is None or row["accuracy"] is None:
+        return "–" if row is None else "refused"
+    spread = f" ± {100 * row['deviation']:.1f}" if row["deviation"] is not None else ""
+    return percent(row["accuracy"]) + spread
+
+
+def _ratio(row: Row | None) -> str:
+    if row is None or row["ratio"] is None:
+        return "–"
+    name = f" ({row['baseline']})" if row["baseline"] else ""
+    return f"{row['ratio']:.2f}{name}{'*' if _significant(row) else ''}"
+
+
+def _mark(row: Row | None) -> str:
+    if row is None or not _significant(row):
+        return ""
+    return " ▼" if row["ratio"] is None or row["ratio"] > 1 else " ▲"
+
+
+def _significant(row: Row) -> bool:
+    return row["p"] is not None and row["p"] < SIGNIFICANT

@@ -1,0 +1,97 @@
+"""The figures of a report as pictures, drawn by matplotlib, which needs no browser."""
+
+from pathlib import Path
+from typing import Any
+
+from ross_flwr.extras import import_extra
+from ross_flwr.report.charts import ROLES, Chart, Panel, Series
+from ross_flwr.report.network import Network
+
+__all__ = ["draw", "draw_network"]
+
+DASHES = {"solid": "-", "dash": "--", "dot": ":"}
+SHAPES = {"circle": "o", "square": "s", "x": "x"}
+
+
+def draw(chart: Chart, folder: Path) -> list[Path]:
+    """Draw a chart into `folder`, a file for each of its choices of x, and return the files."""
+    figures = import_extra("matplotlib.figure", "plots")
+    files = []
+    for axis, axis_title in chart.axes.items():
+        rows, columns = len(chart.grid), max(map(len, chart.grid))
+        size = 2.2 + 4.2 * columns, 1.0 + 2.6 * rows
+        figure = figures.Figure(figsize=size, layout="constrained")
+        figure.suptitle(chart.title, x=0.01, ha="left")
+        handles: dict[str, Any] = {}
+        for k, row in enumerate(chart.grid):
+            for column, panel in enumerate(row):
+                axes = figure.add_subplot(rows, columns, k * columns + column + 1)
+                tops: dict[Any, float] = {}
+                for series in panel.series:
+                    handles.setdefault(series.name, _draw(axes, series, axis, tops))
+                _dress(axes, panel)
+                axes.set_ylabel(panel.y_title if column == 0 else "")
+                axes.set_xlabel(axis_title if row is chart.grid[-1] else "")
+        figure.legend(handles.values(), handles.keys(), loc="outside right upper")
+        files.append(folder / (f"{chart.name}-{axis}.png" if len(chart.axes) > 1 else f"{chart.name}.png"))
+        figure.savefig(files[-1], dpi=120)
+    return files
+
+
+def _dress(axes: Any, panel: Panel) -> None:
+    axes.set_title(panel.title)
+    axes.grid(alpha=0.3)
+    if panel.share:
+        axes.set_ylim(-0.03, 1.03)
+        axes.yaxis.set_major_formatter(import_extra("matplotlib.ticker", "plots").PercentFormatter(1))
+    elif panel.log and any(y for series in panel.series for y in series.y):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    if panel.names:
+        axes.set_xticks(range(len(panel.names)), panel.names, rotation=30, ha="right")
+
+
+def _draw(axes: Any, series: Series, axis: str, tops: dict[Any, float]) -> Any:
+    """Draw one series; `tops` is how high the bars stand already."""
+    x, y = list(series.x[axis]), [float("nan") if value is None else value for value in series.y]
+    if series.kind == "bars":
+        bars = axes.bar(x, y, bottom=[tops.get(each, 0.0) for each in x], color=series.colour)
+        tops |= {each: tops.get(each, 0.0) + height for each, height in zip(x, y, strict=True)}
+        return bars
+    if series.kind == "points":
+        return axes.scatter(x, y, color=series.colour, marker=SHAPES[series.mark], s=18, alpha=0.6)
+    if series.low:
+        band = [[float("nan") if value is None else value for value in edge] for edge in (series.low, series.high)]
+        axes.fill_between(x, *band, color=series.colour, alpha=0.15, linewidth=0)
+    (line,) = axes.plot(x, y, color=series.colour, linewidth=series.width, linestyle=DASHES[series.mark])
+    return line
+
+
+def draw_network(network: Network, folder: Path) -> Path:
+    """Draw the first round of a network, the last, and two between them into `folder`, and return the file."""
+    figures = import_extra("matplotlib.figure", "plots")
+    last = len(network.rounds) - 1
+    shown = sorted({0, last // 3, 2 * last // 3, last})
+    figure = figures.Figure(figsize=(4.0 * len(shown), 4.8), layout="constrained")
+    figure.suptitle(
+        f"{network.title}\nthe half beside an agent is what it gave: darkest {network.largest:.2f}, grey none"
+    )
+    for column, k in enumerate(shown):
+        axes = figure.add_subplot(1, len(shown), column + 1)
+        for (i, j), (colour, width) in zip(network.halves, network.look(k), strict=True):
+            axes.plot(*network.half(i, j), color=colour, linewidth=width, solid_capstyle="butt", zorder=width)
+        for role in dict.fromkeys(network.roles.values()):
+            members = [i for i in network.roles if network.roles[i] == role]
+            x, y = zip(*map(network.place, members), strict=True)
+            colour, _ = ROLES[role]
+            shape = "o" if role == "honest" else "s"
+            axes.scatter(x, y, s=260, color=colour, marker=shape, label=role, zorder=10)
+            for i, x_i, y_i in zip(members, x, y, strict=True):
+                axes.annotate(str(i), (x_i, y_i), ha="center", va="center", color="white", zorder=11)
+        axes.set(title=f"round {network.rounds[k]}", xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal")
+        axes.set_axis_off()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, markerscale=0.6)
+    file = folder / f"{network.name}.png"
+    figure.savefig(file, dpi=120)
+    return file

@@ -1,0 +1,99 @@
+"""``ross-flwr report``: what a folder of results says, as a page, as pictures and as tables."""
+
+from pathlib import Path
+
+from ross_flwr.config import ConfigError
+from ross_flwr.report import charts, tables
+from ross_flwr.report.interactive import plotly_chart, plotly_network
+from ross_flwr.report.network import networks
+from ross_flwr.report.page import SIGNIFICANT, page, result_table
+from ross_flwr.report.png import draw, draw_network
+from ross_flwr.report.runs import Run, find_runs
+
+__all__ = ["write_report"]
+
+NETWORK = (
+    "The half of an edge beside an agent is the darker and wider, the more weight that agent gave to the gradient of "
+    "the neighbour at the other end; grey is none. Squares attack or have bad data. The slider moves through the "
+    "rounds."
+)
+
+TABLE = ("accuracy", "ratios")
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` into `folder` and, into ``report`` in it, its figures as PNG and its tables as CSV.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    ConfigError
+        When the folder holds no finished run, the extra ``plots`` is not installed, or nothing can be written there.
+    """
+    runs = find_runs(folder)
+    done = [run for run in runs if run.summary]
+    progress = tables.progress(done)
+    found = {
+        "progress": progress,
+        "curves": tables.bands(progress),
+        "accuracy": tables.accuracies(runs),
+        "ratios": tables.ratios(done),
+        "agents": tables.agents(done),
+        "weights": tables.weights(done),
+        "edges": tables.edges(done),
+        "time": tables.times(done),
+    }
+    colours = charts.colours({run.method: run.summary["algorithm"] for run in done})
+    drawn = [
+        *charts.curves(found["curves"], colours),
+        *charts.accuracy_of_agents(found["agents"]),
+        *charts.weights_over_time(found["weights"]),
+        *charts.time_spent(found["time"]),
+    ]
+    graphs = networks(found["edges"])
+    sections = {
+        scenario: [
+            *((chart.caption, plotly_chart(chart)) for chart in drawn if chart.scenario == scenario),
+            *((NETWORK, plotly_network(graph)) for graph in graphs if graph.scenario == scenario),
+        ]
+        for scenario in dict.fromkeys(run.scenario for run in runs)
+    }
+    summaries = {
+        scenario: result_table(*([row for row in found[name] if row["scenario"] == scenario] for name in TABLE))
+        for scenario in sections
+    }
+    text = page(f"Report on {folder.resolve().name}", _about(runs), sections, summaries)
+    try:
+        (folder / "report").mkdir(exist_ok=True)
+        for name, rows in found.items():
+            if rows:
+                tables.write_table(rows, folder / "report" / f"{name}.csv")
+        for chart in drawn:
+            draw(chart, folder / "report")
+        for graph in graphs:
+            draw_network(graph, folder / "report")
+        (folder / "report.html").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot take a report: {error.strerror or error}") from None
+    return folder / "report.html"
+
+
+def _about(runs: list[Run]) -> list[str]:
+    """Return what the reader has to know of the runs and of the signs."""
+    done = [run for run in runs if run.summary]
+    seeds = ", ".join(map(str, sorted({run.seed for run in done})))
+    refused = sorted({f"{run.method} on {run.topology}" for run in runs if not run.summary})
+    return [
+        f"{len(done)} runs: {len({run.method for run in done})} methods, seeds {seeds}.",
+        *([f"Refused, for the method cannot run there: {', '.join(refused)}."] if refused else []),
+        "Accuracies are means over honest agents in the last test, ± the standard deviation over seeds. A ratio is "
+        "ROSS's accuracy over that of the best baseline (named beside it) or over the mean of all, where every method "
+        "that is not ROSS is a baseline.",
+        f"▼ and ▲ mark baselines below and above ROSS, and * ratios, with p < {SIGNIFICANT} in a two-sided paired "
+        "t-test over seeds, not corrected for the number of comparisons.",
+        "The figures as PNG and all numbers as CSV are in the folder report beside this page.",
+    ]

@@ -1,0 +1,328 @@
+"""The report of a comparison: the same numbers in tables, pictures and a page that opens in a browser."""
+
+import csv
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from html.parser import HTMLParser
+from statistics import fmean
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from ross_flwr import compare
+from ross_flwr.cli import cli
+from ross_flwr.config import ConfigError
+from ross_flwr.report import tables
+from ross_flwr.report.charts import Chart, Panel, Series
+from ross_flwr.report.interactive import plotly_chart
+from ross_flwr.report.report import write_report
+from ross_flwr.report.runs import Run, find_runs
+
+for each in ("matplotlib", "plotly", "scipy"):
+    pytest.importorskip(each, reason="needs the extra 'plots'")
+
+PLAN = """
+seeds = [0, 1]
+[keys]
+num-agents = 4
+num-rounds = 4
+evaluate-every = 2
+hidden = 8
+[methods.dpsgd]
+[methods.ross]
+[methods.lazy]
+algorithm = "d2"
+mixing = "lazy-metropolis"
+[methods.d2]
+[scenarios.clean]
+attackers = 0
+[scenarios.poisoned]
+attackers = 1
+[topologies.ring]
+topology = "ring"
+"""
+
+CHARTS = ("agents", "time", "weights", *(f"curves-{axis}" for axis in tables.AXES))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A comparison with its report."""
+    root = tmp_path_factory.mktemp("comparison")
+    (root / "plan.toml").write_text(PLAN)
+    cells = compare.read_plan(str(root / "plan.toml"), {}).cells({})
+    for _ in compare.run_cells(cells, root / "out", 2):
+        pass
+    done = CliRunner().invoke(cli, ["report", str(root / "out")], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "report.html" in done.output
+    return root / "out"
+
+
+def read(folder, name):
+    return list(csv.DictReader((folder / "report" / f"{name}.csv").open()))
+
+
+def lines_of(folder, row):
+    path = folder / row["method"] / row["scenario"] / row["topology"] / row["seed"] / "history.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class Page(HTMLParser):
+    """What a page loads, and the texts of its scripts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.loads, self.figures, self.scripts = [], [], {}
+        self.script = None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.loads += [found[name] for name in ("src", "href", "data", "action") if name in found]
+        if tag == "script":
+            self.script = found.get("id", "")
+        if found.get("class") == "figure":
+            self.figures.append(found["id"])
+
+    def handle_data(self, data):
+        if self.script is not None:
+            self.scripts[self.script] = self.scripts.get(self.script, "") + data
+
+    def handle_endtag(self, tag):
+        self.script = None
+
+
+def test_the_csv_files_hold_the_numbers_of_the_histories(folder):
+    progress = read(folder, "progress")
+    assert len(progress) == 2 * (3 * 2) * 2
+    for row in progress:
+        lines = lines_of(folder, row)[: int(row["rounds"])]
+        assert float(row["accuracy"]) == lines[-1]["accuracy"]["mean"]
+        assert float(row["loss"]) == lines[-1]["loss"]["mean"]
+        assert float(row["consensus-distance"]) == lines[-1]["consensus-distance"]
+        for cost in ("gradients", "bytes", "seconds"):
+            assert float(row[cost]) == pytest.approx(sum(line[cost] for line in lines))
+    for row in read(folder, "agents"):
+        assert float(row["accuracy"]) == lines_of(folder, row)[-1]["agents"][row["agent"]]
+    for row in read(folder, "edges"):
+        weights = lines_of(folder, row)[int(row["rounds"]) - 1]["weights"][row["agent"]]
+        assert float(row["weight"]) == weights[row["neighbour"]]
+    for row in read(folder, "time"):
+        seeds = [lines_of(folder, {**row, "seed": seed}) for seed in ("0", "1")]
+        spent = fmean(line["time"]["gradients"] for lines in seeds for line in lines)
+        assert float(row["gradients"]) == pytest.approx(spent) != 0
+
+
+def test_the_weights_of_an_honest_agent_are_parted_by_who_its_neighbours_are(folder):
+    rows = read(folder, "weights")
+    roles = {(row["method"], row["seed"], row["agent"]): row["role"] for row in read(folder, "agents")}
+    assert Counter(row["scenario"] for row in rows) == {"clean": 2 * 4 * 4, "poisoned": 2 * 3 * 4}
+    for row in rows:
+        parts = [float(row[kind]) for kind in ("own", "honest", "poisoned") if row[kind]]
+        assert sum(parts) == pytest.approx(1, abs=1e-3)
+        given = lines_of(folder, row)[int(row["rounds"]) - 1]["weights"][row["agent"]]
+        poisoned = [
+            given[j] for j in given if row["scenario"] == "poisoned" and roles["ross", row["seed"], j] != "honest"
+        ]
+        assert float(row["poisoned"] or 0) == pytest.approx(sum(poisoned))
+
+
+def test_the_band_goes_from_the_lowest_to_the_highest_seed(folder):
+    progress = read(folder, "progress")
+    for row in read(folder, "curves"):
+        place = [row[name] for name in ("scenario", "topology", "method", "rounds")]
+        seeds = [each for each in progress if [each[k] for k in ("scenario", "topology", "method", "rounds")] == place]
+        accuracies = [float(each["accuracy"]) for each in seeds]
+        assert [float(row[f"accuracy{end}"]) for end in ("-min", "", "-max")] == [
+            min(accuracies),
+            fmean(accuracies),
+            max(accuracies),
+        ]
+        assert float(row["bytes"]) == fmean(float(each["bytes"]) for each in seeds)
+
+
+def test_every_picture_is_there_and_shows_something(folder):
+    pictures = {path.stem: path for path in (folder / "report").glob("*.png")}
+    names = {
+        name.replace("-", f"-{scenario}-", 1) if "curves" in name else f"{name}-{scenario}"
+        for name in CHARTS
+        for scenario in ("clean", "poisoned")
+    }
+    assert pictures.keys() == names | {f"network-{scenario}-ring-ross" for scenario in ("clean", "poisoned")}
+    for path in pictures.values():
+        with Image.open(path) as picture:
+            assert len(picture.convert("RGB").getcolors(10**6)) > 30
+
+
+def test_the_page_loads_nothing_and_its_figures_are_sound(folder):
+    import plotly.graph_objects as go
+
+    page = Page((folder / "report.html").read_text())
+    assert page.loads == []
+    figures = json.loads(page.scripts["figures"])
+    assert list(figures) == page.figures
+    assert len(figures) == 2 * 5
+    for figure in figures.values():
+        go.Figure(figure)  # refuses what Plotly does not know
+    titles = [figure["layout"]["title"]["text"] for figure in figures.values()]
+    assert "poisoned: where the time goes" in titles
+
+
+def test_the_page_draws_the_numbers_of_the_tables(folder):
+    figures = json.loads(Page((folder / "report.html").read_text()).scripts["figures"])
+    (curves,) = (each for each in figures.values() if each["layout"]["title"]["text"].startswith("poisoned: accuracy"))
+    (line,) = (
+        trace
+        for trace in curves["data"]
+        if trace["name"] == "ross" and trace["yaxis"] == "y" and trace.get("fill") is None
+    )
+    rows = [row for row in read(folder, "curves") if (row["scenario"], row["method"]) == ("poisoned", "ross")]
+    assert line["y"] == [float(row["accuracy"]) for row in rows]
+    (menu,) = curves["layout"]["updatemenus"]
+    places = curves["data"].index(line)
+    for button, axis in zip(menu["buttons"], tables.AXES, strict=True):
+        assert button["args"][0]["x"][places] == [float(row[axis]) for row in rows]
+
+
+def test_who_was_refused_is_told(folder):
+    text = (folder / "report.html").read_text()
+    assert "d2 on ring" in text
+    assert re.search(r"<td>d2</td><td>refused</td>", text)
+    assert [row["accuracy"] for row in read(folder, "accuracy") if row["method"] == "d2"] == ["", ""]
+
+
+def cell(method, accuracies, scenario="s"):
+    algorithm = method if method != "ours" else "ross"
+    summary = {"algorithm": algorithm, "attackers": [], "corrupted": []}
+    return [
+        Run(method, scenario, "ring", seed, {**summary, "accuracy": {"mean": accuracy}}, [])
+        for seed, accuracy in enumerate(accuracies)
+    ]
+
+
+def test_ratios_and_their_significance():
+    runs = [*cell("ours", [0.9, 0.8, 0.85]), *cell("a", [0.6, 0.51, 0.54]), *cell("b", [0.3, 0.9, 0.0])]
+    found = {row["against"]: row for row in tables.ratios(runs)}
+    assert list(found) == ["a", "b", "best baseline", "mean baseline"]
+    assert found["best baseline"]["baseline"] == "a"
+    assert found["best baseline"]["ratio"] == found["a"]["ratio"] == pytest.approx(0.85 / 0.55)
+    assert found["mean baseline"]["ratio"] == pytest.approx(0.85 / 0.475)
+    differences = [0.6, -0.1, 0.85]
+    t = 0.45 / ((sum((d - 0.45) ** 2 for d in differences) / 2) ** 0.5 / 3**0.5)
+    assert found["b"]["p"] == pytest.approx(1 - t / (2 + t**2) ** 0.5)  # Student's t with two degrees of freedom
+    assert found["a"]["p"] < 0.01
+
+
+def test_one_seed_or_equal_seeds_have_no_significance_and_nothing_is_divided_by_zero():
+    assert [row["p"] for row in tables.ratios([*cell("ours", [0.9]), *cell("a", [0.5])])] == [None] * 3
+    rows = tables.ratios([*cell("ours", [0.9, 0.8]), *cell("a", [0.9, 0.8]), *cell("b", [0.0, 0.0])])
+    assert [row["p"] for row in rows if row["against"] == "a"] == [None]
+    assert [row["ratio"] for row in rows if row["against"] == "b"] == [None]
+    assert tables.ratios(cell("a", [0.5])) == tables.ratios(cell("ours", [0.5])) == []
+
+
+def test_a_seed_that_diverged_breaks_the_line():
+    place = {"scenario": "s", "topology": "ring", "method": "m", "rounds": 1, "gradients": 1, "bytes": 1, "seconds": 1}
+    rows = [{**place, "accuracy": 0.5, "loss": loss, "consensus-distance": 1.0} for loss in (1.0, None)]
+    (row,) = tables.bands(rows)
+    assert (row["accuracy"], row["loss"], row["loss-max"], row["seeds"]) == (0.5, None, None, 2)
+
+
+def test_a_band_is_drawn_in_unbroken_parts():
+    band = {"y": [2, None, 4, 5], "low": [1, None, 3, 4], "high": [3, None, 5, 6]}
+    series = Series("m", {"rounds": [10, 20, 30, 40]}, colour="#000000", **band)
+    chart = Chart("s", "curves-s", "title", "", [[Panel("ring", "loss", [series])]], {"rounds": "rounds"})
+    area, line = plotly_chart(chart)["data"]
+    assert list(zip(area["x"], area["y"], strict=True)) == [
+        (10, 3),
+        (10, 1),
+        (20, None),
+        (20, None),
+        (30, 5),
+        (40, 6),
+        (40, 4),
+        (30, 3),
+    ]
+    assert line["y"] == [2, None, 4, 5]
+
+
+def test_a_long_run_is_shown_in_forty_rounds_with_the_first_and_the_last():
+    lines = [{"round": t, "sent": {"0>1": {}}, "weights": {"1": {"0": t / 100}}} for t in range(1, 101)]
+    summary = {"algorithm": "ross", "attackers": [0], "corrupted": []}
+    rows = tables.edges([Run("ross", "s", "ring", 0, summary, lines), Run("ross", "s", "ring", 1, summary, lines)])
+    assert (len(rows), rows[0]["rounds"], rows[-1]["rounds"], rows[-1]["weight"]) == (40, 1, 100, 1.0)
+    assert {(row["seed"], row["agent"], row["neighbour"], row["role"]) for row in rows} == {(0, 1, 0, "honest")}
+
+
+def test_a_single_run_and_the_one_beside_it_have_a_report(tmp_path):
+    keys = ["num-rounds=2", "num-agents=4", "attackers=1", "topology=ring"]
+    words = [word for key in keys for word in ("-c", key)]
+    CliRunner().invoke(cli, ["run", *words, "--out", str(tmp_path / "one")], catch_exceptions=False)
+    write_report(tmp_path / "one")
+    rows = read(tmp_path / "one", "accuracy")
+    assert [(row["method"], row["scenario"], row["topology"]) for row in rows] == [
+        ("ross", "gradient-scaling", "ring"),
+        ("dpsgd", "gradient-scaling", "ring"),
+    ]
+    summary = json.loads((tmp_path / "one" / "dpsgd" / "summary.json").read_text())
+    assert float(rows[1]["accuracy"]) == summary["accuracy"]["mean"]
+    assert find_runs(tmp_path / "one")[0].poisoned == set(summary["attackers"])
+
+
+def test_a_folder_without_a_finished_run_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="holds no finished run"):
+        write_report(tmp_path)
+    with pytest.raises(ConfigError, match="holds no finished run"):
+        write_report(tmp_path / "nowhere")
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome-headless-shell", "chrome")
+BROWSER = os.environ.get("CHROME") or next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+@pytest.mark.skipif(not BROWSER, reason="needs a Chromium on the PATH or in CHROME")
+def test_the_page_opens_in_a_browser_and_its_slider_moves(folder):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        said, asked = [], []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        uri = (folder / "report.html").as_uri()
+        page.goto(uri)
+        figures = page.locator(".figure")
+        for k in range(figures.count()):
+            figures.nth(k).scroll_into_view_if_needed()
+            figures.nth(k).locator(".main-svg").first.wait_for()
+        curves, network = figures.nth(5), figures.nth(9)
+
+        curves.locator(".updatemenu-button", has_text="bytes sent").click()
+        title = curves.evaluate("div => div.layout.xaxis3.title.text")
+        costs = curves.evaluate("div => div.data.filter(each => each.name == 'ross' && !each.fill)[0].x")
+
+        def widths():
+            return network.locator(".scatterlayer .js-line").evaluate_all(
+                "all => all.map(each => each.style.strokeWidth)"
+            )
+
+        network.scroll_into_view_if_needed()
+        before = widths()
+        rail = network.locator(".slider-rail-touch-rect").bounding_box()
+        page.mouse.click(rail["x"] + 5, rail["y"] + rail["height"] / 2)
+        network.get_by_text("round 1", exact=True).wait_for()
+        after = widths()
+        browser.close()
+    assert said == []
+    assert asked == [uri]
+    assert title == "bytes sent"
+    rows = [row for row in read(folder, "curves") if (row["scenario"], row["method"]) == ("poisoned", "ross")]
+    assert costs == [float(row["bytes"]) for row in rows]
+    assert len(before) == 8
+    assert before != after
