@@ -46,7 +46,7 @@ def test_a_validation_set_has_its_size_and_mix_and_nobody_trains_on_it(validatio
 
 
 def test_a_share_of_the_validation_labels_can_be_wrong():
-    right, wrong = (experiment(validation_noise=share).objective(0)._validation for share in (0.0, 0.25))
+    right, wrong = (experiment(validation_noise=share).objective(0).validation for share in (0.0, 0.25))
     assert torch.equal(right.inputs, wrong.inputs)
     assert (right.targets != wrong.targets).sum() == 25
     assert "25% of their labels wrong" in experiment(validation_noise=0.25).describe()["validation"]

@@ -35,7 +35,10 @@ class PFedGame(ModelScreening):
 
     num_peers: int = option(2, "q, the neighbours, best on Q_i, that an agent's model is mixed with", minimum=1)
     utility: str = option(
-        "loss", "what a model is worth on Q_i: minus its loss, or its accuracy", choices=("loss", "accuracy")
+        "loss",
+        "what a model is worth on Q_i: minus its loss, its accuracy, or what the function says that a ClientApp of its "
+        "own gave to peer_app",
+        choices=("loss", "accuracy", "own"),
     )
 
     @property
@@ -56,4 +59,4 @@ class PFedGame(ModelScreening):
 
     def value(self, agent: Agent, model: Tensor) -> float:
         """Return v of a model, from 0 for a useless one to 1."""
-        return agent.utility(model, "accuracy") if self.utility == "accuracy" else exp(-agent.loss(model, "validation"))
+        return exp(-agent.loss(model, "validation")) if self.utility == "loss" else agent.utility(model, self.utility)

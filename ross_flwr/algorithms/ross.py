@@ -35,7 +35,10 @@ class ROSS(WeightedCrossGradients):
         0.33, "of weighting = 'softmax', relative to the largest |φ|; large is uniform", minimum=1e-3
     )
     utility: str = option(
-        "loss", "what a model is worth on Q_i: minus its loss, or its accuracy", choices=("loss", "accuracy")
+        "loss",
+        "what a model is worth on Q_i: minus its loss, its accuracy, or what the function says that a ClientApp of its "
+        "own gave to peer_app",
+        choices=("loss", "accuracy", "own"),
     )
     coalition: str = option(
         "mean",

@@ -46,6 +46,9 @@ class FlatModel:
             strides = torch.empty(tensor.shape, device="meta").stride()
             self._views.append((tensor, tensor.shape, strides, self.size))
             self.size += tensor.numel()
+        first = {id(parameter): name for name, parameter in parameters.items()}
+        every = module.named_parameters(remove_duplicate=False)
+        self._tied = {name: first[id(parameter)] for name, parameter in every if name not in parameters}
         self._bound: Tensor | None = None
         self.initial = torch.cat([tensor.detach().reshape(-1) for tensor, *_ in self._views])
         """The module's state when it was wrapped, shape [P]."""
@@ -90,7 +93,8 @@ class FlatModel:
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """Return views of `vector` under the module's own names, as in its `state_dict`."""
         parts = torch.split(vector, self.sizes)
-        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        named = {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        return named | {name: named[first] for name, first in self._tied.items()}
 
     def flatten(self, named: Mapping[str, Tensor]) -> Tensor:
         """Return a new flat vector, shape [P], from tensors under the module's own names.

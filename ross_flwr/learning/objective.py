@@ -1,17 +1,24 @@
 """What an agent minimises: the loss of its own data, at any flat vector."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from ross_flwr.config import ConfigError
 from ross_flwr.learning.flat import FlatModel
 
-__all__ = ["Batch", "ModuleObjective", "Objective", "Performance", "Split"]
+__all__ = ["Batch", "Loss", "Metric", "ModuleObjective", "Objective", "Performance", "Split"]
+
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""From (outputs, targets) to their mean loss, with a gradient."""
+
+Metric: TypeAlias = Callable[[Tensor, Tensor], Tensor | float]
+"""From (outputs, targets) to one number."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class Batch:
 class Performance(dict[str, float]):
     """Mean loss and accuracy on some data, as ``{"loss": nats, "accuracy": fraction}``, perhaps ``"attack-success"``.
 
-    Accuracy is NaN where targets are real numbers, not classes.
+    Accuracy is NaN where targets are not classes, one for each row of outputs. The user's own metrics come on top.
     """
 
 
@@ -82,7 +89,7 @@ class Objective(Protocol):
         """Return the mean loss on `batch` at `vector`."""
 
     def utility(self, vector: Tensor, kind: str) -> float:
-        """Return how good `vector` is on the validation set Q: its accuracy, or minus its loss."""
+        """Return how good `vector` is on the validation set Q: its accuracy, minus its loss, or by the own function."""
 
     def f1(self, vector: Tensor) -> Tensor:
         """Return the F1 score of every class on the validation set Q, shape [C]; NaN for a class that Q lacks."""
@@ -102,24 +109,31 @@ class ModuleObjective:
     model : FlatModel
         The module; agents of one process share it, since a vector is bound to it at every call.
     train, validation, test : Split
-        The agent's data, its validation set Q and the examples accuracy is reported on.
+        The agent's data, its validation set Q (None for methods that need none) and the examples accuracy is reported
+        on.
     loss : callable
         Mean loss of (outputs, targets).
     chunk : int
         Examples evaluated at once.
     triggered : Split, optional
         Test examples with a backdoor's trigger, labelled with its target.
+    metrics : mapping of str to callable, optional
+        Numbers of (outputs, targets), both of the whole test set, that `test` adds to loss and accuracy.
+    own_utility : callable, optional
+        The utility of kind ``"own"``: a number of (outputs, targets), both of Q; more is better.
     """
 
     def __init__(
         self,
         model: FlatModel,
         train: Split,
-        validation: Split,
+        validation: Split | None,
         test: Split,
-        loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
+        loss: Loss = nn.functional.cross_entropy,
         chunk: int = 1000,
         triggered: Split | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+        own_utility: Metric | None = None,
     ) -> None:
         self.model = model
         self.train_data = train
@@ -127,8 +141,10 @@ class ModuleObjective:
         self.criterion = loss
         self.chunk = chunk
         self.triggered = triggered
+        self.metrics = dict(metrics or {})
+        self.own_utility = own_utility
         self.draws_noise = any(isinstance(part, _DropoutNd) for part in model.module.modules())
-        self._validation = validation.batch(torch.arange(len(validation)))
+        self._validation = None if validation is None else validation.batch(torch.arange(len(validation)))
         self._shift: Tensor | None = None
 
     @property
@@ -156,12 +172,27 @@ class ModuleObjective:
         """How many training examples the agent holds."""
         return len(self.train_data)
 
+    @property
+    def validation(self) -> Batch:
+        """The validation set Q.
+
+        Raises
+        ------
+        ConfigError
+            When the agent has none.
+        """
+        if self._validation is None:
+            raise ConfigError("the agent has no validation set Q_i and is asked for a utility: give it validation_data")
+        return self._validation
+
     def batch(self, indices: Tensor) -> Batch:
         """Return the training examples at `indices`, shape [B]."""
         return self.train_data.batch(indices)
 
     def gradient(self, vector: Tensor, batch: Batch) -> Tensor:
         """Return the gradient of the mean loss on `batch` at `vector`, shape [P]; zero for float buffers.
+
+        It is zero, too, for parameters that are frozen or have no part in the loss.
 
         `vector` is left as it was: training mode moves the buffers of a copy, and `buffer_shift` tells how far.
         """
@@ -172,7 +203,12 @@ class ModuleObjective:
         model.bind(vector)
         self._mode(training=True)
         loss = self.criterion(model.module(batch.inputs), batch.targets)
-        parts = [g.reshape(-1) for g in torch.autograd.grad(loss, model.parameters)]
+        trained = [parameter for parameter in model.parameters if parameter.requires_grad]
+        gradients = iter(torch.autograd.grad(loss, trained, materialize_grads=True))
+        parts = [
+            (next(gradients) if parameter.requires_grad else torch.zeros_like(parameter)).reshape(-1)
+            for parameter in model.parameters
+        ]
         if model.has_buffers:
             self._shift = vector[model.num_parameters :] - before
             parts.append(torch.zeros_like(before))
@@ -187,13 +223,20 @@ class ModuleObjective:
         return self._evaluate(vector, batch)[0]
 
     def utility(self, vector: Tensor, kind: str) -> float:
-        """Return the accuracy (``"accuracy"``) or minus the mean loss (``"loss"``) on the validation set Q."""
-        loss, accuracy = self._evaluate(vector, self._validation)
+        """Return a number for `vector` on the validation set Q.
+
+        It is the accuracy (``"accuracy"``), minus the mean loss (``"loss"``) or the own function's (``"own"``).
+        """
+        if kind == "own":
+            if self.own_utility is None:
+                raise ConfigError("utility = 'own' is the app's own function, and it has none: use utility = 'loss'")
+            return float(self.own_utility(self._outputs(vector, self.validation), self.validation.targets))
+        loss, accuracy = self._evaluate(vector, self.validation)
         return accuracy if kind == "accuracy" else -loss
 
     def f1(self, vector: Tensor) -> Tensor:
         """Return the F1 score of every class on the validation set Q, shape [C]; NaN for a class that Q lacks."""
-        outputs, targets = self._outputs(vector, self._validation), self._validation.targets
+        outputs, targets = self._outputs(vector, self.validation), self.validation.targets
         num_classes = outputs.shape[-1]
         pairs = torch.bincount(targets * num_classes + outputs.argmax(-1), minlength=num_classes**2)
         confusion = pairs.view(num_classes, num_classes)
@@ -201,26 +244,34 @@ class ModuleObjective:
         return (2 * confusion.diagonal() / (there + confusion.sum(0))).where(there > 0, nan)
 
     def test(self, vector: Tensor) -> Performance:
-        """Return loss and accuracy on the test set, and how often a trigger succeeds if there is one."""
+        """Return loss and accuracy on the test set, own metrics, and how often a trigger succeeds if there is one."""
         loss, accuracy = self._test(vector, self.test_data)
         performance = Performance(loss=loss, accuracy=accuracy)
         if self.triggered is not None:
             performance["attack-success"] = self._test(vector, self.triggered)[1]
+        if self.metrics:
+            batches = [self.test_data.batch(indices) for indices in self._chunks(self.test_data)]
+            outputs = torch.cat([self._outputs(vector, batch) for batch in batches])
+            targets = torch.cat([batch.targets for batch in batches])
+            performance |= {name: float(metric(outputs, targets)) for name, metric in self.metrics.items()}
         return performance
 
     def _test(self, vector: Tensor, split: Split) -> tuple[float, float]:
         total = len(split)
         loss = accuracy = 0.0
-        for indices in torch.split(torch.arange(total), self.chunk):
+        for indices in self._chunks(split):
             part_loss, part_accuracy = self._evaluate(vector, split.batch(indices))
             loss += part_loss * len(indices) / total
             accuracy += part_accuracy * len(indices) / total
         return loss, accuracy
 
+    def _chunks(self, split: Split) -> Sequence[Tensor]:
+        return torch.split(torch.arange(len(split)), self.chunk)
+
     def _evaluate(self, vector: Tensor, batch: Batch) -> tuple[float, float]:
         outputs = self._outputs(vector, batch)
         loss = float(self.criterion(outputs, batch.targets))
-        classes = not batch.targets.is_floating_point()
+        classes = not batch.targets.is_floating_point() and outputs.shape[:-1] == batch.targets.shape
         accuracy = float((outputs.argmax(-1) == batch.targets).float().mean()) if classes else nan
         return loss, accuracy
 

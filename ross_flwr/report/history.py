@@ -37,6 +37,8 @@ class AgentReport:
         On the test set, at the agent's own model; None in rounds without a test.
     attack_success : float, optional
         The share of triggered test images that the agent's model takes for the backdoor's target.
+    metrics : dict[str, float]
+        The user's own numbers, of the same test.
     """
 
     agent: int
@@ -49,6 +51,7 @@ class AgentReport:
     loss: float | None = None
     accuracy: float | None = None
     attack_success: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "AgentReport":
@@ -91,11 +94,12 @@ class History:
 
     Every value of a line is a sum over all agents or a statistic over the honest ones:
 
-    ``round``, ``seconds`` (of this round), ``accuracy`` and ``loss`` (mean, min, max over honest agents),
-    ``consensus-distance`` (over the honest agents heard), ``bytes``, ``gradients``, ``utilities``, ``sent`` (bytes by
-    edge "i>j" and tensor name), ``missing`` (pairs [i, j]: agent i lacked a message of j), ``absent`` (agents that gave
-    no report), ``agents`` (accuracy by agent), ``weights`` (by agent, then neighbour), ``time`` (seconds in gradients,
-    utilities and exchange). An agent whose data is corrupted is honest, for it follows the protocol; ``clean-accuracy``
+    ``round``, ``seconds`` (of this round), ``accuracy`` and ``loss`` (mean, min, max over honest agents), ``metrics``
+    (the same of each of the user's own), ``consensus-distance`` (over the honest agents heard), ``bytes``,
+    ``gradients``, ``utilities``, ``sent`` (bytes by edge "i>j" and tensor name), ``missing`` (pairs [i, j]: agent i
+    lacked a message of j), ``absent`` (agents that gave no report), ``agents`` (accuracy by agent), ``weights`` (by
+    agent, then neighbour), ``time`` (seconds in gradients, utilities and exchange). An agent whose data is corrupted is
+    honest, for it follows the protocol; ``clean-accuracy``
     and ``attack-success`` are over honest agents with clean data.
 
     Parameters
@@ -149,6 +153,10 @@ class History:
             "loss": _spread([r.loss for r in tested if r.loss is not None]),
             "clean-accuracy": _spread([r.accuracy for r in clean if r.accuracy is not None]),
             "attack-success": _spread([r.attack_success for r in clean if r.attack_success is not None]),
+            "metrics": {
+                name: _spread([r.metrics[name] for r in tested if name in r.metrics])
+                for name in dict.fromkeys(name for r in tested for name in r.metrics)
+            },
             "consensus-distance": None,
             "bytes": sum(sum(kinds.values()) for kinds in sent.values()),
             "gradients": sum(r.gradients for r in reports.values()),

@@ -140,8 +140,9 @@ class Host:
             agent.weights = {}
             if evaluate:
                 performance = agent.objective.test(agent["model"])
-                report.loss, report.accuracy = performance["loss"], performance["accuracy"]
-                report.attack_success = performance.get("attack-success")
+                report.loss, report.accuracy = performance.pop("loss"), performance.pop("accuracy")
+                report.attack_success = performance.pop("attack-success", None)
+                report.metrics = dict(performance)
             reports.append(report)
         return reports
 

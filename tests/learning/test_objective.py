@@ -148,7 +148,7 @@ def test_loss_and_accuracy_are_those_of_the_module_in_evaluation(name):
 @pytest.mark.parametrize("lacking", [None, 1])
 def test_f1_is_that_of_precision_and_recall_class_by_class_on_the_validation_set(name, lacking):
     objective, module = made(name)
-    validation = objective._validation
+    validation = objective.validation
     if lacking is not None:
         validation.targets[validation.targets == lacking] = 0
     seen = set()
@@ -194,3 +194,40 @@ def test_any_mean_loss_will_do():
     assert performance["loss"] == pytest.approx(loss, abs=1e-6)
     assert math.isnan(performance["accuracy"])  # no classes, no accuracy
     assert objective.utility(vector, "loss") == pytest.approx(-loss, abs=1e-6)
+
+
+def largest_error(outputs, targets):
+    return (outputs - targets).abs().max()
+
+
+def test_own_metrics_see_the_whole_test_set_and_the_own_utility_the_validation_set():
+    torch.manual_seed(0)
+    module = nn.Linear(3, 1)
+    splits = [Table(torch.randn(count, 3), torch.randn(count, 1)) for count in (10, 15, 23)]
+    metrics = {"largest-error": largest_error}
+    objective = ModuleObjective(
+        FlatModel(module), *splits, nn.MSELoss(), chunk=4, metrics=metrics, own_utility=largest_error
+    )
+    vector = point(objective, 1)
+    copy = filled(module, objective, vector)
+    validation, test = (largest_error(copy(split.inputs), split.targets) for split in splits[1:])
+    assert objective.test(vector)["largest-error"] == pytest.approx(float(test))
+    assert objective.utility(vector, "own") == pytest.approx(float(validation))
+
+
+def test_targets_that_are_not_a_class_for_each_row_of_outputs_have_no_accuracy():
+    split = Table(torch.randn(6, 4), torch.randint(3, (6, 4)))  # an output for each class and place, classes first
+    module = nn.Sequential(nn.Linear(4, 12), nn.Unflatten(1, (3, 4)))
+    performance = ModuleObjective(FlatModel(module), split, split, split).test(FlatModel(module).initial)
+    assert math.isfinite(performance["loss"])
+    assert math.isnan(performance["accuracy"])
+
+
+def test_frozen_and_unused_parameters_have_no_gradient():
+    module = mlp()
+    module[0].weight.requires_grad_(False)
+    module.register_parameter("unused", nn.Parameter(torch.ones(2)))
+    objective = ModuleObjective(FlatModel(module), *[examples((6,), 12, seed) for seed in range(3)])
+    vector = objective.model.initial
+    gradient = objective.model.named(objective.gradient(vector, objective.batch(torch.arange(12))))
+    assert [name for name, part in gradient.items() if not part.any()] == ["unused", "0.weight"]

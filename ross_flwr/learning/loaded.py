@@ -1,0 +1,116 @@
+"""Data sets of PyTorch as an agent's data."""
+
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+from ross_flwr.config import ConfigError
+from ross_flwr.learning.objective import Batch
+
+__all__ = ["Data", "Loaded"]
+
+Data: TypeAlias = Dataset[Any] | DataLoader[Any]
+
+KEPT = 2**28
+"""So many bytes of batches are kept in memory."""
+
+
+class Loaded:
+    """The examples of a map-style Dataset, collated as its DataLoader would.
+
+    Random transforms that draw from PyTorch's generator draw by the indices of the batch, so the same batch is the same
+    wherever it is taken.
+
+    Parameters
+    ----------
+    data : Dataset or DataLoader
+        A DataLoader stands for its data set, its collate function and its batch size; its order is not used.
+    name : str
+        What to call it in an error.
+    device : torch.device
+        Where batches go; their real numbers become float32, as the model's.
+    pair : callable, optional
+        From a collated batch to (inputs, targets), for batches that are not pairs.
+    keep : bool (default: False)
+        Keep batches in memory, as far as they are small: for data that is asked for in the same batches every time.
+
+    Attributes
+    ----------
+    batch_size : int or None
+        That of the DataLoader, if it is one and has one.
+
+    Raises
+    ------
+    ConfigError
+        When it is no such data, or empty; from `batch`, when a batch is no pair of tensors.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        name: str,
+        device: torch.device,
+        pair: Callable[[Any], Iterable[Any]] | None = None,
+        keep: bool = False,
+    ) -> None:
+        dataset: Any = data.dataset if isinstance(data, DataLoader) else data
+        if (
+            isinstance(dataset, IterableDataset)
+            or not hasattr(dataset, "__getitem__")
+            or not hasattr(dataset, "__len__")
+        ):
+            raise ConfigError(
+                f"{name} returned a {type(dataset).__name__}, whose examples have no number: expected a Dataset with "
+                "__getitem__ and __len__, or a DataLoader of one"
+            )
+        if len(dataset) == 0:
+            raise ConfigError(f"{name} returned no examples: expected at least one")
+        self.dataset = dataset
+        self.collate: Callable[[Any], Any] = data.collate_fn if isinstance(data, DataLoader) else default_collate
+        self.batch_size = data.batch_size if isinstance(data, DataLoader) else None
+        self.name = name
+        self.device = device
+        self.pair = pair
+        self._kept: dict[bytes, Batch] = {}
+        self._room = KEPT if keep else 0
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Return the examples at `indices`, int64 of shape [B]."""
+        key = indices.numpy().tobytes()
+        if key in self._kept:
+            return self._kept[key]
+        with torch.random.fork_rng():
+            torch.manual_seed(zlib.crc32(key))
+            batch = self._pair(self.collate(self._examples(indices.tolist())))
+        size = batch.inputs.nbytes + batch.targets.nbytes
+        if size <= self._room:
+            self._kept[key] = batch
+            self._room -= size
+        return batch
+
+    def _examples(self, numbers: list[int]) -> Any:
+        if hasattr(self.dataset, "__getitems__"):  # as a DataLoader would: all at once, where the data set can
+            return self.dataset.__getitems__(numbers)
+        return [self.dataset[number] for number in numbers]
+
+    def _pair(self, collated: Any) -> Batch:
+        parts = self.pair(collated) if self.pair else collated
+        tensors = list(parts) if isinstance(parts, list | tuple) else []
+        if len(tensors) != 2 or not all(isinstance(part, Tensor) for part in tensors):
+            kinds = [type(part).__name__ for part in tensors] or type(parts).__name__
+            raise ConfigError(
+                f"{self.name} gives batches of {kinds}: expected (inputs, targets), two tensors; pair= can make them "
+                "of anything else"
+            )
+        return Batch(*(self._ready(part) for part in tensors))
+
+    def _ready(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.to(self.device)
+        return tensor.float() if tensor.is_floating_point() else tensor
