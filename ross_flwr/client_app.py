@@ -1,20 +1,26 @@
 """The Flower ClientApp: the agents of one node."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.mod import LocalDpMod, adaptiveclipping_mod, fixedclipping_mod
 from flwr.clientapp.typing import Mod
+from torch import nn
 
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.certificates import Credentials
 from ross_flwr.config import Config, ConfigError, resolve
-from ross_flwr.experiment import Experiment
+from ross_flwr.experiment import Experiment, choose_device
+from ross_flwr.learning.flat import FlatModel
+from ross_flwr.learning.loaded import Data, Loaded
+from ross_flwr.learning.objective import Loss, Metric, ModuleObjective
 from ross_flwr.report.folder import RunFolder
 from ross_flwr.transport.direct import Session
 from ross_flwr.transport.host import Host
@@ -24,24 +30,132 @@ from ross_flwr.transport.records import from_json, pack, record_of, tensors_of, 
 __all__ = ["app", "peer_app"]
 
 
-def peer_app(mods: list[Mod] | None = None) -> ClientApp:
+@dataclass(frozen=True, kw_only=True)
+class Own:
+    """The user's functions; `peer_app` tells what they are."""
+
+    model: Callable[[Context], nn.Module]
+    train_data: Callable[[Context], Data]
+    validation_data: Callable[[Context], Data] | None
+    test_data: Callable[[Context], Data]
+    loss: Loss
+    metrics: Mapping[str, Metric]
+    utility: Metric | None
+    pair: Callable[[Any], Iterable[Any]] | None
+
+    def experiment(self, setup: Mapping[str, Any], context: Context) -> Experiment:
+        """Return what the set-up of this node's agent stands for, with the model and data made for the node."""
+        if len(setup["places"]) > 1:
+            raise ConfigError(
+                f"num-agents puts {len(setup['places'])} agents on a node, and this app has the data of one: start "
+                "PeerRelay without num_agents, or as many nodes"
+            )
+        config = resolve(setup["options"])
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        device = choose_device(config.device)
+        train = Loaded(self.train_data(context), "train_data", device, self.pair)
+        test = Loaded(self.test_data(context), "test_data", device, self.pair, keep=True)
+        held_out = self.validation_data
+        validation = Loaded(held_out(context), "validation_data", device, self.pair) if held_out else None
+        objective = ModuleObjective(
+            FlatModel(self.model(context).to(device)),
+            train,
+            validation,
+            test,
+            self.loss,
+            metrics=self.metrics,
+            own_utility=self.utility,
+        )
+        batch_size = train.batch_size or config.batch_size
+        return Experiment(resolve({**config.options, "batch-size": batch_size}), objective)
+
+
+_REPORTED = ("loss", "accuracy", "attack-success")
+"""Names that metrics cannot have: what every test reports."""
+
+
+def peer_app(
+    mods: list[Mod] | None = None,
+    *,
+    app: ClientApp | None = None,
+    model: Callable[[Context], nn.Module] | None = None,
+    train_data: Callable[[Context], Data] | None = None,
+    validation_data: Callable[[Context], Data] | None = None,
+    test_data: Callable[[Context], Data] | None = None,
+    loss: Loss = nn.functional.cross_entropy,
+    metrics: Mapping[str, Metric] | None = None,
+    utility: Metric | None = None,
+    pair: Callable[[Any], Iterable[Any]] | None = None,
+) -> ClientApp:
     """Return a ClientApp that hosts agents: one ``train.<step>`` handler for every step of every registered method.
+
+    With a model and data of its own a node hosts one agent; without, the run configuration names them.
 
     Parameters
     ----------
     mods : list of Mod, optional
         Flower mods to wrap around each handler.
+    app : ClientApp, optional
+        Where to register the handlers, beside those it has; a new one without.
+    model : callable, optional
+        From the node's Context to the module that its agent learns. Its own initial values are not used.
+    train_data, test_data : callable, optional
+        From the node's Context to a map-style Dataset, or a DataLoader of one: what the agent learns from, and what its
+        model is tested on. The batch size of a DataLoader counts, and else `batch-size` of the run.
+    validation_data : callable, optional
+        The same for Q_i, on which methods such as ROSS judge models; the agent should not learn from it.
+    loss : callable (default: cross-entropy)
+        Mean loss of (outputs, targets).
+    metrics : mapping of str to callable, optional
+        Numbers of (outputs, targets) on the test data, reported beside loss and accuracy.
+    utility : callable, optional
+        What a model is worth, as a number of (outputs, targets) on Q_i, when the run says ``utility = "own"``; more is
+        better.
+    pair : callable, optional
+        From a collated batch to (inputs, targets), for data whose batches are not such pairs: dictionaries, say.
+
+    Raises
+    ------
+    ConfigError
+        When only some of model, train_data and test_data are given, a metric has a name that is taken, or a mod
+        rewrites the one model that it expects in a message.
     """
-    peer = ClientApp(mods=mods)
+    for mod in mods or []:
+        if mod in (fixedclipping_mod, adaptiveclipping_mod) or isinstance(mod, LocalDpMod):
+            name = getattr(mod, "__name__", type(mod).__name__)
+            raise ConfigError(
+                f"{name} rewrites the model update in a reply to a server, and agents send each other models and "
+                "gradients instead: use it on train functions of your own, with @app.train(mods=[...])"
+            )
+    if taken := [name for name in metrics or {} if name in _REPORTED]:
+        raise ConfigError(f"metrics have the name '{taken[0]}', which every test reports: use another name")
+    own = None
+    if model and train_data and test_data:
+        own = Own(
+            model=model,
+            train_data=train_data,
+            validation_data=validation_data,
+            test_data=test_data,
+            loss=loss,
+            metrics=metrics or {},
+            utility=utility,
+            pair=pair,
+        )
+    elif any((model, train_data, validation_data, test_data, metrics, utility, pair)):
+        needed = {"model": model, "train_data": train_data, "test_data": test_data}
+        missing = [name for name, function in needed.items() if function is None]
+        raise ConfigError(f"an app of its own needs {', '.join(missing)} too: give peer_app all of {', '.join(needed)}")
+    peer = ClientApp() if app is None else app
     for name in sorted({step for algorithm in ALGORITHMS.values() for step in algorithm.steps}):
-        peer.train(name)(activate)
-    peer.query("models")(models)
-    peer.query("who")(who)
-    peer.train("segment")(segment)
+        peer.train(name, mods=mods)(partial(activate, own=own))
+    peer.query("models", mods=mods)(partial(models, own=own))
+    peer.query("who", mods=mods)(who)
+    peer.train("segment", mods=mods)(partial(segment, own=own))
     return peer
 
 
-def activate(message: Message, context: Context) -> Message:
+def activate(message: Message, context: Context, own: Own | None = None) -> Message:
     """Run the step that the message names, and the next round's first step after a round's last.
 
     The message holds what arrived for the agents here, the reply what leaves them. All that the agents carry to the
@@ -49,8 +163,8 @@ def activate(message: Message, context: Context) -> Message:
     """
     content = message.content
     if "setup" in content.config_records:
-        begin(content, context)
-    host, experiment = wake(context)
+        begin(content, context, own)
+    host, experiment = wake(context, own)
     call = from_json(content.config_records["call"])
     iteration, step, total, passes, every = (
         call[name] for name in ("iteration", "step", "total", "passes", "evaluate-every")
@@ -72,9 +186,9 @@ def activate(message: Message, context: Context) -> Message:
     return Message(reply, reply_to=message)
 
 
-def models(message: Message, context: Context) -> Message:
+def models(message: Message, context: Context, own: Own | None = None) -> Message:
     """Reply with the model of every agent here, each under its own parameter names."""
-    host, experiment = wake(context)
+    host, experiment = wake(context, own)
     reply = RecordDict()
     for index, agent in host.agents.items():
         reply[f"agent.{index}"] = record_of(experiment.model.named(agent["model"]))
@@ -92,11 +206,11 @@ def who(message: Message, context: Context) -> Message:
     return Message(RecordDict({"who": to_json(answer)}), reply_to=message)
 
 
-def segment(message: Message, context: Context) -> Message:
+def segment(message: Message, context: Context, own: Own | None = None) -> Message:
     """Run the rounds that the message names, talking to the neighbours directly; reply with what happened in each."""
     content = message.content
-    begin(content, context)
-    host, experiment = wake(context)
+    begin(content, context, own)
+    host, experiment = wake(context, own)
     call = from_json(content.config_records["segment"])
     config, passes = experiment.config, experiment.config.batches_per_round
     _, address, credentials = _identity(context, config)
@@ -152,13 +266,13 @@ def _identity(context: Context, config: Config) -> tuple[str, str, Credentials |
     return credentials.name if credentials else f"node-{context.node_id}", address, credentials
 
 
-def begin(content: RecordDict, context: Context) -> None:
+def begin(content: RecordDict, context: Context, own: Own | None = None) -> None:
     """Set up the agents that the message assigns to this node, unless they already are."""
     setup = content.config_records["setup"]
     if context.state.config_records.get("setup") == setup:
         return
-    context.state = RecordDict({"setup": setup})
-    host, experiment = _host.__wrapped__(_setup(context))
+    context.state["setup"] = setup
+    host, experiment = _hosted(_setup(context), context, own, anew=True)
     if experiment.config.state_dir and _state_folder(host, experiment, context).read_checkpoint():
         return  # a process that died has left it
     initial = experiment.model.flatten(tensors_of(content.array_records["initial"], experiment.device))
@@ -168,11 +282,11 @@ def begin(content: RecordDict, context: Context) -> None:
     rest(host, experiment, context)
 
 
-def wake(context: Context) -> tuple[Host, Experiment]:
+def wake(context: Context, own: Own | None = None) -> tuple[Host, Experiment]:
     """Return the host as `rest` left it."""
     if "setup" not in context.state.config_records:
         raise RuntimeError("this node holds no agents: the relay has not set it up in this run")
-    host, experiment = _host(_setup(context))
+    host, experiment = _hosted(_setup(context), context, own)
     if experiment.config.state_dir:
         checkpoint = _state_folder(host, experiment, context).read_checkpoint()
         if checkpoint is None:
@@ -220,23 +334,33 @@ def _state_folder(host: Host, experiment: Experiment, context: Context) -> RunFo
     return RunFolder(Path(experiment.config.state_dir) / f"{host.run}-{context.node_id}")
 
 
-@lru_cache(maxsize=256)  # in a simulation one process plays many nodes, again and again
-def _host(setup: str) -> tuple[Host, Experiment]:
-    parts = json.loads(setup)
-    experiment = _experiment(json.dumps(parts["options"]))
-    places = {
-        int(i): ({int(j): w for j, w in row.items()}, {int(j): w for j, w in column.items()})
-        for i, (row, column) in parts["places"].items()
-    }
-    host = Host(
-        parts["run"],
-        experiment.algorithm,
-        experiment.agents(places),
-        places=experiment.places,
-        adversary=experiment.adversary,
-        faults=experiment.faults,
-    )
-    return host, experiment
+_HELD = 256
+"""So many hosts are kept: in a simulation one process plays many nodes, again and again."""
+
+_held: dict[str, tuple[Host, Experiment]] = {}
+
+
+def _hosted(setup: str, context: Context, own: Own | None, *, anew: bool = False) -> tuple[Host, Experiment]:
+    """Return the host of a set-up as it was left in this process, or `anew`; data is loaded once."""
+    if anew or setup not in _held:
+        parts = json.loads(setup)
+        experiment = own.experiment(parts, context) if own else _experiment(json.dumps(parts["options"]))
+        places = {
+            int(i): ({int(j): w for j, w in row.items()}, {int(j): w for j, w in column.items()})
+            for i, (row, column) in parts["places"].items()
+        }
+        host = Host(
+            parts["run"],
+            experiment.algorithm,
+            experiment.agents(places),
+            places=experiment.places,
+            adversary=experiment.adversary,
+            faults=experiment.faults,
+        )
+        if len(_held) >= _HELD:
+            del _held[next(iter(_held))]
+        _held[setup] = host, experiment
+    return _held[setup]
 
 
 @lru_cache(maxsize=2)

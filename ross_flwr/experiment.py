@@ -24,7 +24,7 @@ from ross_flwr.threats.faults import Faults
 from ross_flwr.threats.poisoning import POISONS, PoisonedAgent
 from ross_flwr.topology import Place, Places, Topology
 
-__all__ = ["Experiment", "Subset"]
+__all__ = ["Experiment", "Subset", "choose_device"]
 
 VALIDATION_SHARE = 0.1
 """At most this part of the training data is held out for validation sets."""
@@ -52,8 +52,22 @@ class Subset:
         return Batch(data.normalize(taken.images, self.source), taken.labels)
 
 
+def choose_device(wanted: str) -> torch.device:
+    """Return the device that the key `device` asks for."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device = 'cuda' is not there: use device = 'cpu', or 'auto' for whichever there is")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 class Experiment:
     """Everything a configuration stands for; each part is made when first asked for, and again alike elsewhere.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration.
+    own : ModuleObjective, optional
+        The model and data of the agent here, where they are not the configuration's.
 
     Raises
     ------
@@ -61,8 +75,9 @@ class Experiment:
         From any part, when the configuration asks for something impossible.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, own: ModuleObjective | None = None) -> None:
         self.config = config
+        self.own = own
         self._drawn: dict[int, Topology] = {}
         require("attack", config.attack, ("none", *POISONS, *ATTACKS))
         require("aggregator", config.aggregator, AGGREGATORS)
@@ -71,6 +86,8 @@ class Experiment:
             raise ConfigError(
                 f"attackers = {config.attackers} leaves no honest agent among num-agents = {config.num_agents}"
             )
+        if own:
+            self._check_own()
 
     @cached_property
     def algorithm(self) -> Algorithm:
@@ -229,6 +246,20 @@ class Experiment:
             if size > (side := min(self.source.image_shape[1:])):
                 raise ConfigError(f"trigger-size = {size} is too large for images of {side} pixels")
 
+    def _check_own(self) -> None:
+        config = self.config
+        for key, wanted in (("corruption", "none"), ("validation-noise", 0.0)):
+            if config.options[key] != wanted:
+                raise ConfigError(
+                    f"{key} = {config.options[key]} spoils data that the configuration names, and this app has its "
+                    f"own: use {key} = {wanted}, and spoil the data where the app loads it"
+                )
+        if self.algorithm.pools_data:
+            raise ConfigError(
+                f"algorithm = '{config.algorithm}' pools the data of all agents, and an app with its own data has only "
+                "that of its node: use algorithm = 'dpsgd', or FedAvg"
+            )
+
     def check_nodes(self, nodes: int) -> None:
         """Refuse attackers that would have to look into other nodes.
 
@@ -254,10 +285,7 @@ class Experiment:
     @cached_property
     def device(self) -> torch.device:
         """Where gradients are computed and agents' vectors live."""
-        wanted = self.config.device
-        if wanted == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("device = 'cuda' is not there: use device = 'cpu', or 'auto' for whichever there is")
-        return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+        return choose_device(self.config.device)
 
     @cached_property
     def source(self) -> Source:
@@ -277,6 +305,8 @@ class Experiment:
     @cached_property
     def model(self) -> FlatModel:
         """The module all agents of this process compute with, and the initial model."""
+        if self.own:
+            return self.own.model
         config = self.config
         module = models.build(
             config.model,
@@ -383,6 +413,8 @@ class Experiment:
 
     def validation_batch(self, agent: int) -> Batch:
         """Return agent's Q_i."""
+        if self.own:
+            return self.own.validation
         chosen = self.validation(agent)
         return Subset(self.source, self.source.train, chosen).batch(torch.arange(len(chosen)))
 
@@ -397,6 +429,8 @@ class Experiment:
 
     def objective(self, agent: int) -> Objective:
         """Return the loss of `agent` on its own data."""
+        if self.own:
+            return self.own
         config, source = self.config, self.source
         own, held_out = self.training(agent), self.validation(agent)
         training: Split = Subset(source, source.train, own)

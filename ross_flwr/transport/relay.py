@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from logging import INFO, WARNING, getLogger
+from math import isnan
 from secrets import token_hex
 from typing import Any
 
@@ -13,7 +14,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from ross_flwr import topology
-from ross_flwr.config import ConfigError, Scalar, resolve
+from ross_flwr.config import Config, ConfigError, Scalar, resolve
 from ross_flwr.experiment import Experiment
 from ross_flwr.report.history import AgentReport, History, Round
 from ross_flwr.transport.records import from_json, route_of, routes, to_json
@@ -39,12 +40,13 @@ class PeerRelay(Strategy):
     Parameters
     ----------
     **options : bool, int, float or str
-        Configuration keys (``ross-flwr config`` lists them), written with ``-`` or ``_``.
+        Configuration keys (``ross-flwr config`` lists them), written with ``-`` or ``_``. Without `num_agents` there is
+        one agent for each node that is there at the start; without `attackers` nobody attacks.
 
     Attributes
     ----------
     history : History
-        A line per round.
+        A line per round; there from the start on, where `num_agents` was left out.
     on_round : callable
         Called with each line.
     models : dict[int, ArrayRecord]
@@ -59,12 +61,11 @@ class PeerRelay(Strategy):
     """
 
     def __init__(self, **options: Scalar) -> None:
-        self.config = resolve({name.replace("_", "-"): value for name, value in options.items()})
-        self.experiment = Experiment(self.config)
-        self.experiment.check()
-        self.steps = self.experiment.algorithm.steps
-        self.topology = self.experiment.topology
-        self.history = History(self.config.num_agents, self.experiment.attackers, corrupted=self.experiment.corrupted)
+        given = {name.replace("_", "-"): value for name, value in options.items()}
+        self.config = resolve({"attackers": 0, **given})
+        self._agent_per_node = "num-agents" not in given
+        if not self._agent_per_node:
+            self._plan(self.config)
         self.on_round: Callable[[dict[str, Any]], None] = lambda _line: None
         self.models: dict[int, ArrayRecord] = {}
         self.dropped: Counter[str] = Counter()
@@ -77,6 +78,15 @@ class PeerRelay(Strategy):
         self._began = 0.0
         self._patience = 0.0
         self._run = ""
+
+    def _plan(self, config: Config) -> None:
+        """Make what the relay goes by of a configuration with its true number of agents."""
+        self.config = config
+        self.experiment = Experiment(config)
+        self.experiment.check()
+        self.steps = self.experiment.algorithm.steps
+        self.topology = self.experiment.topology
+        self.history = History(config.num_agents, self.experiment.attackers, corrupted=self.experiment.corrupted)
 
     def start(
         self,
@@ -101,7 +111,8 @@ class PeerRelay(Strategy):
         timeout : float
             Seconds after which an agent's reply counts as missing in an exchange.
         train_config, evaluate_config : ConfigRecord, optional
-            Sent to the nodes, as the record ``config``, with every training or evaluation message.
+            Sent to the nodes, as the record ``config``, with every training or evaluation message, and ``server-round``
+            with it. Mods see it; hyper-parameters are options of the strategy.
         evaluate_fn : callable, optional
             Tests the consensus model at the ServerApp before the first and after each round; for this the relay fetches
             all models in every round.
@@ -161,6 +172,7 @@ class PeerRelay(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Return one message a node for the step at hand: what arrived for its agents, and the set-up if it is new."""
+        config["server-round"] = server_round
         for node, block in self.blocks.items():
             if node in self._late.values():
                 continue
@@ -200,17 +212,25 @@ class PeerRelay(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Return one message a node that asks for its agents' models."""
+        config["server-round"] = server_round
         for node in self._ready - set(self._late.values()):
             yield Message(RecordDict({"config": config}), node, "query.models", group_id=str(server_round))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Return accuracy and loss over honest agents, each at its own model, in a round that tested them."""
+        """Return what honest agents measured, each at its own model, in a round that tested them.
+
+        Loss, accuracy (where targets are classes) and the users' own metrics, each as mean, min and max over agents.
+        """
         line = self.history.lines[-1]
-        if not line["accuracy"]:
+        if not line["loss"]:
             return None
-        logger.log(INFO, "\t└──> accuracy over honest agents: %.4f", line["accuracy"]["mean"])
+        spreads = {"accuracy": line["accuracy"], "loss": line["loss"], **line["metrics"]}
+        if isnan(line["accuracy"]["mean"]):
+            del spreads["accuracy"]
+        for name, spread in spreads.items():
+            logger.log(INFO, "\t├──> %s over honest agents: %.4f", name, spread["mean"])
         return MetricRecord(
-            {f"{name}-{key}": value for name in ("accuracy", "loss") for key, value in line[name].items()}
+            {f"{name}-{key}": value for name, spread in spreads.items() for key, value in spread.items()}
         )
 
     def summary(self) -> None:
@@ -226,6 +246,8 @@ class PeerRelay(Strategy):
         self._run = f"{grid.run.run_id}-{token_hex(4)}"
         self._ready, self._mail, self._late = set(), {}, {}
         nodes = self._wait_for_nodes(grid)
+        if self._agent_per_node:
+            self._plan(resolve({**self.config.options, "num-agents": len(nodes)}))
         blocks = topology.blocks(self.topology, len(nodes))
         self.blocks = {node: block for node, block in zip(nodes, blocks, strict=True) if block}
         self.experiment.check_nodes(len(self.blocks))
