@@ -1,0 +1,46 @@
+"""The app's ClientApp."""
+
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from quickstart.task import Net, load_data
+from quickstart.task import test as test_fn
+from quickstart.task import train as train_fn
+
+from ross_flwr import peer_app
+
+app = ClientApp()
+
+
+def loaders(context: Context):
+    node, config = context.node_config, context.run_config
+    return load_data(node["partition-id"], node["num-partitions"], config["batch-size"], config["label-flippers"])
+
+
+@app.train()
+def train(msg: Message, context: Context):
+    model = Net()
+    model.load_state_dict(msg.content["arrays"].to_torch_state_dict())
+    trainloader, _, _ = loaders(context)
+    train_loss = train_fn(model, trainloader, context.run_config["local-epochs"], msg.content["config"]["lr"])
+    metrics = MetricRecord({"train_loss": train_loss, "num-examples": len(trainloader.dataset)})
+    content = RecordDict({"arrays": ArrayRecord(model.state_dict()), "metrics": metrics})
+    return Message(content=content, reply_to=msg)
+
+
+@app.evaluate()
+def evaluate(msg: Message, context: Context):
+    model = Net()
+    model.load_state_dict(msg.content["arrays"].to_torch_state_dict())
+    _, _, testloader = loaders(context)
+    loss, accuracy = test_fn(model, testloader)
+    metrics = MetricRecord({"eval_loss": loss, "eval_acc": accuracy, "num-examples": len(testloader.dataset)})
+    return Message(content=RecordDict({"metrics": metrics}), reply_to=msg)
+
+
+peer_app(
+    app=app,
+    model=lambda context: Net(),
+    train_data=lambda context: loaders(context)[0],
+    validation_data=lambda context: loaders(context)[1],
+    test_data=lambda context: loaders(context)[2],
+)
