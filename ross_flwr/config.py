@@ -25,6 +25,7 @@ __all__ = [
     "keys",
     "option",
     "pick",
+    "relevant",
     "require",
     "resolve",
     "to_toml",
@@ -406,6 +407,15 @@ def resolve(raw: Mapping[str, object]) -> Config:
     options = {name: key.parse(raw.get(name, key.default)) for name, key in known.items()}
     arguments: dict[str, Any] = pick(Config, options)
     return Config(**arguments, options=options)
+
+
+def relevant(config: Config) -> dict[str, Scalar]:
+    """Return the options of every run and of the configured method: all that another process has to be told.
+
+    It may not know the methods that are registered here.
+    """
+    known = [key.name for key in keys() if not key.methods or config.algorithm in key.methods]
+    return {name: config.options[name] for name in known if name in config.options}
 
 
 _WIDTH = 80

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import ross_flwr.algorithms
 from ross_flwr import config
-from ross_flwr.config import ConfigError, Key, keys, option, pick, require, resolve, to_toml
+from ross_flwr.config import ConfigError, Key, keys, option, pick, relevant, require, resolve, to_toml
 from ross_flwr.report.folder import RunFolder
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
@@ -246,3 +246,11 @@ def test_a_key_is_a_scalar_whose_default_is_allowed():
         method("toy", layers=(tuple, option(0, "widths")))
     with pytest.raises(ConfigError, match="patience = 0 is not allowed"):
         method("toy", patience=(int, option(0, "rounds without progress", minimum=1)))
+
+
+def test_another_process_is_told_the_keys_of_every_run_and_of_the_method_alone():
+    config = resolve({"algorithm": "dpsgd", "order": "adapt-then-combine", "seed": 5})
+    told = relevant(config)
+    assert (told["order"], told["seed"], told["learning-rate"]) == ("adapt-then-combine", 5, 0.1)
+    assert not told.keys() & {"weighting", "momentum", "local-steps"}
+    assert resolve(told).options == config.options

@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from ross_flwr import topology
-from ross_flwr.config import Config, ConfigError, Scalar, resolve
+from ross_flwr.config import Config, ConfigError, Scalar, relevant, resolve
 from ross_flwr.experiment import Experiment
 from ross_flwr.report.history import AgentReport, History, Round
 from ross_flwr.transport.records import from_json, route_of, routes, to_json
@@ -181,7 +181,7 @@ class PeerRelay(Strategy):
             content["config"] = config
             if node not in self._ready:
                 places = {agent: self.topology.place(agent) for agent in block}
-                setup = {"run": self._run, "options": dict(self.config.options), "places": places}
+                setup = {"run": self._run, "options": relevant(self.config), "places": places}
                 content["setup"] = to_json(setup)
                 content["initial"] = arrays
             step = self.steps[self._call["step"]]

@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
-from ross_flwr.config import ConfigError
+from ross_flwr.config import ConfigError, relevant
 from ross_flwr.report.history import AgentReport, Round
 from ross_flwr.transport.records import from_json, to_json
 from ross_flwr.transport.relay import PeerRelay, logger
@@ -96,7 +96,7 @@ class PeerDirect(PeerRelay):
         return who
 
     def _question(self, node: int) -> Message:
-        return Message(RecordDict({"options": to_json(dict(self.config.options))}), node, "query.who")
+        return Message(RecordDict({"options": to_json(relevant(self.config))}), node, "query.who")
 
     def _run_segment(
         self,
@@ -173,7 +173,7 @@ class PeerDirect(PeerRelay):
             "neighbors": [[*who[other], agents] for other, agents in hosts.items()],
         }
         places = {agent: self.topology.place(agent) for agent in block}
-        setup = {"run": self._run, "options": dict(self.config.options), "places": places}
+        setup = {"run": self._run, "options": relevant(self.config), "places": places}
         return RecordDict({"setup": to_json(setup), "segment": to_json(call)})
 
     def _note(self, replies: Iterable[Message], first: int, last: int, result: Result) -> None:
