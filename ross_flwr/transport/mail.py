@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from threading import Condition
+from time import monotonic
 from typing import TypeAlias
 
 from ross_flwr.transport.envelope import Envelope
@@ -121,12 +122,16 @@ class Mail:
                 coming = [edge for edge in edges if edge not in kept and self._latest.get(edge, 0) <= exchange]
                 return [] if stop() else list(filter(awaited, coming))
 
-            self.changed.wait_for(lambda: not late(), self.patience)
-            absent = late()
-        if absent and excused(absent):
+        # Asked at half-time too: those who waited give up at about the same moment, and are then only just at work.
+        end, excuse = monotonic() + self.patience, False
+        for moment in (end - self.patience / 2, end):
             with self.changed:
-                self.changed.wait_for(lambda: not late(), self.patience)
+                self.changed.wait_for(lambda: not late(), moment - monotonic())
+                absent = late()
+            excuse = bool(absent) and (excuse or excused(absent))
         with self.changed:
+            if excuse:
+                self.changed.wait_for(lambda: not late(), self.patience)
             self._go_to(exchange + 1)
             return [each for each in kept.values() if each.tensors], [edge for edge in edges if edge not in kept]
 

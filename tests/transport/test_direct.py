@@ -163,9 +163,9 @@ class Slow(Quadratic):
 def test_a_late_neighbour_is_missing_for_the_step_and_the_run_goes_on():
     net = Net(method("dpsgd"), objective=lambda i: Slow(objective_of(i), 3, 1.2) if i == 2 else objective_of(i))
     hosts, reports = net.run(30, patience=0.5)
-    missed = [(r.agent, j) for rounds in reports for each in rounds for r in each.reports for j in r.missing]
-    assert {*missed} >= {(1, 2), (3, 2)}
-    assert len([pair for pair in missed if 2 not in pair]) <= 4  # a busy machine makes others late, too, now and then
+    missed = {(r.agent, j) for rounds in reports for each in rounds for r in each.reports for j in r.missing}
+    assert missed >= {(1, 2), (3, 2)}
+    assert all(2 in pair for pair in missed)
     for k in (0, 1, 3):
         assert [round.number for round in reports[k]] == list(range(1, 31))
     assert all(bool(agent["model"].isfinite().all()) for host in hosts for agent in host.agents.values())
