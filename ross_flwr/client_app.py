@@ -22,6 +22,7 @@ from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.loaded import Data, Loaded
 from ross_flwr.learning.objective import Loss, Metric, ModuleObjective
 from ross_flwr.report.folder import RunFolder
+from ross_flwr.topology import Place
 from ross_flwr.transport.direct import Session
 from ross_flwr.transport.host import Host
 from ross_flwr.transport.peer import Neighbor, check_address
@@ -189,10 +190,13 @@ def activate(message: Message, context: Context, own: Own | None = None) -> Mess
 def models(message: Message, context: Context, own: Own | None = None) -> Message:
     """Reply with the model of every agent here, each under its own parameter names."""
     host, experiment = wake(context, own)
-    reply = RecordDict()
-    for index, agent in host.agents.items():
-        reply[f"agent.{index}"] = record_of(experiment.model.named(agent["model"]))
-    return Message(reply, reply_to=message)
+    return Message(_named_models(host, experiment), reply_to=message)
+
+
+def _named_models(host: Host, experiment: Experiment) -> RecordDict:
+    """Return the model of every agent here, under the key by which the ServerApp knows it."""
+    named = {i: experiment.model.named(agent["model"]) for i, agent in host.agents.items()}
+    return RecordDict({f"agent.{i}": record_of(tensors) for i, tensors in named.items()})
 
 
 def who(message: Message, context: Context) -> Message:
@@ -214,17 +218,14 @@ def segment(message: Message, context: Context, own: Own | None = None) -> Messa
     call = from_json(content.config_records["segment"])
     config, passes = experiment.config, experiment.config.batches_per_round
     _, address, credentials = _identity(context, config)
-    rows, columns = (
-        {int(i): [{int(j): w for j, w in place.items()} for place in places] for i, places in call[side].items()}
-        for side in ("rows", "columns")
-    )
+    begins = int(call["begins"])
+    places = {int(i): [_place(told) for told in several] for i, several in call["places"].items()}
 
-    def place(agent: int, iteration: int) -> tuple[Mapping[int, float], Mapping[int, float]]:
-        number = min(iteration - call["begins"], len(rows[agent]) - 1)
-        return rows[agent][number], columns[agent][number]
+    def place(agent: int, iteration: int) -> Place:
+        return places[agent][min(iteration - begins, len(places[agent]) - 1)]
 
     host.places = place
-    edges = {(j, i) for i, places in rows.items() for row in places for j in row if j not in host.agents}
+    edges = {(j, i) for i, several in places.items() for row, _ in several for j in row if j not in host.agents}
     neighbors = [Neighbor(name, address, tuple(agents)) for name, address, agents in call["neighbors"]]
     finished = max((iteration for iteration, _ in host.progress.values()), default=-1) + 1
     first = max(call["first"], finished // passes + 1)  # the process before this one may have died on its way
@@ -248,8 +249,7 @@ def segment(message: Message, context: Context, own: Own | None = None) -> Messa
     host.dropped.clear()
     rest(host, experiment, context)
     if config.return_model == "final" and call["last"] == total:
-        for index, agent in host.agents.items():
-            reply[f"agent.{index}"] = record_of(experiment.model.named(agent["model"]))
+        reply.update(_named_models(host, experiment))
     return Message(reply, reply_to=message)
 
 
@@ -334,6 +334,12 @@ def _state_folder(host: Host, experiment: Experiment, context: Context) -> RunFo
     return RunFolder(Path(experiment.config.state_dir) / f"{host.run}-{context.node_id}")
 
 
+def _place(told: Iterable[Mapping[str, float]]) -> Place:
+    """Return row and column of W from JSON, which makes keys texts."""
+    row, column = ({int(j): weight for j, weight in side.items()} for side in told)
+    return row, column
+
+
 _HELD = 256
 """So many hosts are kept: in a simulation one process plays many nodes, again and again."""
 
@@ -345,14 +351,10 @@ def _hosted(setup: str, context: Context, own: Own | None, *, anew: bool = False
     if anew or setup not in _held:
         parts = json.loads(setup)
         experiment = own.experiment(parts, context) if own else _experiment(json.dumps(parts["options"]))
-        places = {
-            int(i): ({int(j): w for j, w in row.items()}, {int(j): w for j, w in column.items()})
-            for i, (row, column) in parts["places"].items()
-        }
         host = Host(
             parts["run"],
             experiment.algorithm,
-            experiment.agents(places),
+            experiment.agents({int(i): _place(told) for i, told in parts["places"].items()}),
             places=experiment.places,
             adversary=experiment.adversary,
             faults=experiment.faults,

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "transport.relay": ("config", "topology", "experiment", "report.history"),
     "transport.session": ("config", "report.history"),
     "run": ("config", "algorithms", "experiment", "report", "transport"),
-    "client_app": ("certificates", "config", "algorithms", "experiment", "learning", "report", "transport"),
+    "client_app": ("certificates", "config", "topology", "algorithms", "experiment", "learning", "report", "transport"),
     "server_app": ("config", "report", "run", "transport"),
     "experiments": (),
     "compare": ("config", "report", "run"),

@@ -180,9 +180,7 @@ class PeerRelay(Strategy):
             content["call"] = to_json(self._call)
             content["config"] = config
             if node not in self._ready:
-                places = {agent: self.topology.place(agent) for agent in block}
-                setup = {"run": self._run, "options": relevant(self.config), "places": places}
-                content["setup"] = to_json(setup)
+                content["setup"] = self._setup_of(block)
                 content["initial"] = arrays
             step = self.steps[self._call["step"]]
             yield Message(content, node, f"train.{step}", ttl=self._patience * TRIES, group_id=str(server_round))
@@ -271,6 +269,11 @@ class PeerRelay(Strategy):
             time.sleep(0.1)
         limit = self.config.node_timeout
         raise ConfigError(f"num-nodes = {wanted}, but {seen} nodes came within node-timeout = {limit} s")
+
+    def _setup_of(self, block: Iterable[int]) -> ConfigRecord:
+        """Return what a node has to know of the run and of its agents' places."""
+        places = {agent: self.topology.place(agent) for agent in block}
+        return to_json({"run": self._run, "options": relevant(self.config), "places": places})
 
     def _exchange(self, grid: Grid, messages: Iterable[Message], timeout: float) -> list[Message]:
         """Send the messages and return the sound replies that come within `timeout` seconds.

@@ -157,9 +157,8 @@ class PeerDirect(PeerRelay):
     ) -> RecordDict:
         """Return what a node has to know: its agents' places, and who hosts their neighbours."""
         block = self.blocks[node]
-        rows = {i: [dict(graph.mixing_row(i)) for graph in graphs] for i in block}
-        columns = {i: [dict(graph.mixing_column(i)) for graph in graphs] for i in block}
-        near = {j for sides in (rows, columns) for places in sides.values() for place in places for j in place}
+        places = {i: [graph.place(i) for graph in graphs] for i in block}
+        near = {j for of_agent in places.values() for place in of_agent for side in place for j in side}
         hosts: dict[int, list[int]] = {}
         for agent in sorted(near - set(block)):
             hosts.setdefault(self._home[agent], []).append(agent)
@@ -168,13 +167,10 @@ class PeerDirect(PeerRelay):
             "last": last,
             "begins": (first - 1) * self.config.batches_per_round,
             "topology": self.topology.digest,
-            "rows": rows,
-            "columns": columns,
+            "places": places,
             "neighbors": [[*who[other], agents] for other, agents in hosts.items()],
         }
-        places = {agent: self.topology.place(agent) for agent in block}
-        setup = {"run": self._run, "options": relevant(self.config), "places": places}
-        return RecordDict({"setup": to_json(setup), "segment": to_json(call)})
+        return RecordDict({"setup": self._setup_of(block), "segment": to_json(call)})
 
     def _note(self, replies: Iterable[Message], first: int, last: int, result: Result) -> None:
         """Write the lines of the history of a segment."""
