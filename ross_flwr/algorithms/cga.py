@@ -2,14 +2,12 @@
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ross_flwr.algorithms.algorithm import Inbox, register, step
 from ross_flwr.algorithms.cross_gradients import LookAheadCrossGradients
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
-
-Array = NDArray[np.float64]
+from ross_flwr.learning.least_squares import Array, nonnegative
 
 RIDGE = 1e-12
 """Added to the squared length, scaled to 1, of each row: makes the minimiser unique where neighbours agree."""
@@ -81,29 +79,5 @@ def multipliers(gram: Array, margin: float) -> Array:
     length = np.sqrt(gram.diagonal()[1:])
     length[length == 0] = 1.0
     hessian = gram[1:, 1:] / length[:, None] / length + RIDGE * np.eye(len(length))
-    lower[1:] += _nonnegative(hessian, gram[1:] @ lower / length) / length
+    lower[1:] += nonnegative(hessian, gram[1:] @ lower / length) / length
     return lower
-
-
-def _nonnegative(hessian: Array, slope: Array) -> Array:
-    """Return argmin_{u ≥ 0} ½ uᵀHu + cᵀu, H positive definite: the active set method of Lawson and Hanson (1974)."""
-    u = np.zeros(len(slope))
-    free = np.zeros(len(slope), dtype=bool)
-    resolution = 1e-12 * np.abs(slope).max(initial=0.0)
-    for _ in range(10 * len(slope)):
-        descent = np.where(free, 0.0, -slope - hessian @ u)
-        if descent.max() <= resolution:
-            break
-        free[descent.argmax()] = True
-        while free.any():
-            target = np.zeros(len(slope))
-            target[free] = np.linalg.solve(hessian[np.ix_(free, free)], -slope[free])
-            below = free & (target < 0)
-            if not below.any():
-                u = target
-                break
-            way = np.divide(u, u - target, out=np.full(len(slope), np.inf), where=below)
-            first = way.argmin()
-            u += way[first] * (target - u)
-            u[first], free[first] = 0.0, False
-    return u
