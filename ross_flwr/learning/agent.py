@@ -166,6 +166,13 @@ class Agent:
         self._count("utilities", began)
         return scores
 
+    def class_gradients(self, vector: Tensor) -> Tensor:
+        """Return the gradient of the loss on each class of Q_i at `vector`, shape [C, P]; all count as one gradient."""
+        began = perf_counter_ns()
+        gradients = self.objective.class_gradients(vector)
+        self._count("gradients", began)
+        return gradients
+
     def mix(self, vectors: Mapping[int, Tensor], *, models: bool = True) -> Tensor:
         """Return Σ_j w_ij v_j over the closed neighbourhood, a new tensor of shape [P].
 

@@ -94,6 +94,9 @@ class Objective(Protocol):
     def f1(self, vector: Tensor) -> Tensor:
         """Return the F1 score of every class on the validation set Q, shape [C]; NaN for a class that Q lacks."""
 
+    def class_gradients(self, vector: Tensor) -> Tensor:
+        """Return the gradient of the mean loss on each class of the validation set Q, shape [C, P]."""
+
     def test(self, vector: Tensor) -> Performance:
         """Return loss and accuracy on the test set."""
 
@@ -200,19 +203,10 @@ class ModuleObjective:
         before = vector[model.num_parameters :]
         if model.has_buffers:
             vector = vector.clone()
-        model.bind(vector)
-        self._mode(training=True)
-        loss = self.criterion(model.module(batch.inputs), batch.targets)
-        trained = [parameter for parameter in model.parameters if parameter.requires_grad]
-        gradients = iter(torch.autograd.grad(loss, trained, materialize_grads=True))
-        parts = [
-            (next(gradients) if parameter.requires_grad else torch.zeros_like(parameter)).reshape(-1)
-            for parameter in model.parameters
-        ]
+        gradient = self._gradient(vector, batch, training=True)
         if model.has_buffers:
             self._shift = vector[model.num_parameters :] - before
-            parts.append(torch.zeros_like(before))
-        return torch.cat(parts)
+        return gradient
 
     def buffer_shift(self) -> Tensor | None:
         """Return by how much the last `gradient` moved the float buffers, or None when there are none."""
@@ -243,6 +237,19 @@ class ModuleObjective:
         there = confusion.sum(1)
         return (2 * confusion.diagonal() / (there + confusion.sum(0))).where(there > 0, nan)
 
+    def class_gradients(self, vector: Tensor) -> Tensor:
+        """Return the gradient of the mean loss on each class that the validation set Q has, shape [C, P].
+
+        Without dropout and by the statistics the model carries, as `loss`. Targets that are not one class each count as
+        of one class.
+        """
+        inputs, targets = self.validation.inputs, self.validation.targets
+        classes = [self.validation]
+        if targets.dim() == 1 and not targets.is_floating_point():
+            members = [targets == each for each in torch.unique(targets)]
+            classes = [Batch(inputs[those], targets[those]) for those in members]
+        return torch.stack([self._gradient(vector, each, training=False) for each in classes])
+
     def test(self, vector: Tensor) -> Performance:
         """Return loss and accuracy on the test set, own metrics, and how often a trigger succeeds if there is one."""
         loss, accuracy = self._test(vector, self.test_data)
@@ -267,6 +274,19 @@ class ModuleObjective:
 
     def _chunks(self, split: Split) -> Sequence[Tensor]:
         return torch.split(torch.arange(len(split)), self.chunk)
+
+    def _gradient(self, vector: Tensor, batch: Batch, *, training: bool) -> Tensor:
+        model = self.model
+        model.bind(vector)
+        self._mode(training=training)
+        loss = self.criterion(model.module(batch.inputs), batch.targets)
+        trained = [parameter for parameter in model.parameters if parameter.requires_grad]
+        gradients = iter(torch.autograd.grad(loss, trained, materialize_grads=True))
+        parts = [
+            (next(gradients) if parameter.requires_grad else torch.zeros_like(parameter)).reshape(-1)
+            for parameter in model.parameters
+        ]
+        return torch.cat([*parts, torch.zeros_like(vector[model.num_parameters :])])
 
     def _evaluate(self, vector: Tensor, batch: Batch) -> tuple[float, float]:
         outputs = self._outputs(vector, batch)

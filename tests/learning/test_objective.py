@@ -179,6 +179,29 @@ def test_a_test_in_chunks_is_the_test_in_one_pass(name, chunk):
     assert in_chunks == pytest.approx(whole.test(vector), abs=1e-6)
 
 
+@modules
+def test_the_gradient_of_each_class_of_the_validation_set_is_that_of_its_examples_in_evaluation(name):
+    objective, module = made(name)
+    vector = point(objective, 1)
+    copy = filled(module, objective, vector).eval()
+    inputs, targets = objective.validation.inputs, objective.validation.targets
+    rows = []
+    for each in sorted(set(targets.tolist())):
+        loss = nn.functional.cross_entropy(copy(inputs[targets == each]), targets[targets == each])
+        parts = torch.autograd.grad(loss, list(copy.parameters()))
+        rows.append(torch.cat([*(part.reshape(-1) for part in parts), torch.zeros_like(buffers_of(copy))]))
+    torch.testing.assert_close(objective.class_gradients(vector), torch.stack(rows), atol=1e-6, rtol=1e-5)
+
+
+def test_targets_that_are_not_classes_count_as_of_one_class():
+    torch.manual_seed(0)
+    rows = Table(torch.randn(8, 6), torch.randn(8, 3))
+    objective = ModuleObjective(FlatModel(mlp()), rows, rows, rows, loss=nn.functional.mse_loss)
+    vector = point(objective, 1)
+    expected = objective.gradient(vector, objective.batch(torch.arange(8)))
+    torch.testing.assert_close(objective.class_gradients(vector), expected[None])
+
+
 def test_any_mean_loss_will_do():
     inputs, targets = torch.randn(12, 4), torch.randn(12, 3)
     table = Table(inputs, targets)
