@@ -1,11 +1,13 @@
 """Shapley-weighted cross-gradients."""
 
+import torch
 from torch import Tensor
 
 from ross_flwr.algorithms.algorithm import register
 from ross_flwr.algorithms.cross_gradients import WeightedCrossGradients
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.least_squares import explained
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS, Game, shapley_values
 
 
@@ -16,8 +18,10 @@ class ROSS(WeightedCrossGradients):
     ::
 
         G_ij = ∇F_j(x_i; ξ_j)                                            for j in M_i, computed by j
-        v(S) = U(x_i − η/|S| Σ_{j∈S} G_ij; Q_i)                          for S ⊆ M_i, of m agents
-        φ_ij = Shapley value of j in the game (M_i, v);   π_i = weights(φ_i)
+        R²_j = 1 − min_p ‖G_ij − Σ_c p_c ∇F(x_i; Q_i of class c)‖² / ‖G_ij‖²   over p ≥ 0, Σ_c p_c = 1
+        P_i  = {j ∈ M_i: R²_j > s · max_k R²_k}                          the plausible ones, of m agents
+        v(S) = U(x_i − η/|S| Σ_{j∈S} G_ij; Q_i)                          for S ⊆ P_i
+        φ_ij = Shapley value of j in the game (P_i, v);   π_i = weights(φ_i)
         û_i  = α u_i + Σ_j π_ij G_ij;   x̂_i = x_i − η û_i
         x_i  = Σ_j w_ij x̂_j;   u_i = Σ_j w_ij û_j
 
@@ -25,14 +29,19 @@ class ROSS(WeightedCrossGradients):
     doubly stochastic W are stated by its summaries; the exact game, the weights and the mixing of u are reconstructed.
     They are switches, whose defaults were chosen by the measurements in ``README.md`` beside this file.
 
-    State: x_i, u_i (zero at first). Per agent, round and k neighbours: three exchanges, 1 + k gradients, 4·k·P·4 bytes
-    (3·k·P·4 without mixing the momentum) and at most min(2^m, 2 + R (m−1)) utilities. On a complete graph with uniform
-    weights and α = 0 it is SGD on the mean gradient.
+    The screen P_i is ours. Where data is skewed, an honest gradient often harms the whole of Q_i and its Shapley value
+    is negative, as a poisoned one's is; but it is the gradient of some mixture of classes, which the poisoned one is
+    not. ``screen=0`` lets all of M_i play.
+
+    State: x_i, u_i (zero at first). Per agent, round and k neighbours: three exchanges, 1 + k gradients and that of
+    Q_i's classes, 4·k·P·4 bytes (3·k·P·4 without mixing the momentum), at most min(2^m, 2 + R (m−1)) utilities, and
+    C·P numbers of memory for a moment. On a complete graph with uniform weights, no screen and α = 0 it is SGD on the
+    mean gradient.
     """
 
-    weighting: str = option("relu", "how Shapley values become weights π", choices=WEIGHTINGS)
+    weighting: str = option("softmax", "how Shapley values become weights π", choices=WEIGHTINGS)
     temperature: float = option(
-        0.33, "of weighting = 'softmax', relative to the largest |φ|; large is uniform", minimum=1e-3
+        1.0, "of weighting = 'softmax', relative to the largest |φ|; large is uniform", minimum=1e-3
     )
     utility: str = option(
         "loss",
@@ -58,6 +67,13 @@ class ROSS(WeightedCrossGradients):
     permutations: int = option(
         0, "R, the budget of the sampling estimators; 0 for twice the players", unit="permutations", minimum=0
     )
+    screen: float = option(
+        0.5,
+        "a gradient plays only if a mixture of the gradients of Q_i's classes explains more than so many times as much "
+        "of it as of the best explained one; 0 lets all play",
+        minimum=0.0,
+        maximum=1.0,
+    )
     tolerance: float = option(1e-3, "of shapley = 'truncated': the gain that is not worth a look", minimum=0.0)
 
     @property
@@ -68,8 +84,10 @@ class ROSS(WeightedCrossGradients):
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         """Play the game and return π_ij by j; empty when the step is to be skipped."""
         players = [j for j in gradients if j != agent.index or self.own_gradient]
+        if self.screen and players:
+            players = self.plausible(agent, gradients, players)
         if not players:
-            return {}
+            return self._fallback(agent, gradients)
         base = agent["model"]
         if self.probe == "momentum":
             base = base - self.learning_rate * self.momentum * agent["momentum"]
@@ -91,8 +109,17 @@ class ROSS(WeightedCrossGradients):
         weights = WEIGHTINGS[self.weighting](phi, self.temperature)
         if weights.any():
             return dict(zip(players, weights.tolist(), strict=True))
+        return self._fallback(agent, gradients)
+
+    def plausible(self, agent: Agent, gradients: dict[int, Tensor], players: list[int]) -> list[int]:
+        """Return the players whose gradients data like Q_i could have."""
+        classes = agent.class_gradients(agent["model"])
+        found = explained(torch.stack([gradients[j] for j in players]), classes)
+        return [j for j, part in zip(players, found, strict=True) if part > self.screen * max(found.max(), 0.0)]
+
+    def _fallback(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         return {
             "self": {agent.index: 1.0},
-            "uniform": {j: 1 / len(players) for j in players},
+            "uniform": {j: 1 / len(gradients) for j in gradients},
             "skip": {},
         }[self.fallback]

@@ -18,7 +18,9 @@ from ross_flwr.transport.host import Host
 
 
 def ross(**options):
-    return create("ross", resolve({name.replace("_", "-"): value for name, value in options.items()}).options)
+    """ROSS where all gradients play and weigh the positive part of their Shapley values, unless told otherwise."""
+    keys = {"screen": 0.0, "weighting": "relu", **{name.replace("_", "-"): value for name, value in options.items()}}
+    return create("ross", resolve(keys).options)
 
 
 def perceptron():
@@ -229,6 +231,7 @@ POISONED = {
     "attackers": 1,
     "attack-scale": -3.0,
     "weighting": "relu",
+    "screen": 0.0,
 }
 
 
@@ -243,3 +246,31 @@ def test_a_poisoned_neighbour_gets_no_weight(name):
     own = [line["weights"].get(str(i), {}).get(str(i), 0.0) for line in run.history.lines for i in victims]
     assert sum(own) / len(own) > 0.1
     assert run.summary()["accuracy"]["min"] > 0.5
+
+
+SKEWED = {"attack-scale": -3.0, "partition-alpha": 0.1, "num-rounds": 20, "topology": "ring", "weighting": "uniform"}
+
+
+def test_the_screen_leaves_out_poisoned_gradients_and_keeps_those_of_skewed_data():
+    run = LocalRun(resolve(SKEWED | {"attackers": 3}))
+    kept = {True: 0, False: 0}
+    pairs = {True: 0, False: 0}
+    for line in run.rounds():
+        for i, row in line["weights"].items():
+            for j in (int(i), *run.experiment.topology.neighbors(int(i))):
+                pairs[j in run.experiment.attackers] += 1
+                kept[j in run.experiment.attackers] += row.get(str(j), 0.0) > 0
+    assert kept[True] / pairs[True] < 0.02
+    assert kept[False] / pairs[False] > 0.9
+
+
+@pytest.mark.parametrize("attackers", [0, 3])
+def test_the_defaults_are_near_the_uniform_mean_in_a_clean_run_and_far_above_it_in_a_poisoned_one(attackers):
+    def accuracy(**keys):
+        run = LocalRun(resolve(SKEWED | {"num-rounds": 40, "attackers": attackers, "weighting": "softmax", **keys}))
+        for _ in run.rounds():
+            pass
+        return run.summary()["accuracy"]["mean"]
+
+    default, uniform = accuracy(), accuracy(algorithm="cross-gradient")
+    assert default > (uniform - 0.01 if attackers == 0 else uniform + 0.5)
