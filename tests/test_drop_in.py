@@ -4,7 +4,6 @@ import difflib
 import re
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod, arrays_size_mod, fixedclipping_mod
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.task_identity import TaskIdentity
+from nodes import Nodes, app_of, context_of
 from quickstart.fedavg import server_app as with_fedavg
 from quickstart.ross import server_app as with_ross
 from quickstart.ross.client_app import app as quickstart
@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ross_flwr import PeerRelay, client_app, peer_app, resolve
 from ross_flwr.config import ConfigError
-from ross_flwr.experiment import Experiment
 from ross_flwr.run import LocalRun
 from ross_flwr.transport.records import tensors_of
 
@@ -30,10 +29,6 @@ ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "tests" / "quickstart"
 CONFIG = {"batch-size": 16, "local-epochs": 1, "lr": 0.1, "num-server-rounds": 6, "label-flippers": 3}
 NODES = 10
-
-
-def context_of(run_config, **node):
-    return Context(run_id=1, node_id=0, node_config=node, state=RecordDict(), run_config=run_config)
 
 
 class Configured(ClientApp):
@@ -116,40 +111,10 @@ def test_the_readme_shows_the_at_most_fifteen_lines_that_change():
     assert shown.splitlines() == lines
 
 
-class Nodes:
-    """A grid whose nodes run a ClientApp in this process, one message at a time."""
-
-    run = SimpleNamespace(run_id=1)
-
-    def __init__(self, app, count=4, run_config=None):
-        self.app = app
-        self.contexts = {
-            100 + k: context_of(run_config or {}, **{"partition-id": k, "num-partitions": count}) for k in range(count)
-        }
-        self.replies = {}
-
-    def get_node_ids(self):
-        return list(self.contexts)
-
-    def push_messages(self, messages):
-        numbers = []
-        for message in messages:
-            number = str(len(self.replies))
-            message.metadata.__dict__["_message_id"] = number
-            node = message.metadata.dst_node_id
-            reply = self.app(message, self.contexts[node])
-            reply.metadata.__dict__["_src_node_id"] = node
-            self.replies[number] = reply
-            numbers.append(number)
-        return numbers
-
-    def pull_messages(self, numbers):
-        return [self.replies[number] for number in numbers]
-
-
 @pytest.fixture(autouse=True)
-def task():
-    """What Flower sets before it runs an app, and wants before a message is made."""
+def task(monkeypatch):
+    """What Flower sets before it runs an app, and wants before a message is made; all nodes are there at once."""
+    monkeypatch.setattr("ross_flwr.transport.relay.SETTLE", 0.0)
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 
 
@@ -175,12 +140,12 @@ REGRESSION = {
 }
 
 
-def start(app, num_rounds=1, count=4, model=None, **options):
-    """Run a relay over `count` nodes of the app."""
+def start(app, num_rounds=1, numbers=range(4), model=None, **options):
+    """Run a relay over nodes of the app that have these `numbers`."""
     torch.manual_seed(0)
     initial = ArrayRecord((model or nn.Linear(2, 1)).state_dict())
     relay = PeerRelay(**{"topology": "ring", **options})
-    return relay, relay.start(Nodes(app, count), initial, num_rounds)
+    return relay, relay.start(Nodes(app, numbers), initial, num_rounds)
 
 
 @pytest.mark.parametrize("utility", ["loss", "own"])
@@ -196,7 +161,7 @@ def test_a_regression_with_its_own_loss_metric_and_utility_is_learnt(utility):
 
 
 def test_there_is_an_agent_for_each_node_and_nobody_attacks():
-    relay, _ = start(peer_app(**REGRESSION), count=5, algorithm="dpsgd")
+    relay, _ = start(peer_app(**REGRESSION), numbers=range(5), algorithm="dpsgd")
     assert [len(block) for block in relay.blocks.values()] == [1] * 5
     assert (relay.config.num_agents, relay.history.attackers) == (5, [])
 
@@ -204,27 +169,10 @@ def test_there_is_an_agent_for_each_node_and_nobody_attacks():
 def test_an_app_that_loads_the_configurations_data_itself_gives_the_same_models():
     options = {"num-agents": 4, "topology": "ring", "attackers": 1, "num-rounds": 2, "validation-size": 20}
     config = resolve(options)
-    experiment = Experiment(config)
-
-    def part(name):
-        def load(context):
-            objective = experiment.objective(context.node_config["partition-id"])
-            split = {"train": objective.train_data, "test": objective.test_data}.get(name)
-            batch = split.batch(torch.arange(len(split))) if split else objective.validation
-            return TensorDataset(batch.inputs, batch.targets)
-
-        return load
-
-    app = peer_app(
-        model=lambda context: Experiment(config).model.module,
-        train_data=part("train"),
-        validation_data=part("validation"),
-        test_data=part("test"),
-    )
-    model = experiment.model
-    relay = PeerRelay(**options)
-    relay.start(Nodes(app), ArrayRecord(model.named(model.initial)), 2)
     expected = LocalRun(config)
+    model = expected.experiment.model
+    relay = PeerRelay(**options)
+    relay.start(Nodes(app_of(config)), ArrayRecord(model.named(model.initial)), 2)
     lines = list(expected.rounds())
     for index, agent in expected.host.agents.items():
         torch.testing.assert_close(model.flatten(tensors_of(relay.models[index])), agent["model"], rtol=0, atol=1e-6)
@@ -384,4 +332,4 @@ def test_half_an_app_is_refused(given, sentence):
 
 def test_one_node_is_no_graph():
     with pytest.raises(ConfigError, match="num-agents = 1 is not allowed"):
-        start(peer_app(**REGRESSION), count=1, algorithm="dpsgd")
+        start(peer_app(**REGRESSION), numbers=range(1), algorithm="dpsgd")

@@ -1,6 +1,5 @@
 """Agents that talk to each other: nodes of one process, each in a thread, over real sockets with mutual TLS."""
 
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nodes import free_addresses
 from quadratics import Quadratic, normal, objective_of, team
 
 from ross_flwr import ConfigError, certificates, resolve, topology
@@ -32,16 +32,6 @@ RING = topology.build("ring", 4)
 
 def method(name, **options):
     return create(name, resolve({key.replace("_", "-"): value for key, value in options.items()}).options)
-
-
-def free_addresses(number):
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    return addresses
 
 
 @pytest.fixture(scope="module")

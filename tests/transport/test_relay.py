@@ -139,7 +139,8 @@ def play_all(num_nodes: int, plays: dict[str, dict[str, Any]]) -> dict[str, dict
     def run(grid: Grid) -> None:
         for name, options in plays.items():
             watch = Watch(grid) if name == WATCHED else grid
-            results[name] = play(watch, **options) | {"watch": watch}  # type: ignore[arg-type]
+            played = play(watch, num_nodes=num_nodes, **options)  # type: ignore[arg-type]
+            results[name] = played | {"watch": watch}
 
     simulate(num_nodes, client, run)
     return results

@@ -1,0 +1,98 @@
+"""Flower nodes in this process, for tests: a thread each, no engine and no polling."""
+
+import socket
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
+
+import torch
+from flwr.app import Context, Error, Message, RecordDict
+from torch.utils.data import TensorDataset
+
+from ross_flwr import peer_app
+from ross_flwr.experiment import Experiment
+
+
+def free_addresses(number):
+    sockets = [socket.socket() for _ in range(number)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    return addresses
+
+
+def context_of(run_config, node_id=0, **node_config):
+    return Context(run_id=1, node_id=node_id, node_config=node_config, state=RecordDict(), run_config=run_config)
+
+
+class KilledError(RuntimeError):
+    """What ends a node's process."""
+
+
+class Nodes:
+    """A grid of nodes that run a ClientApp, each one message at a time.
+
+    The k-th of the `numbers`, by which Flower knows the nodes, is that of partition k. `node_config` tells what else
+    stands in its configuration.
+    """
+
+    run = SimpleNamespace(run_id=1)
+
+    def __init__(self, app, numbers=(100, 101, 102, 103), node_config=lambda k: {}):
+        self.app = app
+        self.contexts = {
+            number: context_of({}, number, **{"partition-id": k, "num-partitions": len(numbers), **node_config(k)})
+            for k, number in enumerate(numbers)
+        }
+        self.threads = {number: ThreadPoolExecutor(1) for number in numbers}
+        self.replies: dict[str, Future] = {}
+
+    def get_node_ids(self):
+        return list(self.contexts)
+
+    def push_messages(self, messages):
+        pushed = []
+        for message in messages:
+            number = str(len(self.replies))
+            message.metadata.__dict__["_message_id"] = number
+            self.replies[number] = self.threads[message.metadata.dst_node_id].submit(self.answer, message)
+            pushed.append(number)
+        return pushed
+
+    def answer(self, message):
+        node = message.metadata.dst_node_id
+        try:
+            reply = self.app(message, self.contexts[node])
+        except KilledError as error:
+            reply = Message(Error(code=0, reason=repr(error)), reply_to=message)
+        reply.metadata.__dict__["_src_node_id"] = node
+        return reply
+
+    def pull_messages(self, numbers):
+        return [self.replies[number].result() for number in numbers if self.replies[number].done()]
+
+
+def app_of(config, mods=None, module=lambda context, module: module):
+    """Return an app whose own data and model are those that `config` names, so that nodes share no module.
+
+    `module` may change the module of a node.
+    """
+    experiment = Experiment(config)
+
+    def part(name):
+        def load(context):
+            objective = experiment.objective(context.node_config["partition-id"])
+            split = {"train": objective.train_data, "test": objective.test_data}.get(name)
+            batch = split.batch(torch.arange(len(split))) if split else objective.validation
+            return TensorDataset(batch.inputs, batch.targets)
+
+        return load
+
+    return peer_app(
+        mods,
+        model=lambda context: module(context, Experiment(config).model.module),
+        train_data=part("train"),
+        validation_data=part("validation"),
+        test_data=part("test"),
+    )
