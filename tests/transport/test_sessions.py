@@ -1,0 +1,128 @@
+"""Segments as the ServerApp orders them: nodes of one process, over sockets, beside the local engine."""
+
+import time
+
+import pytest
+import torch
+from flwr.app import ArrayRecord
+from flwr.supercore.task_identity import TaskIdentity
+from nodes import KilledError, Nodes, app_of, free_addresses
+
+from ross_flwr import certificates, client_app, resolve
+from ross_flwr.run import LocalRun
+from ross_flwr.transport import session
+from ross_flwr.transport.records import tensors_of
+from ross_flwr.transport.session import PeerDirect
+
+BASE = {"num_agents": 4, "num_rounds": 5, "topology": "ring", "validation_size": 20, "hidden": 8, "test_size": 50}
+DIRECT = {"segment_rounds": 2, "return_model": "final", "phase_timeout": 20.0}
+
+
+@pytest.fixture(autouse=True)
+def task(monkeypatch):
+    """What Flower sets before it runs an app, and wants before a message is made; all nodes are there at once."""
+    monkeypatch.setattr("ross_flwr.transport.relay.SETTLE", 0.0)
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+
+
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory):
+    """The folders of nodes n0, n1, … with what they prove themselves by.
+
+    Without, gRPC would let all nodes of this process call a node over one connection, as if they were one.
+    """
+    folder = tmp_path_factory.mktemp("certs")
+    certificates.init(folder)
+    return [certificates.issue(folder, f"n{k}") for k in range(6)]
+
+
+def play(strategy, certs, *, app=None, **options):
+    """Run a strategy over nodes that load what the options name, and the same in the local engine; return both."""
+    options = BASE | {"attackers": 0} | options
+    config = resolve({name.replace("_", "-"): value for name, value in options.items()})
+    expected = LocalRun(config)
+    lines = list(expected.rounds())
+    addresses = free_addresses(config.num_agents)
+    nodes = Nodes(
+        app or app_of(config),
+        range(config.num_agents),
+        lambda k: {"peer-address": addresses[k], "peer-certs": str(certs[k])},
+    )
+    relay = strategy(**DIRECT | options)
+    model = expected.experiment.model
+    relay.start(nodes, ArrayRecord(model.named(model.initial)), config.num_rounds)
+    return relay, expected, lines
+
+
+def assert_equal_runs(relay, expected, lines):
+    model = expected.experiment.model
+    for index, agent in expected.host.agents.items():
+        assert not torch.equal(agent["model"], model.initial)
+        torch.testing.assert_close(model.flatten(tensors_of(relay.models[index])), agent["model"], rtol=0, atol=1e-4)
+    for line, local_line in zip(relay.history.lines, lines, strict=True):
+        for entry in ("round", "bytes", "gradients", "sent", "missing", "absent"):
+            assert line[entry] == local_line[entry]
+        assert line["accuracy"] == pytest.approx(local_line["accuracy"], abs=1e-6)
+
+
+PUSHING = {"algorithm": "sgp", "mixing": "push", "topology_degree": 2}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        PUSHING | {"topology": "random-out"},
+        PUSHING | {"topology": "one-peer-exponential", "topology_every": 1},
+        {"algorithm": "dpsgd", "topology": "random-matching", "topology_every": 2, "batches_per_round": 2},
+        {"algorithm": "ross", "topology": "erdos-renyi", "topology_every": 1},
+    ],
+    ids=["directed", "directed, changing", "changing every other round", "ross, changing"],
+)
+def test_directed_and_changing_graphs_give_the_models_of_the_local_engine(options, certs):
+    assert_equal_runs(*play(PeerDirect, certs, **options))
+
+
+def test_a_node_whose_process_is_another_in_every_segment_goes_on_from_its_state(certs, tmp_path):
+    def forget(message, context, call_next):
+        for setup in [setup for setup, (host, _) in client_app._held.items() if context.node_id in host.agents]:
+            del client_app._held[setup]
+        return call_next(message, context)
+
+    options = BASE | {"algorithm": "dmsgd", "attackers": 0}
+    app = app_of(resolve({name.replace("_", "-"): value for name, value in options.items()}), [forget])
+    for state_dir in ("", str(tmp_path)):
+        assert_equal_runs(*play(PeerDirect, certs, app=app, **options, state_dir=state_dir, checkpoint_every=0))
+
+
+def test_a_node_whose_process_dies_goes_on_in_the_round_that_it_had_saved(certs, tmp_path, monkeypatch):
+    """Node 2 dies in the fifth round; it is asked who it is, and told of its neighbours again."""
+    monkeypatch.setattr(session, "ASK_AGAIN", 0.2)
+    begun, hosts = [], {}
+
+    class Noting(client_app.Session):
+        def rounds(self, first, last, **settings):
+            (agent,) = self.host.agents
+            begun.append((agent, first))
+            hosts[agent] = self.host
+            return super().rounds(first, last, **settings)
+
+    monkeypatch.setattr(client_app, "Session", Noting)
+
+    def mortal(context, module):
+        def die(module, inputs):
+            if hosts[2].progress[2] == (4, 1) and begun.count((2, 5)) == 0:
+                raise KilledError
+
+        module.register_forward_pre_hook(die if context.node_id == 2 else lambda *_: time.sleep(0.02))
+        return module
+
+    options = BASE | {"algorithm": "dpsgd", "attackers": 0, "num_rounds": 60, "evaluate_every": 60}
+    app = app_of(resolve({name.replace("_", "-"): value for name, value in options.items()}), module=mortal)
+    settings = {"state_dir": str(tmp_path), "checkpoint_every": 1, "segment_rounds": 60, "phase_timeout": 5.0}
+    relay, _, lines = play(PeerDirect, certs, app=app, **options, **settings)
+    assert sorted(begun[:4]) == [(0, 1), (1, 1), (2, 1), (3, 1)]
+    assert begun[4:] == [(2, 5)]
+    assert relay.dropped["error"] == 1
+    for line in relay.history.lines[-3:]:
+        assert (line["absent"], line["missing"]) == ([], [])
+    assert relay.history.lines[-1]["loss"]["mean"] == pytest.approx(lines[-1]["loss"]["mean"], rel=0.2)
