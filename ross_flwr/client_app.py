@@ -157,7 +157,7 @@ def peer_app(
 
 
 def activate(message: Message, context: Context, own: Own | None = None) -> Message:
-    """Run the step that the message names, and the next round's first step after a round's last.
+    """Run the step that the message names, and the next round's first step after a round's last if it comes this way.
 
     The message holds what arrived for the agents here, the reply what leaves them. All that the agents carry to the
     next activation stands in ``context.state``.
@@ -166,9 +166,10 @@ def activate(message: Message, context: Context, own: Own | None = None) -> Mess
     if "setup" in content.config_records:
         begin(content, context, own)
     host, experiment = wake(context, own)
+    host.places = experiment.places  # and not those of a segment before
     call = from_json(content.config_records["call"])
-    iteration, step, total, passes, every = (
-        call[name] for name in ("iteration", "step", "total", "passes", "evaluate-every")
+    iteration, step, end, total, passes, every = (
+        call[name] for name in ("iteration", "step", "end", "total", "passes", "evaluate-every")
     )
     leaving = host.activate(iteration, step, unpack(content, experiment.device))
     reply = RecordDict()
@@ -179,7 +180,7 @@ def activate(message: Message, context: Context, own: Own | None = None) -> Mess
         if inside == 0:
             evaluate = number % every == 0 or iteration + 1 == total
             reply["report"] = to_json([asdict(report) for report in host.end_round(evaluate=evaluate)])
-        if last > 0 and iteration + 1 < total:
+        if last > 0 and iteration + 1 < end:
             leaving = host.activate(iteration + 1, 0)
     for key, record in pack(leaving).items():
         reply[key] = record

@@ -175,6 +175,14 @@ class Config:
     topology_every: int = option(
         0, "draw a random or changing graph anew every so many rounds; 0 keeps the first", unit="rounds", minimum=0
     )
+    topology_clusters: int = option(2, "clusters of topology = 'clusters' and 'islands'", unit="clusters", minimum=2)
+    average_every: int = option(
+        0,
+        "in one of so many rounds every agent has all others as its neighbours, with equal weights, as if a server "
+        "averaged (Gossip-PGA); 0 for never",
+        unit="rounds",
+        minimum=0,
+    )
     topology_file: str = option("", "edge list, one 'i j' a line, for topology = 'edge-list'")
     mixing: str = option(
         "metropolis", "how the mixing matrix is made from the graph; `ross-flwr list mixing` shows the rules"
@@ -339,11 +347,12 @@ class Config:
     transport: str = option(
         "relay",
         "how messages travel between nodes: relay carries them through Flower, direct from node to node over gRPC, for "
-        "which each SuperNode needs peer-address and peer-certs in its --node-config",
-        choices=("relay", "direct"),
+        "which each SuperNode needs peer-address and peer-certs in its --node-config; hybrid is relay in the rounds of "
+        "average-every and direct in the others",
+        choices=("relay", "direct", "hybrid"),
     )
     segment_rounds: int = option(
-        20, "transport = 'direct' hears from the nodes every so many rounds", unit="rounds", minimum=1
+        20, "transport = 'direct' hears from the nodes at least every so many rounds", unit="rounds", minimum=1
     )
     return_model: str = option(
         "none",

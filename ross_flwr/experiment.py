@@ -79,6 +79,7 @@ class Experiment:
         self.config = config
         self.own = own
         self._drawn: dict[int, Topology] = {}
+        self._told: dict[int, Place] = {}
         require("attack", config.attack, ("none", *POISONS, *ATTACKS))
         require("aggregator", config.aggregator, AGGREGATORS)
         require("corruption", config.corruption, CORRUPTIONS)
@@ -102,6 +103,8 @@ class Experiment:
     def topology_at(self, iteration: int) -> Topology:
         """Return graph and mixing matrix of a pass over the method's steps, counted from 0."""
         config = self.config
+        if self.averages(iteration // config.batches_per_round + 1):
+            return self._everybody
         every = config.topology_every * config.batches_per_round
         epoch = iteration // every if every else 0
         if epoch not in self._drawn:
@@ -114,20 +117,38 @@ class Experiment:
                     radius=config.topology_radius,
                     seed=config.seed,
                     epoch=epoch,
+                    clusters=config.topology_clusters,
                     file=config.topology_file,
                     mixing=config.mixing,
                 )
             }
         return self._drawn[epoch]
 
+    @cached_property
+    def _everybody(self) -> Topology:
+        """The graph of the rounds that average over all agents; its W is 11ᵀ / N."""
+        return topology.build("complete", self.config.num_agents)
+
+    def averages(self, number: int) -> bool:
+        """Whether round `number`, counted from 1, averages over all agents."""
+        every = self.config.average_every
+        return every > 0 and number % every == 0
+
+    @property
+    def changes(self) -> bool:
+        """Whether the graph is not the same in all rounds."""
+        return self.config.topology_every > 0 or self.config.average_every > 0
+
     @property
     def places(self) -> Places | None:
         """From an agent and a pass to the agent's row and column of W, if the graph changes."""
 
         def place(agent: int, iteration: int) -> Place:
-            return self.topology_at(iteration).place(agent)
+            if self.config.topology_every or self.averages(iteration // self.config.batches_per_round + 1):
+                return self.topology_at(iteration).place(agent)
+            return self._told[agent]  # for a node may not have what its graph was made from
 
-        return place if self.config.topology_every else None
+        return place if self.changes else None
 
     @cached_property
     def adversary(self) -> Adversary | None:
@@ -190,15 +211,24 @@ class Experiment:
         setting = f"topology-every = {config.topology_every}"
         if config.topology_every and config.topology not in topology.redrawn():
             raise ConfigError(f"{setting} changes nothing: topology = '{config.topology}' is always the same")
-        if not config.topology_every and config.topology in topology.CHANGING:
+        averaging = f"average-every = {config.average_every}"
+        if config.average_every == 1:
+            raise ConfigError(f"{averaging} leaves no round to the topology: use 2 or more, or topology = 'complete'")
+        if not self.changes and config.topology in topology.CHANGING:
+            remedy = "topology-every = 1" if config.topology in topology.redrawn() else "average-every = 10, for one"
             raise ConfigError(
-                f"{setting} keeps the first graph, and topology = '{config.topology}' connects all agents only by "
-                "changing: use topology-every = 1, or another topology"
+                f"{setting} with {averaging} keeps the first graph, and topology = '{config.topology}' alone does not "
+                f"connect all agents: use {remedy}, or another topology"
             )
-        if config.topology_every and self.algorithm.fixed_graph:
+        if self.changes and self.algorithm.fixed_graph:
             raise ConfigError(
-                f"{config.algorithm} takes a graph that stays the same, and {setting} changes it: use "
-                "topology-every = 0 or another algorithm"
+                f"{config.algorithm} takes a graph that stays the same, and {setting} with {averaging} changes it: use "
+                "0 for both, or another algorithm"
+            )
+        if config.transport == "hybrid" and not config.average_every:
+            raise ConfigError(
+                f"transport = 'hybrid' carries the rounds of average-every through Flower, and {averaging} has none: "
+                "use average-every = 10, for one, or transport = 'direct'"
             )
         for key, count in (("stopped", config.stopped), ("slow", config.slow)):
             if count >= config.num_agents:
@@ -460,6 +490,7 @@ class Experiment:
         config = self.config
         if places is None:
             places = {i: self.topology.place(i) for i in range(config.num_agents)}
+        self._told.update(places)
         made = []
         for index, (row, column) in places.items():
             parts = (
@@ -496,6 +527,7 @@ class Experiment:
             "algorithm": self.config.algorithm,
             "topology": self.config.topology,
             "topology-every": self.config.topology_every,
+            "average-every": self.config.average_every,
             "edges": self.topology.graph.number_of_edges(),
             "spectral-gap": self.topology.spectral_gap,
             "parameters": self.model.size,

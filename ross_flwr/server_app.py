@@ -1,4 +1,4 @@
-"""The Flower ServerApp: configuration → topology → PeerRelay or PeerDirect."""
+"""The Flower ServerApp: configuration → topology → PeerRelay, PeerDirect or PeerHybrid."""
 
 from io import StringIO
 from logging import INFO, getLogger
@@ -15,7 +15,7 @@ from ross_flwr.report.table import result_table
 from ross_flwr.run import beside
 from ross_flwr.transport.records import record_of, tensors_of
 from ross_flwr.transport.relay import PeerRelay
-from ross_flwr.transport.session import PeerDirect
+from ross_flwr.transport.session import PeerDirect, PeerHybrid
 
 __all__ = ["app"]
 
@@ -35,7 +35,8 @@ def main(grid: Grid, context: Context) -> None:
     """
     summaries = {}
     for config in beside(resolve(context.run_config)):
-        relay = {"relay": PeerRelay, "direct": PeerDirect}[config.transport](**config.options)
+        strategy = {"relay": PeerRelay, "direct": PeerDirect, "hybrid": PeerHybrid}[config.transport]
+        relay = strategy(**config.options)
         model = relay.experiment.model
         path = Path(config.results) / config.algorithm if config.results else None
         folder = RunFolder(path) if path else None

@@ -36,10 +36,10 @@ Places = Callable[[int, int], Place]
 """From an agent and a pass over the method's steps to the agent's place."""
 
 TOPOLOGIES: dict[str, Callable[..., nx.Graph]] = {}
-"""From num_agents and those of degree, probability, radius, seed, epoch, file it wants, to a graph on 0 … N−1."""
+"""From num_agents and those settings of `build` that it wants, to a graph on 0 … N−1."""
 
-CHANGING = ("one-peer-exponential", "random-matching", "geographic")
-"""Graphs that connect all agents only over several epochs; every other is (strongly) connected."""
+CHANGING = ("one-peer-exponential", "random-matching", "geographic", "islands")
+"""Graphs that connect all agents only by changing, or not at all; every other is (strongly) connected."""
 
 MIXING_RULES: dict[str, Callable[[nx.Graph], Matrix]] = {}
 """From a graph on 0 … N−1 to W, float64, shape [N, N]."""
@@ -133,6 +133,7 @@ def build(
     radius: float = 0.4,
     seed: int = 0,
     epoch: int = 0,
+    clusters: int = 2,
     file: str = "",
     mixing: str = "metropolis",
 ) -> Topology:
@@ -154,6 +155,8 @@ def build(
         The same seed draws the same random graph.
     epoch : int (default: 0)
         Which of the graphs that the seed draws one after the other.
+    clusters : int (default: 2)
+        At least 2, of at least 2 agents each.
     file : str (default: "")
         Path of an edge list: two agents "i j" a line, comments after #.
     mixing : str (default: "metropolis")
@@ -169,7 +172,14 @@ def build(
     if num_agents < 2:
         raise ConfigError(f"num-agents = {num_agents} is not allowed: a topology takes at least 2")
     drawn = TOPOLOGIES[name](
-        num_agents, degree=degree, probability=probability, radius=radius, seed=seed, epoch=epoch, file=file
+        num_agents,
+        degree=degree,
+        probability=probability,
+        radius=radius,
+        seed=seed,
+        epoch=epoch,
+        clusters=clusters,
+        file=file,
     )
     if drawn.is_directed() and mixing != "push":
         raise ConfigError(
@@ -357,6 +367,27 @@ def watts_strogatz(num_agents: int, *, degree: int, probability: float, seed: in
         return nx.watts_strogatz_graph(num_agents, degree, probability, random)
 
     return _connected(draw, num_agents, _random(seed, epoch), f"topology-degree = {degree}")
+
+
+@_named(TOPOLOGIES)
+def clusters(num_agents: int, *, clusters: int, **_: object) -> nx.Graph:
+    """Connect everyone in each of topology-clusters clusters, and the last agent of each to the first of the next."""
+    graph = islands(num_agents, clusters=clusters)
+    firsts = [min(members) for members in nx.connected_components(graph)]
+    graph.add_edges_from(((first - 1) % num_agents, first) for first in firsts)
+    return graph
+
+
+@_named(TOPOLOGIES)
+def islands(num_agents: int, *, clusters: int, **_: object) -> nx.Graph:
+    """Connect everyone in each of topology-clusters clusters, and nobody between them: for average-every."""
+    if not 2 <= clusters <= num_agents // 2:
+        raise ConfigError(
+            f"topology-clusters = {clusters} is not allowed: with num-agents = {num_agents} it takes from 2 to "
+            f"{num_agents // 2}"
+        )
+    members = np.array_split(range(num_agents), clusters)
+    return nx.compose_all(nx.complete_graph(cluster.tolist()) for cluster in members)
 
 
 @_named(TOPOLOGIES)

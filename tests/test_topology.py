@@ -56,7 +56,7 @@ def edges_between(topology, spread):
 
 
 def test_every_topology_is_explained_in_one_line():
-    assert len(TOPOLOGIES) == 21
+    assert len(TOPOLOGIES) == 23
     for registry in (TOPOLOGIES, MIXING_RULES):
         assert all(function.__doc__.splitlines()[0].endswith(".") for function in registry.values())
 
@@ -117,6 +117,8 @@ def test_metropolis_weighs_an_edge_by_its_busier_end_and_uniform_by_the_busiest_
         ("exponential", 10, {0: (1, 2, 4, 6, 8, 9), 3: (1, 2, 4, 5, 7, 9)}),
         ("exponential", 8, {0: (1, 2, 4, 6, 7)}),
         ("exponential", 5, {0: (1, 2, 3, 4)}),
+        ("clusters", 7, {0: (1, 2, 3, 6), 1: (0, 2, 3), 3: (0, 1, 2, 4), 5: (4, 6), 6: (0, 4, 5)}),
+        ("islands", 7, {0: (1, 2, 3), 3: (0, 1, 2), 4: (5, 6), 6: (4, 5)}),
     ],
 )
 def test_a_regular_topology_connects_whom_its_definition_says(name, num_agents, neighbors):
@@ -421,6 +423,23 @@ def test_a_matching_pairs_everybody_but_one_of_an_odd_number(num_agents):
         degrees = sorted(len(topology.neighbors(i)) for i in range(num_agents))
         assert degrees == [0] * (num_agents % 2) + [1] * (num_agents - num_agents % 2)
         check_mixing(topology.mixing, topology.graph)
+
+
+@pytest.mark.parametrize("clusters", [2, 3, 5])
+def test_a_cluster_is_a_block_and_clusters_are_joined_in_a_ring(clusters):
+    joined, apart = (build(name, 16, clusters=clusters) for name in ("clusters", "islands"))
+    parts = sorted(tuple(sorted(part)) for part in nx.connected_components(apart.graph))
+    assert blocks(joined, clusters) == blocks(apart, clusters) == parts
+    assert all(apart.graph.subgraph(part).number_of_edges() == math.comb(len(part), 2) for part in parts)
+    bridges = joined.graph.number_of_edges() - apart.graph.number_of_edges()
+    assert bridges == edges_between(joined, parts) == clusters
+    assert apart.spectral_gap == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("clusters", [1, 4])
+def test_a_cluster_has_two_agents_at_least(clusters):
+    with pytest.raises(ConfigError, match=f"topology-clusters = {clusters} is not allowed: with num-agents = 7 it ta"):
+        build("clusters", 7, clusters=clusters)
 
 
 def test_walkers_hear_those_within_the_radius_and_most_of_those_they_heard_before():

@@ -37,6 +37,7 @@ class CGSVServer(Rewards):
 
     family = "fairness"
     needs = ("a star",)
+    fixed_graph = True
 
     def check(self, mixing: NDArray[np.float64]) -> None:
         """Refuse whatever is not a star with agent 0 in its middle."""

@@ -134,39 +134,61 @@ class PeerRelay(Strategy):
         self._place(grid)
         self.summary()
         test_centrally(0)
-        passes, steps = self.config.batches_per_round, len(self.steps)
         for server_round in range(1, num_rounds + 1):
             logger.log(INFO, "[ROUND %d/%d]", server_round, num_rounds)
-            self._began = time.perf_counter()
-            for iteration in range((server_round - 1) * passes, server_round * passes):
-                # All but the first pass have had their first step run along with the last step of the pass before.
-                for step in range(0 if iteration == 0 or steps == 1 else 1, steps):
-                    self._call = {
-                        "iteration": iteration,
-                        "step": step,
-                        "total": num_rounds * passes,
-                        "passes": passes,
-                        "evaluate-every": self.config.evaluate_every,
-                    }
-                    ready = self._ready | set(self._late.values())
-                    self._patience = (
-                        timeout if len(ready) == len(self.blocks) else max(timeout, self.config.node_timeout)
-                    )
-                    messages = self.configure_train(server_round, initial_arrays, train_config, grid)
-                    replies = self._exchange(grid, messages, self._patience)
-                    self._mail = self._forward(replies)
-            _, metrics = self.aggregate_train(server_round, replies)
-            if metrics is not None:
-                result.train_metrics_clientapp[server_round] = metrics
+            together = range(1, num_rounds + 1)
+            replies = self._run_round(
+                grid, server_round, together, num_rounds, initial_arrays, train_config, timeout, result
+            )
             if evaluate_fn is not None or server_round == num_rounds:
                 messages = self.configure_evaluate(server_round, result.arrays, evaluate_config, grid)
                 self._collect(self._exchange(grid, messages, timeout))
                 result.arrays = self._consensus(initial_arrays)
-            metrics = self.aggregate_evaluate(server_round, replies)
-            if metrics is not None:
-                result.evaluate_metrics_clientapp[server_round] = metrics
+            self._note_evaluation(server_round, replies, result)
             test_centrally(server_round)
         return result
+
+    def _run_round(
+        self,
+        grid: Grid,
+        server_round: int,
+        together: range,
+        num_rounds: int,
+        initial: ArrayRecord,
+        config: ConfigRecord,
+        timeout: float,
+        result: Result,
+    ) -> list[Message]:
+        """Carry the messages of one round, one of those that are carried `together`; return the last replies."""
+        passes, steps = self.config.batches_per_round, len(self.steps)
+        self._began = time.perf_counter()
+        for iteration in range((server_round - 1) * passes, server_round * passes):
+            # All but the first pass have had their first step run along with the last step of the pass before.
+            first = iteration == (together.start - 1) * passes
+            for step in range(0 if first or steps == 1 else 1, steps):
+                self._call = {
+                    "iteration": iteration,
+                    "step": step,
+                    "end": (together.stop - 1) * passes,
+                    "total": num_rounds * passes,
+                    "passes": passes,
+                    "evaluate-every": self.config.evaluate_every,
+                }
+                ready = self._ready | set(self._late.values())
+                self._patience = timeout if len(ready) == len(self.blocks) else max(timeout, self.config.node_timeout)
+                replies = self._exchange(
+                    grid, self.configure_train(server_round, initial, config, grid), self._patience
+                )
+                self._mail = self._forward(replies)
+        _, metrics = self.aggregate_train(server_round, replies)
+        if metrics is not None:
+            result.train_metrics_clientapp[server_round] = metrics
+        return replies
+
+    def _note_evaluation(self, server_round: int, replies: Iterable[Message], result: Result) -> None:
+        metrics = self.aggregate_evaluate(server_round, replies)
+        if metrics is not None:
+            result.evaluate_metrics_clientapp[server_round] = metrics
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -1,7 +1,7 @@
 """PeerDirect: a Flower strategy that tells nodes of their neighbours, and lets them talk to each other."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from logging import INFO, WARNING
 from typing import Any
 
@@ -14,7 +14,7 @@ from ross_flwr.report.history import AgentReport, Round
 from ross_flwr.transport.records import from_json, to_json
 from ross_flwr.transport.relay import PeerRelay, logger
 
-__all__ = ["PeerDirect"]
+__all__ = ["PeerDirect", "PeerHybrid"]
 
 ASK_AGAIN = 15.0
 """Seconds after which a node that has not answered is asked who it is: one that is at work says nothing."""
@@ -71,15 +71,33 @@ class PeerDirect(PeerRelay):
         self.summary()
         result = Result(arrays=initial_arrays)
         who = self._ask(grid, self.config.node_timeout)
-        for first in range(1, num_rounds + 1, self.config.segment_rounds):
-            last = min(first + self.config.segment_rounds - 1, num_rounds)
+        for first, last in self._segments(num_rounds):
             logger.log(INFO, "[ROUNDS %d–%d/%d]", first, last, num_rounds)
-            replies = self._run_segment(grid, initial_arrays, who, first, last, timeout)
-            self._note(replies, first, last, result)
-            self._collect(replies)
+            self._run_rounds(grid, initial_arrays, who, first, last, num_rounds, timeout, result)
         if self.models:
             result.arrays = self._consensus(initial_arrays)
         return result
+
+    def _segments(self, num_rounds: int) -> Iterator[tuple[int, int]]:
+        """Yield the first and the last round of each segment."""
+        for first in range(1, num_rounds + 1, self.config.segment_rounds):
+            yield first, min(first + self.config.segment_rounds - 1, num_rounds)
+
+    def _run_rounds(
+        self,
+        grid: Grid,
+        initial: ArrayRecord,
+        who: dict[int, tuple[str, str]],
+        first: int,
+        last: int,
+        num_rounds: int,
+        timeout: float,
+        result: Result,
+    ) -> None:
+        """Run a segment, and note what came of it."""
+        replies = self._run_segment(grid, initial, who, first, last, timeout)
+        self._note(replies, first, last, result)
+        self._collect(replies)
 
     def _ask(self, grid: Grid, timeout: float) -> dict[int, tuple[str, str]]:
         """Return name and address of every node, and refuse to begin without one of them."""
@@ -114,7 +132,7 @@ class PeerDirect(PeerRelay):
         """
         passes = self.config.batches_per_round
         graphs = [self.experiment.topology_at(t) for t in range((first - 1) * passes, last * passes)]
-        if not self.config.topology_every:
+        if not self.experiment.changes:
             graphs = graphs[:1]
         replies: list[Message] = []
         tasks: dict[str, int] = {}
@@ -188,7 +206,45 @@ class PeerDirect(PeerRelay):
             result.train_metrics_clientapp[number] = MetricRecord(
                 {name: line[name] for name in ("gradients", "utilities", "bytes", "seconds")}
             )
-            metrics = self.aggregate_evaluate(number, [])
-            if metrics is not None:
-                result.evaluate_metrics_clientapp[number] = metrics
+            self._note_evaluation(number, [], result)
             self.on_round(line)
+
+
+class PeerHybrid(PeerDirect):
+    """Rounds of gossip from node to node, and rounds of averaging over all agents through Flower.
+
+    Nodes need an address for those alone with whom they gossip: with ``topology="islands"``, for the nodes of their own
+    cluster. A round of `average-every` is one of `PeerRelay`. It takes the state that the gossip left, and is always
+    the last before the next segment.
+    """
+
+    def _segments(self, num_rounds: int) -> Iterator[tuple[int, int]]:
+        every, first = self.config.average_every, 1
+        while first <= num_rounds:
+            last = first
+            if not self.experiment.averages(first):
+                last = min(first + self.config.segment_rounds - 1, first // every * every + every - 1, num_rounds)
+            yield first, last
+            first = last + 1
+
+    def _run_rounds(
+        self,
+        grid: Grid,
+        initial: ArrayRecord,
+        who: dict[int, tuple[str, str]],
+        first: int,
+        last: int,
+        num_rounds: int,
+        timeout: float,
+        result: Result,
+    ) -> None:
+        if not self.experiment.averages(first):
+            super()._run_rounds(grid, initial, who, first, last, num_rounds, timeout, result)
+            return
+        self._ready = set(self.blocks)  # the segments have told them of their agents
+        alone = range(first, first + 1)
+        replies = self._run_round(grid, first, alone, num_rounds, initial, ConfigRecord(), timeout, result)
+        self._note_evaluation(first, replies, result)
+        if first == num_rounds and self.config.return_model == "final":
+            messages = self.configure_evaluate(first, initial, ConfigRecord(), grid)
+            self._collect(self._exchange(grid, messages, timeout))

@@ -8,11 +8,12 @@ from flwr.app import ArrayRecord
 from flwr.supercore.task_identity import TaskIdentity
 from nodes import KilledError, Nodes, app_of, free_addresses
 
-from ross_flwr import certificates, client_app, resolve
+from ross_flwr import ConfigError, PeerRelay, certificates, client_app, resolve
+from ross_flwr.experiment import Experiment
 from ross_flwr.run import LocalRun
 from ross_flwr.transport import session
 from ross_flwr.transport.records import tensors_of
-from ross_flwr.transport.session import PeerDirect
+from ross_flwr.transport.session import PeerDirect, PeerHybrid
 
 BASE = {"num_agents": 4, "num_rounds": 5, "topology": "ring", "validation_size": 20, "hidden": 8, "test_size": 50}
 DIRECT = {"segment_rounds": 2, "return_model": "final", "phase_timeout": 20.0}
@@ -126,3 +127,67 @@ def test_a_node_whose_process_dies_goes_on_in_the_round_that_it_had_saved(certs,
     for line in relay.history.lines[-3:]:
         assert (line["absent"], line["missing"]) == ([], [])
     assert relay.history.lines[-1]["loss"]["mean"] == pytest.approx(lines[-1]["loss"]["mean"], rel=0.2)
+
+
+AVERAGING = {"average_every": 2, "num_rounds": 4}
+EDGES = {"ring": 8, "islands": 4, "directed-ring": 4}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"topology": "ring", "algorithm": "dmsgd", "batches_per_round": 2},
+        {"topology": "islands", "algorithm": "ross", "aggregator": "median"},
+        {"topology": "directed-ring", "algorithm": "sgp", "mixing": "push"},
+    ],
+    ids=["momentum", "islands, ross, median", "directed"],
+)
+@pytest.mark.parametrize("strategy", [PeerRelay, PeerDirect, PeerHybrid])
+def test_rounds_that_average_over_all_agents_are_the_same_on_every_transport(strategy, options, certs):
+    transport = "hybrid" if strategy is PeerHybrid else "relay"
+    relay, expected, lines = play(strategy, certs, **AVERAGING, **options, transport=transport)
+    assert_equal_runs(relay, expected, lines)
+    assert [len(line["sent"]) for line in lines] == [EDGES[options["topology"]], 12] * 2
+
+
+def test_on_islands_a_hybrid_run_tells_a_node_no_address_but_those_of_its_island(certs, monkeypatch):
+    told = []
+
+    class Noting(client_app.Session):
+        def __init__(self, host, neighbors, **settings):
+            told.append((*host.agents, *(agent for each in neighbors for agent in each.agents)))
+            super().__init__(host, neighbors, **settings)
+
+    monkeypatch.setattr(client_app, "Session", Noting)
+    relay, *_ = play(PeerHybrid, certs, topology="islands", algorithm="dpsgd", transport="hybrid", **AVERAGING)
+    assert sorted(set(told)) == [(0, 1), (1, 0), (2, 3), (3, 2)]
+    assert [line["missing"] for line in relay.history.lines] == [[]] * 4
+
+
+def test_gossip_is_averaged_exactly_in_every_third_round():
+    options = {"algorithm": "dpsgd", "average-every": 3, "num-rounds": 6, "num-agents": 6, "topology": "ring"}
+    distances = []
+    run = LocalRun(resolve(options | {"attackers": 0, "learning-rate": 0.0, "validation-size": 20}))
+    for agent in run.host.agents.values():
+        agent["model"] = agent["model"] + agent.index
+    mean = torch.stack([agent["model"] for agent in run.host.agents.values()]).mean(0)
+    for _ in run.rounds():
+        models = torch.stack([agent["model"] for agent in run.host.agents.values()])
+        distances.append(float((models - mean).norm()))
+    assert [distance < 1e-4 for distance in distances] == [False, False, True, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"average-every": 1}, "average-every = 1 leaves no round to the topology: use 2 or more"),
+        ({"topology": "islands"}, "'islands' alone does not connect all agents: use average-every = 10, for one"),
+        ({"topology": "random-matching"}, "'random-matching' alone does not connect all agents: use topology-every"),
+        ({"transport": "hybrid"}, "transport = 'hybrid' carries the rounds of average-every through Flower"),
+        ({"algorithm": "d2", "mixing": "lazy-metropolis", "average-every": 5}, "d2 takes a graph that stays the same"),
+        ({"algorithm": "cgsv-server", "topology": "star", "average-every": 5}, "cgsv-server takes a graph that stays"),
+    ],
+)
+def test_what_cannot_be_averaged_is_told(options, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        Experiment(resolve(options)).check()
