@@ -201,13 +201,17 @@ def _named_models(host: Host, experiment: Experiment) -> RecordDict:
 
 
 def who(message: Message, context: Context) -> Message:
-    """Reply with the name and address under which neighbours find this node, or with what is wrong with them."""
+    """Reply with the part of the data that is here, if Flower numbers the parts, and with what neighbours have to know.
+
+    That is the name and address under which they find this node, or what is wrong with them.
+    """
     options = from_json(message.content.config_records["options"])
+    part = context.node_config.get("partition-id")
+    answer: dict[str, int | str] = {"partition": part} if isinstance(part, int) else {}
     try:
-        name, address, _ = _identity(context, resolve(options))
-        answer = {"name": name, "address": address}
+        answer["name"], answer["address"], _ = _identity(context, resolve(options))
     except ConfigError as error:
-        answer = {"problem": str(error)}
+        answer["problem"] = str(error)
     return Message(RecordDict({"who": to_json(answer)}), reply_to=message)
 
 

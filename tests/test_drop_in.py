@@ -66,6 +66,15 @@ def played():
     return results
 
 
+def test_agents_are_numbered_as_their_data_is_whatever_numbers_flower_draws_for_nodes(played):
+    nodes = Nodes(Configured(), range(NODES))
+    expected = relay_on_a_ring(learning_rate=0.01).start(nodes, played["fedavg"].arrays, num_rounds=2)
+    for name, array in played["on with ross"].arrays.items():
+        assert array.numpy() == pytest.approx(expected.arrays[name].numpy(), abs=1e-5)
+    relay, _ = start(peer_app(**REGRESSION), numbers=(7, 3, 9, 5), algorithm="dpsgd")
+    assert relay.blocks == {7: (0,), 3: (1,), 9: (2,), 5: (3,)}
+
+
 def accuracy_of(result):
     return [metrics["accuracy"] for metrics in result.evaluate_metrics_serverapp.values()]
 
@@ -253,6 +262,7 @@ def test_mods_wrap_the_steps_and_see_what_the_relay_was_told(caplog):
         relay.start(Nodes(app), ArrayRecord(nn.Linear(2, 1).state_dict()), 2, **records)
     assert sorted(set(seen)) == [
         ("query.models", 2, 2),
+        ("query.who", 0, 1),
         ("train.mix", 1, 1),
         ("train.mix", 2, 1),
         ("train.share", 1, 1),

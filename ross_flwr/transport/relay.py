@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from logging import INFO, WARNING, getLogger
-from math import isnan
+from math import inf, isnan
 from secrets import token_hex
 from typing import Any
 
@@ -74,6 +74,7 @@ class PeerRelay(Strategy):
         self._mail: dict[int, RecordDict] = {}
         self._late: dict[str, int] = {}
         self._home: dict[int, int] = {}
+        self._who: dict[int, dict[str, Any]] = {}
         self._call: dict[str, int] = {}
         self._began = 0.0
         self._patience = 0.0
@@ -131,7 +132,7 @@ class PeerRelay(Strategy):
             if metrics is not None:
                 result.evaluate_metrics_serverapp[server_round] = metrics
 
-        self._place(grid)
+        self._place(grid, train_config)
         self.summary()
         test_centrally(0)
         for server_round in range(1, num_rounds + 1):
@@ -261,13 +262,18 @@ class PeerRelay(Strategy):
         logger.log(INFO, "\t├──> topology: %s of %d agents, spectral gap %.4f", graph, self.config.num_agents, gap)
         logger.log(INFO, "\t└──> agents by node: %s", [len(block) for block in self.blocks.values()])
 
-    def _place(self, grid: Grid) -> None:
+    def _place(self, grid: Grid, config: ConfigRecord) -> None:
         """Wait for the nodes and spread the agents over them, neighbours together where that is cheap."""
         self._run = f"{grid.run.run_id}-{token_hex(4)}"
         self._ready, self._mail, self._late = set(), {}, {}
         nodes = self._wait_for_nodes(grid)
         if self._agent_per_node:
             self._plan(resolve({**self.config.options, "num-agents": len(nodes)}))
+        self._who = {}
+        if len(nodes) == self.config.num_agents:
+            # Flower draws the numbers of nodes; who holds the same data shall have the same neighbours in every run.
+            self._who = self._ask(grid, nodes, config)
+            nodes.sort(key=lambda node: self._who.get(node, {}).get("partition", inf))
         blocks = topology.blocks(self.topology, len(nodes))
         self.blocks = {node: block for node, block in zip(nodes, blocks, strict=True) if block}
         self.experiment.check_nodes(len(self.blocks))
@@ -291,6 +297,18 @@ class PeerRelay(Strategy):
             time.sleep(0.1)
         limit = self.config.node_timeout
         raise ConfigError(f"num-nodes = {wanted}, but {seen} nodes came within node-timeout = {limit} s")
+
+    def _ask(self, grid: Grid, nodes: Iterable[int], config: ConfigRecord) -> dict[int, dict[str, Any]]:
+        """Return what each of the nodes says of itself, those left out that do not answer."""
+        config["server-round"] = 0
+        questions = [self._question(node, config) for node in nodes]
+        replies = self._exchange(grid, questions, self.config.node_timeout)
+        self._ready.clear()  # they have answered, and know of no agents yet
+        return {reply.metadata.src_node_id: from_json(reply.content.config_records["who"]) for reply in replies}
+
+    def _question(self, node: int, config: ConfigRecord) -> Message:
+        content = RecordDict({"options": to_json(relevant(self.config)), "config": config})
+        return Message(content, node, "query.who")
 
     def _setup_of(self, block: Iterable[int]) -> ConfigRecord:
         """Return what a node has to know of the run and of its agents' places."""

@@ -1,7 +1,7 @@
 """PeerDirect: a Flower strategy that tells nodes of their neighbours, and lets them talk to each other."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from logging import INFO, WARNING
 from typing import Any
 
@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
-from ross_flwr.config import ConfigError, relevant
+from ross_flwr.config import ConfigError
 from ross_flwr.report.history import AgentReport, Round
 from ross_flwr.transport.records import from_json, to_json
 from ross_flwr.transport.relay import PeerRelay, logger
@@ -67,10 +67,10 @@ class PeerDirect(PeerRelay):
         """
         if evaluate_fn is not None:
             raise ConfigError("evaluate_fn needs models at the ServerApp in every round: use transport = 'relay'")
-        self._place(grid)
+        self._place(grid, ConfigRecord())
         self.summary()
         result = Result(arrays=initial_arrays)
-        who = self._ask(grid, self.config.node_timeout)
+        who = self._names(self._who or self._ask(grid, self.blocks, ConfigRecord()))
         for first, last in self._segments(num_rounds):
             logger.log(INFO, "[ROUNDS %d–%d/%d]", first, last, num_rounds)
             self._run_rounds(grid, initial_arrays, who, first, last, num_rounds, timeout, result)
@@ -99,12 +99,11 @@ class PeerDirect(PeerRelay):
         self._note(replies, first, last, result)
         self._collect(replies)
 
-    def _ask(self, grid: Grid, timeout: float) -> dict[int, tuple[str, str]]:
+    def _names(self, answers: Mapping[int, Mapping[str, Any]]) -> dict[int, tuple[str, str]]:
         """Return name and address of every node, and refuse to begin without one of them."""
-        replies = self._exchange(grid, [self._question(node) for node in self.blocks], timeout)
-        answers = {reply.metadata.src_node_id: from_json(reply.content.config_records["who"]) for reply in replies}
+        silent = {"problem": f"it did not answer within {self.config.node_timeout:g} s"}
         for node in self.blocks:
-            answer = answers.get(node, {"problem": f"it did not answer within {timeout:g} s"})
+            answer = answers.get(node, silent)
             if "problem" in answer:
                 raise ConfigError(f"node {node} cannot take part: {answer['problem']}")
         who = {node: (answer["name"], answer["address"]) for node, answer in answers.items()}
@@ -112,9 +111,6 @@ class PeerDirect(PeerRelay):
             if twice := {value for value in values if values.count(value) > 1}:
                 raise ConfigError(f"two nodes have the {what} '{twice.pop()}': give each its own")
         return who
-
-    def _question(self, node: int) -> Message:
-        return Message(RecordDict({"options": to_json(relevant(self.config))}), node, "query.who")
 
     def _run_segment(
         self,
@@ -164,7 +160,7 @@ class PeerDirect(PeerRelay):
             if time.monotonic() - asked > ASK_AGAIN:
                 asked = time.monotonic()
                 for node in waiting & set(grid.get_node_ids()) - set(questions.values()):
-                    questions.update(dict.fromkeys(grid.push_messages([self._question(node)]), node))
+                    questions.update(dict.fromkeys(grid.push_messages([self._question(node, ConfigRecord())]), node))
             time.sleep(0.05)
         for node in waiting:
             logger.log(WARNING, "\t├──> no word from agents %s", self.blocks[node])
