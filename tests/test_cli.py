@@ -14,8 +14,11 @@ from flwr.common.config import parse_config_args
 from safetensors.torch import load_file
 
 from ross_flwr import cli
-from ross_flwr.config import keys, resolve
+from ross_flwr.cli.keys import read
+from ross_flwr.cli.lists import LISTS, about
+from ross_flwr.config import keys, resolve, to_toml
 from ross_flwr.learning.agent import Agent
+from ross_flwr.run import start
 
 COMMAND = [sys.executable, "-c", "from ross_flwr.cli import main; main()"]
 FILES = ["checkpoint.safetensors", "config.toml", "history.jsonl", "model.safetensors", "summary.json"]
@@ -165,14 +168,14 @@ def test_what_config_prints_can_be_run(ross_flwr, tmp_path):
 def test_keys_come_as_pairs_or_from_files_and_the_last_wins(monkeypatch, tmp_path, entries, found):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.toml").write_text("num-rounds = 4\nseed = 3\n")
-    assert cli.read(entries) == found
+    assert read(entries) == found
 
 
 def test_flower_reads_the_same_keys_from_the_same_texts_and_files(tmp_path):
     file = tmp_path / "my.toml"
-    file.write_text(cli.to_toml(resolve({"seed": 3, "data-path": 'a "b"'}).options), encoding="utf-8")
+    file.write_text(to_toml(resolve({"seed": 3, "data-path": 'a "b"'}).options), encoding="utf-8")
     for entry in ("num-rounds=5 attack-scale=-1.5 topology='ring' download=true data-path=\"a b\"", str(file)):
-        assert cli.read([entry]) == parse_config_args([entry])
+        assert read([entry]) == parse_config_args([entry])
 
 
 def test_a_file_that_is_not_toml_is_refused(ross_flwr, tmp_path):
@@ -193,21 +196,21 @@ def test_data_shows_who_holds_what_and_draws_it(ross_flwr, tmp_path):
     assert (tmp_path / "map.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("what", cli.LISTS)
+@pytest.mark.parametrize("what", LISTS)
 def test_a_list_names_all_that_is_registered_and_what_it_is(ross_flwr, what):
     ended = ross_flwr("list", what)
     assert ended.code == 0
     assert max(map(len, ended.out.splitlines())) <= 80
     words = ended.out.split()
-    for name, entry in cli.LISTS[what].items():
+    for name, entry in LISTS[what].items():
         assert words.count(name) >= 1
-        assert all(word in ended.out for word in cli.about(entry).split())
-        assert cli.about(entry)
+        assert all(word in ended.out for word in about(entry).split())
+        assert about(entry)
 
 
 def test_the_list_of_lists_holds_every_name(ross_flwr):
     words = ross_flwr("list").out.replace(",", " ").split()
-    for what, entries in cli.LISTS.items():
+    for what, entries in LISTS.items():
         assert {what, *entries} <= set(words)
 
 
@@ -254,7 +257,7 @@ def interrupt_at(monkeypatch, call):
 def undisturbed(tmp_path_factory):
     """The folder of a run that nobody interrupts. It takes 12 gradients of ROSS a round and then 4 of D-PSGD."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    for run in cli.start(resolve(cli.read(SMALL[1:])), folder):
+    for run in start(resolve(read(SMALL[1:])), folder):
         list(run.rounds())
     return folder
 

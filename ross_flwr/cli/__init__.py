@@ -1,0 +1,44 @@
+"""The `ross-flwr` command."""
+
+import sys
+
+import click
+
+from ross_flwr.cli.certificates import certs
+from ross_flwr.cli.comparison import compare, report
+from ross_flwr.cli.lists import config, data, list_
+from ross_flwr.cli.runs import resume, run
+from ross_flwr.config import ConfigError
+
+__all__ = ["main"]
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  ross-flwr run                      a first run; it takes seconds
+  ross-flwr config                   every key that can be set
+  ross-flwr list topologies          what may stand under a key
+  flwr run . --run-config 'topology="ring" num-rounds=20'
+                                     the same keys on Flower nodes""",
+)
+@click.version_option(package_name="ross-flwr")
+def cli() -> None:
+    """Peer-to-peer learning on Flower.
+
+    Agents learn together along the edges of a graph, with no server that averages their models, while some attack.
+    """
+
+
+for command in (run, resume, config, data, compare, report, list_, certs):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command; bad input ends it with one sentence and exit code 2."""
+    try:
+        cli()
+    except ConfigError as error:
+        print(f"ross-flwr: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None

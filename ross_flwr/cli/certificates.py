@@ -1,0 +1,49 @@
+"""The commands for certificates."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from ross_flwr import certificates
+
+__all__ = ["certs"]
+
+certificates_in = click.option(
+    "--in",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("certs"),
+    metavar="FOLDER",
+    show_default=True,
+    help="Where the certificate authority is.",
+)
+
+
+@click.group(short_help="Make the certificates by which nodes know each other.")
+def certs() -> None:
+    """Make the certificates by which the nodes of a deployment know each other (transport = "direct")."""
+
+
+@certs.command("init", epilog="\b\nExample:\n  ross-flwr certs init --in certs")
+@certificates_in
+def certs_init(folder: Path) -> None:
+    """Make a deployment's certificate authority.
+
+    Who has its ca.key decides who is who: keep it off the nodes.
+    """
+    click.echo(f"The authority's certificate is {certificates.init(folder)}")
+
+
+@certs.command("issue", epilog="\b\nExample:\n  ross-flwr certs issue kitchen --host 192.168.1.20 --host kitchen.local")
+@click.argument("name")
+@click.option("--host", "hosts", multiple=True, metavar="HOST", help="A host name or address of the node.")
+@certificates_in
+def certs_issue(name: str, hosts: Sequence[str], folder: Path) -> None:
+    """Make node NAME a key and a certificate.
+
+    The folder it prints is all the node needs: copy it there, and name it as peer-certs in the SuperNode's
+    --node-config. With auth.pub, `flwr supernode register` makes the node known to a SuperLink; with auth.key, the
+    SuperNode proves that it is the one.
+    """
+    click.echo(f"The certificate of {name} is in {certificates.issue(folder, name, hosts)}")

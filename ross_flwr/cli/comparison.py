@@ -1,0 +1,85 @@
+"""The commands for comparisons, and for reports on what came out."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ross_flwr import compare as comparison
+from ross_flwr.cli.keys import read, run_config
+from ross_flwr.cli.screen import console
+from ross_flwr.report.report import write_report
+
+__all__ = ["compare", "report"]
+
+
+@click.command(
+    short_help="Run methods × scenarios × topologies × seeds, and tabulate.",
+    epilog="""\b
+Examples:
+  ross-flwr compare digits --out results/digits
+  ross-flwr compare mnist -c data-path=FOLDER --quick
+  ross-flwr compare my.toml --methods ross,dpsgd --jobs 4""",
+)
+@click.argument("experiment")
+@run_config
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the results go [results/<experiment>]."
+)
+@click.option("--methods", default="", metavar="A,B", help="Only these rows of the experiment.")
+@click.option("--scenarios", default="", metavar="A,B", help="Only these scenarios.")
+@click.option("--topologies", default="", metavar="A,B", help="Only these topologies.")
+@click.option("--quick", is_flag=True, help="One seed, 20 rounds, no tuning: a first impression.")
+@click.option("--jobs", type=click.IntRange(1), help="Runs at once [one per core].")
+def compare(
+    experiment: str,
+    run_config: Sequence[str],
+    out: Path | None,
+    methods: str,
+    scenarios: str,
+    topologies: str,
+    quick: bool,
+    jobs: int | None,
+) -> None:
+    """Run every cell of EXPERIMENT, a TOML file or one that ships, and show accuracy by method and topology.
+
+    A cell is an ordinary run in a folder of its own. Those that are done are not run again and one that stopped goes on
+    where it was, so the same command continues a comparison that was stopped. All methods share initial model, batches
+    and validation sets; when the experiment tunes, each runs with its best learning rate of the same grid.
+    """
+    plan = comparison.read_plan(experiment, read(run_config))
+    plan = plan.only(methods=methods, scenarios=scenarios, topologies=topologies)
+    plan = plan.quick() if quick else plan
+    folder = out or Path("results") / (Path(experiment).stem + ("-quick" if quick else ""))
+    jobs = jobs or os.cpu_count() or 1
+    trials = plan.tuning_cells()
+    columns = TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, TextColumn("{task.fields[last]}"), console=console) as progress:
+
+        def work(description: str, cells: list[comparison.Cell]) -> None:
+            task = progress.add_task(description, total=len(cells), last="")
+            for cell in comparison.run_cells(cells, folder, jobs):
+                progress.update(task, advance=1, last=" ".join(cell.place))
+
+        if trials:
+            work("tuning", trials)
+        cells = plan.cells(comparison.tuned(trials, folder))
+        work("cells", cells)
+    for table in comparison.result_tables(plan, cells, folder):
+        console.print(table)
+    click.echo(f"A line per run is in {comparison.write_csv(cells, folder)}")
+
+
+@click.command(
+    short_help="Show results as a page, pictures and tables.",
+    epilog="\b\nExample:\n  ross-flwr report results/digits",
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Write report.html, one page that needs nothing but itself, into FOLDER, which a run or a comparison has filled.
+
+    The same figures as PNG and their numbers as CSV go into the folder report in it.
+    """
+    click.echo(f"The report is {write_report(folder)}")

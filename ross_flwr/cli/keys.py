@@ -1,0 +1,56 @@
+"""Configuration keys on the command line."""
+
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ross_flwr.config import ConfigError, keys
+
+__all__ = ["read", "run_config"]
+
+run_config = click.option(
+    "-c",
+    "--run-config",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A key and its value, or a TOML file of them. May be given several times; the last one wins.",
+)
+
+PAIR = r"([\w.-]+)=('[^']*'|\"[^\"]*\"|\S*)(?=\s|$)"
+
+
+def read(entries: Sequence[str]) -> dict[str, Any]:
+    """Return the keys that ``-c`` options set, later ones winning.
+
+    An entry is a file, one ``KEY=VALUE``, or several with spaces between them as ``flwr run`` takes them. A value is
+    read as TOML does, except that texts need no quotes.
+    """
+    texts = {key.name for key in keys() if key.kind is str}
+    found: dict[str, Any] = {}
+    for entry in entries:
+        if "=" not in entry:
+            found.update(read_file(entry))
+            continue
+        several = re.fullmatch(rf"\s*(?:{PAIR}\s*)+", entry)
+        for key, text in re.findall(PAIR, entry) if several else [entry.split("=", 1)]:
+            key, text = key.strip(), text.strip()
+            try:
+                value = tomllib.loads(f"value = {text}")["value"]
+            except tomllib.TOMLDecodeError:
+                value = text
+            found[key] = text if key in texts and not isinstance(value, str) else value
+    return found
+
+
+def read_file(name: str) -> dict[str, Any]:
+    """Return the keys that TOML file `name` sets."""
+    try:
+        return tomllib.loads(Path(name).read_text(encoding="utf-8"))
+    except OSError:
+        raise ConfigError(f"-c {name} is neither KEY=VALUE nor a TOML file that can be read") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"-c {name} is not TOML: {error}") from None

@@ -1,0 +1,124 @@
+"""The commands that show what can be set, what there is and who holds what."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from ross_flwr import topology
+from ross_flwr.algorithms import ALGORITHMS, Algorithm
+from ross_flwr.cli.keys import read, run_config
+from ross_flwr.cli.screen import console
+from ross_flwr.config import require, resolve, to_toml
+from ross_flwr.data import PARTITIONS, SOURCES
+from ross_flwr.learning.aggregators import AGGREGATORS
+from ross_flwr.learning.models import MODELS
+from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS
+from ross_flwr.report.holdings import holdings_table, plot_holdings
+from ross_flwr.run import holdings
+from ross_flwr.threats.attacks import ATTACKS
+from ross_flwr.threats.corruption import CORRUPTIONS
+from ross_flwr.threats.faults import FAULTS
+from ross_flwr.threats.poisoning import POISONS
+
+__all__ = ["LISTS", "config", "data", "list_"]
+
+
+@click.command(
+    short_help="Show every key, its default and what it means.",
+    epilog="\b\nExample:\n  ross-flwr config -c algorithm=dpsgd > my.toml",
+)
+@run_config
+def config(run_config: Sequence[str]) -> None:
+    """Show every key with its default, its unit, what it takes and what it means.
+
+    The output is a TOML file, which `ross-flwr run -c` and `flwr run --run-config` take.
+    """
+    for line in to_toml(resolve(read(run_config)).options).splitlines():
+        heading, comment = line.startswith("# =="), line.startswith("#")
+        click.secho(line, bold=heading or None, dim=(comment and not heading) or None)
+
+
+@click.command(
+    short_help="Show who holds what.",
+    epilog="\b\nExample:\n  ross-flwr data -c partition=shards --plot shards.png",
+)
+@run_config
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw a heat map as well."
+)
+def data(run_config: Sequence[str], plot: Path | None) -> None:
+    """Show how many training examples of each class every agent holds, before anything is run or corrupted."""
+    counts = holdings(resolve(read(run_config))).tolist()
+    console.print(holdings_table(counts, console.width))
+    if plot:
+        plot_holdings(counts, plot)
+        click.echo(f"The heat map is in {plot}")
+
+
+LISTS: dict[str, Mapping[str, Any]] = {
+    "aggregators": AGGREGATORS,
+    "algorithms": ALGORITHMS,
+    "attacks": {"none": "Nobody lies.", **POISONS, **ATTACKS},
+    "corruptions": CORRUPTIONS,
+    "datasets": SOURCES,
+    "faults": FAULTS,
+    "mixing": topology.MIXING_RULES,
+    "models": MODELS,
+    "partitions": PARTITIONS,
+    "shapley": ESTIMATORS,
+    "topologies": topology.TOPOLOGIES,
+    "weightings": WEIGHTINGS,
+}
+
+
+@click.command(
+    "list",
+    short_help="List what may stand under a key.",
+    help=f"List what may stand under a key. WHAT is one of {', '.join(LISTS)}; without it, all names are listed.",
+    epilog="\b\nExample:\n  ross-flwr list topologies",
+)
+@click.argument("what", default="")
+def list_(what: str) -> None:
+    """List what may stand under a key."""
+    if not what:
+        show({name: ", ".join(entries) for name, entries in LISTS.items()})
+        return
+    require("list", what, LISTS)
+    entries = {name: about(entry) for name, entry in LISTS[what].items()}
+    if what == "algorithms":
+        by_family = sorted(entries, key=lambda name: (ALGORITHMS[name].family, name))
+        entries = {name: f"{entries[name]}\n{traits(ALGORITHMS[name])}" for name in by_family}
+    if what == "models":
+        entries["<name>"] = "Any classification model of torchvision.models, by its name there."
+    show(entries)
+
+
+def about(entry: Any) -> str:
+    """Return the first paragraph of what is said about something registered."""
+    return entry if isinstance(entry, str) else (inspect.getdoc(entry) or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def traits(method: type[Algorithm]) -> str:
+    """Return a method's family, its exchanges a round and what it needs; of keys that decide on these, the defaults."""
+    default = method()
+    exchanges = len(default.steps) - 1
+    data = ["a validation set"] if default.needs_validation else []
+    bound = ["f (byzantine)"] if "byzantine" in method.__dataclass_fields__ else []
+    needs = ", ".join([*method.needs, *data, *bound])
+    parts = [method.family, f"{exchanges} exchange{'s' * (exchanges != 1)}", f"needs {needs}" if needs else ""]
+    return "[" + "; ".join(filter(None, parts)) + "]"
+
+
+def show(entries: Mapping[str, str]) -> None:
+    """Print names and what they are in two columns, as wide as the terminal."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in entries.items():
+        table.add_row(Text(name, style="bold"), Text(text))
+    console.print(table)
