@@ -1,23 +1,37 @@
 """The commands for single runs."""
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ross_flwr.cli.keys import read, run_config
 from ross_flwr.cli.screen import console, quoted, stoppable
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.report.folder import RunFolder
-from ross_flwr.report.table import percent, result_table
+from ross_flwr.report.trackers import TRACKERS, Opener, numbers, trackers
+from ross_flwr.report.views import Board, Json, Plain, View
 from ross_flwr.run import LocalRun, start
 from ross_flwr.run import resume as resume_runs
 
 __all__ = ["resume", "run"]
+
+
+def observed(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say who is told what happens in a run."""
+    for option in (
+        click.option(
+            "--log", default="", metavar="A,B", help=f"Log every round there as well: {', '.join(sorted(TRACKERS))}."
+        ),
+        click.option("--json", "shown", flag_value="json", help="A JSON object for each round, then the summaries."),
+        click.option("-q", "--quiet", "shown", flag_value="quiet", help="Show the folder of the results alone."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command(
@@ -27,18 +41,23 @@ Examples:
   ross-flwr run -c num-rounds=20 -c topology=ring -c attackers=2
 \b
   ross-flwr config > my.toml         then change what you like in it
-  ross-flwr run -c my.toml -c seed=1 --out results/seed-1""",
+  ross-flwr run -c my.toml -c seed=1 --out results/seed-1
+\b
+  ross-flwr run --json | jq -c '[.method, .round, .accuracy.mean]'
+  ross-flwr run --log tensorboard --out results/first
+  tensorboard --logdir results/first/tensorboard""",
 )
 @run_config
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the results go [results/<time>-<method>]."
 )
-def run(run_config: Sequence[str], out: Path | None) -> None:
+@observed
+def run(run_config: Sequence[str], out: Path | None, shown: str | None, log: str) -> None:
     """Run a method, and another beside it on the same data, with all agents in this process.
 
     Without options: ROSS on 10 agents, of which three send poisoned gradients, beside D-PSGD. The folder of results
     holds config.toml, history.jsonl (one line a round), summary.json and model.safetensors (the mean of the honest
-    agents' models), and a folder with the same for the method beside.
+    agents' models), and a folder with the same for the method beside. Ctrl-C keeps the rounds that are done.
     """
     config = resolve(read(run_config))
     folder = out or Path("results") / f"{datetime.now():%Y%m%d-%H%M%S}-{config.algorithm}"
@@ -47,8 +66,8 @@ def run(run_config: Sequence[str], out: Path | None) -> None:
             f"--out {folder} holds a run already: `ross-flwr resume {quoted(folder)}` continues it, and a new run "
             "takes another folder"
         )
-    with stoppable(folder):
-        finish(start(config, folder), folder)
+    with resumable(folder):
+        finish(start(config, folder), folder, shown, trackers(log))
 
 
 @click.command(
@@ -56,28 +75,42 @@ def run(run_config: Sequence[str], out: Path | None) -> None:
     epilog="\b\nExample:\n  ross-flwr resume results/20250131-120000-ross",
 )
 @click.argument("folder", type=click.Path(path_type=Path))
-def resume(folder: Path) -> None:
+@observed
+def resume(folder: Path, shown: str | None, log: str) -> None:
     """Continue the run in FOLDER from its last checkpoint, and then the one of the method beside it.
 
     The results are those of a run that never stopped. To make a run longer, raise num-rounds in its config.toml first.
+    --json and --log tell of the rounds before as well, so they also serve for a run that is finished.
     """
-    with stoppable(folder):
-        finish(resume_runs(folder), folder)
+    with resumable(folder):
+        finish(resume_runs(folder), folder, shown, trackers(log))
 
 
-def finish(runs: Sequence[LocalRun], folder: Path) -> None:
-    """Run what is left of each run behind a progress bar, and show the results."""
-    columns = TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+def resumable(folder: Path) -> AbstractContextManager[None]:
+    """Let Ctrl-C end a run with a sentence on how to go on."""
+    return stoppable(RunFolder(folder).config, f"`ross-flwr resume {quoted(folder)}` continues the run")
+
+
+def finish(runs: Sequence[LocalRun], folder: Path, shown: str | None, log: Sequence[Opener]) -> None:
+    """Run what is left of each run, tell all who want to know, and show the results."""
+    view = view_of(shown, {each.config.algorithm: each.config.num_rounds for each in runs})
     summaries = {}
-    with Progress(*columns, TextColumn("{task.fields[accuracy]}"), console=console) as progress:
+    with view.running():
         for each in runs:
             name, done = each.config.algorithm, len(each.history.lines)
-            task = progress.add_task(name, total=each.config.num_rounds, completed=done, accuracy="")
-            with closing(each.rounds()) as rounds:
+            with ExitStack() as stack:
+                rounds = stack.enter_context(closing(each.rounds()))
+                tell = [stack.enter_context(tracker(folder, each.config)) for tracker in log]
                 for line in chain(each.history.lines[:done], rounds):
-                    progress.update(task, completed=line["round"])
-                    if line["accuracy"]:
-                        progress.update(task, accuracy=f"accuracy {percent(line['accuracy']['mean'])}")
+                    view.add(name, line)
+                    for tracker in tell:
+                        tracker(numbers(line), line["round"])
             summaries[name] = each.summary()
-    console.print(result_table(summaries))
-    click.echo(f"Results are in {folder}")
+    view.end(summaries, folder)
+
+
+def view_of(shown: str | None, rounds: dict[str, int]) -> View:
+    """Return what was asked for, or else what suits where the output goes."""
+    if shown:
+        return {"json": Json, "quiet": View}[shown]()
+    return (Board if console.is_terminal else Plain)(rounds, console)

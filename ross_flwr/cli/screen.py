@@ -8,8 +8,6 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from ross_flwr.report.folder import RunFolder
-
 __all__ = ["console", "quoted", "stoppable"]
 
 INTERRUPTED = 130
@@ -19,13 +17,12 @@ console = Console()
 
 
 @contextmanager
-def stoppable(folder: Path) -> Iterator[None]:
-    """Let Ctrl-C end a run with a sentence on how to go on."""
+def stoppable(begun: Path, hint: str) -> Iterator[None]:
+    """Let Ctrl-C end a command with one sentence: `hint`, how to go on, once the file or folder `begun` is there."""
     try:
         yield
     except KeyboardInterrupt:
-        begun = RunFolder(folder).config.exists()
-        hint = f"`ross-flwr resume {quoted(folder)}` continues the run" if begun else "no round was finished"
+        hint = hint if begun.exists() else "no round was finished"
         click.echo(f"ross-flwr: interrupted; {hint}", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
 

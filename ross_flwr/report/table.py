@@ -8,7 +8,7 @@ from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
-__all__ = ["percent", "result_table"]
+__all__ = ["distance", "percent", "performance_table", "result_table"]
 
 DIVERGED = 1e6
 """A consensus distance above this, or one that is no finite number, is shown as "diverged": no sound run comes near."""
@@ -39,10 +39,21 @@ def result_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
             str(summary["rounds"]),
             percent(accuracy.get("mean")),
             percent(accuracy.get("min")),
-            "diverged" if has_diverged(summary) else _short(summary["consensus-distance"]),
+            distance(summary),
             decimal(summary["bytes"]),
             f"{summary['seconds']:.1f}",
         )
+    return table
+
+
+def performance_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
+    """Return a table with accuracy, loss and F1 of each model."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    for heading in ("accuracy", "loss", "F1"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, tested in rows.items():
+        table.add_row(name, percent(tested["accuracy"]), f"{tested['loss']:.4g}", percent(tested["f1"]))
     return table
 
 
@@ -55,6 +66,14 @@ def has_diverged(summary: Mapping[str, Any]) -> bool:
     return not (_is_number(loss["mean"]) and (distance is None or (_is_number(distance) and distance <= DIVERGED)))
 
 
+def distance(summary: Mapping[str, Any]) -> str:
+    """Return the consensus distance in a summary or a line of a history as people read it."""
+    value = summary["consensus-distance"]
+    if has_diverged(summary):
+        return "diverged"
+    return "–" if value is None else f"{value:.3g}"
+
+
 def percent(share: float | None) -> str:
     """Return a share as people read it; a dash where there is none."""
     return f"{share:.1%}" if share is not None and isfinite(share) else "–"
@@ -62,7 +81,3 @@ def percent(share: float | None) -> str:
 
 def _is_number(value: float | None) -> bool:
     return value is not None and isfinite(value)
-
-
-def _short(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
