@@ -5,8 +5,9 @@ import sys
 import click
 
 from ross_flwr.cli.certificates import certs
-from ross_flwr.cli.comparison import compare, report
+from ross_flwr.cli.comparison import compare
 from ross_flwr.cli.lists import config, data, list_
+from ross_flwr.cli.results import evaluate, export, report
 from ross_flwr.cli.runs import resume, run
 from ross_flwr.config import ConfigError
 
@@ -21,7 +22,12 @@ Examples:
   ross-flwr config                   every key that can be set
   ross-flwr list topologies          what may stand under a key
   flwr run . --run-config 'topology="ring" num-rounds=20'
-                                     the same keys on Flower nodes""",
+                                     the same keys on Flower nodes
+\b
+TAB completes commands, keys and names, with a line in the shell's own file:
+  bash  eval "$(_ROSS_FLWR_COMPLETE=bash_source ross-flwr)"
+  zsh   eval "$(_ROSS_FLWR_COMPLETE=zsh_source ross-flwr)"
+  fish  _ROSS_FLWR_COMPLETE=fish_source ross-flwr | source""",
 )
 @click.version_option(package_name="ross-flwr")
 def cli() -> None:
@@ -31,14 +37,14 @@ def cli() -> None:
     """
 
 
-for command in (run, resume, config, data, compare, report, list_, certs):
+for command in (run, resume, config, data, compare, report, export, evaluate, list_, certs):
     cli.add_command(command)
 
 
 def main() -> None:
     """Run the command; bad input ends it with one sentence and exit code 2."""
     try:
-        cli()
+        cli(prog_name="ross-flwr")
     except ConfigError as error:
         print(f"ross-flwr: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,4 +1,4 @@
-"""The commands for comparisons, and for reports on what came out."""
+"""The command for comparisons."""
 
 import os
 from collections.abc import Sequence
@@ -9,10 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ross_flwr import compare as comparison
 from ross_flwr.cli.keys import read, run_config
-from ross_flwr.cli.screen import console
-from ross_flwr.report.report import write_report
+from ross_flwr.cli.screen import console, stoppable
 
-__all__ = ["compare", "report"]
+__all__ = ["compare"]
 
 
 @click.command(
@@ -56,7 +55,8 @@ def compare(
     jobs = jobs or os.cpu_count() or 1
     trials = plan.tuning_cells()
     columns = TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, TextColumn("{task.fields[last]}"), console=console) as progress:
+    hint = "the same command continues the comparison"
+    with stoppable(folder, hint), Progress(*columns, TextColumn("{task.fields[last]}"), console=console) as progress:
 
         def work(description: str, cells: list[comparison.Cell]) -> None:
             task = progress.add_task(description, total=len(cells), last="")
@@ -70,16 +70,3 @@ def compare(
     for table in comparison.result_tables(plan, cells, folder):
         console.print(table)
     click.echo(f"A line per run is in {comparison.write_csv(cells, folder)}")
-
-
-@click.command(
-    short_help="Show results as a page, pictures and tables.",
-    epilog="\b\nExample:\n  ross-flwr report results/digits",
-)
-@click.argument("folder", type=click.Path(path_type=Path))
-def report(folder: Path) -> None:
-    """Write report.html, one page that needs nothing but itself, into FOLDER, which a run or a comparison has filled.
-
-    The same figures as PNG and their numbers as CSV go into the folder report in it.
-    """
-    click.echo(f"The report is {write_report(folder)}")

@@ -12,7 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from ross_flwr.config import ConfigError
 from ross_flwr.learning.flat import FlatModel
 
-__all__ = ["Batch", "Loss", "Metric", "ModuleObjective", "Objective", "Performance", "Split"]
+__all__ = ["Batch", "Loss", "Metric", "ModuleObjective", "Objective", "Performance", "Split", "f1_scores"]
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """From (outputs, targets) to their mean loss, with a gradient."""
@@ -102,6 +102,15 @@ class Objective(Protocol):
 
     def buffer_shift(self) -> Tensor | None:
         """Return by how much the last `gradient` moved the float buffers, or None when there are none."""
+
+
+def f1_scores(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the F1 score of every class, shape [C], of outputs [B, C]; NaN for a class that no target is."""
+    num_classes = outputs.shape[-1]
+    pairs = torch.bincount(targets * num_classes + outputs.argmax(-1), minlength=num_classes**2)
+    confusion = pairs.view(num_classes, num_classes)
+    there = confusion.sum(1)
+    return (2 * confusion.diagonal() / (there + confusion.sum(0))).where(there > 0, nan)
 
 
 class ModuleObjective:
@@ -230,12 +239,7 @@ class ModuleObjective:
 
     def f1(self, vector: Tensor) -> Tensor:
         """Return the F1 score of every class on the validation set Q, shape [C]; NaN for a class that Q lacks."""
-        outputs, targets = self._outputs(vector, self.validation), self.validation.targets
-        num_classes = outputs.shape[-1]
-        pairs = torch.bincount(targets * num_classes + outputs.argmax(-1), minlength=num_classes**2)
-        confusion = pairs.view(num_classes, num_classes)
-        there = confusion.sum(1)
-        return (2 * confusion.diagonal() / (there + confusion.sum(0))).where(there > 0, nan)
+        return f1_scores(self._outputs(vector, self.validation), self.validation.targets)
 
     def class_gradients(self, vector: Tensor) -> Tensor:
         """Return the gradient of the mean loss on each class that the validation set Q has, shape [C, P].

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ross_flwr.config import Config, ConfigError, resolve, to_toml
@@ -81,6 +81,19 @@ class RunFolder:
     def write_model(self, named: Mapping[str, Tensor]) -> None:
         """Write the consensus model under the model's own parameter names."""
         self._save("model.safetensors", named, {})
+
+    def read_model(self) -> dict[str, Tensor]:
+        """Return the consensus model under the model's own parameter names.
+
+        Raises
+        ------
+        ConfigError
+            When there is none, for the run has not ended.
+        """
+        try:
+            return load_file(self.path / "model.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(f"{self.path} holds no model.safetensors that can be read: {error}") from None
 
     def write_checkpoint(self, round: int, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
         """Write what a host's `snapshot` returned after `round`."""

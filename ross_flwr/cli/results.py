@@ -1,0 +1,80 @@
+"""The commands for what runs left: reports, models, and how good these are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from ross_flwr.cli.keys import read, run_config
+from ross_flwr.cli.screen import console
+from ross_flwr.report.report import write_report
+from ross_flwr.report.table import performance_table
+from ross_flwr.trained import FORMATS, Trained
+from ross_flwr.trained import export as export_model
+
+__all__ = ["evaluate", "export", "report"]
+
+method = click.option("--method", default="", metavar="NAME", help="The run of this method [the main one].")
+
+
+@click.command(
+    short_help="Show results as a page, pictures and tables.",
+    epilog="\b\nExample:\n  ross-flwr report results/digits",
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Write report.html, one page that needs nothing but itself, into FOLDER, which a run or a comparison has filled.
+
+    The same figures as PNG and their numbers as CSV go into the folder report in it.
+    """
+    click.echo(f"The report is {write_report(folder)}")
+
+
+@click.command(
+    short_help="Take a model out of a run.",
+    epilog="""\b
+Examples:
+  ross-flwr export results/first --format onnx
+  ross-flwr export results/first --format torch --agent 3 --out agent-3.pt""",
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--format", "kind", type=click.Choice(list(FORMATS)), default="safetensors", show_default=True)
+@click.option("--agent", type=int, metavar="I", help="The model of this agent [the mean of the honest agents' models].")
+@method
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Where to write it [into FOLDER].")
+def export(folder: Path, kind: str, agent: int | None, method: str, out: Path | None) -> None:
+    """Write a model of the run in FOLDER, as it was at the last checkpoint, under its own parameter names.
+
+    safetensors and torch hold a state_dict, onnx the whole model for any number of images. Their images are normalised
+    as the run's, in the way that is printed.
+    """
+    trained = Trained(folder, method)
+    file, source = export_model(trained, agent, kind, out), trained.experiment.source
+    mean, deviation = (", ".join(f"{each:.4g}" for each in values) for values in (source.mean, source.std))
+    click.echo(
+        f"The model is in {file}; it takes images of {'×'.join(map(str, source.image_shape))}: "
+        f"(pixel / {source.scale:g} − mean) / deviation, with mean {mean} and deviation {deviation}"
+    )
+
+
+@click.command(
+    short_help="Test the models of a run again, perhaps on other data.",
+    epilog="""\b
+Examples:
+  ross-flwr evaluate results/first
+  ross-flwr evaluate results/first -c dataset=file -c data-path=other.npz""",
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+@run_config
+@method
+def evaluate(folder: Path, run_config: Sequence[str], method: str) -> None:
+    """Show accuracy, loss and F1 of the models of the run in FOLDER: of the honest agents' mean, then of each agent.
+
+    They are tested on the run's test data, or on data that -c names, as it does for a run. F1 is the mean over classes.
+    """
+    trained = Trained(folder, method)
+    roles = dict.fromkeys(trained.experiment.attackers, " (attacks)")
+    roles |= dict.fromkeys(trained.experiment.corrupted, " (bad data)")
+    tested = trained.test(read(run_config))
+    rows = {"consensus" if i is None else f"agent {i}{roles.get(i, '')}": each for i, each in tested}
+    console.print(performance_table(rows))
