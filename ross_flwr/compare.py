@@ -2,13 +2,16 @@
 
 import csv
 import multiprocessing
+import signal
 import tomllib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from itertools import product
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -168,7 +171,7 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
 def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
     """Run what is not done yet, `jobs` at once in processes of their own, and yield each cell as it is done.
 
-    A cell that stopped half way goes on from its checkpoint.
+    A cell that stopped half way goes on from its checkpoint. Interrupted, those that run end their round and keep it.
 
     Raises
     ------
@@ -187,18 +190,36 @@ def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
     if not waiting:
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(waiting)), context) as pool:
-        pending = {pool.submit(_run, cell.keys, cell.folder(root).path): cell for cell in waiting}
+    stop = context.Event()
+    with ProcessPoolExecutor(min(jobs, len(waiting)), context, _listen, (stop,)) as pool:
+        # Ctrl-C in a terminal reaches children too, who would fall out of their round: they inherit that it is blocked.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            pending = {pool.submit(_run, cell.keys, cell.folder(root).path): cell for cell in waiting}
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         try:
             for done in as_completed(pending):
                 done.result()
                 yield pending[done]
         except BaseException:
+            stop.set()
             pool.shutdown(cancel_futures=True)
             raise
 
 
+_stop: Event
+"""In a process that runs cells: set when it shall end its round and run no more."""
+
+
+def _listen(stop: Event) -> None:
+    global _stop
+    _stop = stop
+
+
 def _run(keys: dict[str, Any], path: Path) -> None:
+    if _stop.is_set():
+        return
     try:
         run = LocalRun(resolve(keys), path)
     except ConfigError as error:
@@ -206,8 +227,10 @@ def _run(keys: dict[str, Any], path: Path) -> None:
         (path / REFUSED).write_text(str(error), encoding="utf-8")
         return
     run.restore()
-    for _ in run.rounds():
-        pass
+    with closing(run.rounds()) as rounds:
+        for _ in rounds:
+            if _stop.is_set():
+                return
 
 
 def tuned(cells: list[Cell], root: Path) -> dict[str, float]:

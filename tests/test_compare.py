@@ -2,6 +2,12 @@
 
 import csv
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -93,6 +99,42 @@ def test_the_same_numbers_as_an_ordinary_run(file, tmp_path):
     expected = json.loads(json.dumps(alone.summary()))
     found = cell.result(tmp_path)
     assert {**found, "seconds": 0} == {**expected, "seconds": 0}
+
+
+@pytest.mark.deployment
+def test_ctrl_c_ends_a_comparison_with_one_sentence_and_the_same_command_goes_on(file, tmp_path):
+    keys = {"num-rounds": 200, "checkpoint-every": 5}
+    (tmp_path / "keys.toml").write_text("".join(f"{key} = {value}\n" for key, value in keys.items()))
+    command = [sys.executable, "-c", "from ross_flwr.cli import main; main()", "compare", file, "-c", "keys.toml"]
+    command += ["--methods", "dpsgd,lazy", "--scenarios", "clean", "--out", "out", "--jobs", "2"]
+    (tmp_path / "small.toml").write_text(re.sub(r"\[tuning\].*?(?=\[methods)", "", SMALL, flags=re.DOTALL))
+    began = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    cells = compare.read_plan(file, keys).only(methods="dpsgd,lazy", scenarios="clean").cells({})
+    try:
+        while began.poll() is None and not list(tmp_path.glob("out/*/*/*/*/checkpoint.safetensors")):
+            time.sleep(0.01)
+        os.killpg(began.pid, signal.SIGINT)  # as a terminal does
+        _, said = began.communicate(timeout=60)
+    finally:
+        began.kill()
+    assert (began.returncode, said) == (130, "ross-flwr: interrupted; the same command continues the comparison\n")
+    assert [cell.result(tmp_path / "out") for cell in cells].count(None) >= len(cells) / 2
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    for cell in cells:
+        alone = LocalRun(cell.config)
+        expected = [{**line, "seconds": 0, "time": 0} for line in alone.rounds()]
+        lines = map(json.loads, cell.folder(tmp_path / "out").history.read_text().splitlines())
+        assert [{**line, "seconds": 0, "time": 0} for line in lines] == expected
 
 
 def test_the_command_tunes_runs_and_tabulates(file, tmp_path):
