@@ -11,11 +11,14 @@ from dataclasses import dataclass
 
 import pytest
 from flwr.common.config import parse_config_args
+from rich.console import Console
 from safetensors.torch import load_file
 
 from ross_flwr import cli
+from ross_flwr.cli import runs
 from ross_flwr.cli.keys import read
-from ross_flwr.cli.lists import LISTS, about
+from ross_flwr.cli.lists import about
+from ross_flwr.cli.names import LISTS
 from ross_flwr.config import keys, resolve, to_toml
 from ross_flwr.learning.agent import Agent
 from ross_flwr.run import start
@@ -129,7 +132,7 @@ def test_wrong_usage_exits_with_code_2(ross_flwr, arguments):
     assert ross_flwr(*arguments.split()).code == 2
 
 
-@pytest.mark.parametrize("command", ["", "run", "resume", "config", "data", "list"])
+@pytest.mark.parametrize("command", ["", *cli.cli.commands, "certs init", "certs issue"])
 def test_help_gives_an_example_and_fits_80_columns(ross_flwr, command):
     ended = ross_flwr(*command.split(), "--help")
     assert (ended.code, ended.err) == (0, "")
@@ -212,6 +215,69 @@ def test_the_list_of_lists_holds_every_name(ross_flwr):
     words = ross_flwr("list").out.replace(",", " ").split()
     for what, entries in LISTS.items():
         assert {what, *entries} <= set(words)
+
+
+def test_json_and_quiet_leave_nothing_else_on_stdout(ross_flwr, tmp_path):
+    quiet = ross_flwr("run", *SMALL, "--quiet", "--out", "out")
+    assert quiet == Ended(0, "out\n", "")
+    ended = ross_flwr("resume", "--json", "out")
+    found = [json.loads(line) for line in ended.out.splitlines()]
+    lines = [json.loads(line) for each in ("out", "out/dpsgd") for line in (tmp_path / each / "history.jsonl").open()]
+    assert [{**line, "method": None} for line in found[:-2]] == [{**line, "method": None} for line in lines]
+    assert [line["method"] for line in found] == 3 * ["ross"] + 3 * ["dpsgd"] + ["ross", "dpsgd"]
+    assert found[-1]["summary"] == json.loads((tmp_path / "out" / "dpsgd" / "summary.json").read_text())
+
+
+def test_on_a_terminal_a_run_is_a_board_and_then_a_table(ross_flwr, monkeypatch):
+    monkeypatch.setattr(runs, "console", Console(force_terminal=True, width=80))
+    ended = ross_flwr("run", *SMALL, "--out", "out")
+    board, _, table = ended.out.partition("Result")
+    for part in ("ross", "dpsgd", "3/3", "taken", "accuracy", "sent", "█"):
+        assert part in board
+    assert "Results are in out" in table
+
+
+def test_every_round_is_logged_where_the_run_is_asked_to(ross_flwr, tmp_path):
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="needs the extra 'tensorboard'"
+    )
+    assert ross_flwr("run", *SMALL, "--log", "tensorboard", "--out", "out").code == 0
+    for method, folder in (("ross", tmp_path / "out"), ("dpsgd", tmp_path / "out" / "dpsgd")):
+        found = event_accumulator.EventAccumulator(str(tmp_path / "out" / "tensorboard" / method))
+        found.Reload()
+        logged = [(each.step, each.value) for each in found.Scalars("bytes")]
+        assert logged == [(line["round"], line["bytes"]) for line in lines_of(folder)]
+
+
+def test_a_log_that_cannot_be_written_is_refused_before_anything_is(ross_flwr, tmp_path):
+    ended = ross_flwr("run", *SMALL, "--log", "tensorbord", "--out", "out")
+    assert (ended.code, ended.out) == (2, "")
+    assert "did you mean 'tensorboard'?" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("r", {"report", "resume", "run"}),
+        ("run -c topo", {key.name + "=" for key in keys() if key.name.startswith("topo")}),
+        ("run -c topology=r", {f"topology={name}" for name in LISTS["topologies"] if name.startswith("r")}),
+        ("run -c shap", {f"shapley={name}" for name in LISTS["shapley"]}),
+        ("run -c down", {"download=true", "download=false"}),
+        ("run -c too-few=", {"too-few=refuse", "too-few=top-up"}),
+        ("run -c see", {"seed=0"}),
+        ("run -c nothing", set()),
+        ("list to", {"topologies"}),
+        ("export out --format o", {"onnx"}),
+    ],
+)
+def test_a_shell_completes_commands_keys_and_names(ross_flwr, monkeypatch, typed, completed):
+    words = ["ross-flwr", *typed.split()]
+    monkeypatch.setenv("_ROSS_FLWR_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", " ".join(words))
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    ended = ross_flwr()
+    assert {line.removeprefix("plain,") for line in ended.out.split()} == completed
 
 
 @pytest.mark.parametrize("beside", ["beside=", "beside=ross"])
@@ -297,7 +363,7 @@ def test_a_run_that_is_interrupted_and_resumed_ends_like_one_that_was_not(
         assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
-def test_ctrl_c_ends_a_run_with_one_sentence_and_exit_code_130(ross_flwr, tmp_path):
+def test_ctrl_c_ends_a_run_with_one_sentence_and_exit_code_130_and_nothing_is_lost(ross_flwr, tmp_path):
     command = [*COMMAND, "run", *SMALL, "-c", "num-rounds=1000000", "--out", "my results"]
     run = subprocess.Popen(
         command,
@@ -323,7 +389,9 @@ def test_ctrl_c_ends_a_run_with_one_sentence_and_exit_code_130(ross_flwr, tmp_pa
     ended = ross_flwr("resume", "my results")
     assert ended.code == 0
     assert ended.out.count(f"{rounds}/{rounds}") == 2
-    assert summary_of(folder)["rounds"] == summary_of(folder / "dpsgd")["rounds"] == rounds
+    for whole in start(resolve({**read(SMALL[1:]), "num-rounds": rounds})):
+        resumed = folder if whole.config.algorithm == "ross" else folder / "dpsgd"
+        assert lines_of(resumed) == [{**line, "seconds": None, "time": None} for line in whole.rounds()]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,10 @@ certificates_in = click.option(
 )
 
 
-@click.group(short_help="Make the certificates by which nodes know each other.")
+@click.group(
+    short_help="Make the certificates by which nodes know each other.",
+    epilog="\b\nExamples:\n  ross-flwr certs init\n  ross-flwr certs issue kitchen --host 192.168.1.20",
+)
 def certs() -> None:
     """Make the certificates by which the nodes of a deployment know each other (transport = "direct")."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ross_flwr.cli.names import complete_pair
 from ross_flwr.config import ConfigError, keys
 
 __all__ = ["read", "run_config"]
@@ -17,6 +18,7 @@ run_config = click.option(
     "--run-config",
     multiple=True,
     metavar="KEY=VALUE",
+    shell_complete=complete_pair,
     help="A key and its value, or a TOML file of them. May be given several times; the last one wins.",
 )
 

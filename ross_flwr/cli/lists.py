@@ -9,23 +9,15 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from ross_flwr import topology
 from ross_flwr.algorithms import ALGORITHMS, Algorithm
 from ross_flwr.cli.keys import read, run_config
+from ross_flwr.cli.names import LISTS, complete_list
 from ross_flwr.cli.screen import console
 from ross_flwr.config import require, resolve, to_toml
-from ross_flwr.data import PARTITIONS, SOURCES
-from ross_flwr.learning.aggregators import AGGREGATORS
-from ross_flwr.learning.models import MODELS
-from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS
 from ross_flwr.report.holdings import holdings_table, plot_holdings
 from ross_flwr.run import holdings
-from ross_flwr.threats.attacks import ATTACKS
-from ross_flwr.threats.corruption import CORRUPTIONS
-from ross_flwr.threats.faults import FAULTS
-from ross_flwr.threats.poisoning import POISONS
 
-__all__ = ["LISTS", "config", "data", "list_"]
+__all__ = ["config", "data", "list_"]
 
 
 @click.command(
@@ -60,29 +52,13 @@ def data(run_config: Sequence[str], plot: Path | None) -> None:
         click.echo(f"The heat map is in {plot}")
 
 
-LISTS: dict[str, Mapping[str, Any]] = {
-    "aggregators": AGGREGATORS,
-    "algorithms": ALGORITHMS,
-    "attacks": {"none": "Nobody lies.", **POISONS, **ATTACKS},
-    "corruptions": CORRUPTIONS,
-    "datasets": SOURCES,
-    "faults": FAULTS,
-    "mixing": topology.MIXING_RULES,
-    "models": MODELS,
-    "partitions": PARTITIONS,
-    "shapley": ESTIMATORS,
-    "topologies": topology.TOPOLOGIES,
-    "weightings": WEIGHTINGS,
-}
-
-
 @click.command(
     "list",
     short_help="List what may stand under a key.",
     help=f"List what may stand under a key. WHAT is one of {', '.join(LISTS)}; without it, all names are listed.",
     epilog="\b\nExample:\n  ross-flwr list topologies",
 )
-@click.argument("what", default="")
+@click.argument("what", default="", shell_complete=complete_list)
 def list_(what: str) -> None:
     """List what may stand under a key."""
     if not what:
