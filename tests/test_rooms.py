@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "report": ("config", "extras"),
     "peer": (),
     "certificates": ("config",),
+    "doctor": ("certificates", "config", "vision"),
     "transport": ("config", "topology", "learning", "threats", "algorithms", "report.history", "peer", "certificates"),
     "transport.relay": ("config", "topology", "experiment", "report.history"),
     "transport.session": ("config", "report.history"),
@@ -52,6 +53,7 @@ MAY_IMPORT = {
         "run",
         "compare",
         "trained",
+        "doctor",
     ),
     "": ("config", "learning", "algorithms", "client_app", "transport"),
 }

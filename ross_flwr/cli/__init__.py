@@ -6,6 +6,7 @@ import click
 
 from ross_flwr.cli.certificates import certs
 from ross_flwr.cli.comparison import compare
+from ross_flwr.cli.doctor import doctor
 from ross_flwr.cli.lists import config, data, list_
 from ross_flwr.cli.results import evaluate, export, report
 from ross_flwr.cli.runs import resume, run
@@ -37,7 +38,7 @@ def cli() -> None:
     """
 
 
-for command in (run, resume, config, data, compare, report, export, evaluate, list_, certs):
+for command in (run, resume, config, data, compare, report, export, evaluate, list_, certs, doctor):
     cli.add_command(command)
 
 

@@ -1,0 +1,368 @@
+"""What is wrong with an installation, or with a node of a deployment, found before a run finds it."""
+
+import os
+import platform
+import socket
+import ssl
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from errno import EADDRINUSE
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from io import BufferedRWPair
+from ipaddress import ip_address
+from pathlib import Path
+from threading import Thread
+from typing import Any, TypeAlias
+
+import torch
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from ross_flwr.certificates import DOMAIN, Credentials
+from ross_flwr.config import ConfigError
+from ross_flwr.vision import import_torchvision
+
+__all__ = ["Finding", "examine", "serve"]
+
+PATIENCE = 5.0
+"""Seconds that a connection, and each answer on it, may take."""
+SOON = timedelta(days=30)
+"""A certificate that ends within this time is a problem already."""
+SKEW = 5.0
+"""Seconds by which clocks may differ: Flower admits no node whose clock is farther ahead of the SuperLink's."""
+LARGEST = 1 << 26
+"""Bytes sent at once to measure a bandwidth, at most; fewer where they would take much longer than half a second."""
+ISSUE = "issue the node a new certificate: `ross-flwr certs issue`"
+PROTOCOL = "ross-flwr-doctor"
+"""The name by which two doctors know each other in the TLS handshake (ALPN)."""
+
+Address: TypeAlias = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, how it is, and what to do where that is a problem."""
+
+    what: str
+    text: str
+    remedy: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.remedy
+
+
+def examine(
+    address: str = "", certs: Path | None = None, superlink: str = "", peers: Sequence[str] = ()
+) -> Iterator[Finding]:
+    """Yield what there is to say of this installation and of what is named, each finding as soon as it is known.
+
+    Parameters
+    ----------
+    address : str, optional
+        The node's ``host:port`` among its neighbours.
+    certs : Path, optional
+        The folder that ``ross-flwr certs issue`` made for the node.
+    superlink : str, optional
+        The SuperLink's ``host:port``, as the node calls it.
+    peers : sequence of str, optional
+        Neighbours, as ``name@host:port``; those at which a doctor serves are measured too.
+
+    Raises
+    ------
+    ConfigError
+        When an address is none, or certificates are needed and not named.
+    """
+    here = _split(address, "--address") if address else None
+    link = _split(superlink, "--superlink") if superlink else None
+    called = [(peer.partition("@")[0], _split(peer.partition("@")[2], "--peer NAME@")) for peer in peers]
+    if (called or link) and certs is None:
+        raise ConfigError("--peer and --superlink need --certs FOLDER: nodes prove who they are")
+    yield from _installation()
+    usable = certs if certs and (yield from _certificates(certs)) else None
+    if here:
+        yield _port(here, usable)
+    if usable is None:
+        return
+    if link:
+        yield _superlink(link, usable)
+    for name, at in called:
+        yield from _neighbour(name, at, usable)
+
+
+def _split(address: str, option: str) -> Address:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise ConfigError(f"{option} {address} is no address: use host:port, such as 192.168.1.20:9700")
+    return host.strip("[]"), int(port)
+
+
+# The installation.
+
+
+def _installation() -> Iterator[Finding]:
+    """Yield the version of everything that ross_flwr needs, and of Ray, and whether they fit each other."""
+    ours, python = _wanted("ross-flwr"), SpecifierSet(metadata("ross-flwr")["Requires-Python"])
+    fits = platform.python_version() in python
+    yield Finding("python", platform.python_version(), "" if fits else f"make a virtual environment of Python {python}")
+    others = {"flwr": _wanted("flwr", "simulation"), "torchvision": _wanted("torchvision")}
+    for name in [*ours, "ray"]:
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            if name == "ray":
+                yield Finding(name, 'not installed; simulations through Flower need it: pip install ".[simulation]"')
+            else:
+                yield Finding(name, "not installed", f'pip install "{name}{ours[name]}"')
+            continue
+        wishes = {who: wanted[name] for who, wanted in {"ross-flwr": ours, **others}.items() if name in wanted}
+        unmet = [who for who, specifier in wishes.items() if not specifier.contains(found, prereleases=True)]
+        if unmet:
+            everybodys = ",".join(str(wishes[who]) for who in unmet)
+            yield Finding(name, f"{found} does not fit {' and '.join(unmet)}", f'pip install "{name}{everybodys}"')
+        elif name == "torchvision":
+            yield _torchvision(found)
+        elif name == "torch" and torch.cuda.is_available():
+            yield Finding(name, f"{found}, on {torch.cuda.get_device_name()}")
+        else:
+            yield Finding(name, found)
+
+
+def _wanted(package: str, extra: str = "") -> dict[str, SpecifierSet]:
+    """Return which versions of which packages an installed package wants."""
+    try:
+        wanted = map(Requirement, requires(package) or ())
+    except PackageNotFoundError:
+        return {}
+    return {each.name: each.specifier for each in wanted if not each.marker or each.marker.evaluate({"extra": extra})}
+
+
+def _torchvision(found: str) -> Finding:
+    try:
+        import_torchvision()
+    except (ImportError, RuntimeError) as error:
+        return Finding("torchvision", f"{found} does not import: {error}", "install it and torch anew, both at once")
+    return Finding("torchvision", f"{found}, fits torch {torch.__version__}")
+
+
+# The node's own.
+
+
+def _certificates(folder: Path) -> Generator[Finding, None, bool]:
+    """Yield how the files of a node are; return whether they can be used."""
+    try:
+        credentials = Credentials.read(folder)
+    except ConfigError as error:
+        yield Finding("certificate", "there is none", str(error))
+        return False
+    try:
+        certificate = x509.load_pem_x509_certificate(credentials.certificate)
+        authority = x509.load_pem_x509_certificate(credentials.authority)
+        key = load_pem_private_key(credentials.key, None)
+    except (ValueError, TypeError):
+        yield Finding("certificate", f"{folder} holds other things than ca.pem and node.key should be", ISSUE)
+        return False
+    yield _validity("authority", "the deployment's", authority, "make another one, and new certificates for all nodes")
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        yield Finding("certificate", f"{credentials.name}, issued by another authority than ca.pem beside it", ISSUE)
+    else:
+        yield _validity("certificate", credentials.name, certificate, ISSUE)
+    if key.public_key() != certificate.public_key():
+        yield Finding("key", "node.key is not the key of node.pem", ISSUE)
+        return False
+    if os.name == "posix" and (folder / "node.key").stat().st_mode & 0o077:
+        yield Finding("key", "others than its owner can read it", f"chmod 600 {folder / 'node.key'}")
+    else:
+        yield Finding("key", "fits the certificate")
+    return True
+
+
+def _validity(what: str, whose: str, certificate: x509.Certificate, again: str) -> Finding:
+    now, begins, ends = datetime.now(UTC), certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now < begins:
+        return Finding(what, f"{whose}, valid from {begins:%Y-%m-%d %H:%M} UTC on", "set this machine's clock")
+    if now > ends:
+        return Finding(what, f"{whose}, has expired on {ends:%Y-%m-%d}", again)
+    return Finding(what, f"{whose}, valid until {ends:%Y-%m-%d}", again if now > ends - SOON else "")
+
+
+def _port(address: Address, certs: Path | None) -> Finding:
+    """Tell whether the node can serve here."""
+    host, port = address
+    with suppress(ValueError):
+        if ip_address(host).is_unspecified:
+            return Finding("port", f"{host} is every address of this machine", "name the one that neighbours call")
+    try:
+        _listen(address).close()
+    except OSError as error:
+        if error.errno != EADDRINUSE:
+            remedy = "use a port above 1023 at an address of this machine"
+            return Finding("port", f"{host}:{port} cannot be served: {error.strerror}", remedy)
+    else:
+        return Finding("port", f"{host}:{port} is free")
+    if certs:
+        name = Credentials.read(certs).name
+        with suppress(OSError), _call(address, certs, f"{name}.{DOMAIN}"):
+            return Finding("port", f"{host}:{port} is served by {name} itself")
+    return Finding("port", f"{host}:{port} is taken by another program", "end that, or use another port")
+
+
+def _listen(address: Address) -> socket.socket:
+    (family, _, _, _, where), *_ = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    return socket.create_server(where[:2], family=family)
+
+
+# Others.
+
+
+def _context(certs: Path, protocol: int) -> ssl.SSLContext:
+    """Return what both sides of a connection show and ask for: certificates of the deployment's authority."""
+    context = ssl.SSLContext(protocol)
+    context.load_verify_locations(certs / "ca.pem")
+    context.load_cert_chain(certs / "node.pem", certs / "node.key")
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _call(address: Address, certs: Path, name: str) -> ssl.SSLSocket:
+    """Connect to who has a certificate of this name: to a doctor, or to the gRPC server of a node at work."""
+    context = _context(certs, ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols([PROTOCOL, "h2", "http/1.1"])
+    return context.wrap_socket(socket.create_connection(address, PATIENCE), server_hostname=name)
+
+
+def _superlink(address: Address, certs: Path) -> Finding:
+    host, port = address
+    try:
+        _call(address, certs, host).close()
+    except OSError as error:
+        return _failure("superlink", address, error, f"issue its certificate with --host {host}")
+    return Finding("superlink", f"{host}:{port} answers, and its certificate names {host}")
+
+
+def _neighbour(name: str, address: Address, certs: Path) -> Iterator[Finding]:
+    """Yield whether the neighbour answers, and how long and how fast; then what its clock says."""
+    what, (host, port) = f"neighbour {name}", address
+    try:
+        with _call(address, certs, f"{name}.{DOMAIN}") as link, link.makefile("rwb") as stream:
+            if link.selected_alpn_protocol() != PROTOCOL:
+                if not link.recv(1):  # a gRPC server speaks first, once it has accepted our certificate
+                    raise ConnectionResetError
+                began = time.perf_counter()
+                socket.create_connection(address, PATIENCE).close()
+                delay = time.perf_counter() - began
+                more = "`ross-flwr doctor --serve` there would tell bandwidth and clock too"
+                yield Finding(what, f"{host}:{port} is at work: round trip {1e3 * delay:.2g} ms; {more}")
+                return
+            delay, skew = min(_clock(stream) for _ in range(10))
+            there, back = _bandwidth(stream, "take"), _bandwidth(stream, "give")
+    except OSError as error:
+        yield _failure(what, address, error, "compare names and addresses: somebody else of the deployment is there")
+        return
+    speeds = f"{there / 1e6:.3g} MB/s there, {back / 1e6:.3g} MB/s back"
+    yield Finding(what, f"{host}:{port} answers: round trip {1e3 * delay:.2g} ms, {speeds}")
+    off = abs(skew) - delay / 2 > SKEW
+    text = f"{abs(skew):.2g} s {'ahead of' if skew > 0 else 'behind'} the one here, ± {delay / 2:.2g} s"
+    yield Finding(f"clock of {name}", text, "set both by NTP: `timedatectl set-ntp true`" if off else "")
+
+
+def _failure(what: str, address: Address, error: OSError, other_name: str) -> Finding:
+    """Tell why nobody answers whom we may talk to; `other_name` is what to do if it is somebody else who does."""
+    host, port = address
+    at = f"{host}:{port}"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        remedies = {
+            9: "set the clocks of both machines",
+            10: ISSUE,
+            62: other_name,
+            64: other_name,
+        }
+        otherwise = "both need certificates of the same authority"
+        return Finding(what, f"{at}: {error.verify_message}", remedies.get(error.verify_code, otherwise))
+    if isinstance(error, ssl.SSLError | ConnectionResetError | BrokenPipeError):
+        reason = getattr(error, "reason", None) or "it hangs up"
+        return Finding(what, f"{at} does not talk to us: {reason}", "see there what `ross-flwr doctor --certs` says")
+    reason = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
+    return Finding(what, f"{at} cannot be reached: {reason}", "start it, and let firewalls pass its port")
+
+
+def _ask(stream: BufferedRWPair, request: bytes, size: int = 0) -> bytes:
+    """Send a request and return the line, or the `size` bytes, of the answer."""
+    stream.write(request)
+    stream.flush()
+    answer = stream.read(size) if size else stream.readline()
+    if len(answer) < (size or 1):
+        raise ConnectionResetError
+    return answer
+
+
+def _clock(stream: BufferedRWPair) -> tuple[float, float]:
+    """Return the seconds of a round trip, and by how many the clock over there is ahead."""
+    began, wall = time.perf_counter(), time.time()
+    there = int(_ask(stream, b"time\n"))
+    delay = time.perf_counter() - began
+    return delay, there / 1e9 - wall - delay / 2
+
+
+def _bandwidth(stream: BufferedRWPair, verb: str) -> float:
+    """Return bytes a second, of more and more bytes until they take half a second."""
+    size = 1 << 14
+    while True:
+        began = time.perf_counter()
+        if verb == "take":
+            _ask(stream, b"take %d\n" % size + bytes(size))
+        else:
+            _ask(stream, b"give %d\n" % size, size)
+        took = time.perf_counter() - began
+        if took > 0.5 or size == LARGEST:
+            return size / took
+        size *= 2
+
+
+def serve(address: str, certs: Path, tell: Callable[[Finding], None]) -> None:
+    """Answer the doctors of other nodes at this node's address until interrupted, and tell who calls.
+
+    Raises
+    ------
+    ConfigError
+        When the address is none, or cannot be served, or the certificates cannot be used.
+    """
+    try:
+        context = _context(certs, ssl.PROTOCOL_TLS_SERVER)
+        listening = _listen(_split(address, "--address"))
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"--address {address} cannot be served with --certs {certs}: {reason}") from None
+    context.set_alpn_protocols([PROTOCOL])
+    with listening:
+        while True:
+            connection, (host, *_) = listening.accept()
+            Thread(target=_answer, args=(connection, host, context, tell), daemon=True).start()
+
+
+def _answer(connection: socket.socket, host: str, context: ssl.SSLContext, tell: Callable[[Finding], None]) -> None:
+    connection.settimeout(PATIENCE)
+    try:
+        with context.wrap_socket(connection, server_side=True) as link, link.makefile("rwb") as stream:
+            certificate: Any = link.getpeercert()
+            names = [name for _, name in certificate["subjectAltName"] if name.endswith(f".{DOMAIN}")]
+            tell(Finding("caller", f"{names[0].removesuffix(f'.{DOMAIN}')}, from {host}"))
+            while words := stream.readline(32).split():
+                verb, size = words[0], min(int(words[-1]), LARGEST) if len(words) > 1 else 0
+                if verb == b"give":
+                    stream.write(bytes(size))
+                else:
+                    stream.read(size)
+                    stream.write(b"%d\n" % time.time_ns())
+                stream.flush()
+    except (OSError, ValueError) as error:
+        tell(Finding("caller", f"{host} was refused: {error}", "see there what `ross-flwr doctor --certs FOLDER` says"))
