@@ -4,11 +4,12 @@
 #
 #   deploy/local.sh                                    ROSS and, beside it, D-PSGD, agents talking directly
 #   deploy/local.sh "num-rounds=3 transport='relay'"   other keys; `ross-flwr config` lists them
+#   APP=my-app deploy/local.sh                         an app that `ross-flwr new` wrote, or another one
 #   NODES=8 WORK=/some/folder deploy/local.sh          more nodes; where logs, keys and states go [a temporary folder]
 #
 # Needs flwr 1.40 or newer: older ones have another port for each of their interfaces.
 set -euo pipefail
-app=$(cd "$(dirname "$0")/.." && pwd)
+app=$(cd "${APP:-$(dirname "$0")/..}" && pwd)
 nodes=${NODES:-4}
 keys=${1:-}
 work=${WORK:-$(mktemp -d)}
@@ -80,13 +81,14 @@ for ((k = 1; k <= nodes; k++)); do
         { cat "$work/register-$k.log" >&2; exit 1; }
     start "agent-$k" flower-supernode --superlink "$link" --root-certificates "$certs/ca.pem" \
         --auth-supernode-private-key "$certs/agent-$k/auth.key" --port "${ports[$k]}" \
-        --node-config "peer-address=\"127.0.0.1:${ports[$((nodes + k))]}\" peer-certs=\"$certs/agent-$k\""
+        --node-config "peer-address=\"127.0.0.1:${ports[$((nodes + k))]}\" peer-certs=\"$certs/agent-$k\" partition-id=$((k - 1)) num-partitions=$nodes"
 done
 
 config=$keys
 for default in "num-nodes=$nodes" "num-agents=$nodes" "topology='ring'" "attackers=1" "num-rounds=40" "evaluate-every=10" \
     "transport='direct'" "phase-timeout=20.0" "results='$work/results'"; do
-    [[ " $keys" == *" ${default%%=*}="* ]] || config="$config $default"
+    key=${default%%=*} # Flower takes no key that the app does not have
+    [[ " $keys" == *" $key="* ]] || ! grep -q "^$key = " "$app/pyproject.toml" || config="$config $default"
 done
 echo "+ flwr run . here --stream --run-config \"$config\""
 flwr run "$app" here --stream --run-config "$config" 2>&1 | tee "$work/run.log" | grep -v "^ *$" || true

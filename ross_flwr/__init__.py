@@ -14,6 +14,7 @@ from ross_flwr.learning.agent import Agent
 if TYPE_CHECKING:
     from ross_flwr.client_app import peer_app
     from ross_flwr.transport.relay import PeerRelay
+    from ross_flwr.transport.session import PeerDirect
 
 __all__ = [
     "Agent",
@@ -22,6 +23,7 @@ __all__ = [
     "ConfigError",
     "Inbox",
     "Outbox",
+    "PeerDirect",
     "PeerRelay",
     "broadcast",
     "option",
@@ -31,7 +33,11 @@ __all__ = [
     "step",
 ]
 
-_NEED_FLOWER = {"PeerRelay": "ross_flwr.transport.relay", "peer_app": "ross_flwr.client_app"}
+_NEED_FLOWER = {
+    "PeerDirect": "ross_flwr.transport.session",
+    "PeerRelay": "ross_flwr.transport.relay",
+    "peer_app": "ross_flwr.client_app",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from ross_flwr.cli.certificates import certs
 from ross_flwr.cli.comparison import compare
 from ross_flwr.cli.doctor import doctor
 from ross_flwr.cli.lists import config, data, list_
+from ross_flwr.cli.new import new
 from ross_flwr.cli.results import evaluate, export, report
 from ross_flwr.cli.runs import resume, run
 from ross_flwr.config import ConfigError
@@ -38,7 +39,7 @@ def cli() -> None:
     """
 
 
-for command in (run, resume, config, data, compare, report, export, evaluate, list_, certs, doctor):
+for command in (run, resume, config, data, compare, report, export, evaluate, list_, certs, doctor, new):
     cli.add_command(command)
 
 

@@ -1,0 +1,1 @@
+"""$name: agents that learn together."""

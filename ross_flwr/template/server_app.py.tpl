@@ -1,0 +1,24 @@
+"""What runs once: it says who talks to whom, and hears how they get on."""
+
+import torch
+from flwr.app import ArrayRecord, Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Result
+from ross_flwr import PeerDirect, PeerRelay
+
+from $module.task import Net
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> Result:
+    """Let the agents learn together, all from the same initial model."""
+    options = dict(context.run_config)
+    strategy = PeerDirect(**options) if options["transport"] == "direct" else PeerRelay(**options)
+    torch.manual_seed(strategy.config.seed)
+    rounds, patience = strategy.config.num_rounds, strategy.config.phase_timeout
+    result = strategy.start(grid, ArrayRecord(Net().state_dict()), rounds, patience)
+    last = result.evaluate_metrics_clientapp[rounds]
+    print("Result: accuracy {accuracy-mean:.1%}, from {accuracy-min:.1%} to {accuracy-max:.1%}".format(**last))
+    return result
