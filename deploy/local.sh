@@ -81,7 +81,8 @@ for ((k = 1; k <= nodes; k++)); do
         { cat "$work/register-$k.log" >&2; exit 1; }
     start "agent-$k" flower-supernode --superlink "$link" --root-certificates "$certs/ca.pem" \
         --auth-supernode-private-key "$certs/agent-$k/auth.key" --port "${ports[$k]}" \
-        --node-config "peer-address=\"127.0.0.1:${ports[$((nodes + k))]}\" peer-certs=\"$certs/agent-$k\" partition-id=$((k - 1)) num-partitions=$nodes"
+        --node-config "peer-address=\"127.0.0.1:${ports[$((nodes + k))]}\" peer-certs=\"$certs/agent-$k\" \
+partition-id=$((k - 1)) num-partitions=$nodes"
 done
 
 config=$keys

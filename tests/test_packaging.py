@@ -41,7 +41,7 @@ def test_the_wheel_holds_the_package_its_types_and_its_data_and_no_tests(tree):
     pip = (sys.executable, "-m", "pip", "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-q", "-w", "dist")
     _, names = packed(tree, "dist/*.whl", *pip, ".")
     package = {name for name in names if name.startswith("ross_flwr/")}
-    assert package >= MODULES | {"ross_flwr/py.typed", "ross_flwr/data/digits.jsonl"}
+    assert package >= MODULES | {"ross_flwr/py.typed", "ross_flwr/data/digits.jsonl", "ross_flwr/template/task.py.tpl"}
     info = {name.partition("/")[2] for name in names.keys() - package}
     assert info == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
 
@@ -51,7 +51,8 @@ def test_the_fab_holds_the_package_and_its_data_is_small_and_has_no_tests(tree):
     fab, names = packed(tree, "*.fab", sys.executable, "-c", flwr, "build")
     assert fab.stat().st_size < 1_000_000
     package = {name for name in names if name.startswith("ross_flwr/")}
-    others = {"algorithms/README.md", "threats/README.md", "data/digits.jsonl", "experiments/digits.toml"}
+    told = {f"{room}/README.md" for room in ("algorithms", "report", "threats", "transport")}
+    others = {*told, "data/digits.jsonl", "experiments/digits.toml", "experiments/mnist.toml"}
     assert package == MODULES | {f"ross_flwr/{name}" for name in others}
     beside = {"pyproject.toml", "README.md", "deploy/README.md", "LICENSE", ".info/CONTENT"}
     assert names.keys() - package == beside

@@ -2,6 +2,7 @@
 
 import ast
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import ross_flwr.learning
 
 PACKAGE = Path(ross_flwr.__file__).parent
+README = Path(__file__).parents[1] / "README.md"
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip("."): path
     for path in sorted(PACKAGE.rglob("*.py"))
@@ -31,6 +33,7 @@ MAY_IMPORT = {
     "report": ("config", "extras"),
     "peer": (),
     "certificates": ("config",),
+    "new": ("config",),
     "doctor": ("certificates", "config", "vision"),
     "transport": ("config", "topology", "learning", "threats", "algorithms", "report.history", "peer", "certificates"),
     "transport.relay": ("config", "topology", "experiment", "report.history"),
@@ -54,6 +57,7 @@ MAY_IMPORT = {
         "compare",
         "trained",
         "doctor",
+        "new",
     ),
     "": ("config", "learning", "algorithms", "client_app", "transport"),
 }
@@ -93,6 +97,18 @@ def test_arrows_go_down_only(module):
 def test_no_import_goes_in_a_circle():
     arrows = nx.DiGraph((module, imported) for module, path in MODULES.items() for imported in imports(path))
     assert list(nx.simple_cycles(arrows)) == []
+
+
+def test_the_picture_in_the_readme_shows_the_arrows_there_are():
+    arrows = nx.DiGraph(
+        (module.split(".")[0], each.split(".")[0]) for module in MODULES for each in imports(MODULES[module])
+    )
+    arrows.remove_nodes_from(["", "config"])
+    arrows.remove_edges_from(list(nx.selfloop_edges(arrows)))
+    (picture,) = re.findall(r"```mermaid\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.S)
+    drawn = re.findall(r"^ +(\w+)(?:\[.*?\])? --> (\w+)", picture, flags=re.M)
+    assert sorted(drawn) == sorted(nx.transitive_reduction(arrows).edges)
+    assert set(re.findall(r"(\w+)\[", picture)) == set(arrows)
 
 
 def test_the_experiment_is_assembled_by_those_who_run_it_and_nobody_else():
