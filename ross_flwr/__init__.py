@@ -14,7 +14,7 @@ from ross_flwr.learning.agent import Agent
 if TYPE_CHECKING:
     from ross_flwr.client_app import peer_app
     from ross_flwr.transport.relay import PeerRelay
-    from ross_flwr.transport.session import PeerDirect
+    from ross_flwr.transport.session import PeerDirect, PeerHybrid
 
 __all__ = [
     "Agent",
@@ -24,6 +24,7 @@ __all__ = [
     "Inbox",
     "Outbox",
     "PeerDirect",
+    "PeerHybrid",
     "PeerRelay",
     "broadcast",
     "option",
@@ -35,6 +36,7 @@ __all__ = [
 
 _NEED_FLOWER = {
     "PeerDirect": "ross_flwr.transport.session",
+    "PeerHybrid": "ross_flwr.transport.session",
     "PeerRelay": "ross_flwr.transport.relay",
     "peer_app": "ross_flwr.client_app",
 }

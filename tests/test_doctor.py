@@ -59,10 +59,21 @@ def serving(folder):
     for _ in range(100):
         try:
             socket.create_connection(("127.0.0.1", int(address[10:]))).close()
-            return address, told
+            break
         except OSError:
             time.sleep(0.02)
-    raise AssertionError("the doctor does not listen")
+    last(told)  # of this connection, which was none
+    told.clear()
+    return address, told
+
+
+def last(told):
+    """What a serving doctor told last; it may still be about to."""
+    for _ in range(250):
+        if told:
+            return told[-1]
+        time.sleep(0.02)
+    raise AssertionError("the doctor tells of nobody")
 
 
 def found(**arguments):
@@ -186,7 +197,7 @@ def test_a_neighbour_where_a_doctor_serves_is_measured_both_ways(authority):
     assert "round trip" in findings["neighbour kitchen"].text
     assert "MB/s there" in findings["neighbour kitchen"].text
     assert findings["clock of kitchen"].ok
-    assert f"{told[-1].what} {told[-1].text}" == "caller cellar, from 127.0.0.1"
+    assert f"{last(told).what} {last(told).text}" == "caller cellar, from 127.0.0.1"
 
 
 def test_bandwidths_are_of_bytes_that_travel(authority, monkeypatch):
@@ -225,7 +236,7 @@ def test_a_neighbour_that_is_another_one_is_told(authority):
     text, remedy = problem_with(authority / "cellar", f"attic@{address}")
     assert "attic.ross-flwr" in text
     assert remedy == "compare names and addresses: somebody else of the deployment is there"
-    assert not told[-1].ok
+    assert not last(told).ok
 
 
 def test_a_neighbour_with_an_expired_certificate_is_told(authority, tmp_path, monkeypatch):
@@ -239,14 +250,14 @@ def test_another_authority_is_told_on_both_sides(authority, strangers):
     address, told = serving(strangers)
     _, remedy = problem_with(authority / "kitchen", f"cellar@{address}")
     assert remedy == "both need certificates of the same authority"
-    assert "was refused" in told[-1].text
+    assert "was refused" in last(told).text
 
 
 def test_a_neighbour_that_refuses_our_certificate_is_told(authority, tmp_path, monkeypatch):
     address, told = serving(authority / "cellar")
     text, _ = problem_with(issue_at(authority, tmp_path, 40, 30, monkeypatch), f"cellar@{address}")
     assert "does not talk to us" in text
-    assert "expired" in told[-1].text
+    assert "expired" in last(told).text
 
 
 def test_what_cannot_be_served_is_told_in_a_sentence(authority, tmp_path):
