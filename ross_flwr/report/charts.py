@@ -9,7 +9,8 @@ from ross_flwr.report.tables import AXES, BAND, Row, by
 
 __all__ = ["Chart", "Panel", "Series", "accuracy_of_agents", "colours", "curves", "time_spent", "weights_over_time"]
 
-ROSS_COLOUR, HONEST, POISONED = "#000000", "#0072b2", "#d55e00"
+HONEST, POISONED = "#0072b2", "#d55e00"
+ROSS_PALETTE = ("#000000", "#666666", "#999999", "#c4c4c4")
 PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00", "#0072b2", "#8c6d31", "#7f7f7f")
 DASHES = ("solid", "dash", "dot")
 ROLES = {"honest": (HONEST, "circle"), "bad data": ("#e69f00", "square"), "attacker": (POISONED, "x")}
@@ -100,7 +101,7 @@ def curves(rows: Sequence[Row], colours: Mapping[str, tuple[str, str]]) -> list[
                             colour,
                             low=[row[f"{name}-min"] for row in group],
                             high=[row[f"{name}-max"] for row in group],
-                            width=2.5 if colour == ROSS_COLOUR else 1.5,
+                            width=2.5 if colour in ROSS_PALETTE else 1.5,
                             mark=dash,
                         )
                     )
@@ -203,12 +204,12 @@ def time_spent(rows: Sequence[Row]) -> list[Chart]:
 
 
 def colours(methods: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return colour and dash of every method, given the algorithm of each: black for ROSS."""
+    """Return colour and dash of every method, given the algorithm of each: black and greys for ROSS."""
     ours = [name for name, algorithm in methods.items() if algorithm == "ross"]
     others = [name for name in methods if name not in ours]
     return {
         name: (palette[k % len(palette)], DASHES[k // len(palette) % len(DASHES)])
-        for names, palette in ((ours, (ROSS_COLOUR,)), (others, PALETTE))
+        for names, palette in ((ours, ROSS_PALETTE), (others, PALETTE))
         for k, name in enumerate(names)
     }
 

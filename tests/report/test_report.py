@@ -17,7 +17,7 @@ from ross_flwr import compare
 from ross_flwr.cli import cli
 from ross_flwr.config import ConfigError
 from ross_flwr.report import tables
-from ross_flwr.report.charts import Chart, Panel, Series
+from ross_flwr.report.charts import Chart, Panel, Series, colours
 from ross_flwr.report.interactive import plotly_chart
 from ross_flwr.report.report import write_report
 from ross_flwr.report.runs import Run, find_runs
@@ -231,6 +231,13 @@ def test_a_seed_that_diverged_breaks_the_line():
     rows = [{**place, "accuracy": 0.5, "loss": loss, "consensus-distance": 1.0} for loss in (1.0, None)]
     (row,) = tables.bands(rows)
     assert (row["accuracy"], row["loss"], row["loss-max"], row["seeds"]) == (0.5, None, None, 2)
+
+
+def test_twelve_variants_of_ross_and_twenty_four_others_are_told_apart():
+    methods = {f"ross {k}": "ross" for k in range(12)} | {f"other {k}": f"other {k}" for k in range(24)}
+    found = colours(methods)
+    assert found["ross 0"] == ("#000000", "solid")
+    assert len(set(found.values())) == 36
 
 
 def test_a_band_is_drawn_in_unbroken_parts():
