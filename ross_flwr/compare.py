@@ -22,10 +22,20 @@ from rich.table import Table
 from ross_flwr.config import Config, ConfigError, resolve
 from ross_flwr.report.folder import RunFolder
 from ross_flwr.report.runs import REFUSED
-from ross_flwr.report.table import percent
+from ross_flwr.report.table import markdown, percent
 from ross_flwr.run import LocalRun
 
-__all__ = ["Cell", "Plan", "experiments", "read_plan", "result_tables", "run_cells", "tuned", "write_csv"]
+__all__ = [
+    "Cell",
+    "Plan",
+    "experiments",
+    "read_plan",
+    "result_tables",
+    "run_cells",
+    "tuned",
+    "write_csv",
+    "write_markdown",
+]
 
 PARTS = ("methods", "scenarios", "topologies")
 
@@ -73,7 +83,8 @@ class Plan:
 
     def quick(self) -> "Plan":
         """Return a first impression of the plan: one seed, 20 rounds, no tuning."""
-        return replace(self, keys={**self.keys, "num-rounds": 20}, seeds=self.seeds[:1], tuning={})
+        topologies = {name: {**keys, "num-rounds": 20} for name, keys in self.topologies.items()}
+        return replace(self, topologies=topologies, seeds=self.seeds[:1], tuning={})
 
     def cells(self, rates: Mapping[str, float]) -> "list[Cell]":
         """Return all cells, the methods in `rates` with their tuned learning rate."""
@@ -248,11 +259,7 @@ def tuned(cells: list[Cell], root: Path) -> dict[str, float]:
 
 def result_tables(plan: Plan, cells: list[Cell], root: Path) -> list[Table]:
     """Return a table per scenario: methods by topologies, mean accuracy and its standard deviation over seeds."""
-    found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for cell in cells:
-        result = cell.result(root)
-        if result is not None:
-            found.setdefault(cell.place[:3], []).append(result)
+    found = _found(cells, root)
     tables = []
     for scenario in plan.scenarios:
         table = Table(title=scenario, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
@@ -264,6 +271,35 @@ def result_tables(plan: Plan, cells: list[Cell], root: Path) -> list[Table]:
             table.add_row(method, *texts)
         tables.append(table)
     return tables
+
+
+def write_markdown(plan: Plan, cells: list[Cell], root: Path) -> Path:
+    """Write the same to ``table.md``, all scenarios in one table, and return its path.
+
+    A row is a scenario on a topology and a column a method, or the other way round where methods are the more.
+    """
+    found = _found(cells, root)
+    places = list(product(plan.scenarios, plan.topologies))
+    several = [len(part) > 1 for part in (plan.scenarios, plan.topologies)]
+    rows = [["", *plan.methods]]
+    for place in places:
+        label = ", ".join(name for name, told in zip(place, several, strict=True) if told)
+        rows.append([label, *(_shown(found.get((method, *place), [])) for method in plan.methods)])
+    if len(plan.methods) > len(places):
+        rows = [list(column) for column in zip(*rows, strict=True)]
+    path = root / "table.md"
+    path.write_text(markdown(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def _found(cells: list[Cell], root: Path) -> dict[tuple[str, ...], list[dict[str, Any]]]:
+    """Return the results that there are, by method, scenario and topology."""
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for cell in cells:
+        result = cell.result(root)
+        if result is not None:
+            found.setdefault(cell.place[:3], []).append(result)
+    return found
 
 
 def _shown(results: list[dict[str, Any]]) -> str:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from statistics import fmean
 
 import pytest
 from click.testing import CliRunner
@@ -15,6 +16,8 @@ from click.testing import CliRunner
 from ross_flwr import compare
 from ross_flwr.cli import cli
 from ross_flwr.config import ConfigError
+from ross_flwr.data import PARTITIONS, SOURCES
+from ross_flwr.experiment import Experiment
 from ross_flwr.run import LocalRun
 
 SMALL = """
@@ -149,6 +152,34 @@ def test_the_command_tunes_runs_and_tabulates(file, tmp_path):
     assert {row["learning-rate"] for row in rows if row["method"] == "dpsgd"} == {"0.3"}
     assert all(float(row["accuracy"]) > 0 for row in rows if row["method"] != "d2")
     assert all("mixing matrix" in row["refused"] for row in rows if row["method"] == "d2")
+    accuracy = fmean(
+        float(row["accuracy"]) for row in rows if (row["method"], row["scenario"]) == ("dpsgd", "poisoned")
+    )
+    head, rule, *methods = [
+        [entry.strip() for entry in line.split("|")[1:-1]] for line in (out / "table.md").read_text().splitlines()
+    ]
+    assert (head, rule) == (["", "clean", "poisoned"], ["---", "--:", "--:"])
+    assert [row[0] for row in methods] == ["dpsgd", "lazy", "d2"]
+    assert methods[0][2].startswith(f"{accuracy:.1%} ± ")
+    assert methods[2][1:] == ["refused", "refused"]
+
+
+def test_methods_stand_beside_each_other_in_a_table_of_more_places(file, tmp_path):
+    plan = compare.read_plan(file, {}).only(methods="dpsgd")
+    (tmp_path / "out").mkdir()
+    text = compare.write_markdown(plan, plan.cells({}), tmp_path / "out").read_text()
+    assert text == "|  | dpsgd |\n|---|--:|\n| clean | … |\n| poisoned | … |\n"
+
+
+def test_the_quick_form_of_the_digits_shows_who_survives(tmp_path):
+    words = "compare digits --quick --methods ross,dpsgd --scenarios clean,poisoned --topologies ring --jobs 1 --out"
+    done = CliRunner().invoke(cli, [*words.split(), str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0
+    rows = csv.DictReader((tmp_path / "cells.csv").open())
+    accuracy = {(row["method"], row["scenario"]): float(row["accuracy"]) for row in rows}
+    assert len(accuracy) == 4
+    assert min(accuracy["ross", "clean"], accuracy["ross", "poisoned"], accuracy["dpsgd", "clean"]) > 0.4
+    assert accuracy["dpsgd", "poisoned"] < 0.2
 
 
 @pytest.mark.parametrize(
@@ -176,7 +207,14 @@ def test_a_name_that_is_not_there_is_refused(file):
 
 
 @pytest.mark.parametrize("name", compare.experiments())
-def test_every_shipped_experiment_is_a_plan_of_known_keys(name):
+def test_every_cell_of_every_shipped_experiment_names_what_there_is(name):
     plan = compare.read_plan(name, {})
-    assert plan.cells({})
+    quick = plan.quick().cells({})
+    assert all(cell.config.num_rounds == 20 for cell in quick)
+    for cell in [*quick, *plan.tuning_cells()]:
+        experiment = Experiment(cell.config)  # which knows attack, aggregator and corruption
+        assert experiment.algorithm
+        assert experiment.topology.num_agents == cell.config.num_agents
+        assert cell.config.partition in PARTITIONS
+        assert cell.config.dataset in SOURCES
     assert len(plan.tuning_cells()) == len(plan.methods) * len(plan.tuning.get("learning-rate", []))

@@ -70,3 +70,4 @@ def compare(
     for table in comparison.result_tables(plan, cells, folder):
         console.print(table)
     click.echo(f"A line per run is in {comparison.write_csv(cells, folder)}")
+    click.echo(f"All tables in one, as Markdown, is {comparison.write_markdown(plan, cells, folder)}")

@@ -1,6 +1,6 @@
 """What a person sees of a run: the table of results."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -8,7 +8,7 @@ from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
-__all__ = ["distance", "percent", "performance_table", "result_table"]
+__all__ = ["distance", "markdown", "percent", "performance_table", "result_table"]
 
 DIVERGED = 1e6
 """A consensus distance above this, or one that is no finite number, is shown as "diverged": no sound run comes near."""
@@ -77,6 +77,20 @@ def distance(summary: Mapping[str, Any]) -> str:
 def percent(share: float | None) -> str:
     """Return a share as people read it; a dash where there is none."""
     return f"{share:.1%}" if share is not None and isfinite(share) else "–"
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table whose first row is the headings, and whose numbers stand to the right.
+
+    Examples
+    --------
+    >>> print(markdown([("method", "ring"), ("ross", "95.0%")]))
+    | method | ring |
+    |---|--:|
+    | ross | 95.0% |
+    """
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, f"|---|{'--:|' * (len(rows[0]) - 1)}", *body])
 
 
 def _is_number(value: float | None) -> bool:
