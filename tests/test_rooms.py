@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "trained": ("config", "experiment", "extras", "learning", "report", "run"),
     "client_app": ("certificates", "config", "topology", "algorithms", "experiment", "learning", "report", "transport"),
     "server_app": ("config", "report", "run", "transport"),
-    "experiments": (),
+    "experiments": ("config", "extras", "learning", "algorithms", "report", "run", "compare"),
     "compare": ("config", "report", "run"),
     "cli": (
         "certificates",

@@ -1,5 +1,7 @@
 """Shapley-weighted cross-gradients."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -88,19 +90,8 @@ class ROSS(WeightedCrossGradients):
             players = self.plausible(agent, gradients, players)
         if not players:
             return self._fallback(agent, gradients)
-        base = agent["model"]
-        if self.probe == "momentum":
-            base = base - self.learning_rate * self.momentum * agent["momentum"]
-
-        def value(coalition: tuple[int, ...]) -> float:
-            size = len(players) if self.coalition == "sum" else len(coalition)
-            model = base.clone()
-            for player in coalition:
-                model.sub_(gradients[players[player]], alpha=self.learning_rate / size)
-            return agent.utility(model, self.utility)
-
         phi = shapley_values(
-            Game(len(players), value),
+            self.game(agent, [gradients[j] for j in players]),
             self.shapley,
             permutations=self.permutations,
             generator=agent.stream("shapley"),
@@ -123,3 +114,18 @@ class ROSS(WeightedCrossGradients):
             "uniform": {j: 1 / len(gradients) for j in gradients},
             "skip": {},
         }[self.fallback]
+
+    def game(self, agent: Agent, gradients: Sequence[Tensor]) -> Game:
+        """Return the game of those who sent these gradients, in their order."""
+        base = agent["model"]
+        if self.probe == "momentum":
+            base = base - self.learning_rate * self.momentum * agent["momentum"]
+
+        def value(coalition: tuple[int, ...]) -> float:
+            size = len(gradients) if self.coalition == "sum" else len(coalition)
+            model = base.clone()
+            for player in coalition:
+                model.sub_(gradients[player], alpha=self.learning_rate / size)
+            return agent.utility(model, self.utility)
+
+        return Game(len(gradients), value)
