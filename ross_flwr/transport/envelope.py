@@ -1,6 +1,7 @@
 """One message on its way: who to whom, when, and the named tensors it carries."""
 
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -61,4 +62,4 @@ def defect(tensors: dict[str, Tensor], template: dict[str, Tensor] | None) -> st
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether no entry is NaN or infinite; a sum is forty times faster to look at than every entry."""
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+    return isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())

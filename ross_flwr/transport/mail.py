@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from threading import Condition
+from threading import Condition, RLock
 from time import monotonic
 from typing import TypeAlias
 
@@ -33,6 +33,8 @@ class Mail:
     ----------
     changed : Condition
         Guards everything here; told whenever somebody who waits should look again.
+    sent : Condition
+        Of the same lock; told whenever something has left for a neighbour, so that nobody else wakes up for it.
     exchange : int
         The awaited exchange.
     dropped : Counter
@@ -41,7 +43,9 @@ class Mail:
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
-        self.changed = Condition()
+        lock = RLock()
+        self.changed = Condition(lock)
+        self.sent = Condition(lock)
         self.exchange = 0
         self.closed = False
         self.dropped: Counter[str] = Counter()
@@ -61,7 +65,8 @@ class Mail:
         """
         with self.changed:
             self._latest[edge] = max(exchange, self._latest.get(edge, 0))
-            self.changed.notify_all()
+            if exchange > self.exchange:
+                self.changed.notify_all()
             room = self.changed.wait_for(lambda: self.closed or exchange <= self.exchange + AHEAD, self.patience)
             if self.closed or not room:
                 raise Refused("closed" if self.closed else "ahead")

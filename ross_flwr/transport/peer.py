@@ -22,9 +22,9 @@ from ross_flwr.config import ConfigError
 from ross_flwr.learning.agent import Agent
 from ross_flwr.peer.v1.peer_pb2 import Header, Hello, Receipt, Request
 from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeServicer, PeerExchangeStub
-from ross_flwr.transport.envelope import Envelope, num_bytes
+from ross_flwr.transport.envelope import Envelope
 from ross_flwr.transport.mail import Edge, Mail
-from ross_flwr.transport.wire import CHUNK, Assembly, Refused, chunks, layouts, parse
+from ross_flwr.transport.wire import CHUNK, Assembly, Memory, Refused, chunks, layouts, parse
 
 __all__ = ["Link", "Neighbor", "Peer", "Place", "check_address"]
 
@@ -47,6 +47,8 @@ OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
+BROKEN = (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError)
+"""How a call ends when the neighbour is gone."""
 _Result = TypeVar("_Result")
 _STARTING = Lock()
 
@@ -138,6 +140,7 @@ class Peer(PeerExchangeServicer):
         self.edges = frozenset(edges)
         self.agents = agents
         self.limit = limit
+        self.memory = Memory()
         self.secure = credentials is not None
         self.behind = False
         self._streams: Counter[tuple[str, str]] = Counter()
@@ -145,7 +148,7 @@ class Peer(PeerExchangeServicer):
         self._server = grpc.server(ThreadPoolExecutor(workers, "peer"), options=OPTIONS)
         handlers = {
             "Greet": grpc.unary_unary_rpc_method_handler(self.Greet, Hello.FromString, Hello.SerializeToString),
-            "Deliver": grpc.stream_unary_rpc_method_handler(self.Deliver, parse, Receipt.SerializeToString),
+            "Deliver": grpc.stream_stream_rpc_method_handler(self.Deliver, parse, Receipt.SerializeToString),
             "Fetch": grpc.unary_stream_rpc_method_handler(self.Fetch, Request.FromString),
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -168,8 +171,8 @@ class Peer(PeerExchangeServicer):
 
     def close(self) -> None:
         """Deliver what is on its way, and stop."""
-        with self.mail.changed:
-            self.mail.changed.wait_for(lambda: all(link.idle for link in self.links), self.mail.patience)
+        with self.mail.sent:
+            self.mail.sent.wait_for(lambda: all(link.idle for link in self.links), self.mail.patience)
         self.mail.close()
         for link in self.links:
             in_loop(link.close())
@@ -229,17 +232,20 @@ class Peer(PeerExchangeServicer):
             link.poke()
         return self.place.hello(self.mail.exchange)
 
-    def Deliver(self, request_iterator: Iterator[Piece], context: grpc.ServicerContext) -> Receipt:  # noqa: N802
-        """Take one envelope, or say why not."""
-        refused = ""
+    def Deliver(self, request_iterator: Iterator[Piece], context: grpc.ServicerContext) -> Iterator[Receipt]:  # noqa: N802
+        """Take envelopes until one is refused, and say why it was."""
         try:
             with self._stream("deliver", context):
-                self._receive(request_iterator, context)
+                for header, data in request_iterator:
+                    self._receive(header, data, request_iterator, context)
+                    yield self._receipt()
         except Refused as error:
-            refused = error.reason
-            self._drop(refused, context)
-        except grpc.RpcError:  # the stream broke off
-            self._drop("truncated", context)
+            self._drop(error.reason, context)
+            yield self._receipt(error.reason)
+        except grpc.RpcError:  # the stream broke off between two envelopes
+            pass
+
+    def _receipt(self, refused: str = "") -> Receipt:
         position = self.place.hello(self.mail.exchange)
         return Receipt(refused=refused, round=position.round, step=position.step)
 
@@ -260,8 +266,9 @@ class Peer(PeerExchangeServicer):
             self._drop(error.reason, context)
             context.abort(grpc.StatusCode.PERMISSION_DENIED, error.reason)
 
-    def _receive(self, stream: Iterator[Piece], context: grpc.ServicerContext) -> None:
-        header, data = next(stream, (None, memoryview(b"")))
+    def _receive(
+        self, header: Header | None, data: memoryview, rest: Iterator[Piece], context: grpc.ServicerContext
+    ) -> None:
         if header is None:
             raise Refused("malformed")
         edge = header.source, header.destination
@@ -276,14 +283,16 @@ class Peer(PeerExchangeServicer):
         exchange = header.round * self.place.exchanges + header.step
         self.mail.admit(exchange, edge)
         try:
-            assembly = Assembly(header.tensors, self.limit)
+            assembly = Assembly(header.tensors, self.limit, self.memory)
             assembly.add(data)
-            while not assembly.complete and (piece := next(stream, None)):
+            while not assembly.complete and (piece := next(rest, None)):
                 if piece[0] is not None:
                     raise Refused("malformed")
                 assembly.add(piece[1])
             envelope = Envelope(header.run, header.round, str(header.step), *edge, assembly.finish())
             self.mail.keep(exchange, edge, envelope)
+        except grpc.RpcError:
+            raise Refused("truncated") from None
         finally:
             self.mail.leave(exchange, edge)
         self.homes[header.source].hear()
@@ -361,8 +370,8 @@ class Link:
     def send(self, letters: Sequence[tuple[int, int, Envelope]]) -> None:
         """Send (exchange, step, envelope), all of one exchange, when there is room: at most two exchanges wait here."""
         mail, exchange = self._mail, letters[0][0]
-        with mail.changed:
-            mail.changed.wait_for(lambda: not self._queue or self._queue[0][0] >= exchange - 1, mail.patience)
+        with mail.sent:
+            mail.sent.wait_for(lambda: not self._queue or self._queue[0][0] >= exchange - 1, mail.patience)
             if self._state == "lost":
                 mail.drop("unreachable", len(letters))
                 return
@@ -398,9 +407,7 @@ class Link:
             self._channel = grpc.aio.insecure_channel(self.neighbor.address, options)
         self._stub = PeerExchangeStub(self._channel)  # type: ignore[no-untyped-call]
         deliver, fetch = f"/{SERVICE}/Deliver", f"/{SERVICE}/Fetch"
-        self._deliver = self._channel.stream_unary(deliver, response_deserializer=Receipt.FromString)
-        # A stream of one chunk is on the wire what a call with one message is, and that costs a third of the time.
-        self._deliver_one = self._channel.unary_unary(deliver, response_deserializer=Receipt.FromString)
+        self._deliver = self._channel.stream_stream(deliver, response_deserializer=Receipt.FromString)
         self._fetch = self._channel.unary_stream(fetch, Request.SerializeToString, parse)
         self._task = asyncio.create_task(self._run())
 
@@ -420,7 +427,7 @@ class Link:
         try:
             request = Request(run=self._peer.place.run, agent=agent)
             async for header, data in self._fetch(request, timeout=self._mail.patience):
-                assembly = assembly or Assembly(header.tensors if header else (), self._peer.limit)
+                assembly = assembly or Assembly(header.tensors if header else (), self._peer.limit, self._peer.memory)
                 assembly.add(data)
             model = assembly.finish().get("model") if assembly else None
         except (grpc.aio.AioRpcError, Refused):
@@ -471,6 +478,7 @@ class Link:
         return True
 
     async def _work(self) -> None:
+        call = None
         while True:
             while not self._queue:
                 self._wake.clear()
@@ -484,18 +492,22 @@ class Link:
                 destination=envelope.destination,
                 tensors=layouts(envelope.tensors),
             )
-            stream = chunks(header, envelope.tensors.values())
-            timeout = self._mail.patience + GREETING
-            if num_bytes(envelope.tensors) < CHUNK:
-                receipt = await self._deliver_one(next(stream), timeout=timeout)
-            else:
-                receipt = await self._deliver(stream, timeout=timeout)
+            async with asyncio.timeout(self._mail.patience + GREETING):
+                call = call or self._deliver()
+                for chunk in chunks(header, envelope.tensors.values()):
+                    await call.write(chunk)
+                receipt = await call.read()
+            if receipt is grpc.aio.EOF:
+                raise asyncio.InvalidStateError
+            if receipt.refused:
+                call = None
             with self._mail.changed:
                 self._queue.popleft()
                 self.stale = self.stale + 1 if receipt.refused == "old" else 0
                 if self.stale:
                     self._peer.compare(exchange, self._peer.place.exchange(receipt))
-                self._mail.changed.notify_all()
+                    self._mail.changed.notify_all()
+                self._mail.sent.notify_all()
 
     async def _broken(self) -> None:
         """Wait until the connection is gone."""
@@ -512,6 +524,7 @@ class Link:
                 self._mail.drop("unreachable", len(self._queue))
                 self._queue.clear()
             self._mail.changed.notify_all()
+            self._mail.sent.notify_all()
 
 
 @cache
@@ -535,7 +548,7 @@ async def end(*tasks: "asyncio.Task[None]") -> None:
         await asyncio.wait(left, timeout=0.1)
     for task in tasks:
         error = None if task.cancelled() else task.exception()
-        if error and not isinstance(error, grpc.aio.AioRpcError):
+        if error and not isinstance(error, BROKEN):
             logger.error("a link failed", exc_info=error)
 
 

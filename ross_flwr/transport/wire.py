@@ -1,15 +1,19 @@
 """Envelopes as the chunks that travel between nodes, and back. Raw numbers; nothing is unpickled."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
+from threading import Lock
+from weakref import finalize
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ross_flwr.peer.v1.peer_pb2 import Chunk, DType, Header
 from ross_flwr.peer.v1.peer_pb2 import Tensor as Layout
 
-__all__ = ["CHUNK", "Assembly", "Refused", "chunks", "layouts", "parse"]
+__all__ = ["CHUNK", "Assembly", "Memory", "Refused", "chunks", "layouts", "parse"]
 
 CHUNK = 1 << 20
 """Bytes of tensors in one chunk, at most."""
@@ -78,6 +82,34 @@ def parse(message: bytes) -> tuple[Header | None, memoryview]:
     return chunk.header if chunk.HasField("header") else None, memoryview(chunk.data)
 
 
+class Memory:
+    """Where large tensors that arrive are put: memory that is used again once nothing refers to what stood in it.
+
+    A fresh page costs several times what it costs to fill it. What is free is kept for tensors of the same size, and
+    given back when one of another size comes.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._free: list[NDArray[np.uint8]] = []
+
+    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Return a tensor with whatever is in it."""
+        size = prod(shape) * dtype.itemsize
+        if size < CHUNK:
+            return torch.empty(shape, dtype=dtype)
+        with self._lock:
+            fitting = [k for k, free in enumerate(self._free) if len(free) == size]
+            if fitting:
+                memory = self._free.pop(fitting[0])
+            else:
+                self._free.clear()
+                memory = np.empty(size, np.uint8)
+        lent = memory[:]  # torch holds it as long as any tensor shows what is in it
+        finalize(lent, self._free.append, memory).atexit = False
+        return torch.from_numpy(lent).view(dtype).view(shape)
+
+
 class Assembly:
     """The tensors that a header announces, filled as chunks come in.
 
@@ -87,6 +119,8 @@ class Assembly:
         Names, shapes and types.
     limit : int
         Bytes there may be.
+    memory : Memory
+        Where to put them.
 
     Attributes
     ----------
@@ -99,7 +133,7 @@ class Assembly:
         When the tensors are too large or make no sense; memory is taken only after that.
     """
 
-    def __init__(self, announced: Iterable[Layout], limit: int) -> None:
+    def __init__(self, announced: Iterable[Layout], limit: int, memory: Memory) -> None:
         announced = list(announced)
         shapes = {layout.name: tuple(layout.shape) for layout in announced}
         dtypes = [DTYPES.get(layout.dtype) for layout in announced]
@@ -109,7 +143,7 @@ class Assembly:
         if sum(prod(shape) * kind.itemsize for shape, kind in zip(shapes.values(), kinds, strict=True)) > limit:
             raise Refused("oversize")
         self.tensors = {
-            name: torch.empty(shape, dtype=kind) for (name, shape), kind in zip(shapes.items(), kinds, strict=True)
+            name: memory.empty(shape, kind) for (name, shape), kind in zip(shapes.items(), kinds, strict=True)
         }
         self._left = [raw for tensor in self.tensors.values() if len(raw := _raw(tensor))][::-1]
 

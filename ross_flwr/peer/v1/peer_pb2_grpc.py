@@ -40,7 +40,7 @@ class PeerExchangeStub(object):
                 request_serializer=ross__flwr_dot_peer_dot_v1_dot_peer__pb2.Hello.SerializeToString,
                 response_deserializer=ross__flwr_dot_peer_dot_v1_dot_peer__pb2.Hello.FromString,
                 _registered_method=True)
-        self.Deliver = channel.stream_unary(
+        self.Deliver = channel.stream_stream(
                 '/ross_flwr.peer.v1.PeerExchange/Deliver',
                 request_serializer=ross__flwr_dot_peer_dot_v1_dot_peer__pb2.Chunk.SerializeToString,
                 response_deserializer=ross__flwr_dot_peer_dot_v1_dot_peer__pb2.Receipt.FromString,
@@ -64,7 +64,8 @@ class PeerExchangeServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Deliver(self, request_iterator, context):
-        """Deliver one envelope, in chunks. The receiver reads on only while it has room: a slow reader slows its sender.
+        """Deliver envelopes one after the other, each in chunks, and get a receipt for each; a refusal ends the stream. The
+        receiver reads on only while it has room: a slow reader slows its sender.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,7 +86,7 @@ def add_PeerExchangeServicer_to_server(servicer, server):
                     request_deserializer=ross__flwr_dot_peer_dot_v1_dot_peer__pb2.Hello.FromString,
                     response_serializer=ross__flwr_dot_peer_dot_v1_dot_peer__pb2.Hello.SerializeToString,
             ),
-            'Deliver': grpc.stream_unary_rpc_method_handler(
+            'Deliver': grpc.stream_stream_rpc_method_handler(
                     servicer.Deliver,
                     request_deserializer=ross__flwr_dot_peer_dot_v1_dot_peer__pb2.Chunk.FromString,
                     response_serializer=ross__flwr_dot_peer_dot_v1_dot_peer__pb2.Receipt.SerializeToString,
@@ -145,7 +146,7 @@ class PeerExchange(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.stream_unary(
+        return grpc.experimental.stream_stream(
             request_iterator,
             target,
             '/ross_flwr.peer.v1.PeerExchange/Deliver',
