@@ -8,11 +8,12 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 
 def ratio(
-    benchmark: BenchmarkFixture, ours: Callable[[], object], baseline: Callable[[], object], *, repeats: int
+    benchmark: BenchmarkFixture | None, ours: Callable[[], object], baseline: Callable[[], object], *, repeats: int
 ) -> float:
     """Return the median of (baseline's seconds / ours), our speed as a multiple of the baseline's.
 
-    The benchmark's table shows our time and, as its group's name, the ratio; both stand in its `extra_info` too.
+    The benchmark's table, if there is one, shows our time and, as its group's name, the ratio; both stand in its
+    `extra_info` too.
     """
     ratios, seconds = [], []
 
@@ -28,6 +29,8 @@ def ratio(
     for _ in range(repeats):
         both()
     result = median(ratios)
+    if benchmark is None:
+        return result
     benchmark.group = f"{result:.2f} times the baseline's speed"
     benchmark.pedantic(ours, rounds=2, iterations=1)
     benchmark.extra_info.update(ratio=round(result, 3), baseline_seconds=round(median(seconds), 4))

@@ -1,0 +1,171 @@
+"""Agents in processes of their own, one thread of PyTorch each, which run rounds together when they are told to."""
+
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import sleep
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ross_flwr import certificates, resolve
+from ross_flwr.certificates import Credentials
+from ross_flwr.experiment import Experiment
+from ross_flwr.transport.direct import Session
+from ross_flwr.transport.host import Host
+from ross_flwr.transport.peer import Neighbor
+
+Run: TypeAlias = Callable[[int], None]
+"""Runs so many rounds more."""
+Carrier: TypeAlias = Callable[[Experiment, int, list[str], Path | None], AbstractContextManager[Run]]
+"""How an agent, by its index, and its neighbours exchange messages, at these addresses and with these certificates."""
+
+
+def free_addresses(number: int) -> list[str]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    return addresses
+
+
+def issue(folder: Path, number: int) -> Path:
+    """Make certificates for so many nodes in `folder`."""
+    certificates.init(folder)
+    for k in range(number):
+        certificates.issue(folder, f"n{k}")
+    return folder
+
+
+@contextmanager
+def direct(experiment: Experiment, index: int, addresses: list[str], certs: Path | None) -> Iterator[Run]:
+    """Over the direct transport, as in the segment of a deployment."""
+    topology = experiment.topology
+    host = Host("run", experiment.algorithm, experiment.agents({index: topology.place(index)}))
+    (agent,) = host.agents.values()
+    with Session(
+        host,
+        [Neighbor(f"n{j}", addresses[j], (j,)) for j in agent.neighbors],
+        address=addresses[index],
+        topology=topology.digest,
+        layout=experiment.model.digest,
+        patience=60,
+        credentials=Credentials.read(certs / f"n{index}") if certs else None,
+    ) as session:
+        done = 0
+
+        def run(rounds: int) -> None:
+            nonlocal done
+            for round in session.rounds(done + 1, done + rounds, evaluate_every=10**6, total=10**6):
+                assert not round.reports[0].missing
+            done += rounds
+
+        yield run
+
+
+@contextmanager
+def bare(experiment: Experiment, index: int, addresses: list[str], certs: Path | None) -> Iterator[Run]:
+    """D-PSGD on a ring over sockets, as one would write it for this case alone: the same models and gradients."""
+    (agent,) = experiment.agents({index: experiment.topology.place(index)})
+    learning_rate = experiment.algorithm.learning_rate
+    before, after = (index - 1) % len(addresses), (index + 1) % len(addresses)
+    host, port = addresses[index].split(":")
+    with socket.create_server((host, int(port))) as server:
+        sockets = {after: _connected(addresses[after])}
+        sockets[before], _ = server.accept()
+    received = {j: torch.empty_like(agent["model"]) for j in sockets}
+    for each in sockets.values():
+        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def run(rounds: int) -> None:
+        for _ in range(rounds):
+            model = agent["model"]
+            sending = [pool.submit(each.sendall, model.numpy()) for each in sockets.values()]
+            for j, each in sockets.items():
+                receive(each, received[j])
+            mixed = agent.mix({index: model, **received})
+            for each_sent in sending:
+                each_sent.result()
+            agent["model"] = mixed.sub_(agent.gradient(model), alpha=learning_rate)
+            agent.round += 1
+
+    with ThreadPoolExecutor(2) as pool:
+        yield run
+
+
+def receive(end: socket.socket, tensor: Tensor) -> None:
+    """Fill a tensor with what comes out of a socket."""
+    left = tensor.view(torch.uint8).numpy().data
+    while left:
+        left = left[end.recv_into(left) :]
+
+
+def _connected(address: str) -> socket.socket:
+    host, port = address.split(":")
+    while True:
+        try:
+            return socket.create_connection((host, int(port)))
+        except ConnectionRefusedError:
+            sleep(0.01)
+
+
+class Nodes:
+    """A process for each agent of a run. A context manager.
+
+    Parameters
+    ----------
+    carrier : callable
+        `direct` or `bare`.
+    options : dict
+        The run's configuration.
+    certs : Path, optional
+        Where `issue` made certificates; without, nobody proves who it is.
+    """
+
+    def __init__(self, carrier: Carrier, options: dict[str, Any], certs: Path | None = None) -> None:
+        context = get_context("forkserver")
+        context.set_forkserver_preload([__name__, "torch.distributed.tensor"])
+        addresses = free_addresses(resolve(options).num_agents)
+        self._pipes: list[Connection] = []
+        self._processes = []
+        for index in range(len(addresses)):
+            here, there = context.Pipe()
+            work = (there, carrier, options, index, addresses, certs)
+            self._processes.append(context.Process(target=_node, args=work, daemon=True))
+            self._processes[-1].start()
+            there.close()
+            self._pipes.append(here)
+
+    def run(self, rounds: int) -> None:
+        """Run so many rounds more, in all processes side by side."""
+        for pipe in self._pipes:
+            pipe.send(rounds)
+        for pipe in self._pipes:
+            pipe.recv()
+
+    def __enter__(self) -> "Nodes":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.join()
+
+
+def _node(
+    pipe: Connection, carrier: Carrier, options: dict[str, Any], index: int, addresses: list[str], certs: Path | None
+) -> None:
+    torch.set_num_threads(1)
+    with carrier(Experiment(resolve(options)), index, addresses, certs) as run, suppress(EOFError):
+        while True:
+            run(pipe.recv())
+            pipe.send(None)
