@@ -233,12 +233,20 @@ class Peer(PeerExchangeServicer):
         return self.place.hello(self.mail.exchange)
 
     def Deliver(self, request_iterator: Iterator[Piece], context: grpc.ServicerContext) -> Iterator[Receipt]:  # noqa: N802
-        """Take envelopes until one is refused, and say why it was."""
+        """Take envelopes, or say why not."""
+        refused = ""
         try:
             with self._stream("deliver", context):
                 for header, data in request_iterator:
-                    self._receive(header, data, request_iterator, context)
-                    yield self._receipt()
+                    if refused and header is None:
+                        continue  # the rest of what was refused
+                    refused = ""
+                    try:
+                        self._receive(header, data, request_iterator, context)
+                    except Refused as error:
+                        refused = error.reason
+                        self._drop(refused, context)
+                    yield self._receipt(refused)
         except Refused as error:
             self._drop(error.reason, context)
             yield self._receipt(error.reason)
@@ -478,7 +486,7 @@ class Link:
         return True
 
     async def _work(self) -> None:
-        call = None
+        call = self._deliver()
         while True:
             while not self._queue:
                 self._wake.clear()
@@ -493,14 +501,11 @@ class Link:
                 tensors=layouts(envelope.tensors),
             )
             async with asyncio.timeout(self._mail.patience + GREETING):
-                call = call or self._deliver()
                 for chunk in chunks(header, envelope.tensors.values()):
                     await call.write(chunk)
                 receipt = await call.read()
             if receipt is grpc.aio.EOF:
                 raise asyncio.InvalidStateError
-            if receipt.refused:
-                call = None
             with self._mail.changed:
                 self._queue.popleft()
                 self.stale = self.stale + 1 if receipt.refused == "old" else 0

@@ -64,8 +64,8 @@ class PeerExchangeServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Deliver(self, request_iterator, context):
-        """Deliver envelopes one after the other, each in chunks, and get a receipt for each; a refusal ends the stream. The
-        receiver reads on only while it has room: a slow reader slows its sender.
+        """Deliver envelopes one after the other, each in chunks, and get a receipt for each. The receiver reads on only while
+        it has room: a slow reader slows its sender.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
