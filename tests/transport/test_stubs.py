@@ -27,7 +27,8 @@ def test_the_documented_command_makes_the_stubs_that_are_committed(tmp_path):
 
 def test_the_declared_protobuf_and_grpcio_accept_the_stubs():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    least = dict(re.fullmatch(r"([\w-]+)(?:\[.*\])?>=([\d.]+)", each).groups() for each in project["dependencies"])
+    form = r"([\w-]+)(?:\[.*\])?>=([\d.]+)(?:,<[\d.]+)?"
+    least = dict(re.fullmatch(form, each).groups() for each in project["dependencies"])
     (made_for,) = re.findall(r"^# Protobuf Python Version: (.*)$", (STUBS / "peer_pb2.py").read_text(), re.MULTILINE)
     (called_by,) = re.findall(r"^GRPC_GENERATED_VERSION = '(.*)'$", (STUBS / "peer_pb2_grpc.py").read_text(), re.M)
     for declared, needed in ((least["protobuf"], made_for), (least["grpcio"], called_by)):
