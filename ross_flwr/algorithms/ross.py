@@ -12,6 +12,9 @@ from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.least_squares import explained
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS, Game, shapley_values
 
+LEEWAY = 4.0
+"""The noise of a mini-batch may be so many times as large, in its square, as the smallest in the neighbourhood."""
+
 
 @register("ross")
 class ROSS(WeightedCrossGradients):
@@ -20,8 +23,8 @@ class ROSS(WeightedCrossGradients):
     ::
 
         G_ij = ∇F_j(x_i; ξ_j)                                            for j in M_i, computed by j
-        R²_j = 1 − min_p ‖G_ij − Σ_c p_c ∇F(x_i; Q_i of class c)‖² / ‖G_ij‖²   over p ≥ 0, Σ_c p_c = 1
-        P_i  = {j ∈ M_i: R²_j > s · max_k R²_k}                          the plausible ones, of m agents
+        r_j  = min_p ‖G_ij − Σ_c p_c ∇F(x_i; Q_i of class c)‖²           over p ≥ 0, Σ_c p_c = 1
+        P_i  = {j ∈ M_i: r_j < (1 − s) ‖G_ij‖² or r_j ≤ 4 min_k r_k}     the plausible ones, of m agents
         v(S) = U(x_i − η/|S| Σ_{j∈S} G_ij; Q_i)                          for S ⊆ P_i
         φ_ij = Shapley value of j in the game (P_i, v);   π_i = weights(φ_i)
         û_i  = α u_i + Σ_j π_ij G_ij;   x̂_i = x_i − η û_i
@@ -33,7 +36,8 @@ class ROSS(WeightedCrossGradients):
 
     The screen P_i is ours. Where data is skewed, an honest gradient often harms the whole of Q_i and its Shapley value
     is negative, as a poisoned one's is; but it is the gradient of some mixture of classes, which the poisoned one is
-    not. ``screen=0`` lets all of M_i play.
+    not. Late, when models fit, what is left of honest gradients is noise: then the shortest rests are honest.
+    ``screen=0`` lets all of M_i play.
 
     State: x_i, u_i (zero at first). Per agent, round and k neighbours: three exchanges, 1 + k gradients and that of
     Q_i's classes, 4·k·P·4 bytes (3·k·P·4 without mixing the momentum), at most min(2^m, 2 + R (m−1)) utilities, and
@@ -43,7 +47,7 @@ class ROSS(WeightedCrossGradients):
 
     weighting: str = option("softmax", "how Shapley values become weights π", choices=WEIGHTINGS)
     temperature: float = option(
-        1.0, "of weighting = 'softmax', relative to the largest |φ|; large is uniform", minimum=1e-3
+        3.0, "of weighting = 'softmax', relative to the largest |φ|; large is uniform", minimum=1e-3
     )
     utility: str = option(
         "loss",
@@ -71,8 +75,8 @@ class ROSS(WeightedCrossGradients):
     )
     screen: float = option(
         0.5,
-        "a gradient plays only if a mixture of the gradients of Q_i's classes explains more than so many times as much "
-        "of it as of the best explained one; 0 lets all play",
+        "s, how much of a gradient a mixture of the gradients of Q_i's classes has to explain for it to play, unless "
+        "what it leaves is no more than a mini-batch's noise; 0 lets all play",
         minimum=0.0,
         maximum=1.0,
     )
@@ -104,9 +108,11 @@ class ROSS(WeightedCrossGradients):
 
     def plausible(self, agent: Agent, gradients: dict[int, Tensor], players: list[int]) -> list[int]:
         """Return the players whose gradients data like Q_i could have."""
-        classes = agent.class_gradients(agent["model"])
-        found = explained(torch.stack([gradients[j] for j in players]), classes)
-        return [j for j, part in zip(players, found, strict=True) if part > self.screen * max(found.max(), 0.0)]
+        stacked = torch.stack([gradients[j] for j in players])
+        found = explained(stacked, agent.class_gradients(agent["model"]))
+        rest = (1 - found) * stacked.double().square().sum(1).cpu().numpy()
+        keeps = (found > self.screen) | (rest <= LEEWAY * rest.min())
+        return [j for j, keep in zip(players, keeps, strict=True) if keep]
 
     def _fallback(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         return {
