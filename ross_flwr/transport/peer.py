@@ -44,7 +44,7 @@ OPTIONS = [
     ("grpc.max_receive_message_length", 2 * CHUNK),
     ("grpc.so_reuseport", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", int(1000 * GREETING)),  # what one attempt to connect may take
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 BROKEN = (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError)
