@@ -354,6 +354,7 @@ class Link:
         self._mail = peer.mail
         self._queue: deque[tuple[int, int, Envelope]] = deque()
         self._state = "new"
+        self._told = False
         self._misses = 0
         self.stale = 0
         self._began = monotonic()
@@ -381,7 +382,7 @@ class Link:
         with mail.sent:
             mail.sent.wait_for(lambda: not self._queue or self._queue[0][0] >= exchange - 1, mail.patience)
             if self._state == "lost":
-                mail.drop("unreachable", len(letters))
+                self._drop(len(letters))
                 return
             while self._queue and self._queue[0][0] < exchange - 1 and len(self._queue) > 1:
                 del self._queue[1]  # the first is being sent
@@ -522,14 +523,21 @@ class Link:
     def _lose(self) -> None:
         with self._mail.changed:
             if self._state != "lost":
-                logger.log(WARNING, "node %s cannot be reached", self.neighbor.name)
+                self._told = False
             self._state = "lost"
             self._misses = MISSES
             if self._queue:
-                self._mail.drop("unreachable", len(self._queue))
+                self._drop(len(self._queue))
                 self._queue.clear()
             self._mail.changed.notify_all()
             self._mail.sent.notify_all()
+
+    def _drop(self, count: int) -> None:
+        """Count envelopes that cannot be delivered, and say so once an absence: who has merely ended gets none."""
+        if not self._told:
+            logger.log(WARNING, "node %s cannot be reached", self.neighbor.name)
+        self._told = True
+        self._mail.drop("unreachable", count)
 
 
 @cache

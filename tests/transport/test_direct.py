@@ -115,7 +115,7 @@ def untimed(reports):
         ("isolated", ((0,), (1,), (2,), (3,))),
     ],
 )
-def test_agents_compute_what_they_compute_in_one_process(name, blocks, certs):
+def test_agents_compute_what_they_compute_in_one_process(name, blocks, certs, caplog):
     net = Net(method(name, learning_rate=0.1, gossip_steps=2), blocks, certs=certs, batch_size=2)
     hosts, reports = net.run(8)
     expected, lines = net.locally(8)
@@ -124,6 +124,7 @@ def test_agents_compute_what_they_compute_in_one_process(name, blocks, certs):
         heard = sorted((r for rounds in reports for r in rounds[number].reports), key=lambda r: r.agent)
         assert untimed(heard) == untimed(round.reports)
     assert [dict(host.dropped) for host in hosts] == [{}] * len(blocks)
+    assert caplog.messages == [], "a neighbour that has ended is nothing to warn of"
 
 
 def test_nobody_waits_for_agents_that_are_away_or_for_messages_that_are_lost():
@@ -169,7 +170,7 @@ class Steady(Quadratic):
         return super().gradient(vector, batch)
 
 
-def test_a_node_that_fell_silent_is_brought_to_its_neighbours_round_and_model(certs):
+def test_a_node_that_fell_silent_is_brought_to_its_neighbours_round_and_model(certs, caplog):
     """It stops in round 4, without a word, and comes back as a new process would, with nothing but round 1."""
     net = Net(method("dpsgd"), certs=certs, objective=lambda i: Steady(objective_of(i).examples))
     returned = {}
@@ -194,6 +195,7 @@ def test_a_node_that_fell_silent_is_brought_to_its_neighbours_round_and_model(ce
     assert 4 < first < 100, "it did not repeat what the others were past"
     assert last == 150
     assert sum(not missing for missing in returned.values()) > 20, "its neighbours talk to it again"
+    assert caplog.messages.count("node n0 cannot be reached") >= 2, "each of its neighbours says so"
     missing = [sorted(j for r in round.reports for j in r.missing) for round in reports[1]]
     assert missing[3] == []
     assert [0] in missing
