@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nodes import free_addresses
+from peers import channel_to
 from quadratics import Quadratic, normal, objective_of, team
 
 from ross_flwr import ConfigError, certificates, resolve, topology
@@ -36,12 +37,13 @@ def method(name, **options):
 
 @pytest.fixture(scope="module")
 def certs(tmp_path_factory):
-    """What nodes n0 … n3 and a stranger of the same deployment prove themselves by, and a stranger of another."""
+    """What proves nodes n0 … n3, a stranger of the same deployment, and one of another, who takes ours for sound."""
     folder = tmp_path_factory.mktemp("certs")
     for deployment in ("ours", "theirs"):
         certificates.init(folder / deployment)
     names = {f"n{k}": "ours" for k in range(4)} | {"mallory": "ours", "outsider": "theirs"}
-    return {name: Credentials.read(certificates.issue(folder / where, name)) for name, where in names.items()}
+    read = {name: Credentials.read(certificates.issue(folder / where, name)) for name, where in names.items()}
+    return {name: replace(credentials, authority=read["n0"].authority) for name, credentials in read.items()}
 
 
 class Net:
@@ -215,10 +217,7 @@ def door(certs):
     with net.session(0, host, patience=0.3) as session:
 
         def call_as(name):
-            credentials = certs[name]
-            identity = grpc.ssl_channel_credentials(credentials.authority, credentials.key, credentials.certificate)
-            options = [("grpc.ssl_target_name_override", "n0.ross-flwr")]
-            opened.append(grpc.secure_channel(net.nodes[0].address, identity, options))
+            opened.append(channel_to("n0", net.nodes[0].address, certs[name]))
             return PeerExchangeStub(opened[-1])
 
         yield call_as, session.mail, net
@@ -372,10 +371,7 @@ def test_a_run_is_unharmed_by_strangers(certs):
     done = threading.Event()
 
     def pester(name):
-        credentials = certs[name]
-        identity = grpc.ssl_channel_credentials(credentials.authority, credentials.key, credentials.certificate)
-        options = [("grpc.ssl_target_name_override", "n0.ross-flwr")]
-        with grpc.secure_channel(net.nodes[0].address, identity, options) as channel:
+        with channel_to("n0", net.nodes[0].address, certs[name]) as channel:
             stub = PeerExchangeStub(channel)
             for number in count():
                 if done.is_set():
