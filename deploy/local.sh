@@ -5,6 +5,7 @@
 #   deploy/local.sh                                    ROSS and, beside it, D-PSGD, agents talking directly
 #   deploy/local.sh "num-rounds=3 transport='relay'"   other keys; `ross-flwr config` lists them
 #   APP=my-app deploy/local.sh                         an app that `ross-flwr new` wrote, or another one
+#   deploy/local.sh shell                              no run, but a shell beside it, for `flwr run . here --stream`
 #   NODES=8 WORK=/some/folder deploy/local.sh          more nodes; where logs, keys and states go [a temporary folder]
 #
 # Needs flwr 1.40 or newer: older ones have another port for each of their interfaces.
@@ -85,6 +86,12 @@ for ((k = 1; k <= nodes; k++)); do
 partition-id=$((k - 1)) num-partitions=$nodes"
 done
 
+if [ "$keys" = shell ]; then
+    echo "The deployment stands until this shell ends: flwr run . here --stream"
+    cd "$app"
+    bash || true
+    exit
+fi
 config=$keys
 for default in "num-nodes=$nodes" "num-agents=$nodes" "topology='ring'" "attackers=1" "num-rounds=40" "evaluate-every=10" \
     "transport='direct'" "phase-timeout=20.0" "results='$work/results'"; do

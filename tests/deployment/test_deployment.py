@@ -1,141 +1,138 @@
-"""The real thing: `deploy/local.sh` starts a SuperLink and four SuperNodes with TLS and node authentication."""
+"""The real thing: a SuperLink and four SuperNodes with TLS and node authentication, from `deploy/local.sh`."""
 
-import json
-import os
-import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
+from dataclasses import replace
 
+import grpc
 import pytest
-from safetensors.torch import load_file
+import torch
+from deployed import POSSIBLE, Deployment, until
+from peers import channel_to
 
-from ross_flwr import resolve
-from ross_flwr.run import LocalRun
+from ross_flwr import certificates
+from ross_flwr.certificates import Credentials
+from ross_flwr.peer.v1.peer_pb2 import Chunk, Header, Hello
+from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeStub
+from ross_flwr.transport.wire import layouts
 
-ROOT = Path(__file__).parents[2]
-PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-SAME = {"num-agents": 4, "topology": "ring", "attackers": 1, "num-rounds": 6, "beside": "", "evaluate-every": 2}
+pytestmark = [pytest.mark.deployment, POSSIBLE]
 
-pytestmark = [
-    pytest.mark.deployment,
-    pytest.mark.skipif(
-        not (shutil.which("flower-superlink", path=PATH) and shutil.which("bash") and sys.platform == "linux"),
-        reason="needs flwr's commands and bash",
-    ),
-]
+FOUR = {"algorithm": "ross", "beside": "", "num-nodes": 4, "num-agents": 4, "topology": "ring", "attackers": 1}
+DIRECT = {**FOUR, "transport": "direct", "return-model": "final", "phase-timeout": 60.0}
 
 
-def deployment(work, **keys):
-    """Start deploy/local.sh with these keys beside its own; it works in folder `work`."""
-    written = " ".join(f"{key}={json.dumps(value)}" for key, value in keys.items())
-    environment = {**os.environ, "PATH": PATH, "PYTHONPATH": str(ROOT), "WORK": str(work)}
-    with (work / "local.out").open("w") as out:
-        return subprocess.Popen(
-            [str(ROOT / "deploy/local.sh"), written],
-            env=environment,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
-def finish(process, work):
-    """Wait for the end, whatever it is, and return what was printed."""
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory):
+    """A deployment in which all tests here run."""
+    deployment = Deployment(tmp_path_factory.mktemp("deployment"), "shell")
     try:
-        process.wait(timeout=420)
+        until(deployment.stands, "the deployment did not come up")
+        yield deployment
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
-    printed = (work / "local.out").read_text()
-    assert process.returncode == 0, printed
-    for pid in work.glob("*.pid"):
-        assert not Path(f"/proc/{pid.read_text().strip()}").exists(), f"{pid.stem} is still running"
-    return printed
+        deployment.stop()
 
 
-def history_of(work, method="ross"):
-    return [json.loads(line) for line in (work / f"results/{method}/history.jsonl").read_text().splitlines()]
+@pytest.fixture
+def door(standing):
+    """The nodes by the agents they host, and ways to call the one of agent 0 as anybody; its neighbours are 1 and 3."""
+    nodes = standing.nodes()
+    opened = []
+
+    def call_as(credentials):
+        opened.append(channel_to(nodes[0].name, nodes[0].address, credentials))
+        return PeerExchangeStub(opened[-1])
+
+    yield nodes, call_as
+    for channel in opened:
+        channel.close()
 
 
-def locally(**keys):
-    run = LocalRun(resolve({**SAME, **keys}))
-    for _ in run.rounds():
-        pass
-    return run
-
-
-@pytest.mark.parametrize("keys", [{"segment-rounds": 3, "return-model": "final"}], ids=["direct"])
-def test_agents_have_the_models_they_have_in_one_process(tmp_path, keys):
-    printed = finish(deployment(tmp_path, **SAME, **keys), tmp_path)
-    assert "Result" in printed
-    expected = locally()
-    lines = history_of(tmp_path)
-    assert [line["round"] for line in lines] == list(range(1, 7))
-    for line, local_line in zip(lines, expected.history.lines, strict=True):
-        for name in ("bytes", "gradients", "utilities", "sent", "missing", "absent"):
-            assert line[name] == local_line[name]
-        assert (line["accuracy"] is None) == (local_line["accuracy"] is None)
-        if line["accuracy"]:
-            assert line["accuracy"] == pytest.approx(local_line["accuracy"], abs=1e-6)
-    consensus = load_file(tmp_path / "results/ross/model.safetensors")
-    models = [expected.host.agents[i]["model"] for i in expected.history.honest]
-    mean = expected.experiment.model.named(sum(models) / len(models))
-    for name, tensor in mean.items():
-        assert (consensus[name] - tensor).abs().max() < 1e-4
-    summary = json.loads((tmp_path / "results/ross/summary.json").read_text())
-    assert summary["dropped"] == {}
-
-
-def children_of(pid):
-    """All processes below `pid`."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            name, parent = int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue
-        if parent == pid:
-            found += [name, *children_of(name)]
-    return found
-
-
-def test_the_others_finish_when_a_node_is_killed_in_the_middle_of_a_segment(tmp_path):
-    rounds = 400
-    keys = {**SAME, "num-rounds": rounds, "segment-rounds": rounds, "phase-timeout": 10.0, "local-steps": 1}
-    process = deployment(tmp_path, **keys)
-    log = tmp_path / "run.log"
-    deadline = time.monotonic() + 300
-    node = tmp_path / "agent-2.pid"
-    victims: list[int] = []
-    while len(victims) < 2 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.1)
-        if log.exists() and "[ROUNDS" in log.read_text():
-            pid = int(node.read_text())
-            at_work = [each for each in children_of(pid) if listens(each)]
-            victims = [pid, *children_of(pid)] if at_work else []
-    assert victims, (tmp_path / "local.out").read_text()
-    time.sleep(1.5)
-    for each in victims:
-        os.kill(each, signal.SIGKILL)
-    finish(process, tmp_path)
-    lines = history_of(tmp_path)
-    assert len(lines) == rounds
-    gone = {agent for line in lines for agent in line["absent"]}
-    assert len(gone) == 1
-    (dead,) = gone
-    left = [line["round"] for line in lines if any(j == dead for _, j in line["missing"])]
-    assert left
-    assert left[-1] == rounds
-    assert {tuple(pair) for pair in lines[-1]["missing"]} == {((dead - 1) % 4, dead), ((dead + 1) % 4, dead)}
-
-
-def listens(pid):
-    """Whether a process has opened its peer port: it runs the ClientApp's segment."""
+def position(neighbor):
+    """The run of the node called, and where in it the node is; nothing if it does not answer."""
     try:
-        return any("flwr-clientapp" in part for part in Path(f"/proc/{pid}/cmdline").read_text().split("\0"))
-    except OSError:
-        return False
+        return neighbor.Greet(Hello(), timeout=5)
+    except grpc.RpcError:
+        return None
+
+
+def rests(neighbor):
+    """Wait until a node does nothing but wait, and return where in the run it is."""
+    last, since = None, time.monotonic()
+    while last is None or time.monotonic() - since < 2:
+        now = position(neighbor)
+        if now != last:
+            last, since = now, time.monotonic()
+        time.sleep(0.1)
+    return last
+
+
+def test_agents_have_the_models_they_have_in_one_process_over_the_relay(standing):
+    run = standing.run("relay", {**FOUR, "algorithm": "dpsgd", "num-rounds": 2, "phase-timeout": 120.0})
+    run.finish()
+    run.assert_is_as_locally()
+    assert run.summary()["dropped"] == {}
+
+
+def test_strangers_are_refused_and_counted_and_the_run_is_unharmed(standing, door, tmp_path):
+    """They call the node of agent 0 while that of agent 1 is held, so that the run waits for it."""
+    nodes, call_as = door
+    certs = [Credentials.read(node.certs) for node in nodes]
+    mallory = Credentials.read(certificates.issue(nodes[0].certs.parent, "mallory"))
+    certificates.init(tmp_path)
+    outsider = replace(Credentials.read(certificates.issue(tmp_path, nodes[1].name)), authority=mallory.authority)
+    first = call_as(certs[1])
+
+    run = standing.run("besieged", {**DIRECT, "num-rounds": 120, "segment-rounds": 100, "evaluate-every": 40})
+    until(lambda: (at := position(first)) and at.round >= 3, "agent 0 did not begin")
+    nodes[1].signal_app(signal.SIGSTOP)
+    try:
+        held = rests(first)
+        assert 3 <= held.round < 100
+        model = torch.full((4810,), 1e6)
+        raw = model.numpy().tobytes()
+
+        def deliver(credentials, source, data=raw, round=held.round, size=model.shape):
+            """Send agent 0 an envelope of the exchange that it awaits."""
+            header = Header(run=held.run, round=round, step=held.step, source=source, destination=0)
+            header.tensors.extend(layouts({"model": model}))
+            header.tensors[0].shape[:] = size
+            return call_as(credentials).Deliver(iter([Chunk(header=header, data=data)]), timeout=10).refused
+
+        with pytest.raises(grpc.RpcError) as caught:
+            deliver(outsider, 1)
+        # gRPC refuses it in the TLS handshake, before it asks the node: there is nothing to count.
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert deliver(mallory, 1) == "stranger"
+        assert deliver(certs[2], 1) == "stranger"
+        assert deliver(certs[2], 2) == "no-edge"
+        assert deliver(certs[1], 1, round=held.round - 1) == "old"
+        assert deliver(certs[3], 3) == "duplicate"
+        assert deliver(certs[1], 1, data=raw[:-4]) == "truncated"
+        assert deliver(certs[1], 1, data=raw + raw[:4]) == "oversize"
+        assert deliver(certs[1], 1, size=[10**12]) == "oversize"
+    finally:
+        nodes[1].signal_app(signal.SIGCONT)
+    run.finish()
+    run.assert_is_as_locally()
+    refused = {"stranger": 2, "no-edge": 1, "old": 1, "duplicate": 1, "truncated": 1, "oversize": 2}
+    assert run.summary()["dropped"] == refused
+
+
+def test_a_killed_node_is_missing_and_takes_part_again_when_it_returns(standing, door):
+    """The node of agent 1 dies in the first segment, which the others finish, and is back for the second."""
+    nodes, call_as = door
+    first = call_as(Credentials.read(nodes[1].certs))
+    keys = {"num-rounds": 400, "segment-rounds": 200, "evaluate-every": 50, "return-model": "none"}
+    run = standing.run("bad-day", {**DIRECT, **keys})
+    until(lambda: (at := position(first)) and at.round >= 5, "agent 0 did not begin")
+    nodes[1].kill()
+    until(lambda: run.says("[ROUNDS 201–"), "the others did not finish the segment")
+    until(nodes[1].restart, "the SuperLink did not take the node back")
+    run.finish()
+    lines = run.history()
+    assert [line["round"] for line in lines] == list(range(1, 401))
+    assert {tuple(line["absent"]) for line in lines[:200]} == {(1,)}, "what it told died with it"
+    assert lines[0]["missing"] == []
+    assert sorted(lines[199]["missing"]) == [[0, 1], [2, 1]]
+    assert lines[399]["absent"] == lines[399]["missing"] == []
