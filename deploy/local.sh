@@ -7,8 +7,6 @@
 #   APP=my-app deploy/local.sh                         an app that `ross-flwr new` wrote, or another one
 #   deploy/local.sh shell                              no run, but a shell beside it, for `flwr run . here --stream`
 #   NODES=8 WORK=/some/folder deploy/local.sh          more nodes; where logs, keys and states go [a temporary folder]
-#
-# Needs flwr 1.40 or newer: older ones have another port for each of their interfaces.
 set -euo pipefail
 app=$(cd "${APP:-$(dirname "$0")/..}" && pwd)
 nodes=${NODES:-4}
@@ -57,15 +55,22 @@ for each in sockets:
 PYTHON
 }
 
-mapfile -t ports < <(free_ports $((2 * nodes + 1)))
+mapfile -t ports < <(free_ports $((2 * nodes + 2)))
 link="127.0.0.1:${ports[0]}"
+fleet=$link
+fleet_api=()
+if [[ $(flower-superlink --version) == *" 1.39."* ]]; then # there SuperNodes call a port of their own, over gRPC
+    fleet="127.0.0.1:${ports[-1]}"
+    fleet_api=(--fleet-api-address "$fleet")
+fi
 certs="$work/certs"
 
 ross-flwr certs init --in "$certs"
 ross-flwr certs issue superlink --host 127.0.0.1 --in "$certs"
 for ((k = 1; k <= nodes; k++)); do ross-flwr certs issue "agent-$k" --host 127.0.0.1 --in "$certs"; done
 
-start superlink flower-superlink --host 127.0.0.1 --port "${ports[0]}" --enable-supernode-auth \
+start superlink flower-superlink --host 127.0.0.1 --port "${ports[0]}" ${fleet_api[@]+"${fleet_api[@]}"} \
+    --enable-supernode-auth \
     --ssl-ca-certfile "$certs/ca.pem" --ssl-certfile "$certs/superlink/node.pem" \
     --ssl-keyfile "$certs/superlink/node.key" --disable-runtime-dependency-installation
 cat >"$FLWR_HOME/config.toml" <<TOML
@@ -80,7 +85,7 @@ wait_for "the SuperLink" flwr supernode list here
 for ((k = 1; k <= nodes; k++)); do
     flwr supernode register "$certs/agent-$k/auth.pub" here --name "agent-$k" >"$work/register-$k.log" 2>&1 ||
         { cat "$work/register-$k.log" >&2; exit 1; }
-    start "agent-$k" flower-supernode --superlink "$link" --root-certificates "$certs/ca.pem" \
+    start "agent-$k" flower-supernode --superlink "$fleet" --root-certificates "$certs/ca.pem" \
         --auth-supernode-private-key "$certs/agent-$k/auth.key" --port "${ports[$k]}" \
         --node-config "peer-address=\"127.0.0.1:${ports[$((nodes + k))]}\" peer-certs=\"$certs/agent-$k\" \
 partition-id=$((k - 1)) num-partitions=$nodes"
