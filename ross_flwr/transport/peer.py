@@ -38,6 +38,8 @@ MISSES = 3
 """A neighbour that missed so many exchanges in a row is no longer waited for, until it is heard again."""
 GREETING = 5.0
 """Seconds that an answer to a greeting may take, and the longest pause between two greetings of a silent neighbour."""
+GRACE = 0.2
+"""Seconds that neighbours who still send have to get the receipts for what arrived."""
 STREAMS = 2
 """Calls that one peer may have open at a time, of each kind."""
 OPTIONS = [
@@ -176,7 +178,7 @@ class Peer(PeerExchangeServicer):
         self.mail.close()
         for link in self.links:
             in_loop(link.close())
-        self._server.stop(grace=None).wait()
+        self._server.stop(GRACE).wait()
 
     def send(self, exchange: int, envelopes: Iterable[tuple[Envelope, int]]) -> None:
         """Send envelopes of an exchange, each with the number of its step, once those before the last one have left."""

@@ -97,7 +97,8 @@ def test_strangers_are_refused_and_counted_and_the_run_is_unharmed(standing, doo
             header = Header(run=held.run, round=round, step=held.step, source=source, destination=0)
             header.tensors.extend(layouts({"model": model}))
             header.tensors[0].shape[:] = size
-            return call_as(credentials).Deliver(iter([Chunk(header=header, data=data)]), timeout=10).refused
+            (receipt,) = call_as(credentials).Deliver(iter([Chunk(header=header, data=data)]), timeout=10)
+            return receipt.refused
 
         with pytest.raises(grpc.RpcError) as caught:
             deliver(outsider, 1)
