@@ -24,6 +24,9 @@ SCENARIOS = re.findall(r"^\| .* \| `ross-flwr (.*)` \|$", README.read_text(encod
 ELSEWHERE = {
     "python3 -m venv": "installs: .ci/run does",
     ".venv/bin/pip": "installs",
+    "pip install": "installs",
+    "tensorboard --logdir": "serves until it is stopped; tests/report/test_trackers.py reads what it would show",
+    "flwr run . NAME-OF-THE-SUPERLINK": "tests/deployment",
     "deploy/local.sh": "tests/deployment",
     "(cd my-app": "tests/test_new.py",
     "APP=my-app deploy/local.sh": "tests/test_new.py",
@@ -42,7 +45,7 @@ SHORTER = {
 
 
 def commands():
-    """The commands in the blocks of all READMEs, in their order; a loop is one."""
+    """The commands in the `bash` blocks of all READMEs, in their order, a loop as one; `sh` is for other machines."""
     found = []
     for file in [README, ROOT / "deploy/README.md", *sorted(ROOT.glob("ross_flwr/*/README.md"))]:
         for block in re.findall(r"^ *```bash\n(.*?)```", file.read_text(encoding="utf-8"), flags=re.M | re.S):
