@@ -9,7 +9,7 @@ from quadratics import run_round, started
 
 from ross_flwr import topology
 from ross_flwr.algorithms import ALGORITHMS
-from ross_flwr.cli import about, traits
+from ross_flwr.cli.lists import about, traits
 from ross_flwr.config import ConfigError
 from ross_flwr.topology import Topology
 
