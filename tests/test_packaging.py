@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr").rglob("*.py")}
 
+EXPERIMENTS = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr/experiments").glob("*.toml")}
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
@@ -51,9 +53,8 @@ def test_the_fab_holds_the_package_and_its_data_is_small_and_has_no_tests(tree):
     fab, names = packed(tree, "*.fab", sys.executable, "-c", flwr, "build")
     assert fab.stat().st_size < 1_000_000
     package = {name for name in names if name.startswith("ross_flwr/")}
-    told = {f"{room}/README.md" for room in ("algorithms", "report", "threats", "transport")}
-    others = {*told, "data/digits.jsonl", "experiments/digits.toml", "experiments/mnist.toml"}
-    assert package == MODULES | {f"ross_flwr/{name}" for name in others}
+    told = {f"ross_flwr/{room}/README.md" for room in ("algorithms", "experiments", "report", "threats", "transport")}
+    assert package == MODULES | EXPERIMENTS | told | {"ross_flwr/data/digits.jsonl"}
     beside = {"pyproject.toml", "README.md", "deploy/README.md", "LICENSE", ".info/CONTENT"}
     assert names.keys() - package == beside
     assert max(names.values()) < 1_000_000
