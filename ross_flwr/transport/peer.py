@@ -459,6 +459,8 @@ class Link:
                 work = [asyncio.create_task(self._work()), asyncio.create_task(self._broken())]
                 try:
                     await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+                    if self._queue:  # who ends has still sent the last receipt
+                        await asyncio.wait(work[:1], timeout=GRACE)
                 finally:
                     await end(*work)
                 self._lose()
