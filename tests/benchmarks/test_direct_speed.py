@@ -198,7 +198,7 @@ OPTIONS = {"dataset": "mnist", "data-path": str(DATA), "topology": "ring", "atta
 def test_dpsgd_in_ten_processes_runs_at_30_percent_of_bare_sockets(
     benchmark: BenchmarkFixture, secure: bool, tmp_path: Path
 ) -> None:
-    """Beside plain sockets, with TLS too. The aims: 0.5, which is not reached, and 30 rounds/s, which are; see README."""
+    """Beside plain sockets, with TLS too. The aims: 0.5, which is not reached, and 30 rounds/s, which are: README."""
     options = {**OPTIONS, "algorithm": "dpsgd", "num-agents": 10, "hidden": 100, "batch-size": 32}
     certs = issue(tmp_path, 10) if secure else None
     with Nodes(direct, options, certs) as ours, Nodes(bare, options) as sockets:
