@@ -9,7 +9,7 @@ from ross_flwr.algorithms.algorithm import register
 from ross_flwr.algorithms.cross_gradients import WeightedCrossGradients
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
-from ross_flwr.learning.least_squares import explained
+from ross_flwr.learning.least_squares import distances
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS, Game, shapley_values
 
 LEEWAY = 4.0
@@ -109,9 +109,8 @@ class ROSS(WeightedCrossGradients):
     def plausible(self, agent: Agent, gradients: dict[int, Tensor], players: list[int]) -> list[int]:
         """Return the players whose gradients data like Q_i could have."""
         stacked = torch.stack([gradients[j] for j in players])
-        found = explained(stacked, agent.class_gradients(agent["model"]))
-        rest = (1 - found) * stacked.double().square().sum(1).cpu().numpy()
-        keeps = (found > self.screen) | (rest <= LEEWAY * rest.min())
+        rests, lengths = distances(stacked, agent.class_gradients(agent["model"]))
+        keeps = (rests < (1 - self.screen) * lengths) | (rests <= LEEWAY * rests.min())
         return [j for j, keep in zip(players, keeps, strict=True) if keep]
 
     def _fallback(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Array", "explained", "nonnegative"]
+__all__ = ["Array", "distances", "nonnegative"]
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -21,16 +21,20 @@ CHUNK = 2**20
 """So many coordinates are taken at once to float64."""
 
 
-def explained(gradients: Tensor, classes: Tensor) -> Array:
-    """Return how much of each gradient is a mixture of the classes' gradients, R² of shape [m].
+def distances(gradients: Tensor, classes: Tensor) -> tuple[Array, Array]:
+    """Return how far each gradient is from the mixtures of the classes' gradients, and from zero: squares, shape [m].
 
     ::
 
-        R²_j = 1 − min_p ‖g_j − Σ_c p_c h_c‖² / ‖g_j‖²   over p ≥ 0, Σ_c p_c = 1
+        r_j = min_p ‖g_j − Σ_c p_c h_c‖²   over p ≥ 0, Σ_c p_c = 1;   ‖g_j‖²
 
     The gradient of a mini-batch is the mixture of its classes' gradients, whatever its mixture, and the noise of the
-    sample. 1: nothing else; 0: as far from every mixture as from zero; below: a gradient shorter than all mixtures. A
-    gradient times −s is no mixture, though the complement's may lie in its direction: that one is shorter.
+    sample, so 1 − r_j / ‖g_j‖² is how much of it a mixture explains. 1: nothing else; 0: as far from every mixture as
+    from zero; below: a gradient shorter than all mixtures. A gradient times −s is no mixture, though the complement's
+    may lie in its direction: that one is shorter.
+
+    A gradient of zeros is as near as can be, (0, 0). Where a number is not finite, or all classes' gradients are
+    zeros, every other gradient is infinitely far from the mixtures.
 
     Parameters
     ----------
@@ -43,7 +47,8 @@ def explained(gradients: Tensor, classes: Tensor) -> Array:
     --------
     >>> classes = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     >>> gradients = torch.tensor([[0.7, 0.3, 0.0], [0.7, 0.3, 0.7], [-3.0, 0.0, 0.0]])
-    >>> explained(gradients, classes).round(2).tolist()
+    >>> from_mixtures, from_zero = distances(gradients, classes)
+    >>> (1 - from_mixtures / from_zero).round(2).tolist()
     [1.0, 0.54, -0.11]
     """
     count, columns = len(classes), classes.shape[1]
@@ -53,14 +58,14 @@ def explained(gradients: Tensor, classes: Tensor) -> Array:
         gram += (part @ part.T).cpu().numpy()
     lengths = gram.diagonal()[count:]
     if not np.isfinite(gram).all() or not (scale := gram.diagonal()[:count].mean()):
-        return np.where(lengths == 0, 1.0, -np.inf)
+        return np.where(lengths == 0, 0.0, np.inf), lengths
     among, towards = gram[:count, :count], gram[:count, count:]
     hessian = among / scale + RIDGE * np.eye(count) + SUM
-    found = np.full(len(gradients), 1.0)
+    rests = np.zeros(len(gradients))
     for j in np.flatnonzero(lengths):
         shares = nonnegative(hessian, -towards[:, j] / scale - SUM)
-        found[j] = (2 * shares @ towards[:, j] - shares @ among @ shares) / lengths[j]
-    return found
+        rests[j] = max(lengths[j] - 2 * shares @ towards[:, j] + shares @ among @ shares, 0.0)
+    return rests, lengths
 
 
 def nonnegative(hessian: Array, slope: Array) -> Array:
