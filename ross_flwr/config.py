@@ -22,6 +22,7 @@ __all__ = [
     "Key",
     "Scalar",
     "declare",
+    "host_and_port",
     "keys",
     "option",
     "pick",
@@ -40,6 +41,14 @@ _MANY = 30
 
 class ConfigError(ValueError):
     """Bad input, told in one sentence: what was wrong, which value, what would be right."""
+
+
+def host_and_port(address: str, said: str) -> tuple[str, int]:
+    """Return the two of ``host:port``, an IPv6 host without its brackets; `said` is how the user gave the address."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise ConfigError(f"{said} is no address: use host:port, such as 192.168.1.20:9700")
+    return host.strip("[]"), int(port)
 
 
 def require(key: str, value: str, known: Iterable[str]) -> None:

@@ -25,7 +25,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from ross_flwr.certificates import DOMAIN, Credentials
-from ross_flwr.config import ConfigError
+from ross_flwr.config import ConfigError, host_and_port
 from ross_flwr.vision import import_torchvision
 
 __all__ = ["Finding", "examine", "serve"]
@@ -80,9 +80,10 @@ def examine(
     ConfigError
         When an address is none, or certificates are needed and not named.
     """
-    here = _split(address, "--address") if address else None
-    link = _split(superlink, "--superlink") if superlink else None
-    called = [(peer.partition("@")[0], _split(peer.partition("@")[2], "--peer NAME@")) for peer in peers]
+    here = host_and_port(address, f"--address {address}") if address else None
+    link = host_and_port(superlink, f"--superlink {superlink}") if superlink else None
+    named = [peer.partition("@")[::2] for peer in peers]
+    called = [(name, host_and_port(where, f"--peer NAME@{where}")) for name, where in named]
     if (called or link) and certs is None:
         raise ConfigError("--peer and --superlink need --certs FOLDER: nodes prove who they are")
     yield from _installation()
@@ -95,13 +96,6 @@ def examine(
         yield _superlink(link, usable)
     for name, at in called:
         yield from _neighbour(name, at, usable)
-
-
-def _split(address: str, option: str) -> Address:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise ConfigError(f"{option} {address} is no address: use host:port, such as 192.168.1.20:9700")
-    return host.strip("[]"), int(port)
 
 
 # The installation.
@@ -338,7 +332,7 @@ def serve(address: str, certs: Path, tell: Callable[[Finding], None]) -> None:
     """
     try:
         context = _context(certs, ssl.PROTOCOL_TLS_SERVER)
-        listening = _listen(_split(address, "--address"))
+        listening = _listen(host_and_port(address, f"--address {address}"))
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(f"--address {address} cannot be served with --certs {certs}: {reason}") from None

@@ -1,6 +1,5 @@
 """Flower nodes in this process, for tests: a thread each, no engine and no polling."""
 
-import socket
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -10,16 +9,6 @@ from torch.utils.data import TensorDataset
 
 from ross_flwr import peer_app
 from ross_flwr.experiment import Experiment
-
-
-def free_addresses(number):
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    return addresses
 
 
 def context_of(run_config, node_id=0, **node_config):

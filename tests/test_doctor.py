@@ -10,6 +10,7 @@ from threading import Thread
 
 import grpc
 import pytest
+from addresses import free_port
 from click.testing import CliRunner
 
 from ross_flwr import ConfigError, certificates, doctor
@@ -45,11 +46,6 @@ def issue_at(authority, folder, age, days, monkeypatch):
     for file in ("ca.pem", "ca.key"):
         (folder / file).write_bytes((authority / file).read_bytes())
     return certificates.issue(folder, "kitchen")
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def serving(folder):
@@ -319,7 +315,7 @@ def test_the_command_says_a_line_for_each_finding_and_ends_with_1_if_there_is_a_
     [
         (["--peer", "kitchen@127.0.0.1:1"], "need --certs FOLDER"),
         (["--superlink", "127.0.0.1:1"], "need --certs FOLDER"),
-        (["--peer", "127.0.0.1:1"], "--peer NAME@ .* is no address"),
+        (["--peer", "127.0.0.1:1"], "--peer NAME@ is no address: use host:port"),
         (["--address", "127.0.0.1"], "--address 127.0.0.1 is no address: use host:port"),
         (["--serve"], "--serve needs --certs and --address"),
     ],

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from addresses import free_port
 from click.testing import CliRunner
 
 import ross_flwr
@@ -75,11 +75,6 @@ def test_every_scenario_on_the_digits_runs(command, tmp_path, monkeypatch):
 def test_commands_that_are_run_elsewhere_are_still_in_a_readme():
     assert [begin for begin in ELSEWHERE if not any(each.startswith(begin) for each in commands())] == []
     assert len(HERE) > 12
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def end_all_with(variable):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ross_flwr.certificates import DOMAIN, Credentials
-from ross_flwr.config import ConfigError
+from ross_flwr.config import ConfigError, host_and_port
 from ross_flwr.learning.agent import Agent
 from ross_flwr.peer.v1.peer_pb2 import Header, Hello, Receipt, Request
 from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeServicer, PeerExchangeStub
@@ -591,11 +591,9 @@ def check_address(address: str, secure: bool, remote: bool) -> None:
     ConfigError
         When the address is none, or others could call it unseen.
     """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise ConfigError(f"peer-address = '{address}' is no address: use host:port, such as '192.168.1.20:9700'")
+    host, _ = host_and_port(address, f"peer-address = '{address}'")
     try:
-        here = ip_address(host.strip("[]")).is_loopback
+        here = ip_address(host).is_loopback
     except ValueError:
         here = host == "localhost"
     if not (secure or here or remote):

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 import torch
+from addresses import free_addresses
 from torch import Tensor
 
 from ross_flwr import certificates, resolve
@@ -25,14 +26,6 @@ Run: TypeAlias = Callable[[int], None]
 """Runs so many rounds more."""
 Carrier: TypeAlias = Callable[[Experiment, int, list[str], Path | None], AbstractContextManager[Run]]
 """How an agent, by its index, and its neighbours exchange messages, at these addresses and with these certificates."""
-
-
-def free_addresses(number: int) -> list[str]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    return addresses
 
 
 def issue(folder: Path, number: int) -> Path:

@@ -14,7 +14,8 @@ from statistics import median
 import grpc
 import pytest
 import torch
-from processes import Nodes, bare, direct, free_addresses, issue, receive
+from addresses import free_addresses
+from processes import Nodes, bare, direct, issue, receive
 from pytest_benchmark.fixture import BenchmarkFixture
 from side_by_side import ratio
 from test_data_size_and_speed import DATA, measured
@@ -174,7 +175,7 @@ def test_an_agent_needs_memory_for_less_than_three_models_more(
     benchmark: BenchmarkFixture, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two agents in one process, and half of what it grew by at most."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'tests'}{os.pathsep}{Path(__file__).parent}", prepend=os.pathsep)
     models = benchmark.pedantic(measured, (SWAP, size), rounds=1)
     benchmark.group = f"{size * 4 / 1e6:.0f} MB: memory for {models:.2f} models more"
     assert models < 3

@@ -8,8 +8,8 @@ import tomllib
 import urllib.request
 
 import pytest
+from addresses import free_addresses
 from deployed import PATH, POSSIBLE, ROOT, Deployment, Results, Run, environment, until, written
-from nodes import free_addresses
 
 pytestmark = POSSIBLE
 

@@ -9,9 +9,9 @@ from itertools import count
 import grpc
 import pytest
 import torch
+from addresses import free_addresses
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nodes import free_addresses
 from peers import channel_to
 from quadratics import Quadratic, normal, objective_of, team
 

@@ -4,9 +4,10 @@ import time
 
 import pytest
 import torch
+from addresses import free_addresses
 from flwr.app import ArrayRecord
 from flwr.supercore.task_identity import TaskIdentity
-from nodes import KilledError, Nodes, app_of, free_addresses
+from nodes import KilledError, Nodes, app_of
 
 from ross_flwr import ConfigError, PeerRelay, certificates, client_app, resolve
 from ross_flwr.experiment import Experiment
