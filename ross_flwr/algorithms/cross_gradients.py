@@ -35,6 +35,11 @@ class CrossGradients(Momentum):
                 "undirected topology, or a method such as dpsgd or sgp"
             )
 
+    @property
+    def batches_per_round(self) -> int:
+        """How many mini-batches a round has; cross-gradients are taken on the first."""
+        return 1
+
     @step
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Send x_i."""
@@ -43,7 +48,8 @@ class CrossGradients(Momentum):
     @step
     def cross_gradients(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
         """Send G_ji to every neighbour j, and G_ii to oneself."""
-        return {j: {"gradient": agent.gradient(model)} for j, model in inbox.gather("model").items()}
+        batch = self.batches_per_round * agent.round
+        return {j: {"gradient": agent.gradient(model, batch)} for j, model in inbox.gather("model").items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +70,10 @@ class WeightedCrossGradients(CrossGradients):
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         """Return π_ij by j; empty when the step is to be skipped."""
 
+    def proposal(self, agent: Agent, momentum: Tensor, gradients: dict[int, Tensor]) -> Tensor:
+        """Return x̂_i; `momentum` is û_i."""
+        return agent["model"] - self.learning_rate * momentum
+
     @step
     def descend(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Weigh the gradients, step along them, and send x̂_i and û_i."""
@@ -74,7 +84,7 @@ class WeightedCrossGradients(CrossGradients):
             momentum = momentum * self.momentum
             for j, weight in agent.weights.items():
                 momentum.add_(gradients[j], alpha=weight)
-            model = model - self.learning_rate * momentum
+            model = self.proposal(agent, momentum, gradients)
         if self.mix_momentum:
             return broadcast(model=model, momentum=momentum)
         agent["momentum"] = momentum

@@ -15,6 +15,9 @@ from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS, Game, shapley_val
 LEEWAY = 4.0
 """The noise of a mini-batch may be so many times as large, in its square, as the smallest in the neighbourhood."""
 
+SLACK = 0.5
+"""Local steps end before the loss on Q_i has grown by so much of what it was."""
+
 
 @register("ross")
 class ROSS(WeightedCrossGradients):
@@ -27,7 +30,9 @@ class ROSS(WeightedCrossGradients):
         P_i  = {j ∈ M_i: r_j < (1 − s) ‖G_ij‖² or r_j ≤ 4 min_k r_k}     the plausible ones, of m agents
         v(S) = U(x_i − η/|S| Σ_{j∈S} G_ij; Q_i)                          for S ⊆ P_i
         φ_ij = Shapley value of j in the game (P_i, v);   π_i = weights(φ_i)
-        û_i  = α u_i + Σ_j π_ij G_ij;   x̂_i = x_i − η û_i
+        û_i  = α u_i + Σ_j π_ij G_ij;   z⁰ = x_i;   z¹ = x_i − η û_i
+        zˢ⁺¹ = zˢ − η (û_i + ∇F_i(zˢ; ξ_iˢ) − G_ii)                      for s = 1 … K−1, if π_ii > 0
+        x̂_i  = the last zˢ before the loss on Q_i is half as large again as at x_i
         x_i  = Σ_j w_ij x̂_j;   u_i = Σ_j w_ij û_j
 
     The paper's text was not available: Shapley values measured on a small validation set, momentum and mixing with a
@@ -39,10 +44,14 @@ class ROSS(WeightedCrossGradients):
     not. Late, when models fit, what is left of honest gradients is noise: then the shortest rests are honest.
     ``screen=0`` lets all of M_i play.
 
-    State: x_i, u_i (zero at first). Per agent, round and k neighbours: three exchanges, 1 + k gradients and that of
-    Q_i's classes, 4·k·P·4 bytes (3·k·P·4 without mixing the momentum), at most min(2^m, 2 + R (m−1)) utilities, and
-    C·P numbers of memory for a moment. On a complete graph with uniform weights, no screen and α = 0 it is SGD on the
-    mean gradient.
+    The local steps are ours too: a round's bytes buy up to K steps, each corrected by what the neighbours' data say
+    (as SCAFFOLD's are by its control variates). Where they would leave what Q_i knows, they end: with a poisoned
+    gradient of its own an agent climbs faster and faster. ``local-steps=1`` is the paper's single step.
+
+    State: x_i, u_i (zero at first). Per agent, round and k neighbours: three exchanges, k + K gradients and that of
+    Q_i's classes, 4·k·P·4 bytes (3·k·P·4 without mixing the momentum), at most min(2^m, 2 + R (m−1)) + K utilities,
+    and C·P numbers of memory for a moment. On a complete graph with uniform weights, no screen, one local step and
+    α = 0 it is SGD on the mean gradient.
     """
 
     weighting: str = option("softmax", "how Shapley values become weights π", choices=WEIGHTINGS)
@@ -80,12 +89,18 @@ class ROSS(WeightedCrossGradients):
         minimum=0.0,
         maximum=1.0,
     )
+    local_steps: int = option(5, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
     tolerance: float = option(1e-3, "of shapley = 'truncated': the gain that is not worth a look", minimum=0.0)
 
     @property
     def needs_validation(self) -> bool:
         """The game is played on Q_i."""
         return True
+
+    @property
+    def batches_per_round(self) -> int:
+        """One for each local step."""
+        return self.local_steps
 
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         """Play the game and return π_ij by j; empty when the step is to be skipped."""
@@ -112,6 +127,20 @@ class ROSS(WeightedCrossGradients):
         rests, lengths = distances(stacked, agent.class_gradients(agent["model"]))
         keeps = (rests < (1 - self.screen) * lengths) | (rests <= LEEWAY * rests.min())
         return [j for j, keep in zip(players, keeps, strict=True) if keep]
+
+    def proposal(self, agent: Agent, momentum: Tensor, gradients: dict[int, Tensor]) -> Tensor:
+        """Return x̂_i after at most K local steps; one, where the own gradient does not count."""
+        model = super().proposal(agent, momentum, gradients)
+        if self.local_steps == 1 or not agent.weights.get(agent.index):
+            return model
+        before = agent.loss(agent["model"], "validation")
+        for s in range(1, self.local_steps):
+            gradient = agent.gradient(model, self.local_steps * agent.round + s)
+            ahead = model - self.learning_rate * (momentum + gradient - gradients[agent.index])
+            if agent.loss(ahead, "validation") - before >= SLACK * abs(before):
+                break
+            model = ahead
+        return model
 
     def _fallback(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         return {

@@ -172,7 +172,7 @@ def test_the_uniform_mean_is_ross_with_uniform_weights(mixed):
     options = {"momentum": 0.6, "learning_rate": 0.2, "mix_momentum": mixed}
     (host, agents), (other, theirs) = (
         started(graph, method("cross-gradient", **options)),
-        started(graph, method("ross", weighting="uniform", screen=0.0, **options)),
+        started(graph, method("ross", weighting="uniform", screen=0.0, local_steps=1, **options)),
     )
     for round in range(5):
         assert [each.weights for each in run_round(host, round)] == [each.weights for each in run_round(other, round)]
