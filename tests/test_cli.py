@@ -25,7 +25,10 @@ from ross_flwr.run import start
 
 COMMAND = [sys.executable, "-c", "from ross_flwr.cli import main; main()"]
 FILES = ["checkpoint.safetensors", "config.toml", "history.jsonl", "model.safetensors", "summary.json"]
-SMALL = ("-c", "num-agents=4 num-rounds=3 topology=ring attackers=1 validation-size=20 hidden=8 checkpoint-every=2")
+SMALL = (
+    "-c",
+    "num-agents=4 num-rounds=3 topology=ring attackers=1 validation-size=20 hidden=8 local-steps=1 checkpoint-every=2",
+)
 
 
 @dataclass

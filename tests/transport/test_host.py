@@ -365,7 +365,7 @@ def test_a_tensor_in_several_places_is_kept_once():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_reports_count_bytes_and_work_since_the_last_one(name):
-    algorithm = method(name)
+    algorithm = method(name, local_steps=1)
     hosts = [host_of(members, algorithm) for members in ([0, 1, 2], [3, 4, 5])]
     carried = []
     carry_on(hosts, activations(algorithm, 3), observe=lambda _round, _step, leaving: carried.extend(leaving))
