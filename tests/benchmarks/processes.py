@@ -1,5 +1,6 @@
 """Agents in processes of their own, one thread of PyTorch each, which run rounds together when they are told to."""
 
+import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,10 +8,13 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from time import sleep
 from types import TracebackType
 from typing import Any, TypeAlias
 
+import grpc
 import torch
 from addresses import free_addresses
 from torch import Tensor
@@ -92,6 +96,58 @@ def bare(experiment: Experiment, index: int, addresses: list[str], certs: Path |
         yield run
 
 
+@contextmanager
+def streams(experiment: Experiment, index: int, addresses: list[str], certs: Path | None) -> Iterator[Run]:
+    """The same over gRPC, as bare as it gets: a stream to each neighbour, served by threads and called by asyncio.
+
+    The bytes are the message, and nobody checks or confirms anything.
+    """
+    (agent,) = experiment.agents({index: experiment.topology.place(index)})
+    learning_rate = experiment.algorithm.learning_rate
+    neighbors = [(index - 1) % len(addresses), (index + 1) % len(addresses)]
+    inboxes: dict[int, SimpleQueue[bytes]] = {j: SimpleQueue() for j in neighbors}
+
+    def deliver(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        inbox = inboxes[int(dict(context.invocation_metadata())["source"])]
+        for message in messages:
+            inbox.put(message)
+        yield b""
+
+    server = grpc.server(ThreadPoolExecutor(len(neighbors)), options=[("grpc.so_reuseport", 0)])
+    handlers = {"Deliver": grpc.stream_stream_rpc_method_handler(deliver)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Bare", handlers),))
+    server.add_insecure_port(addresses[index])
+    server.start()
+    loop = asyncio.new_event_loop()
+    Thread(target=loop.run_forever, daemon=True).start()
+    channels, calls = [], {}
+
+    async def connect() -> None:
+        for j in neighbors:
+            channels.append(grpc.aio.insecure_channel(addresses[j]))
+            await channels[-1].channel_ready()
+            calls[j] = channels[-1].stream_stream("/Bare/Deliver")(metadata=[("source", str(index))])
+
+    async def write(j: int, message: bytes) -> None:
+        await calls[j].write(message)
+
+    def run(rounds: int) -> None:
+        for _ in range(rounds):
+            model = agent["model"]
+            message = model.numpy().tobytes()
+            sending = [asyncio.run_coroutine_threadsafe(write(j, message), loop) for j in neighbors]
+            received = {j: torch.frombuffer(bytearray(inboxes[j].get()), dtype=model.dtype) for j in neighbors}
+            mixed = agent.mix({index: model, **received})
+            for each in sending:
+                each.result()
+            agent["model"] = mixed.sub_(agent.gradient(model), alpha=learning_rate)
+            agent.round += 1
+
+    asyncio.run_coroutine_threadsafe(connect(), loop).result()
+    yield run
+    server.stop(None)
+
+
 def receive(end: socket.socket, tensor: Tensor) -> None:
     """Fill a tensor with what comes out of a socket."""
     left = tensor.view(torch.uint8).numpy().data
@@ -114,7 +170,7 @@ class Nodes:
     Parameters
     ----------
     carrier : callable
-        `direct` or `bare`.
+        `direct`, `bare` or `streams`.
     options : dict
         The run's configuration.
     certs : Path, optional
