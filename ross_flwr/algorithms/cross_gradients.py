@@ -36,8 +36,8 @@ class CrossGradients(Momentum):
             )
 
     @property
-    def batches_per_round(self) -> int:
-        """How many mini-batches a round has; cross-gradients are taken on the first."""
+    def mini_batches(self) -> int:
+        """How many mini-batches of its own an agent uses in a round; cross-gradients are taken on the first."""
         return 1
 
     @step
@@ -48,7 +48,7 @@ class CrossGradients(Momentum):
     @step
     def cross_gradients(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
         """Send G_ji to every neighbour j, and G_ii to oneself."""
-        batch = self.batches_per_round * agent.round
+        batch = self.mini_batches * agent.round
         return {j: {"gradient": agent.gradient(model, batch)} for j, model in inbox.gather("model").items()}
 
 

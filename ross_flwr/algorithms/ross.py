@@ -98,7 +98,7 @@ class ROSS(WeightedCrossGradients):
         return True
 
     @property
-    def batches_per_round(self) -> int:
+    def mini_batches(self) -> int:
         """One for each local step."""
         return self.local_steps
 
