@@ -192,6 +192,7 @@ def test_models_of_any_size_arrive(benchmark: BenchmarkFixture, size: int) -> No
 
 MNIST = DATA / "MNIST"
 OPTIONS = {"dataset": "mnist", "data-path": str(DATA), "topology": "ring", "attackers": 0, "beside": ""}
+ROSS = {**OPTIONS, "algorithm": "ross", "local-steps": 1, "num-agents": 4, "model": "cnn"}
 DPSGD = {**OPTIONS, "algorithm": "dpsgd", "num-agents": 10, "hidden": 100, "batch-size": 32}
 
 
@@ -221,7 +222,7 @@ def test_dpsgd_in_ten_processes_runs_at_half_the_speed_of_bare_grpc(benchmark: B
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="needs MNIST in shared/data beside the checkout")
 def test_ross_in_four_processes_runs_at_40_percent_of_the_local_engine(benchmark: BenchmarkFixture) -> None:
-    options = {**OPTIONS, "algorithm": "ross", "num-agents": 4, "model": "cnn", "evaluate-every": 10**6}
+    options = {**ROSS, "evaluate-every": 10**6}
     rounds = LocalRun(resolve({**options, "num-rounds": 10**6})).rounds()
     with Nodes(direct, options) as ours:
         speed = ratio(benchmark, lambda: ours.run(5), lambda: list(islice(rounds, 5)), repeats=5)
@@ -233,7 +234,7 @@ def test_ross_in_four_processes_runs_at_40_percent_of_the_local_engine(benchmark
 
 def seconds_of_rounds(work: Path, transport: str, num_rounds: int) -> list[float]:
     """Run ROSS in a deployment of four SuperNodes with TLS; return the seconds of each round."""
-    keys = {**OPTIONS, "model": "cnn", "transport": transport, "num-rounds": num_rounds, "evaluate-every": num_rounds}
+    keys = {**ROSS, "transport": transport, "num-rounds": num_rounds, "evaluate-every": num_rounds}
     keys |= {"segment-rounds": num_rounds, "phase-timeout": 60.0, "results": str(work / "results")}
     written = " ".join(f"{key}={json.dumps(value)}" for key, value in keys.items())
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

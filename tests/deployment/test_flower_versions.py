@@ -72,7 +72,8 @@ def answers(url):
 
 @pytest.mark.deployment
 def test_a_deployment_on_the_oldest_flower_gives_what_one_process_gives(oldest, tmp_path):
-    keys = {**SMALL, "algorithm": "dpsgd", "num-agents": 2, "num-rounds": 1, "transport": "relay", "phase-timeout": 120.0}
+    keys = {**SMALL, "algorithm": "dpsgd", "num-agents": 2, "num-rounds": 1, "transport": "relay"}
+    keys["phase-timeout"] = 120.0
     deployment = Deployment(tmp_path, written(keys), nodes=2, path=oldest)
     deployment.stop()
     assert "Result" in deployment.printed
