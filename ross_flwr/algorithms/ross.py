@@ -15,9 +15,6 @@ from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS, Game, shapley_val
 LEEWAY = 4.0
 """The noise of a mini-batch may be so many times as large, in its square, as the smallest in the neighbourhood."""
 
-SLACK = 0.5
-"""Local steps end before the loss on Q_i has grown by so much of what it was."""
-
 
 @register("ross")
 class ROSS(WeightedCrossGradients):
@@ -90,6 +87,11 @@ class ROSS(WeightedCrossGradients):
         maximum=1.0,
     )
     local_steps: int = option(5, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
+    local_slack: float = option(
+        0.5,
+        "local steps end before the loss on Q_i has grown by so much of what it was; more is faster, and less robust",
+        minimum=0.0,
+    )
     tolerance: float = option(1e-3, "of shapley = 'truncated': the gain that is not worth a look", minimum=0.0)
 
     @property
@@ -137,7 +139,7 @@ class ROSS(WeightedCrossGradients):
         for s in range(1, self.local_steps):
             gradient = agent.gradient(model, self.local_steps * agent.round + s)
             ahead = model - self.learning_rate * (momentum + gradient - gradients[agent.index])
-            if agent.loss(ahead, "validation") - before >= SLACK * abs(before):
+            if agent.loss(ahead, "validation") - before >= self.local_slack * abs(before):
                 break
             model = ahead
         return model
