@@ -27,9 +27,9 @@ class ROSS(WeightedCrossGradients):
         P_i  = {j ∈ M_i: r_j < (1 − s) ‖G_ij‖² or r_j ≤ 4 min_k r_k}     the plausible ones, of m agents
         v(S) = U(x_i − η/|S| Σ_{j∈S} G_ij; Q_i)                          for S ⊆ P_i
         φ_ij = Shapley value of j in the game (P_i, v);   π_i = weights(φ_i)
-        û_i  = α u_i + Σ_j π_ij G_ij;   z⁰ = x_i;   z¹ = x_i − η û_i
+        û_i  = α u_i + Σ_j π_ij G_ij;   z¹ = x_i − η û_i
         zˢ⁺¹ = zˢ − η (û_i + ∇F_i(zˢ; ξ_iˢ) − G_ii)                      for s = 1 … K−1, if π_ii > 0
-        x̂_i  = the last zˢ before the loss on Q_i is half as large again as at x_i
+        x̂_i  = the last zˢ before L(zˢ⁺¹; Q_i) − L(x_i; Q_i) ≥ κ |L(x_i; Q_i)|
         x_i  = Σ_j w_ij x̂_j;   u_i = Σ_j w_ij û_j
 
     The paper's text was not available: Shapley values measured on a small validation set, momentum and mixing with a
@@ -42,8 +42,8 @@ class ROSS(WeightedCrossGradients):
     ``screen=0`` lets all of M_i play.
 
     The local steps are ours too: a round's bytes buy up to K steps, each corrected by what the neighbours' data say
-    (as SCAFFOLD's are by its control variates). Where they would leave what Q_i knows, they end: with a poisoned
-    gradient of its own an agent climbs faster and faster. ``local-steps=1`` is the paper's single step.
+    (as SCAFFOLD's are by its control variates). κ, ``local-slack``, bounds them: with a poisoned gradient of its own an
+    agent climbs faster and faster. ``local-steps=1`` is the paper's single step.
 
     State: x_i, u_i (zero at first). Per agent, round and k neighbours: three exchanges, k + K gradients and that of
     Q_i's classes, 4·k·P·4 bytes (3·k·P·4 without mixing the momentum), at most min(2^m, 2 + R (m−1)) + K utilities,
@@ -89,7 +89,7 @@ class ROSS(WeightedCrossGradients):
     local_steps: int = option(5, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
     local_slack: float = option(
         0.5,
-        "local steps end before the loss on Q_i has grown by so much of what it was; more is faster, and less robust",
+        "κ: local steps end before the loss on Q_i has grown by this part of it; more is faster, and less robust",
         minimum=0.0,
     )
     tolerance: float = option(1e-3, "of shapley = 'truncated': the gain that is not worth a look", minimum=0.0)
