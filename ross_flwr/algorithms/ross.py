@@ -88,8 +88,8 @@ class ROSS(WeightedCrossGradients):
     )
     local_steps: int = option(5, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
     local_slack: float = option(
-        0.5,
-        "κ: local steps end before the loss on Q_i has grown by this part of it; more is faster, and less robust",
+        20.0,
+        "κ: local steps end before the loss on Q_i has grown by so many times what it was; less is slower",
         minimum=0.0,
     )
     tolerance: float = option(1e-3, "of shapley = 'truncated': the gain that is not worth a look", minimum=0.0)

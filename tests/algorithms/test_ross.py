@@ -256,19 +256,20 @@ def test_local_steps_follow_the_own_data_corrected_by_what_the_neighbours_said()
     assert sorted(drawn[:5]) == list(range(5)), "a mini-batch each"
 
 
-def test_local_steps_end_before_the_loss_on_q_grows_by_half():
+def test_local_steps_end_before_the_loss_on_q_grows_too_much():
     def movement(excess, **keys):
         """Go straight away from the target, at 1; the first step ends at excess² times the loss there."""
         agent = Agent(0, Quadratic(torch.zeros(1, 6)), {0: 1.0}, seed=0, batch_size=1)
         agent["model"] = torch.ones(6)
         agent.weights = {0: 1.0}
         momentum = torch.full((6,), -(excess - 1) / 0.1)
-        model = ross(local_steps=4, learning_rate=0.1, **keys).proposal(agent, momentum, {0: torch.ones(6)})
+        model = ross(**{"local_steps": 4, "learning_rate": 0.1, "local_slack": 0.5, **keys}).proposal(agent, momentum, {0: torch.ones(6)})
         return float(model[0]) - 1
 
     assert movement(1.1) == pytest.approx(0.1 + 0.09, abs=1e-6)  # 1.19² < 1.5; one more would make 1.27² of it
     assert movement(1.1, local_slack=0.0) == pytest.approx(0.1, abs=1e-6)
     assert movement(1.3) == pytest.approx(0.3, abs=1e-6), "the first step is not asked"
+    assert movement(2.5, local_slack=20.0) == pytest.approx(1.5 + 1.35, abs=1e-5)  # 3.85² < 21; then 5.07²
 
 
 @pytest.mark.parametrize("keys", [{"own_gradient": False}, {"screen": 0.5}])
