@@ -61,7 +61,7 @@ class Session:
         if edges is None:
             edges = [(j, i) for i, agent in host.agents.items() for j in agent.neighbors if j not in host.agents]
         self.peer = Peer(
-            Place(host.run, topology, layout, self.exchanges),
+            Place(host.run, topology, layout, host.algorithm.steps[: self.exchanges]),
             address,
             neighbors,
             edges,
@@ -120,9 +120,7 @@ class Session:
             if step:
                 # Also for agents that are away by configuration: who does not wait runs ahead of its neighbours.
                 edges = [(j, i) for i, agent in host.agents.items() for j in agent.neighbors if j in peer.homes]
-                name = host.algorithm.steps[step - 1]
-                exchange = iteration * self.exchanges + step - 1
-                arrived = [self._local(each, name) for each in peer.collect(exchange, edges)]
+                arrived = self._here(peer.collect(iteration * self.exchanges + step - 1, edges))
             if peer.behind:
                 return False
             leaving = host.activate(iteration, step, arrived)
@@ -132,11 +130,14 @@ class Session:
         host.end_pass()
         return True
 
-    def _local(self, envelope: Envelope, step: str) -> Envelope:
-        tensors = envelope.tensors
-        if self._device.type != "cpu":
-            tensors = {name: tensor.to(self._device) for name, tensor in tensors.items()}
-        return replace(envelope, step=step, tensors=tensors)
+    def _here(self, envelopes: list[Envelope]) -> list[Envelope]:
+        """Return the envelopes with their tensors on the agents' device."""
+        if self._device.type == "cpu":
+            return envelopes
+        return [
+            replace(each, tensors={name: tensor.to(self._device) for name, tensor in each.tensors.items()})
+            for each in envelopes
+        ]
 
     def _nothing(self, leaving: Sequence[Envelope], iteration: int, step: int) -> list[Envelope]:
         """Return empty envelopes for those who would wait for one in vain."""

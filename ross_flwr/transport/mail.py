@@ -52,29 +52,43 @@ class Mail:
         self._kept: dict[int, dict[Edge, Envelope]] = {}
         self._coming: set[tuple[int, Edge]] = set()
         self._latest: dict[Edge, int] = {}
+        self._late: set[Edge] = set()
+        self._moved: list[Callable[[], object]] = []
 
-    def admit(self, exchange: int, edge: Edge) -> None:
-        """Keep a place for an envelope that is about to be read, once there is room.
+    def admit(self, exchange: int, edge: Edge, moved: Callable[[], object]) -> bool:
+        """Keep a place for an envelope that is about to be read, if there is room.
 
         Who waits for an earlier one on the same edge waits no longer: they come in their order.
+
+        Parameters
+        ----------
+        exchange : int
+            The exchange it belongs to.
+        edge : Edge
+            Whence it comes.
+        moved : callable
+            Called, if there is no room yet, when it is worth to ask again.
 
         Raises
         ------
         Refused
-            When it comes too late, again, or too early.
+            When it comes too late or again.
         """
         with self.changed:
-            self._latest[edge] = max(exchange, self._latest.get(edge, 0))
-            if exchange > self.exchange:
-                self.changed.notify_all()
-            room = self.changed.wait_for(lambda: self.closed or exchange <= self.exchange + AHEAD, self.patience)
-            if self.closed or not room:
-                raise Refused("closed" if self.closed else "ahead")
+            if self.closed:
+                raise Refused("closed")
             if exchange < self.exchange:
                 raise Refused("old")
             if (exchange, edge) in self._coming or edge in self._kept.get(exchange, {}):
                 raise Refused("duplicate")
+            self._latest[edge] = max(exchange, self._latest.get(edge, 0))
+            if exchange > self.exchange:
+                self._arrive(edge)
+            if exchange > self.exchange + AHEAD:
+                self._moved.append(moved)
+                return False
             self._coming.add((exchange, edge))
+            return True
 
     def keep(self, exchange: int, edge: Edge, envelope: Envelope) -> None:
         """Put an admitted envelope into its place.
@@ -88,7 +102,8 @@ class Mail:
             if exchange < self.exchange:
                 raise Refused("late")
             self._kept.setdefault(exchange, {})[edge] = envelope
-            self.changed.notify_all()
+            if exchange == self.exchange:
+                self._arrive(edge)
 
     def leave(self, exchange: int, edge: Edge) -> None:
         """Give the place of an admitted envelope back, whatever became of it."""
@@ -123,9 +138,10 @@ class Mail:
             self._go_to(exchange)
             kept = self._kept.setdefault(exchange, {})
 
-            def late() -> list[Edge]:
-                coming = [edge for edge in edges if edge not in kept and self._latest.get(edge, 0) <= exchange]
-                return [] if stop() else list(filter(awaited, coming))
+            def late() -> set[Edge]:
+                coming = {edge for edge in edges if edge not in kept and self._latest.get(edge, 0) <= exchange}
+                self._late = set() if stop() else set(filter(awaited, coming))
+                return self._late
 
         # Asked at half-time too: those who waited give up at about the same moment, and are then only just at work.
         end, excuse = monotonic() + self.patience, False
@@ -154,10 +170,21 @@ class Mail:
         """Let go of everybody who waits for room."""
         with self.changed:
             self.closed = True
-            self.changed.notify_all()
+            self._move()
 
     def _go_to(self, exchange: int) -> None:
         self.exchange = exchange
         for number in [number for number in self._kept if number < exchange]:
             del self._kept[number]
-        self.changed.notify_all()
+        self._move()
+
+    def _arrive(self, edge: Edge) -> None:
+        """Wake up who collects once nothing is late any more."""
+        self._late.discard(edge)
+        if not self._late:
+            self.changed.notify_all()
+
+    def _move(self) -> None:
+        moved, self._moved = self._moved, []
+        for each in moved:
+            each()

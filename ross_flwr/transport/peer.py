@@ -2,11 +2,10 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from ipaddress import ip_address
 from logging import INFO, WARNING, getLogger
 from threading import Lock, Thread
@@ -20,7 +19,7 @@ from torch import Tensor
 from ross_flwr.certificates import DOMAIN, Credentials
 from ross_flwr.config import ConfigError, host_and_port
 from ross_flwr.learning.agent import Agent
-from ross_flwr.peer.v1.peer_pb2 import Header, Hello, Receipt, Request
+from ross_flwr.peer.v1.peer_pb2 import Header, Hello, Refusal, Request
 from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeServicer, PeerExchangeStub
 from ross_flwr.transport.envelope import Envelope
 from ross_flwr.transport.mail import Edge, Mail
@@ -39,7 +38,7 @@ MISSES = 3
 GREETING = 5.0
 """Seconds that an answer to a greeting may take, and the longest pause between two greetings of a silent neighbour."""
 GRACE = 0.2
-"""Seconds that neighbours who still send have to get the receipts for what arrived."""
+"""Seconds in which neighbours who still send may end."""
 STREAMS = 2
 """Calls that one peer may have open at a time, of each kind."""
 OPTIONS = [
@@ -51,6 +50,7 @@ OPTIONS = [
 ]
 BROKEN = (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError)
 """How a call ends when the neighbour is gone."""
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Result = TypeVar("_Result")
 _STARTING = Lock()
 
@@ -66,12 +66,17 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class Place:
-    """What all nodes of a run have to agree on: the run, digests of topology and model, exchanges in a round."""
+    """What all nodes of a run have to agree on: the run, digests of topology and model, the steps that send."""
 
     run: str
     topology: str
     layout: str
-    exchanges: int
+    steps: tuple[str, ...]
+
+    @property
+    def exchanges(self) -> int:
+        """Exchanges in a pass over the method's steps."""
+        return len(self.steps)
 
     def hello(self, exchange: int) -> Hello:
         """Return the greeting of somebody who awaits `exchange`."""
@@ -88,7 +93,7 @@ class Place:
                 return f"other-{name}"
         return ""
 
-    def exchange(self, position: Hello | Receipt) -> int:
+    def exchange(self, position: Hello | Refusal) -> int:
         """Return the exchange that a peer awaits."""
         return position.round * self.exchanges + position.step
 
@@ -146,11 +151,15 @@ class Peer(PeerExchangeServicer):
         self.secure = credentials is not None
         self.behind = False
         self._streams: Counter[tuple[str, str]] = Counter()
-        workers = 2 * STREAMS * len(neighbors) + 2
-        self._server = grpc.server(ThreadPoolExecutor(workers, "peer"), options=OPTIONS)
+        self.links = [Link(self, neighbor) for neighbor in neighbors]
+        self.homes: Mapping[int, Link] = {agent: link for link in self.links for agent in link.neighbor.agents}
+        in_loop(self._open(address, credentials))
+
+    async def _open(self, address: str, credentials: Credentials | None) -> None:
+        self._server = grpc.aio.server(options=OPTIONS)
         handlers = {
             "Greet": grpc.unary_unary_rpc_method_handler(self.Greet, Hello.FromString, Hello.SerializeToString),
-            "Deliver": grpc.stream_stream_rpc_method_handler(self.Deliver, parse, Receipt.SerializeToString),
+            "Deliver": grpc.stream_stream_rpc_method_handler(self.Deliver, parse, Refusal.SerializeToString),
             "Fetch": grpc.unary_stream_rpc_method_handler(self.Fetch, Request.FromString),
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -165,20 +174,20 @@ class Peer(PeerExchangeServicer):
             raise ConfigError(
                 f"peer-address = '{address}' cannot be served: it is taken, or not of this host"
             ) from None
-        self.links = [Link(self, neighbor) for neighbor in neighbors]
-        self.homes: Mapping[int, Link] = {agent: link for link in self.links for agent in link.neighbor.agents}
-        self._server.start()
+        await self._server.start()
         for link in self.links:
-            in_loop(link.open(credentials))
+            await link.open(credentials)
 
     def close(self) -> None:
         """Deliver what is on its way, and stop."""
         with self.mail.sent:
             self.mail.sent.wait_for(lambda: all(link.idle for link in self.links), self.mail.patience)
         self.mail.close()
-        for link in self.links:
-            in_loop(link.close())
-        self._server.stop(GRACE).wait()
+        in_loop(self._close())
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(link.close() for link in self.links))
+        await self._server.stop(GRACE)
 
     def send(self, exchange: int, envelopes: Iterable[tuple[Envelope, int]]) -> None:
         """Send envelopes of an exchange, each with the number of its step, once those before the last one have left."""
@@ -187,6 +196,11 @@ class Peer(PeerExchangeServicer):
             by_link.setdefault(self.homes[envelope.destination], []).append((exchange, step, envelope))
         for link, letters in by_link.items():
             link.send(letters)
+        _loop().call_soon_threadsafe(self._wake, by_link)
+
+    def _wake(self, links: Iterable["Link"]) -> None:
+        for link in links:
+            link.wake()
 
     def collect(self, exchange: int, edges: Iterable[Edge]) -> list[Envelope]:
         """Return what came on the `edges` in an exchange, once all is there or too late."""
@@ -220,46 +234,52 @@ class Peer(PeerExchangeServicer):
         with self.mail.changed:
             self.behind = False
             for link in self.links:
-                link.stale = 0
+                link.forgive()
 
     # What neighbours call.
 
-    def Greet(self, request: Hello, context: grpc.ServicerContext) -> Hello:  # noqa: N802
+    async def Greet(self, request: Hello, context: Context) -> Hello:  # noqa: N802
         """Say where this node stands; and see who is back."""
         link = self._caller(context)
         if link is None:
             self._drop("stranger", context)
-            context.abort(grpc.StatusCode.PERMISSION_DENIED, "you host no neighbour of an agent here")
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "you host no neighbour of an agent here")
         elif not self.place.disagreement(request):
             link.poke()
         return self.place.hello(self.mail.exchange)
 
-    def Deliver(self, request_iterator: Iterator[Piece], context: grpc.ServicerContext) -> Iterator[Receipt]:  # noqa: N802
+    async def Deliver(self, request_iterator: AsyncIterator[Piece], context: Context) -> None:  # noqa: N802
         """Take envelopes, or say why not."""
-        refused = ""
+        refused = False
         try:
             with self._stream("deliver", context):
-                for header, data in request_iterator:
+                async for header, data in request_iterator:
                     if refused and header is None:
                         continue  # the rest of what was refused
-                    refused = ""
                     try:
-                        self._receive(header, data, request_iterator, context)
+                        await self._receive(header, data, request_iterator, context)
+                        refused = False
                     except Refused as error:
-                        refused = error.reason
-                        self._drop(refused, context)
-                    yield self._receipt(refused)
+                        refused = True
+                        await self._refuse(error.reason, header, context)
         except Refused as error:
-            self._drop(error.reason, context)
-            yield self._receipt(error.reason)
-        except grpc.RpcError:  # the stream broke off between two envelopes
-            pass
+            await self._refuse(error.reason, None, context)
 
-    def _receipt(self, refused: str = "") -> Receipt:
-        position = self.place.hello(self.mail.exchange)
-        return Receipt(refused=refused, round=position.round, step=position.step)
+    async def _refuse(self, reason: str, header: Header | None, context: Context) -> None:
+        self._drop(reason, context)
+        refused = header or Header()
+        here = self.place.hello(self.mail.exchange)
+        await context.write(
+            Refusal(
+                reason=reason,
+                round=here.round,
+                step=here.step,
+                refused_round=refused.round,
+                refused_step=refused.step,
+            )
+        )
 
-    def Fetch(self, request: Request, context: grpc.ServicerContext) -> Iterator[bytes]:  # noqa: N802
+    async def Fetch(self, request: Request, context: Context) -> None:  # noqa: N802
         """Send an agent's model to a neighbour of it."""
         try:
             with self._stream("fetch", context):
@@ -271,13 +291,14 @@ class Peer(PeerExchangeServicer):
                     raise Refused("not-hosted")
                 model = {"model": self.agents[request.agent]["model"]}
                 header = Header(run=request.run, source=request.agent, tensors=layouts(model))
-                yield from chunks(header, model.values())
+                for chunk in chunks(header, model.values()):
+                    await context.write(chunk)
         except Refused as error:
             self._drop(error.reason, context)
-            context.abort(grpc.StatusCode.PERMISSION_DENIED, error.reason)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.reason)
 
-    def _receive(
-        self, header: Header | None, data: memoryview, rest: Iterator[Piece], context: grpc.ServicerContext
+    async def _receive(
+        self, header: Header | None, data: memoryview, rest: AsyncIterator[Piece], context: Context
     ) -> None:
         if header is None:
             raise Refused("malformed")
@@ -291,32 +312,43 @@ class Peer(PeerExchangeServicer):
         if header.step >= self.place.exchanges:
             raise Refused("other-step")
         exchange = header.round * self.place.exchanges + header.step
-        self.mail.admit(exchange, edge)
+        await self._admit(exchange, edge)
         try:
             assembly = Assembly(header.tensors, self.limit, self.memory)
             assembly.add(data)
-            while not assembly.complete and (piece := next(rest, None)):
+            while not assembly.complete and (piece := await anext(rest, None)):
                 if piece[0] is not None:
                     raise Refused("malformed")
                 assembly.add(piece[1])
-            envelope = Envelope(header.run, header.round, str(header.step), *edge, assembly.finish())
+            envelope = Envelope(header.run, header.round, self.place.steps[header.step], *edge, assembly.finish())
             self.mail.keep(exchange, edge, envelope)
-        except grpc.RpcError:
-            raise Refused("truncated") from None
+        except asyncio.CancelledError:  # the stream broke off
+            self._drop("truncated", context)
+            raise
         finally:
             self.mail.leave(exchange, edge)
         self.homes[header.source].hear()
 
-    def _caller(self, context: grpc.ServicerContext) -> "Link | None":
+    async def _admit(self, exchange: int, edge: Edge) -> None:
+        """Keep a place for an envelope, once there is room."""
+        moved = asyncio.Event()
+        while not self.mail.admit(exchange, edge, partial(_loop().call_soon_threadsafe, moved.set)):
+            try:
+                await asyncio.wait_for(moved.wait(), self.mail.patience)
+            except TimeoutError:
+                raise Refused("ahead") from None
+            moved.clear()
+
+    def _caller(self, context: Context) -> "Link | None":
         return next((link for link in self.links if self._is(link.neighbor, context)), None)
 
-    def _is(self, neighbor: Neighbor, context: grpc.ServicerContext) -> bool:
+    def _is(self, neighbor: Neighbor, context: Context) -> bool:
         """Whether the peer's certificate names this node."""
         names = context.auth_context().get("x509_subject_alternative_name", ())
         return not self.secure or f"{neighbor.name}.{DOMAIN}".encode() in names
 
     @contextmanager
-    def _stream(self, kind: str, context: grpc.ServicerContext) -> Iterator[None]:
+    def _stream(self, kind: str, context: Context) -> Iterator[None]:
         """Hold one of the few calls that a peer may have open."""
         names = context.auth_context().get("x509_subject_alternative_name")
         key = kind, str(names or context.peer())
@@ -332,7 +364,7 @@ class Peer(PeerExchangeServicer):
                 if not self._streams[key]:
                     del self._streams[key]
 
-    def _drop(self, reason: str, context: grpc.ServicerContext) -> None:
+    def _drop(self, reason: str, context: Context) -> None:
         if not self.mail.dropped[reason]:
             logger.log(WARNING, "refused a message from %s: %s", context.peer(), reason)
         self.mail.drop(reason)
@@ -347,7 +379,7 @@ class Link:
     Attributes
     ----------
     stale : int
-        So many envelopes in a row came too late there.
+        In so many exchanges in a row, up to now, envelopes came too late there.
     """
 
     def __init__(self, peer: Peer, neighbor: Neighbor) -> None:
@@ -358,7 +390,8 @@ class Link:
         self._state = "new"
         self._told = False
         self._misses = 0
-        self.stale = 0
+        self._late_in = range(0)
+        self._call: Any = None
         self._began = monotonic()
         self._wake = asyncio.Event()
         self._poked = asyncio.Event()
@@ -372,6 +405,10 @@ class Link:
     def reachable(self) -> bool:
         """Whether the neighbour answers."""
         return self._state == "up"
+
+    @property
+    def stale(self) -> int:  # noqa: D102 (see the class)
+        return len(self._late_in) if self._late_in.stop >= self._mail.exchange - MISSES else 0
 
     @property
     def idle(self) -> bool:
@@ -390,7 +427,14 @@ class Link:
                 del self._queue[1]  # the first is being sent
                 mail.drop("unsent")
             self._queue.extend(letters)
-        _loop().call_soon_threadsafe(self._wake.set)
+
+    def wake(self) -> None:
+        """See what there is to send; to be called in the links' event loop."""
+        self._wake.set()
+
+    def forgive(self) -> None:
+        """Forget what came too late there."""
+        self._late_in = range(0)
 
     def hear(self) -> None:
         """Note that something came from there."""
@@ -418,7 +462,7 @@ class Link:
             self._channel = grpc.aio.insecure_channel(self.neighbor.address, options)
         self._stub = PeerExchangeStub(self._channel)  # type: ignore[no-untyped-call]
         deliver, fetch = f"/{SERVICE}/Deliver", f"/{SERVICE}/Fetch"
-        self._deliver = self._channel.stream_stream(deliver, response_deserializer=Receipt.FromString)
+        self._deliver = self._channel.stream_stream(deliver, response_deserializer=Refusal.FromString)
         self._fetch = self._channel.unary_stream(fetch, Request.SerializeToString, parse)
         self._task = asyncio.create_task(self._run())
 
@@ -446,7 +490,11 @@ class Link:
         return model if model is not None and bool(torch.isfinite(model).all()) else None
 
     async def close(self) -> None:
-        """Stop."""
+        """Stop, once the neighbour has read what was sent."""
+        if self._call and self.idle:
+            with suppress(*BROKEN):
+                await self._call.done_writing()
+                await asyncio.wait_for(self._call.code(), self._mail.patience)
         await end(self._task)
         await self._channel.close()
 
@@ -456,13 +504,13 @@ class Link:
             self._poked.clear()
             if await self._greet():
                 pause = 0.05
-                work = [asyncio.create_task(self._work()), asyncio.create_task(self._broken())]
+                self._call = self._deliver()
+                work = [asyncio.create_task(each) for each in (self._write(), self._read())]
                 try:
                     await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
-                    if self._queue:  # who ends has still sent the last receipt
-                        await asyncio.wait(work[:1], timeout=GRACE)
                 finally:
                     await end(*work)
+                self._call = None
                 self._lose()
             elif self._state == "new" and monotonic() - self._began > self._mail.patience:
                 self._lose()
@@ -490,13 +538,12 @@ class Link:
             self._mail.changed.notify_all()
         return True
 
-    async def _work(self) -> None:
-        call = self._deliver()
+    async def _write(self) -> None:
         while True:
             while not self._queue:
                 self._wake.clear()
                 await self._wake.wait()
-            exchange, step, envelope = self._queue[0]
+            _, step, envelope = self._queue[0]
             header = Header(
                 run=envelope.run,
                 round=envelope.round,
@@ -507,22 +554,22 @@ class Link:
             )
             async with asyncio.timeout(self._mail.patience + GREETING):
                 for chunk in chunks(header, envelope.tensors.values()):
-                    await call.write(chunk)
-                receipt = await call.read()
-            if receipt is grpc.aio.EOF:
-                raise asyncio.InvalidStateError
+                    await self._call.write(chunk)
             with self._mail.changed:
                 self._queue.popleft()
-                self.stale = self.stale + 1 if receipt.refused == "old" else 0
-                if self.stale:
-                    self._peer.compare(exchange, self._peer.place.exchange(receipt))
-                    self._mail.changed.notify_all()
                 self._mail.sent.notify_all()
 
-    async def _broken(self) -> None:
-        """Wait until the connection is gone."""
-        while (state := self._channel.get_state()) is grpc.ChannelConnectivity.READY:
-            await self._channel.wait_for_state_change(state)
+    async def _read(self) -> None:
+        """See what is dropped there because it comes too late, until the neighbour ends or is gone."""
+        place = self._peer.place
+        async for refusal in self._call:
+            if refusal.reason == "old":
+                exchange = refusal.refused_round * place.exchanges + refusal.refused_step
+                with self._mail.changed:
+                    late = self._late_in
+                    self._late_in = range(late.start if exchange - late.stop in (-1, 0) else exchange, exchange + 1)
+                    self._peer.compare(self._mail.exchange, place.exchange(refusal))
+                    self._mail.changed.notify_all()
 
     def _lose(self) -> None:
         with self._mail.changed:

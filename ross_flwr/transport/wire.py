@@ -1,6 +1,6 @@
 """Envelopes as the chunks that travel between nodes, and back. Raw numbers; nothing is unpickled."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from threading import Lock
 from weakref import finalize
@@ -31,6 +31,7 @@ DTYPES: dict[DType, torch.dtype] = {
     DType.DTYPE_INT8: torch.int8,
     DType.DTYPE_UINT8: torch.uint8,
 }
+_HEADER = b"\x0a"  # the tag of Chunk.header: field 1, a message
 _DATA = b"\x12"  # the tag of Chunk.data: field 2, bytes
 _NUMBER = {dtype: number for number, dtype in DTYPES.items()}
 
@@ -69,16 +70,17 @@ def chunks(header: Header, tensors: Iterable[Tensor]) -> Iterator[bytes]:
 
 
 def parse(message: bytes) -> tuple[Header | None, memoryview]:
-    """Return header, if there is one, and data of a serialized chunk; data that stands alone is not copied."""
-    if message.startswith(_DATA):
-        size = end = 0
-        for end, byte in enumerate(message[1:6]):
-            size |= (byte & 0x7F) << (7 * end)
-            if byte < 0x80:
-                break
-        if size == len(message) - end - 2:
-            return None, memoryview(message)[end + 2 :]
-    chunk = Chunk.FromString(message)
+    """Return header, if there is one, and data of a serialized chunk; the data is not copied."""
+    header, at = None, 0
+    if message.startswith(_HEADER):
+        size, begin = _read_varint(message, 1)
+        at = begin + size
+        header = Header.FromString(message[begin:at])
+    if message.startswith(_DATA, at):
+        size, begin = _read_varint(message, at + 1)
+        if begin + size == len(message):
+            return header, memoryview(message)[begin:]
+    chunk = Chunk.FromString(message)  # another order of fields, or none of them
     return chunk.header if chunk.HasField("header") else None, memoryview(chunk.data)
 
 
@@ -93,11 +95,10 @@ class Memory:
         self._lock = Lock()
         self._free: list[NDArray[np.uint8]] = []
 
-    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Return a tensor with whatever is in it."""
-        size = prod(shape) * dtype.itemsize
+    def lend(self, size: int) -> NDArray[np.uint8]:
+        """Return so many bytes with whatever is in them."""
         if size < CHUNK:
-            return torch.empty(shape, dtype=dtype)
+            return np.empty(size, np.uint8)
         with self._lock:
             fitting = [k for k, free in enumerate(self._free) if len(free) == size]
             if fitting:
@@ -107,7 +108,7 @@ class Memory:
                 memory = np.empty(size, np.uint8)
         lent = memory[:]  # torch holds it as long as any tensor shows what is in it
         finalize(lent, self._free.append, memory).atexit = False
-        return torch.from_numpy(lent).view(dtype).view(shape)
+        return lent
 
 
 class Assembly:
@@ -140,12 +141,15 @@ class Assembly:
         if len(shapes) < len(announced) or len(announced) > TENSORS or None in dtypes:
             raise Refused("malformed")
         kinds = [dtype for dtype in dtypes if dtype]
-        if sum(prod(shape) * kind.itemsize for shape, kind in zip(shapes.values(), kinds, strict=True)) > limit:
+        sizes = [prod(shape) * kind.itemsize for shape, kind in zip(shapes.values(), kinds, strict=True)]
+        if sum(sizes) > limit:
             raise Refused("oversize")
+        pieces = [memory.lend(size) for size in sizes]
         self.tensors = {
-            name: memory.empty(shape, kind) for (name, shape), kind in zip(shapes.items(), kinds, strict=True)
+            name: torch.from_numpy(piece).view(kind).view(shape) if len(piece) else torch.empty(shape, dtype=kind)
+            for (name, shape), kind, piece in zip(shapes.items(), kinds, pieces, strict=True)
         }
-        self._left = [raw for tensor in self.tensors.values() if len(raw := _raw(tensor))][::-1]
+        self._left = [piece.data for piece in reversed(pieces) if len(piece)]
 
     @property
     def complete(self) -> bool:
@@ -196,3 +200,13 @@ def _varint(number: int) -> bytes:
         written.append(number & 0x7F | 0x80)
         number >>= 7
     return bytes([*written, number])
+
+
+def _read_varint(message: bytes, begin: int) -> tuple[int, int]:
+    """Return the number that begins there, of five bytes at most, and where it ends."""
+    number = 0
+    for k, byte in enumerate(message[begin : begin + 5]):
+        number |= (byte & 0x7F) << (7 * k)
+        if byte < 0x80:
+            return number, begin + k + 1
+    return len(message), len(message)

@@ -40,7 +40,7 @@ class Pair:
         agents: dict[int, Agent] = {}
         self.peers = [
             Peer(
-                Place("run", "topology", "layout", 1),
+                Place("run", "topology", "layout", ("share",)),
                 addresses[k],
                 [Neighbor(f"n{1 - k}", addresses[1 - k], (1 - k,))],
                 [(1 - k, k)],

@@ -93,12 +93,12 @@ def test_strangers_are_refused_and_counted_and_the_run_is_unharmed(standing, doo
         raw = model.numpy().tobytes()
 
         def deliver(credentials, source, data=raw, round=held.round, size=model.shape):
-            """Send agent 0 an envelope of the exchange that it awaits."""
+            """Send agent 0 an envelope of the exchange that it awaits; return why it is dropped."""
             header = Header(run=held.run, round=round, step=held.step, source=source, destination=0)
             header.tensors.extend(layouts({"model": model}))
             header.tensors[0].shape[:] = size
-            (receipt,) = call_as(credentials).Deliver(iter([Chunk(header=header, data=data)]), timeout=10)
-            return receipt.refused
+            (refusal,) = call_as(credentials).Deliver(iter([Chunk(header=header, data=data)]), timeout=10)
+            return refusal.reason
 
         with pytest.raises(grpc.RpcError) as caught:
             deliver(outsider, 1)

@@ -77,15 +77,19 @@ class Tensor(_message.Message):
     dtype: DType
     def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DType, str]] = ...) -> None: ...
 
-class Receipt(_message.Message):
-    __slots__ = ("refused", "round", "step")
-    REFUSED_FIELD_NUMBER: _ClassVar[int]
+class Refusal(_message.Message):
+    __slots__ = ("reason", "round", "step", "refused_round", "refused_step")
+    REASON_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
-    refused: str
+    REFUSED_ROUND_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_STEP_FIELD_NUMBER: _ClassVar[int]
+    reason: str
     round: int
     step: int
-    def __init__(self, refused: _Optional[str] = ..., round: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
+    refused_round: int
+    refused_step: int
+    def __init__(self, reason: _Optional[str] = ..., round: _Optional[int] = ..., step: _Optional[int] = ..., refused_round: _Optional[int] = ..., refused_step: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
     __slots__ = ("run", "agent")

@@ -43,7 +43,7 @@ class PeerExchangeStub(object):
         self.Deliver = channel.stream_stream(
                 '/ross_flwr.peer.v1.PeerExchange/Deliver',
                 request_serializer=ross__flwr_dot_peer_dot_v1_dot_peer__pb2.Chunk.SerializeToString,
-                response_deserializer=ross__flwr_dot_peer_dot_v1_dot_peer__pb2.Receipt.FromString,
+                response_deserializer=ross__flwr_dot_peer_dot_v1_dot_peer__pb2.Refusal.FromString,
                 _registered_method=True)
         self.Fetch = channel.unary_stream(
                 '/ross_flwr.peer.v1.PeerExchange/Fetch',
@@ -64,8 +64,8 @@ class PeerExchangeServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Deliver(self, request_iterator, context):
-        """Deliver envelopes one after the other, each in chunks, and get a receipt for each. The receiver reads on only while
-        it has room: a slow reader slows its sender.
+        """Deliver envelopes one after the other, each in chunks, and hear of those that were dropped. The receiver reads on
+        only while it has room: a slow reader slows its sender. It ends its side once it has read all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,7 +89,7 @@ def add_PeerExchangeServicer_to_server(servicer, server):
             'Deliver': grpc.stream_stream_rpc_method_handler(
                     servicer.Deliver,
                     request_deserializer=ross__flwr_dot_peer_dot_v1_dot_peer__pb2.Chunk.FromString,
-                    response_serializer=ross__flwr_dot_peer_dot_v1_dot_peer__pb2.Receipt.SerializeToString,
+                    response_serializer=ross__flwr_dot_peer_dot_v1_dot_peer__pb2.Refusal.SerializeToString,
             ),
             'Fetch': grpc.unary_stream_rpc_method_handler(
                     servicer.Fetch,
@@ -151,7 +151,7 @@ class PeerExchange(object):
             target,
             '/ross_flwr.peer.v1.PeerExchange/Deliver',
             ross__flwr_dot_peer_dot_v1_dot_peer__pb2.Chunk.SerializeToString,
-            ross__flwr_dot_peer_dot_v1_dot_peer__pb2.Receipt.FromString,
+            ross__flwr_dot_peer_dot_v1_dot_peer__pb2.Refusal.FromString,
             options,
             channel_credentials,
             insecure,
