@@ -510,7 +510,8 @@ class Link:
                     await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     await end(*work)
-                self._call = None
+                    self._call.cancel()
+                    self._call = None
                 self._lose()
             elif self._state == "new" and monotonic() - self._began > self._mail.patience:
                 self._lose()
