@@ -263,7 +263,8 @@ def test_local_steps_end_before_the_loss_on_q_grows_too_much():
         agent["model"] = torch.ones(6)
         agent.weights = {0: 1.0}
         momentum = torch.full((6,), -(excess - 1) / 0.1)
-        model = ross(**{"local_steps": 4, "learning_rate": 0.1, "local_slack": 0.5, **keys}).proposal(agent, momentum, {0: torch.ones(6)})
+        method = ross(**{"local_steps": 4, "learning_rate": 0.1, "local_slack": 0.5, **keys})
+        model = method.proposal(agent, momentum, {0: torch.ones(6)})
         return float(model[0]) - 1
 
     assert movement(1.1) == pytest.approx(0.1 + 0.09, abs=1e-6)  # 1.19² < 1.5; one more would make 1.27² of it
