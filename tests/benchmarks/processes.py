@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing import get_context
@@ -98,7 +98,7 @@ def bare(experiment: Experiment, index: int, addresses: list[str], certs: Path |
 
 @contextmanager
 def streams(experiment: Experiment, index: int, addresses: list[str], certs: Path | None) -> Iterator[Run]:
-    """The same over gRPC, as bare as it gets: a stream to each neighbour, served by threads and called by asyncio.
+    """The same over gRPC, as bare as it gets: a stream to each neighbour, all of them in one event loop.
 
     The bytes are the message, and nobody checks or confirms anything.
     """
@@ -106,23 +106,19 @@ def streams(experiment: Experiment, index: int, addresses: list[str], certs: Pat
     learning_rate = experiment.algorithm.learning_rate
     neighbors = [(index - 1) % len(addresses), (index + 1) % len(addresses)]
     inboxes: dict[int, SimpleQueue[bytes]] = {j: SimpleQueue() for j in neighbors}
+    server, channels, calls = [], [], {}
 
-    def deliver(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+    async def deliver(messages: AsyncIterator[bytes], context: Any) -> None:
         inbox = inboxes[int(dict(context.invocation_metadata())["source"])]
-        for message in messages:
+        async for message in messages:
             inbox.put(message)
-        yield b""
-
-    server = grpc.server(ThreadPoolExecutor(len(neighbors)), options=[("grpc.so_reuseport", 0)])
-    handlers = {"Deliver": grpc.stream_stream_rpc_method_handler(deliver)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Bare", handlers),))
-    server.add_insecure_port(addresses[index])
-    server.start()
-    loop = asyncio.new_event_loop()
-    Thread(target=loop.run_forever, daemon=True).start()
-    channels, calls = [], {}
 
     async def connect() -> None:
+        server.append(grpc.aio.server(options=[("grpc.so_reuseport", 0)]))
+        handlers = {"Deliver": grpc.stream_stream_rpc_method_handler(deliver)}
+        server[0].add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Bare", handlers),))
+        server[0].add_insecure_port(addresses[index])
+        await server[0].start()
         for j in neighbors:
             channels.append(grpc.aio.insecure_channel(addresses[j]))
             await channels[-1].channel_ready()
@@ -143,9 +139,11 @@ def streams(experiment: Experiment, index: int, addresses: list[str], certs: Pat
             agent["model"] = mixed.sub_(agent.gradient(model), alpha=learning_rate)
             agent.round += 1
 
+    loop = asyncio.new_event_loop()
+    Thread(target=loop.run_forever, daemon=True).start()
     asyncio.run_coroutine_threadsafe(connect(), loop).result()
     yield run
-    server.stop(None)
+    asyncio.run_coroutine_threadsafe(server[0].stop(None), loop).result()
 
 
 def receive(end: socket.socket, tensor: Tensor) -> None:
