@@ -167,6 +167,8 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
     for part in PARTS:
         if not raw.get(part):
             raise ConfigError(f"{path} has no {part}: an experiment takes a table [{part}.NAME] for each")
+        if comma := [each for each in raw[part] if "," in each]:
+            raise ConfigError(f"{path} has the name '{comma[0]}' in {part}: --{part} takes a list, so none has a comma")
     if raw.get("tuning") and not raw["tuning"].get("learning-rate"):
         raise ConfigError(f"{path} tunes nothing: [tuning] takes learning-rate, a list of numbers to choose from")
     return Plan(

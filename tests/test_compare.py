@@ -189,8 +189,9 @@ def test_the_quick_form_of_the_digits_shows_who_survives(tmp_path):
         (SMALL.replace("[tuning]\nlearning-rate", "[tuning]\nrates"), "tunes nothing"),
         (SMALL + "[methds.ross]\n", "has an entry methds"),
         ("seeds = [", "is not TOML"),
+        (SMALL + '[methods."a, b"]\n', "has the name 'a, b' in methods: --methods takes a list"),
     ],
-    ids=["no methods", "no rates", "a typing error", "no TOML"],
+    ids=["no methods", "no rates", "a typing error", "no TOML", "a comma"],
 )
 def test_a_wrong_file_is_refused_in_one_sentence(text, said, tmp_path):
     path = tmp_path / "wrong.toml"
