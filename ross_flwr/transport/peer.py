@@ -600,7 +600,7 @@ def _started() -> asyncio.AbstractEventLoop:
 
 
 def _loop() -> asyncio.AbstractEventLoop:
-    """Return the event loop, in a thread of its own, in which all calls of this process are made."""
+    """Return the event loop, in a thread of its own, in which all calls of this process are made and answered."""
     with _STARTING:  # two threads that call a cached function for the first time may both run it
         return _started()
 

@@ -23,6 +23,7 @@ from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeStub
 from ross_flwr.threats.faults import Faults
 from ross_flwr.transport import local, wire
 from ross_flwr.transport.direct import Session
+from ross_flwr.transport.envelope import Envelope
 from ross_flwr.transport.host import Host
 from ross_flwr.transport.mail import Mail
 from ross_flwr.transport.peer import Neighbor, check_address
@@ -405,6 +406,23 @@ def test_a_slow_reader_slows_its_sender():
     mail.collect(0, [], lambda _: True, lambda: False)
     assert told == [2]
     assert mail.admit(2, (1, 0), lambda: told.append(2))
+
+
+def test_who_ends_waits_until_its_neighbours_have_read_what_it_sent():
+    """Agent 1's third envelope finds no room at agent 0 before agent 0 has begun its second exchange."""
+    net = Net(method("dpsgd"), blocks=((0,), (1,)), graph=topology.build("ring", 2))
+    hosts = [net.host([k]) for k in range(2)]
+    with ThreadPoolExecutor(1) as pool, net.session(0, hosts[0]) as reader:
+        writer = net.session(1, hosts[1])
+        for exchange in range(3):
+            envelope = Envelope("run", exchange, "share", 1, 0, {"model": torch.full((6,), float(exchange))})
+            writer.peer.send(exchange, [(envelope, 0)])
+        ending = pool.submit(writer.peer.close)
+        time.sleep(0.3)
+        assert not ending.done()
+        arrived = [reader.peer.collect(exchange, [(1, 0)]) for exchange in range(3)]
+        ending.result(timeout=5)
+    assert [[float(each.tensors["model"][0]) for each in envelopes] for envelopes in arrived] == [[0.0], [1.0], [2.0]]
 
 
 def test_an_envelope_that_was_skipped_is_not_waited_for():
