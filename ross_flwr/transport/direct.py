@@ -167,15 +167,16 @@ class Session:
         after = self._newest(iteration)
         for agent in host.agents.values():
             row = {j: weight for j, weight in agent.mixing_row.items() if j in models} or dict.fromkeys(models, 1.0)
-            fitting = {j: weight for j, weight in row.items() if models[j].shape == agent["model"].shape}
+            own = agent["model"].shape, agent["model"].dtype
+            fitting = {j: weight for j, weight in row.items() if (models[j].shape, models[j].dtype) == own}
             if fitting:
                 weights = torch.tensor(list(fitting.values()), device=self._device)
                 stacked = torch.stack([models[j] for j in fitting])
                 agent.state = {"model": (weights / weights.sum()) @ stacked}
                 host.algorithm.start(agent)
-        self.peer.forgive()
         target = min(end, after + (after - before) + 2) if after > iteration else iteration
         self.mail.skip_to(target * self.exchanges)
+        self.peer.forgive()
         return target
 
     def _newest(self, iteration: int) -> int:

@@ -22,12 +22,12 @@ class Mail:
     """A bounded inbox: for each edge one envelope of the awaited exchange, and one of each of the next `AHEAD`.
 
     Exchanges are counted over the whole run: number e = t·(s−1) + k is what step k of round t of a method with s steps
-    sends. Several threads deliver, one collects.
+    sends. One thread delivers, another collects.
 
     Parameters
     ----------
     patience : float
-        Seconds to wait, for the envelopes of an exchange and for room.
+        Seconds to wait for the envelopes of an exchange.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Mail:
         self._coming: set[tuple[int, Edge]] = set()
         self._latest: dict[Edge, int] = {}
         self._late: set[Edge] = set()
-        self._moved: list[Callable[[], object]] = []
+        self._moved: dict[Edge, Callable[[], object]] = {}
 
     def admit(self, exchange: int, edge: Edge, moved: Callable[[], object]) -> bool:
         """Keep a place for an envelope that is about to be read, if there is room.
@@ -67,12 +67,12 @@ class Mail:
         edge : Edge
             Whence it comes.
         moved : callable
-            Called, if there is no room yet, when it is worth to ask again.
+            Called, if there is no room yet, when it is worth to ask again. An edge has one; a later one replaces it.
 
         Raises
         ------
         Refused
-            When it comes too late or again.
+            When it comes too late or again, or nothing is collected any more.
         """
         with self.changed:
             if self.closed:
@@ -85,7 +85,7 @@ class Mail:
             if exchange > self.exchange:
                 self._arrive(edge)
             if exchange > self.exchange + AHEAD:
-                self._moved.append(moved)
+                self._moved[edge] = moved
                 return False
             self._coming.add((exchange, edge))
             return True
@@ -185,6 +185,6 @@ class Mail:
             self.changed.notify_all()
 
     def _move(self) -> None:
-        moved, self._moved = self._moved, []
-        for each in moved:
-            each()
+        moved, self._moved = self._moved, {}
+        for tell in moved.values():
+            tell()

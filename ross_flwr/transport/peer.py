@@ -47,8 +47,11 @@ OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", int(1000 * GREETING)),  # what one attempt to connect may take
     ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 10_000),  # so often the other end is asked whether it is still there
+    ("grpc.http2.max_pings_without_data", 0),  # however little it says itself
+    ("grpc.http2.max_ping_strikes", 0),  # and may ask in turn
 ]
-BROKEN = (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError)
+BROKEN = (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError, TimeoutError)
 """How a call ends when the neighbour is gone."""
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Result = TypeVar("_Result")
@@ -156,7 +159,7 @@ class Peer(PeerExchangeServicer):
         in_loop(self._open(address, credentials))
 
     async def _open(self, address: str, credentials: Credentials | None) -> None:
-        self._server = grpc.aio.server(options=OPTIONS)
+        self._server = grpc.aio.server(options=[*OPTIONS, silence(self.mail.patience)])
         handlers = {
             "Greet": grpc.unary_unary_rpc_method_handler(self.Greet, Hello.FromString, Hello.SerializeToString),
             "Deliver": grpc.stream_stream_rpc_method_handler(self.Deliver, parse, Refusal.SerializeToString),
@@ -194,13 +197,8 @@ class Peer(PeerExchangeServicer):
         by_link: dict[Link, list[tuple[int, int, Envelope]]] = {}
         for envelope, step in envelopes:
             by_link.setdefault(self.homes[envelope.destination], []).append((exchange, step, envelope))
-        for link, letters in by_link.items():
-            link.send(letters)
-        _loop().call_soon_threadsafe(self._wake, by_link)
-
-    def _wake(self, links: Iterable["Link"]) -> None:
-        for link in links:
-            link.wake()
+        for link in sorted(by_link, key=lambda link: link.full(exchange)):  # nobody waits for the room of another
+            link.send(by_link[link])
 
     def collect(self, exchange: int, edges: Iterable[Edge]) -> list[Envelope]:
         """Return what came on the `edges` in an exchange, once all is there or too late."""
@@ -332,9 +330,10 @@ class Peer(PeerExchangeServicer):
     async def _admit(self, exchange: int, edge: Edge) -> None:
         """Keep a place for an envelope, once there is room."""
         moved = asyncio.Event()
+        end = monotonic() + self.mail.patience
         while not self.mail.admit(exchange, edge, partial(_loop().call_soon_threadsafe, moved.set)):
             try:
-                await asyncio.wait_for(moved.wait(), self.mail.patience)
+                await asyncio.wait_for(moved.wait(), end - monotonic())
             except TimeoutError:
                 raise Refused("ahead") from None
             moved.clear()
@@ -415,11 +414,16 @@ class Link:
         """Whether nothing is on its way."""
         return not self._queue
 
+    def full(self, exchange: int) -> bool:
+        """Whether there is no room for envelopes of this exchange."""
+        first = next(iter(self._queue), None)
+        return first is not None and first[0] < exchange - 1
+
     def send(self, letters: Sequence[tuple[int, int, Envelope]]) -> None:
         """Send (exchange, step, envelope), all of one exchange, when there is room: at most two exchanges wait here."""
         mail, exchange = self._mail, letters[0][0]
         with mail.sent:
-            mail.sent.wait_for(lambda: not self._queue or self._queue[0][0] >= exchange - 1, mail.patience)
+            mail.sent.wait_for(lambda: not self.full(exchange), mail.patience)
             if self._state == "lost":
                 self._drop(len(letters))
                 return
@@ -427,10 +431,7 @@ class Link:
                 del self._queue[1]  # the first is being sent
                 mail.drop("unsent")
             self._queue.extend(letters)
-
-    def wake(self) -> None:
-        """See what there is to send; to be called in the links' event loop."""
-        self._wake.set()
+        _loop().call_soon_threadsafe(self._wake.set)
 
     def forgive(self) -> None:
         """Forget what came too late there."""
@@ -438,7 +439,8 @@ class Link:
 
     def hear(self) -> None:
         """Note that something came from there."""
-        self._misses = 0
+        with self._mail.changed:
+            self._misses = 0
 
     def miss(self) -> None:
         """Note that nothing came from there."""
@@ -452,7 +454,7 @@ class Link:
 
     async def open(self, credentials: Credentials | None) -> None:
         """Begin to greet the neighbour."""
-        options: list[tuple[str, int | str]] = [*OPTIONS]
+        options: list[tuple[str, int | str]] = [*OPTIONS, silence(self._mail.patience)]
         if credentials:
             # The certificate has to be of this name, wherever the node is.
             options.append(("grpc.ssl_target_name_override", f"{self.neighbor.name}.{DOMAIN}"))
@@ -474,7 +476,7 @@ class Link:
             hello = await self._stub.Greet(place.hello(self._mail.exchange), timeout=timeout)
         except grpc.aio.AioRpcError:
             return None
-        return None if place.disagreement(hello) else place.exchange(hello)
+        return None if hello is None or place.disagreement(hello) else place.exchange(hello)
 
     async def fetch(self, agent: int) -> Tensor | None:
         """Return the model of one of the neighbour's agents, if it can be had."""
@@ -491,10 +493,12 @@ class Link:
 
     async def close(self) -> None:
         """Stop, once the neighbour has read what was sent."""
-        if self._call and self.idle:
+        call = self._call
+        if call and self.idle:
             with suppress(*BROKEN):
-                await self._call.done_writing()
-                await asyncio.wait_for(self._call.code(), self._mail.patience)
+                async with asyncio.timeout(self._mail.patience):
+                    await call.done_writing()
+                    await call.code()
         await end(self._task)
         await self._channel.close()
 
@@ -503,7 +507,7 @@ class Link:
         while True:
             self._poked.clear()
             if await self._greet():
-                pause = 0.05
+                began = monotonic()
                 self._call = self._deliver()
                 work = [asyncio.create_task(each) for each in (self._write(), self._read())]
                 try:
@@ -513,6 +517,8 @@ class Link:
                     self._call.cancel()
                     self._call = None
                 self._lose()
+                if monotonic() - began > GREETING:
+                    pause = 0.05
             elif self._state == "new" and monotonic() - self._began > self._mail.patience:
                 self._lose()
             try:
@@ -525,6 +531,8 @@ class Link:
         try:
             hello = await self._stub.Greet(place.hello(self._mail.exchange), timeout=GREETING)
         except grpc.aio.AioRpcError:
+            return False
+        if hello is None:  # what came makes no sense, says gRPC
             return False
         if reason := place.disagreement(hello):
             if not self._mail.dropped[reason]:
@@ -620,6 +628,11 @@ async def end(*tasks: "asyncio.Task[None]") -> None:
 def in_loop(work: Coroutine[Any, Any, _Result]) -> _Result:
     """Return what `work` returns in the links' event loop."""
     return asyncio.run_coroutine_threadsafe(work, _loop()).result()
+
+
+def silence(patience: float) -> tuple[str, int]:
+    """Return gRPC's option for how long the other end may take to say that it is there: any longer, and it is gone."""
+    return "grpc.keepalive_timeout_ms", int(1000 * (patience + GREETING))
 
 
 def check_address(address: str, secure: bool, remote: bool) -> None:

@@ -1,12 +1,13 @@
 """Envelopes as the chunks that travel between nodes, and back. Raw numbers; nothing is unpickled."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from threading import Lock
 from weakref import finalize
 
 import numpy as np
 import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,6 +21,9 @@ CHUNK = 1 << 20
 
 TENSORS = 1024
 """Tensors in one envelope, at most."""
+
+LENGTHS = 8
+"""Lengths of a tensor's shape, at most."""
 
 DTYPES: dict[DType, torch.dtype] = {
     DType.DTYPE_FLOAT32: torch.float32,
@@ -70,17 +74,20 @@ def chunks(header: Header, tensors: Iterable[Tensor]) -> Iterator[bytes]:
 
 
 def parse(message: bytes) -> tuple[Header | None, memoryview]:
-    """Return header, if there is one, and data of a serialized chunk; the data is not copied."""
+    """Return header, if there is one, and data of a serialized chunk, which is not copied; of nonsense neither."""
     header, at = None, 0
-    if message.startswith(_HEADER):
-        size, begin = _read_varint(message, 1)
-        at = begin + size
-        header = Header.FromString(message[begin:at])
-    if message.startswith(_DATA, at):
-        size, begin = _read_varint(message, at + 1)
-        if begin + size == len(message):
-            return header, memoryview(message)[begin:]
-    chunk = Chunk.FromString(message)  # another order of fields, or none of them
+    try:
+        if message.startswith(_HEADER):
+            size, begin = _read_varint(message, 1)
+            at = begin + size
+            header = Header.FromString(message[begin:at])
+        if message.startswith(_DATA, at):
+            size, begin = _read_varint(message, at + 1)
+            if begin + size == len(message):
+                return header, memoryview(message)[begin:]
+        chunk = Chunk.FromString(message)  # another order of fields, or none of them
+    except DecodeError:
+        return None, memoryview(b"")
     return chunk.header if chunk.HasField("header") else None, memoryview(chunk.data)
 
 
@@ -116,7 +123,7 @@ class Assembly:
 
     Parameters
     ----------
-    announced : iterable of Layout
+    announced : sequence of Layout
         Names, shapes and types.
     limit : int
         Bytes there may be.
@@ -134,15 +141,16 @@ class Assembly:
         When the tensors are too large or make no sense; memory is taken only after that.
     """
 
-    def __init__(self, announced: Iterable[Layout], limit: int, memory: Memory) -> None:
-        announced = list(announced)
+    def __init__(self, announced: Sequence[Layout], limit: int, memory: Memory) -> None:
+        if len(announced) > TENSORS or any(len(layout.shape) > LENGTHS for layout in announced):
+            raise Refused("malformed")
         shapes = {layout.name: tuple(layout.shape) for layout in announced}
         dtypes = [DTYPES.get(layout.dtype) for layout in announced]
-        if len(shapes) < len(announced) or len(announced) > TENSORS or None in dtypes:
+        if len(shapes) < len(announced) or None in dtypes:
             raise Refused("malformed")
         kinds = [dtype for dtype in dtypes if dtype]
         sizes = [prod(shape) * kind.itemsize for shape, kind in zip(shapes.values(), kinds, strict=True)]
-        if sum(sizes) > limit:
+        if sum(sizes) > limit or any(prod(length or 1 for length in shape) > limit for shape in shapes.values()):
             raise Refused("oversize")
         pieces = [memory.lend(size) for size in sizes]
         self.tensors = {

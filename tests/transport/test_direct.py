@@ -26,7 +26,7 @@ from ross_flwr.transport.direct import Session
 from ross_flwr.transport.envelope import Envelope
 from ross_flwr.transport.host import Host
 from ross_flwr.transport.mail import Mail
-from ross_flwr.transport.peer import Neighbor, check_address
+from ross_flwr.transport.peer import SERVICE, Neighbor, check_address
 from ross_flwr.transport.wire import chunks, layouts
 
 RING = topology.build("ring", 4)
@@ -242,8 +242,8 @@ def deliver(stub, stream):
     return refusals[0].reason if refusals else ""
 
 
-def huge(size):
-    return [wire.Layout(name="model", shape=[size], dtype=DType.DTYPE_FLOAT32)]
+def huge(*shape):
+    return [wire.Layout(name="model", shape=shape, dtype=DType.DTYPE_FLOAT32)]
 
 
 @pytest.mark.parametrize(
@@ -262,6 +262,9 @@ def huge(size):
         ("n1", letter(data=b"\0" * 25), "oversize"),
         ("n1", [*letter(data=b"\0" * 20), Chunk(data=b"\0" * 5)], "oversize"),
         ("n1", letter(tensors=huge(10**12)), "oversize"),
+        ("n1", letter(tensors=huge(0, 2**63)), "oversize"),
+        ("n1", letter(tensors=huge(0, *[2**12] * 7)), "oversize"),
+        ("n1", letter(tensors=huge(*[1] * 9)), "malformed"),
         ("n1", letter(tensors=[*huge(6), *huge(6)]), "malformed"),
         ("n1", letter(tensors=[wire.Layout(name="model", shape=[6])]), "malformed"),
         ("n1", [*letter(data=b"\0" * 20), *letter()], "malformed"),
@@ -272,6 +275,17 @@ def test_an_envelope_is_taken_only_if_it_fits_and_from_the_node_of_its_source(do
     call_as, mail, _ = door
     assert deliver(call_as(name), stream) == reason
     assert dict(mail.dropped) == ({reason: 1} if reason else {})
+
+
+def test_bytes_that_are_no_chunk_are_counted_and_the_stream_goes_on(door, certs):
+    _, mail, net = door
+    with channel_to("n0", net.nodes[0].address, certs["n1"]) as channel:
+        deliver = channel.stream_stream(f"/{SERVICE}/Deliver", response_deserializer=Refusal.FromString)
+        stream = [b"\xff", b"\x0a\x05\xff", *(each.SerializeToString() for each in letter())]
+        assert [each.reason for each in deliver(iter(stream), timeout=10)] == ["malformed"]
+    assert dict(mail.dropped) == {"malformed": 1}
+    arrived, _ = mail.collect(0, [(1, 0)], lambda _: True, lambda: False)
+    assert len(arrived) == 1
 
 
 def test_a_replay_is_refused_before_and_after_the_exchange(door):
