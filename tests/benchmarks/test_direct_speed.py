@@ -212,7 +212,7 @@ DPSGD = {**OPTIONS, "algorithm": "dpsgd", "num-agents": 10, "hidden": 100, "batc
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="needs MNIST in shared/data beside the checkout")
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
-def test_dpsgd_in_ten_processes_runs_at_30_percent_of_bare_sockets(
+def test_dpsgd_in_ten_processes_runs_at_35_percent_of_bare_sockets(
     benchmark: BenchmarkFixture, secure: bool, tmp_path: Path
 ) -> None:
     """Beside plain sockets, with TLS too. The aims: 0.5, which is not reached, and 30 rounds/s, which are: README."""
@@ -222,7 +222,7 @@ def test_dpsgd_in_ten_processes_runs_at_30_percent_of_bare_sockets(
     rate = 50 / benchmark.stats.stats.mean
     print(f"\n{rate:.1f} rounds/s, {speed:.2f} of bare sockets")
     benchmark.extra_info["rounds_per_second"] = round(rate, 1)
-    assert speed >= 0.3
+    assert speed >= 0.35
 
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="needs MNIST in shared/data beside the checkout")
