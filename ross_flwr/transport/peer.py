@@ -96,8 +96,8 @@ class Place:
                 return f"other-{name}"
         return ""
 
-    def exchange(self, position: Hello | Refusal) -> int:
-        """Return the exchange that a peer awaits."""
+    def exchange(self, position: Hello | Header | Refusal) -> int:
+        """Return the exchange that a peer awaits, or that an envelope is of."""
         return position.round * self.exchanges + position.step
 
 
@@ -197,7 +197,9 @@ class Peer(PeerExchangeServicer):
         by_link: dict[Link, list[tuple[int, int, Envelope]]] = {}
         for envelope, step in envelopes:
             by_link.setdefault(self.homes[envelope.destination], []).append((exchange, step, envelope))
-        for link in sorted(by_link, key=lambda link: link.full(exchange)):  # nobody waits for the room of another
+        with self.mail.sent:
+            links = sorted(by_link, key=lambda link: link.full(exchange))  # nobody waits for the room of another
+        for link in links:
             link.send(by_link[link])
 
     def collect(self, exchange: int, edges: Iterable[Edge]) -> list[Envelope]:
@@ -309,7 +311,7 @@ class Peer(PeerExchangeServicer):
             raise Refused("stranger")
         if header.step >= self.place.exchanges:
             raise Refused("other-step")
-        exchange = header.round * self.place.exchanges + header.step
+        exchange = self.place.exchange(header)
         await self._admit(exchange, edge)
         try:
             assembly = Assembly(header.tensors, self.limit, self.memory)
@@ -416,8 +418,7 @@ class Link:
 
     def full(self, exchange: int) -> bool:
         """Whether there is no room for envelopes of this exchange."""
-        first = next(iter(self._queue), None)
-        return first is not None and first[0] < exchange - 1
+        return bool(self._queue) and self._queue[0][0] < exchange - 1
 
     def send(self, letters: Sequence[tuple[int, int, Envelope]]) -> None:
         """Send (exchange, step, envelope), all of one exchange, when there is room: at most two exchanges wait here."""
@@ -427,7 +428,7 @@ class Link:
             if self._state == "lost":
                 self._drop(len(letters))
                 return
-            while self._queue and self._queue[0][0] < exchange - 1 and len(self._queue) > 1:
+            while self.full(exchange) and len(self._queue) > 1:
                 del self._queue[1]  # the first is being sent
                 mail.drop("unsent")
             self._queue.extend(letters)
@@ -471,12 +472,16 @@ class Link:
     async def position(self) -> int | None:
         """Return the exchange that the neighbour awaits, if it answers."""
         place = self._peer.place
-        timeout = min(GREETING, self._mail.patience)
+        hello = await self._hello(min(GREETING, self._mail.patience))
+        return None if hello is None or place.disagreement(hello) else place.exchange(hello)
+
+    async def _hello(self, timeout: float) -> Hello | None:
+        """Return what the neighbour answers to a greeting, if it does and that makes sense."""
         try:
-            hello = await self._stub.Greet(place.hello(self._mail.exchange), timeout=timeout)
+            hello: Hello | None = await self._stub.Greet(self._peer.place.hello(self._mail.exchange), timeout=timeout)
         except grpc.aio.AioRpcError:
             return None
-        return None if hello is None or place.disagreement(hello) else place.exchange(hello)
+        return hello
 
     async def fetch(self, agent: int) -> Tensor | None:
         """Return the model of one of the neighbour's agents, if it can be had."""
@@ -528,11 +533,8 @@ class Link:
 
     async def _greet(self) -> bool:
         place = self._peer.place
-        try:
-            hello = await self._stub.Greet(place.hello(self._mail.exchange), timeout=GREETING)
-        except grpc.aio.AioRpcError:
-            return False
-        if hello is None:  # what came makes no sense, says gRPC
+        hello = await self._hello(GREETING)
+        if hello is None:
             return False
         if reason := place.disagreement(hello):
             if not self._mail.dropped[reason]:

@@ -106,23 +106,24 @@ def streams(experiment: Experiment, index: int, addresses: list[str], certs: Pat
     learning_rate = experiment.algorithm.learning_rate
     neighbors = [(index - 1) % len(addresses), (index + 1) % len(addresses)]
     inboxes: dict[int, SimpleQueue[bytes]] = {j: SimpleQueue() for j in neighbors}
-    server, channels, calls = [], [], {}
+    channels, calls = [], {}
 
     async def deliver(messages: AsyncIterator[bytes], context: Any) -> None:
         inbox = inboxes[int(dict(context.invocation_metadata())["source"])]
         async for message in messages:
             inbox.put(message)
 
-    async def connect() -> None:
-        server.append(grpc.aio.server(options=[("grpc.so_reuseport", 0)]))
+    async def connect() -> grpc.aio.Server:
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         handlers = {"Deliver": grpc.stream_stream_rpc_method_handler(deliver)}
-        server[0].add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Bare", handlers),))
-        server[0].add_insecure_port(addresses[index])
-        await server[0].start()
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Bare", handlers),))
+        server.add_insecure_port(addresses[index])
+        await server.start()
         for j in neighbors:
             channels.append(grpc.aio.insecure_channel(addresses[j]))
             await channels[-1].channel_ready()
             calls[j] = channels[-1].stream_stream("/Bare/Deliver")(metadata=[("source", str(index))])
+        return server
 
     async def write(j: int, message: bytes) -> None:
         await calls[j].write(message)
@@ -141,9 +142,9 @@ def streams(experiment: Experiment, index: int, addresses: list[str], certs: Pat
 
     loop = asyncio.new_event_loop()
     Thread(target=loop.run_forever, daemon=True).start()
-    asyncio.run_coroutine_threadsafe(connect(), loop).result()
+    server = asyncio.run_coroutine_threadsafe(connect(), loop).result()
     yield run
-    asyncio.run_coroutine_threadsafe(server[0].stop(None), loop).result()
+    asyncio.run_coroutine_threadsafe(server.stop(None), loop).result()
 
 
 def receive(end: socket.socket, tensor: Tensor) -> None:

@@ -6,13 +6,11 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from threading import Thread
-from typing import Any
 
 import grpc
 import pytest
@@ -28,7 +26,7 @@ from ross_flwr.learning.agent import Agent
 from ross_flwr.run import LocalRun
 from ross_flwr.transport.envelope import Envelope
 from ross_flwr.transport.mail import Mail
-from ross_flwr.transport.peer import Neighbor, Peer, Place
+from ross_flwr.transport.peer import Neighbor, Peer, Place, in_loop
 from ross_flwr.transport.wire import CHUNK
 
 ROOT = Path(__file__).parents[2]
@@ -80,20 +78,15 @@ def both(side: Callable[[int], None]) -> None:
 class BareStreams:
     """The same bytes in chunks of the same size, as gRPC's own streams of bytes, thrown away or kept in one piece.
 
-    All in one event loop, which is the fastest way here: servers and calls in threads of their own are slower.
+    All in the event loop of the links: servers and calls in threads of their own are slower here.
     """
 
     def __init__(self, size: int, *, keep: bool) -> None:
         self.raw = torch.randn(size).numpy().tobytes()
         self.keep = keep
-        self.loop = asyncio.new_event_loop()
-        Thread(target=self.loop.run_forever, daemon=True).start()
         self.servers: list[grpc.aio.Server] = []
         self.calls: list[grpc.aio.StreamUnaryMultiCallable] = []
-        self.wait_for(self.open())
-
-    def wait_for(self, work: Coroutine[Any, Any, Any]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        in_loop(self.open())
 
     async def open(self) -> None:
         options = [("grpc.max_receive_message_length", 2 * CHUNK)]
@@ -119,11 +112,11 @@ class BareStreams:
         assert [int(each) for each in arrived] == [len(self.raw)] * 2
 
     def swap(self) -> None:
-        self.wait_for(self.both())
+        in_loop(self.both())
 
     def close(self) -> None:
         for server in self.servers:
-            self.wait_for(server.stop(None))
+            in_loop(server.stop(None))
 
 
 class BareSockets:
