@@ -12,7 +12,7 @@ from ross_flwr.report.history import Round
 from ross_flwr.transport.envelope import Envelope
 from ross_flwr.transport.host import Host
 from ross_flwr.transport.mail import Edge, Mail
-from ross_flwr.transport.peer import Neighbor, Peer, Place, in_loop
+from ross_flwr.transport.peer import Neighbor, Peer, Place, in_loop, most
 
 __all__ = ["Session"]
 
@@ -180,6 +180,7 @@ class Session:
         return target
 
     def _newest(self, iteration: int) -> int:
-        """Return the latest pass that a neighbour is in."""
-        positions = [in_loop(link.position()) for link in self.peer.links if link.reachable]
-        return max([iteration, *(position // self.exchanges for position in positions if position is not None)])
+        """Return the pass that most neighbours have reached, this one at least."""
+        answers = [in_loop(link.position()) for link in self.peer.links if link.reachable]
+        positions = [position // self.exchanges for position in answers if position is not None]
+        return max(iteration, most(positions)) if positions else iteration

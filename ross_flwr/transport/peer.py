@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from ipaddress import ip_address
 from logging import INFO, WARNING, getLogger
+from statistics import median_high
 from threading import Lock, Thread
 from time import monotonic
 from typing import Any, TypeAlias, TypeVar
@@ -219,14 +220,15 @@ class Peer(PeerExchangeServicer):
         positions = [in_loop(link.position()) for link in links]
         return any(position is not None and position < self.mail.exchange for position in positions)
 
-    def compare(self, ours: int, theirs: int) -> None:
+    def compare(self) -> None:
         """See whether the neighbours have gone on without this node.
 
-        One of them is further ahead than the rooms on the way can explain, or all find what comes from here too late.
-        One that returns from an absence begins a little ahead: for a while it alone does.
+        Most of them are further ahead than the rooms on the way can explain, or all find what comes from here too late.
+        One that returns from an absence begins a little ahead: for a while it alone does. One alone may also lie.
         """
-        reachable = [link for link in self.links if link.reachable]
-        if theirs - ours > 2 * self.place.exchanges + 3 or all(link.stale >= MISSES for link in reachable):
+        lead = most([link.heard_at for link in self.links]) - self.mail.exchange
+        stale = all(link.stale >= MISSES for link in self.links if link.reachable)
+        if stale or lead > 2 * self.place.exchanges + 3:
             self.behind = True
 
     def forgive(self) -> None:
@@ -379,6 +381,8 @@ class Link:
 
     Attributes
     ----------
+    heard_at : int
+        The exchange that the neighbour awaited when it last said so; 0 if it never did.
     stale : int
         In so many exchanges in a row, up to now, envelopes came too late there.
     """
@@ -391,6 +395,7 @@ class Link:
         self._state = "new"
         self._told = False
         self._misses = 0
+        self.heard_at = 0
         self._late_in = range(0)
         self._call: Any = None
         self._began = monotonic()
@@ -545,7 +550,8 @@ class Link:
             logger.log(INFO, "node %s is there, in round %d", self.neighbor.name, hello.round)
         with self._mail.changed:
             self._state = "up"
-            self._peer.compare(self._mail.exchange, place.exchange(hello))
+            self.heard_at = place.exchange(hello)
+            self._peer.compare()
             self._mail.changed.notify_all()
         return True
 
@@ -579,7 +585,8 @@ class Link:
                 with self._mail.changed:
                     late = self._late_in
                     self._late_in = range(late.start if exchange - late.stop in (-1, 0) else exchange, exchange + 1)
-                    self._peer.compare(self._mail.exchange, place.exchange(refusal))
+                    self.heard_at = place.exchange(refusal)
+                    self._peer.compare()
                     self._mail.changed.notify_all()
 
     def _lose(self) -> None:
@@ -630,6 +637,14 @@ async def end(*tasks: "asyncio.Task[None]") -> None:
 def in_loop(work: Coroutine[Any, Any, _Result]) -> _Result:
     """Return what `work` returns in the links' event loop."""
     return asyncio.run_coroutine_threadsafe(work, _loop()).result()
+
+
+def most(positions: Sequence[int]) -> int:
+    """Return how far most neighbours are: no further than an honest one, if fewer than half of them lie.
+
+    Of two it is the one ahead: the other may be back from an absence itself.
+    """
+    return median_high(positions)
 
 
 def silence(patience: float) -> tuple[str, int]:

@@ -4,6 +4,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import count
 
 import grpc
@@ -26,7 +27,7 @@ from ross_flwr.transport.direct import Session
 from ross_flwr.transport.envelope import Envelope
 from ross_flwr.transport.host import Host
 from ross_flwr.transport.mail import Mail
-from ross_flwr.transport.peer import SERVICE, Neighbor, check_address
+from ross_flwr.transport.peer import SERVICE, Neighbor, Place, check_address
 from ross_flwr.transport.wire import chunks, layouts
 
 RING = topology.build("ring", 4)
@@ -207,6 +208,33 @@ def test_a_node_that_fell_silent_is_brought_to_its_neighbours_round_and_model(ce
     expected, _ = Net(method("dpsgd")).locally(150)
     spread = torch.stack([agent["model"] for agent in expected.agents.values()])
     assert (models - models.mean(0)).norm() < 2 * (spread - spread.mean(0)).norm()
+
+
+class Boastful(Place):
+    """Claims to be far ahead."""
+
+    def hello(self, exchange):
+        return super().hello(exchange + 10**6)
+
+
+def test_a_neighbour_that_claims_to_be_far_ahead_does_not_make_others_jump(certs):
+    net = Net(method("dpsgd", learning_rate=0.1), certs=certs, graph=topology.build("complete", 4))
+    lying = threading.Event()
+
+    def boast(host):
+        with net.session(1, host) as session:
+            session.peer.place = Boastful(**vars(session.peer.place))
+            lying.set()
+            return list(session.rounds(1, 10))
+
+    def hear(k, host):
+        assert lying.wait(10)
+        with net.session(k, host) as session:
+            return list(session.rounds(1, 10))
+
+    hosts, reports = net.run(10, play={1: boast} | {k: partial(hear, k) for k in (0, 2, 3)})
+    assert [[round.number for round in rounds] for rounds in reports] == [list(range(1, 11))] * 4
+    assert_same_models(hosts, net.locally(10)[0])
 
 
 @pytest.fixture
