@@ -80,7 +80,7 @@ class ROSS(WeightedCrossGradients):
         0, "R, the budget of the sampling estimators; 0 for twice the players", unit="permutations", minimum=0
     )
     screen: float = option(
-        0.5,
+        0.35,
         "s, how much of a gradient a mixture of the gradients of Q_i's classes has to explain for it to play, unless "
         "what it leaves is no more than a mini-batch's noise; 0 lets all play",
         minimum=0.0,
