@@ -88,7 +88,7 @@ class ROSS(WeightedCrossGradients):
     )
     local_steps: int = option(5, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
     local_slack: float = option(
-        20.0,
+        2.0,
         "κ: local steps end before the loss on Q_i has grown by so many times what it was; less is slower",
         minimum=0.0,
     )
