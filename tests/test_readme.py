@@ -33,7 +33,8 @@ ELSEWHERE = {
     "flower-supernode": "other machines",
     "ross-flwr doctor --certs": "other machines; tests/test_doctor.py",
     "ross-flwr run -c beside= -c dataset=mnist": "data that has to be fetched",
-    "for algorithm in cgsv-server": "data that has to be fetched",
+    "ross-flwr compare cgsv": "data that has to be fetched",
+    "for partition in UNI POW CLA": "data that has to be fetched",
 }
 """Commands that are not run here, by how they begin, and what is in the way or who runs them."""
 
