@@ -17,21 +17,25 @@ export FLWR_HOME="$work/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK
 mkdir -p "$FLWR_HOME"
 
 started=()
+logs=()
 stop() {
     trap - EXIT INT TERM
     for ((k = ${#started[@]} - 1; k >= 0; k--)); do kill "${started[k]}" 2>/dev/null || true; done
-    for pid in ${started[@]+"${started[@]}"}; do wait "$pid" 2>/dev/null || true; done
+    for pid in ${started[@]+"${started[@]}"} ${logs[@]+"${logs[@]}"}; do wait "$pid" 2>/dev/null || true; done
     [ -n "${WORK:-}" ] || rm -rf "$work"
 }
 trap stop EXIT
 trap 'exit 130' INT TERM
 
-start() { # start LOG COMMAND…: in the background
-    local log="$work/$1.log"
+start() { # start LOG COMMAND…: in the background; `logs` end with the last process that writes there, Flower's own too
+    local log="$work/$1.log" out
     shift
-    "$@" >"$log" 2>&1 &
+    exec {out}> >(trap '' INT TERM && exec cat >"$log")
+    logs+=($!)
+    "$@" >&"$out" 2>&1 {out}>&- &
     started+=($!)
     echo "$!" >"${log%.log}.pid"
+    exec {out}>&-
 }
 
 wait_for() { # wait_for WHAT COMMAND…: for a minute at most

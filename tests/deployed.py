@@ -147,10 +147,9 @@ class Deployment:
                 self._process.send_signal(signal.SIGTERM)
                 self._process.wait(timeout=60)
         assert self._process.returncode == 0, self.printed
-        try:
-            until(lambda: not any(map(runs, below)), "something is still running", 90)
-        finally:
-            send(signal.SIGKILL, filter(runs, below))
+        left = list(filter(runs, below))
+        send(signal.SIGKILL, left)
+        assert not left, "something is still running"
 
     def nodes(self):
         """The SuperNodes in the order of their agents."""
