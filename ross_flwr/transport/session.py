@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
 from logging import INFO, WARNING
 from typing import Any
 
@@ -18,6 +19,9 @@ __all__ = ["PeerDirect", "PeerHybrid"]
 
 ASK_AGAIN = 15.0
 """Seconds after which a node that has not answered is asked who it is: one that is at work says nothing."""
+
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at which nodes are there: one that was gone and is back is asked at once."""
 
 
 class PeerDirect(PeerRelay):
@@ -124,7 +128,8 @@ class PeerDirect(PeerRelay):
         """Let all nodes run rounds `first` … `last`; return the replies.
 
         A node that died and is back, which shows in that it has time for a question, is told again. Once all others
-        have replied, nodes that have not are waited for `timeout` seconds more, and then left to themselves.
+        have replied, nodes that have not are waited for `timeout` seconds more, and then left to themselves; those of
+        which Flower says that the message did not reach them, at once.
         """
         passes = self.config.batches_per_round
         graphs = [self.experiment.topology_at(t) for t in range((first - 1) * passes, last * passes)]
@@ -142,8 +147,9 @@ class PeerDirect(PeerRelay):
 
         for node in self.blocks:
             tell(node)
-        heard = asked = time.monotonic()
-        while waiting and (not replies or time.monotonic() - heard < timeout):
+        gone: set[int] = set()
+        heard = asked = looked = time.monotonic()
+        while waiting and (not replies or (waiting & {*tasks.values()} and time.monotonic() - heard < timeout)):
             for reply in grid.pull_messages([*tasks, *questions]):
                 number = reply.metadata.reply_to_message_id
                 node = tasks.pop(number) if number in tasks else questions.pop(number)
@@ -157,10 +163,15 @@ class PeerDirect(PeerRelay):
                 elif node in waiting:
                     logger.log(INFO, "\t├──> agents %s are back", self.blocks[node])
                     tell(node)
-            if time.monotonic() - asked > ASK_AGAIN:
-                asked = time.monotonic()
-                for node in waiting & set(grid.get_node_ids()) - set(questions.values()):
+            if (now := time.monotonic()) - looked > LOOK_AGAIN:
+                looked = now
+                there = set(grid.get_node_ids())
+                asks = gone
+                if now - asked > ASK_AGAIN:
+                    asks, asked = waiting, now
+                for node in asks & there - {*questions.values()}:
                     questions.update(dict.fromkeys(grid.push_messages([self._question(node, ConfigRecord())]), node))
+                gone = waiting - there
             time.sleep(0.05)
         for node in waiting:
             logger.log(WARNING, "\t├──> no word from agents %s", self.blocks[node])
@@ -195,15 +206,19 @@ class PeerDirect(PeerRelay):
             for number, took, entries in from_json(reply.content.config_records["rounds"]):
                 seconds[number] = max(took, seconds.get(number, 0.0))
                 reports[number] += [AgentReport.from_json(entry) for entry in entries]
+        lines = []
         for number, heard in reports.items():
             line = self.history.add(Round(number, heard, seconds.get(number, 0.0)))
-            if line["absent"]:
-                logger.log(WARNING, "\t├──> round %d: no report from agents %s", number, line["absent"])
             result.train_metrics_clientapp[number] = MetricRecord(
                 {name: line[name] for name in ("gradients", "utilities", "bytes", "seconds")}
             )
             self._note_evaluation(number, [], result)
             self.on_round(line)
+            lines.append(line)
+        for absent, without in groupby(lines, key=lambda line: line["absent"]):
+            numbers = [line["round"] for line in without]
+            if absent:
+                logger.log(WARNING, "\t├──> rounds %d–%d: no report from agents %s", numbers[0], numbers[-1], absent)
 
 
 class PeerHybrid(PeerDirect):

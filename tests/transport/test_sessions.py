@@ -99,6 +99,7 @@ def test_a_node_whose_process_is_another_in_every_segment_goes_on_from_its_state
 def test_a_node_whose_process_dies_goes_on_in_the_round_that_it_had_saved(certs, tmp_path, monkeypatch):
     """Node 2 dies in the fifth round; it is asked who it is, and told of its neighbours again."""
     monkeypatch.setattr(session, "ASK_AGAIN", 0.2)
+    monkeypatch.setattr(session, "LOOK_AGAIN", 0.1)
     begun, hosts = [], {}
 
     class Noting(client_app.Session):
@@ -128,6 +129,27 @@ def test_a_node_whose_process_dies_goes_on_in_the_round_that_it_had_saved(certs,
     for line in relay.history.lines[-3:]:
         assert (line["absent"], line["missing"]) == ([], [])
     assert relay.history.lines[-1]["loss"]["mean"] == pytest.approx(lines[-1]["loss"]["mean"], rel=0.2)
+
+
+def test_a_node_that_stays_dead_is_not_waited_for_when_the_others_are_done(certs, caplog):
+    """`start` would wait an hour for one that is late; of this one Flower says that it is dead."""
+
+    def mortal(context, module):
+        def die(module, inputs):
+            if context.node_id == 2 and module.training:
+                raise KilledError
+
+        module.register_forward_pre_hook(die)
+        return module
+
+    options = BASE | {"algorithm": "dpsgd", "attackers": 0, "num_rounds": 4, "evaluate_every": 4}
+    app = app_of(resolve({name.replace("_", "-"): value for name, value in options.items()}), module=mortal)
+    relay, *_ = play(PeerDirect, certs, app=app, **options, segment_rounds=2, phase_timeout=2.0)
+    assert [line["absent"] for line in relay.history.lines] == [[2]] * 4
+    warned = [record.getMessage() for record in caplog.records]
+    assert [text for text in warned if "no report" in text] == [
+        f"\t├──> rounds {first}–{first + 1}: no report from agents [2]" for first in (1, 3)
+    ]
 
 
 AVERAGING = {"average_every": 2, "num_rounds": 4}
