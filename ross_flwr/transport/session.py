@@ -17,11 +17,11 @@ from ross_flwr.transport.relay import PeerRelay, logger
 
 __all__ = ["PeerDirect", "PeerHybrid"]
 
-ASK_AGAIN = 15.0
-"""Seconds after which a node that has not answered is asked who it is: one that is at work says nothing."""
+ASK_AGAIN = 60.0
+"""Seconds after which every node that has not answered is asked who it is: one at work answers when it is done."""
 
 LOOK_AGAIN = 1.0
-"""Seconds between two looks at which nodes are there: one that was gone and is back is asked at once."""
+"""Seconds between two looks at which nodes are there: one that was lost and is there is asked at once."""
 
 
 class PeerDirect(PeerRelay):
@@ -147,7 +147,7 @@ class PeerDirect(PeerRelay):
 
         for node in self.blocks:
             tell(node)
-        gone: set[int] = set()
+        lost: set[int] = set()
         heard = asked = looked = time.monotonic()
         while waiting and (not replies or (waiting & {*tasks.values()} and time.monotonic() - heard < timeout)):
             for reply in grid.pull_messages([*tasks, *questions]):
@@ -156,6 +156,7 @@ class PeerDirect(PeerRelay):
                 if reply.has_error():
                     logger.log(WARNING, "\t├──> agents %s: %s", self.blocks[node], reply.error.reason)
                     self.dropped["error"] += 1
+                    lost.add(node)
                 elif "rounds" in reply.content.config_records:
                     replies.append(reply)
                     waiting.discard(node)
@@ -166,12 +167,11 @@ class PeerDirect(PeerRelay):
             if (now := time.monotonic()) - looked > LOOK_AGAIN:
                 looked = now
                 there = set(grid.get_node_ids())
-                asks = gone
                 if now - asked > ASK_AGAIN:
-                    asks, asked = waiting, now
-                for node in asks & there - {*questions.values()}:
+                    asked, lost = now, waiting
+                for node in lost & there - {*questions.values()}:
                     questions.update(dict.fromkeys(grid.push_messages([self._question(node, ConfigRecord())]), node))
-                gone = waiting - there
+                lost = waiting - there
             time.sleep(0.05)
         for node in waiting:
             logger.log(WARNING, "\t├──> no word from agents %s", self.blocks[node])
