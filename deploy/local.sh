@@ -70,8 +70,8 @@ fi
 certs="$work/certs"
 
 ross-flwr certs init --in "$certs"
-ross-flwr certs issue superlink --host 127.0.0.1 --in "$certs"
-for ((k = 1; k <= nodes; k++)); do ross-flwr certs issue "agent-$k" --host 127.0.0.1 --in "$certs"; done
+mapfile -t names < <(seq -f "agent-%g" "$nodes")
+ross-flwr certs issue superlink "${names[@]}" --host 127.0.0.1 --in "$certs"
 
 start superlink flower-superlink --host 127.0.0.1 --port "${ports[0]}" ${fleet_api[@]+"${fleet_api[@]}"} \
     --enable-supernode-auth \

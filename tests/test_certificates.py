@@ -86,8 +86,8 @@ def test_missing_or_foreign_files_are_told(tmp_path):
 def test_the_command_makes_what_a_node_needs(tmp_path):
     runner = CliRunner()
     assert runner.invoke(cli, ["certs", "init", "--in", str(tmp_path)]).exit_code == 0
-    done = runner.invoke(cli, ["certs", "issue", "kitchen", "--host", "::1", "--in", str(tmp_path)])
-    assert done.output == f"The certificate of kitchen is in {tmp_path / 'kitchen'}\n"
+    done = runner.invoke(cli, ["certs", "issue", "hall", "kitchen", "--host", "::1", "--in", str(tmp_path)])
+    assert done.output.splitlines() == [f"The certificate of {n} is in {tmp_path / n}" for n in ("hall", "kitchen")]
     certificate = x509.load_pem_x509_certificate(Credentials.read(tmp_path / "kitchen").certificate)
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["kitchen.ross-flwr"]

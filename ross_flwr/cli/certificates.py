@@ -38,15 +38,20 @@ def certs_init(folder: Path) -> None:
     click.echo(f"The authority's certificate is {certificates.init(folder)}")
 
 
-@certs.command("issue", epilog="\b\nExample:\n  ross-flwr certs issue kitchen --host 192.168.1.20 --host kitchen.local")
-@click.argument("name")
-@click.option("--host", "hosts", multiple=True, metavar="HOST", help="A host name or address of the node.")
+@certs.command(
+    "issue",
+    epilog="\b\nExamples:\n  ross-flwr certs issue kitchen --host 192.168.1.20 --host kitchen.local\n"
+    "  ross-flwr certs issue agent-1 agent-2 --host 127.0.0.1",
+)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--host", "hosts", multiple=True, metavar="HOST", help="A host name or address of the nodes.")
 @certificates_in
-def certs_issue(name: str, hosts: Sequence[str], folder: Path) -> None:
-    """Make node NAME a key and a certificate.
+def certs_issue(names: Sequence[str], hosts: Sequence[str], folder: Path) -> None:
+    """Make each node NAME a key and a certificate.
 
-    The folder it prints is all the node needs: copy it there, and name it as peer-certs in the SuperNode's
+    The folder it prints is all that node needs: copy it there, and name it as peer-certs in the SuperNode's
     --node-config. With auth.pub, `flwr supernode register` makes the node known to a SuperLink; with auth.key, the
     SuperNode proves that it is the one.
     """
-    click.echo(f"The certificate of {name} is in {certificates.issue(folder, name, hosts)}")
+    for name in names:
+        click.echo(f"The certificate of {name} is in {certificates.issue(folder, name, hosts)}")
