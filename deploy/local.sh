@@ -17,25 +17,39 @@ export FLWR_HOME="$work/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK
 mkdir -p "$FLWR_HOME"
 
 started=()
-logs=()
-stop() {
+stop() { # all that was started, and what Flower started in turn, which writes into the folder too
     trap - EXIT INT TERM
-    for ((k = ${#started[@]} - 1; k >= 0; k--)); do kill "${started[k]}" 2>/dev/null || true; done
-    for pid in ${started[@]+"${started[@]}"} ${logs[@]+"${logs[@]}"}; do wait "$pid" 2>/dev/null || true; done
+    local all
+    mapfile -t all < <(tree "${started[@]}")
+    kill "${all[@]}" 2>/dev/null || true
+    for _ in $(seq 60); do
+        running "${all[@]}" || break
+        sleep 0.5
+    done
+    kill -KILL "${all[@]}" 2>/dev/null || true
     [ -n "${WORK:-}" ] || rm -rf "$work"
 }
 trap stop EXIT
 trap 'exit 130' INT TERM
 
-start() { # start LOG COMMAND…: in the background; `logs` end with the last process that writes there, Flower's own too
-    local log="$work/$1.log" out
+tree() { # tree PID…: these processes and all below them
+    local pid
+    for pid; do
+        echo "$pid"
+        tree $(pgrep -P "$pid")
+    done
+}
+
+running() { # running PID…: whether one of them has not ended
+    ps -o stat= -p "$(IFS=,; echo "$*")" | grep -qv "^Z"
+}
+
+start() { # start LOG COMMAND…: in the background
+    local log="$work/$1.log"
     shift
-    exec {out}> >(trap '' INT TERM && exec cat >"$log")
-    logs+=($!)
-    "$@" >&"$out" 2>&1 {out}>&- &
+    "$@" >"$log" 2>&1 &
     started+=($!)
     echo "$!" >"${log%.log}.pid"
-    exec {out}>&-
 }
 
 wait_for() { # wait_for WHAT COMMAND…: for a minute at most
@@ -108,5 +122,7 @@ for default in "num-nodes=$nodes" "num-agents=$nodes" "topology='ring'" "attacke
     [[ " $keys" == *" $key="* ]] || ! grep -q "^$key = " "$app/pyproject.toml" || config="$config $default"
 done
 echo "+ flwr run . here --stream --run-config \"$config\""
-flwr run "$app" here --stream --run-config "$config" 2>&1 | tee "$work/run.log" | grep -v "^ *$" || true
+{ flwr run "$app" here --stream --run-config "$config" 2>&1 | tee "$work/run.log" | grep -v "^ *$"; } &
+started+=($!)
+wait $! || true
 grep -q "Result" "$work/run.log" || { tail -n 30 "$work"/superlink.log "$work"/agent-*.log >&2; exit 1; }
