@@ -124,16 +124,16 @@ def test_a_killed_node_is_missing_and_takes_part_again_when_it_returns(standing,
     """The node of agent 1 dies in the first segment, which the others finish, and is back for the second."""
     nodes, call_as = door
     first = call_as(Credentials.read(nodes[1].certs))
-    keys = {"num-rounds": 400, "segment-rounds": 200, "evaluate-every": 50, "return-model": "none"}
+    keys = {"num-rounds": 200, "segment-rounds": 100, "evaluate-every": 50, "return-model": "none"}
     run = standing.run("bad-day", {**DIRECT, **keys})
     until(lambda: (at := position(first)) and at.round >= 5, "agent 0 did not begin")
     nodes[1].kill()
-    until(lambda: run.says("[ROUNDS 201–"), "the others did not finish the segment")
+    until(lambda: run.says("[ROUNDS 101–"), "the others did not finish the segment")
     until(nodes[1].restart, "the SuperLink did not take the node back")
     run.finish()
     lines = run.history()
-    assert [line["round"] for line in lines] == list(range(1, 401))
-    assert {tuple(line["absent"]) for line in lines[:200]} == {(1,)}, "what it told died with it"
+    assert [line["round"] for line in lines] == list(range(1, 201))
+    assert {tuple(line["absent"]) for line in lines[:100]} == {(1,)}, "what it told died with it"
     assert lines[0]["missing"] == []
-    assert sorted(lines[199]["missing"]) == [[0, 1], [2, 1]]
-    assert lines[399]["absent"] == lines[399]["missing"] == []
+    assert sorted(lines[99]["missing"]) == [[0, 1], [2, 1]]
+    assert lines[199]["absent"] == lines[199]["missing"] == []
