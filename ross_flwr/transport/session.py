@@ -143,7 +143,8 @@ class PeerDirect(PeerRelay):
         def tell(node: int) -> None:
             content = self._segment_of(node, graphs, who, first, last)
             content["initial"] = initial
-            tasks.update(dict.fromkeys(grid.push_messages([Message(content, node, "train.segment")]), node))
+            numbers = grid.push_messages([Message(content, node, "train.segment")])
+            tasks.update({number: node for number in numbers if number})  # none for a node that was unregistered
 
         for node in self.blocks:
             tell(node)

@@ -156,6 +156,24 @@ def test_a_node_that_stays_dead_is_not_waited_for_when_the_others_are_done(certs
     ]
 
 
+def test_a_node_that_is_unregistered_costs_the_run_that_node_only(certs, monkeypatch):
+    """The grid takes no more messages for node 2 after its first segment, and returns an empty number for each."""
+    push = Nodes.push_messages
+    seen = []
+
+    def refuse(nodes, messages):
+        numbers = []
+        for message in messages:
+            to_node_2 = message.metadata.dst_node_id == 2 and message.metadata.message_type == "train.segment"
+            seen.extend([message] * to_node_2)
+            numbers += push(nodes, [message]) if not to_node_2 or len(seen) == 1 else [""]
+        return numbers
+
+    monkeypatch.setattr(Nodes, "push_messages", refuse)
+    relay, *_ = play(PeerDirect, certs, algorithm="dpsgd", num_rounds=4, segment_rounds=2, phase_timeout=2.0)
+    assert [line["absent"] for line in relay.history.lines] == [[], [], [2], [2]]
+
+
 AVERAGING = {"average_every": 2, "num_rounds": 4}
 EDGES = {"ring": 8, "islands": 4, "directed-ring": 4}
 
