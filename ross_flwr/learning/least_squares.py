@@ -17,8 +17,8 @@ RIDGE = 1e-9
 SUM = 1e4
 """So many times the mean squared length it costs when the shares of a mixture do not sum to 1."""
 
-CHUNK = 2**20
-"""So many coordinates are taken at once to float64."""
+CHUNK = 2**14
+"""So many coordinates are taken at once to float64: few enough to stay in a processor's cache."""
 
 
 def distances(gradients: Tensor, classes: Tensor) -> tuple[Array, Array]:
