@@ -120,18 +120,19 @@ def test_a_node_whose_process_dies_goes_on_in_the_round_that_it_had_saved(notice
             if hosts[2].progress[2] == (4, 1) and begun.count((2, 5)) == 0:
                 raise KilledError
 
-        module.register_forward_pre_hook(die if context.node_id == 2 else lambda *_: time.sleep(0.02))
+        module.register_forward_pre_hook(die if context.node_id == 2 else lambda *_: time.sleep(0.15))
         return module
 
-    options = BASE | {"algorithm": "dpsgd", "attackers": 0, "num_rounds": 60, "evaluate_every": 60}
+    options = BASE | {"algorithm": "dpsgd", "attackers": 0, "num_rounds": 30, "evaluate_every": 30}
     app = app_of(resolve({name.replace("_", "-"): value for name, value in options.items()}), module=mortal)
-    settings = {"state_dir": str(tmp_path), "checkpoint_every": 1, "segment_rounds": 60, "phase_timeout": 5.0}
+    settings = {"state_dir": str(tmp_path), "checkpoint_every": 1, "segment_rounds": 30, "phase_timeout": 5.0}
     relay, _, lines = play(PeerDirect, certs, app=app, **options, **settings)
     assert sorted(begun[:4]) == [(0, 1), (1, 1), (2, 1), (3, 1)]
     assert begun[4:] == [(2, 5)]
     assert relay.dropped["error"] == noticed
-    assert all(2 not in line["absent"] for line in relay.history.lines[-3:])
-    assert relay.history.lines[-1]["loss"]["mean"] == pytest.approx(lines[-1]["loss"]["mean"], rel=0.4)
+    for line in relay.history.lines[-3:]:
+        assert (line["absent"], line["missing"]) == ([], [])
+    assert relay.history.lines[-1]["loss"]["mean"] == pytest.approx(lines[-1]["loss"]["mean"], rel=0.2)
 
 
 def test_a_node_that_stays_dead_is_not_waited_for_when_the_others_are_done(certs, caplog):
