@@ -82,6 +82,11 @@ class Place:
         """Exchanges in a pass over the method's steps."""
         return len(self.steps)
 
+    @property
+    def far(self) -> int:
+        """So many exchanges ahead the rooms on the way may explain, and what one that returns adds."""
+        return 2 * self.exchanges + 3
+
     def hello(self, exchange: int) -> Hello:
         """Return the greeting of somebody who awaits `exchange`."""
         round, step = divmod(exchange, self.exchanges)
@@ -223,12 +228,11 @@ class Peer(PeerExchangeServicer):
     def compare(self) -> None:
         """See whether the neighbours have gone on without this node.
 
-        Most of them are further ahead than the rooms on the way can explain, or all find what comes from here too late.
-        One that returns from an absence begins a little ahead: for a while it alone does. One alone may also lie.
+        Most of them are far ahead, or all find what comes from here too late. One alone may lie.
         """
         lead = most([link.heard_at for link in self.links]) - self.mail.exchange
         stale = all(link.stale >= MISSES for link in self.links if link.reachable)
-        if stale or lead > 2 * self.place.exchanges + 3:
+        if stale or lead > self.place.far:
             self.behind = True
 
     def forgive(self) -> None:
@@ -382,7 +386,8 @@ class Link:
     Attributes
     ----------
     heard_at : int
-        The exchange that the neighbour awaited when it last said so; 0 if it never did.
+        The exchange that the neighbour awaited when it last said so; 0 if it never did. One that was in step and is
+        suddenly far ahead has been away, begins ahead and waits there: that counts only once it moves on.
     stale : int
         In so many exchanges in a row, up to now, envelopes came too late there.
     """
@@ -396,6 +401,8 @@ class Link:
         self._told = False
         self._misses = 0
         self.heard_at = 0
+        self._in_step = False
+        self._leapt_to: int | None = None
         self._late_in = range(0)
         self._call: Any = None
         self._began = monotonic()
@@ -440,8 +447,9 @@ class Link:
         _loop().call_soon_threadsafe(self._wake.set)
 
     def forgive(self) -> None:
-        """Forget what came too late there."""
+        """Forget what came too late there, and wait for what comes from there."""
         self._late_in = range(0)
+        self._misses = 0
 
     def hear(self) -> None:
         """Note that something came from there."""
@@ -550,9 +558,7 @@ class Link:
             logger.log(INFO, "node %s is there, in round %d", self.neighbor.name, hello.round)
         with self._mail.changed:
             self._state = "up"
-            self.heard_at = place.exchange(hello)
-            self._peer.compare()
-            self._mail.changed.notify_all()
+            self._stands(place.exchange(hello))
         return True
 
     async def _write(self) -> None:
@@ -585,9 +591,18 @@ class Link:
                 with self._mail.changed:
                     late = self._late_in
                     self._late_in = range(late.start if exchange - late.stop in (-1, 0) else exchange, exchange + 1)
-                    self.heard_at = place.exchange(refusal)
-                    self._peer.compare()
-                    self._mail.changed.notify_all()
+                    self._stands(place.exchange(refusal))
+
+    def _stands(self, exchange: int) -> None:
+        """Note the exchange that the neighbour says it awaits."""
+        if exchange <= self._mail.exchange + self._peer.place.far:
+            self._in_step, self._leapt_to = True, None
+        elif self._in_step and self._leapt_to is None:
+            self._leapt_to = exchange
+        if exchange != self._leapt_to:
+            self.heard_at = exchange
+        self._peer.compare()
+        self._mail.changed.notify_all()
 
     def _lose(self) -> None:
         with self._mail.changed:

@@ -27,7 +27,7 @@ from ross_flwr.transport.direct import Session
 from ross_flwr.transport.envelope import Envelope
 from ross_flwr.transport.host import Host
 from ross_flwr.transport.mail import Mail
-from ross_flwr.transport.peer import SERVICE, Neighbor, Place, check_address
+from ross_flwr.transport.peer import SERVICE, Neighbor, Peer, Place, check_address
 from ross_flwr.transport.wire import chunks, layouts
 
 RING = topology.build("ring", 4)
@@ -208,6 +208,39 @@ def test_a_node_that_fell_silent_is_brought_to_its_neighbours_round_and_model(ce
     expected, _ = Net(method("dpsgd")).locally(150)
     spread = torch.stack([agent["model"] for agent in expected.agents.values()])
     assert (models - models.mean(0)).norm() < 2 * (spread - spread.mean(0)).norm()
+
+
+def until(condition):
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_neighbour_that_begins_far_ahead_is_followed_only_once_it_goes_on():
+    """Node 0 is in exchange 10 with both of its neighbours when node 1, which was away, begins in exchange 40."""
+    place = Place("run", "topology", "layout", ("share",))
+    nodes = [Neighbor(f"n{k}", address, (k,)) for k, address in enumerate(free_addresses(3))]
+    peers = []
+    for k, node in enumerate(nodes):
+        mail = Mail(5)
+        mail.skip_to(10)
+        others = [other for other in nodes if other is not node]
+        peers.append(Peer(place, node.address, others, [(j, k) for j in range(3) if j != k], mail, {}, 1000))
+    own, other, _ = peers
+    try:
+        until(lambda: all(link.reachable for link in own.links))
+        other.mail.skip_to(40)
+        for late in (1, 2):
+            own.send(9 + late, [(Envelope("run", 9 + late, "share", 0, 1, {}), 0)])
+            until(lambda late=late: own.homes[1].stale == late)
+            assert not own.behind
+        other.mail.skip_to(41)
+        own.send(12, [(Envelope("run", 12, "share", 0, 1, {}), 0)])
+        until(lambda: own.behind)
+    finally:
+        for peer in peers:
+            peer.close()
 
 
 class Boastful(Place):
