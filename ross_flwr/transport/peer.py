@@ -389,7 +389,7 @@ class Link:
         The exchange that the neighbour awaited when it last said so; 0 if it never did. One that was in step and is
         suddenly far ahead has been away, begins ahead and waits there: that counts only once it moves on.
     stale : int
-        In so many exchanges in a row, up to now, envelopes came too late there.
+        In so many exchanges in a row, up to now, envelopes came too late there; 0 where it waits ahead.
     """
 
     def __init__(self, peer: Peer, neighbor: Neighbor) -> None:
@@ -421,7 +421,8 @@ class Link:
 
     @property
     def stale(self) -> int:  # noqa: D102 (see the class)
-        return len(self._late_in) if self._late_in.stop >= self._mail.exchange - MISSES else 0
+        waits = self._leapt_to is not None and self.heard_at < self._leapt_to
+        return len(self._late_in) if self._late_in.stop >= self._mail.exchange - MISSES and not waits else 0
 
     @property
     def idle(self) -> bool:

@@ -217,8 +217,12 @@ def until(condition):
         time.sleep(0.01)
 
 
-def test_a_neighbour_that_begins_far_ahead_is_followed_only_once_it_goes_on():
-    """Node 0 is in exchange 10 with both of its neighbours when node 1, which was away, begins in exchange 40."""
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_neighbour_that_begins_far_ahead_is_followed_only_once_it_goes_on(alone):
+    """Node 0 is in exchange 10 with both of its neighbours when node 1, which was away, begins in exchange 40.
+
+    So it is where the other neighbour is gone.
+    """
     place = Place("run", "topology", "layout", ("share",))
     nodes = [Neighbor(f"n{k}", address, (k,)) for k, address in enumerate(free_addresses(3))]
     peers = []
@@ -230,13 +234,17 @@ def test_a_neighbour_that_begins_far_ahead_is_followed_only_once_it_goes_on():
     own, other, _ = peers
     try:
         until(lambda: all(link.reachable for link in own.links))
+        if alone:
+            peers.pop().close()
+            until(lambda: not own.homes[2].reachable)
         other.mail.skip_to(40)
-        for late in (1, 2):
+        for late in range(1, 5):
             own.send(9 + late, [(Envelope("run", 9 + late, "share", 0, 1, {}), 0)])
-            until(lambda late=late: own.homes[1].stale == late)
-            assert not own.behind
+            until(lambda late=late: other.mail.dropped["old"] == late)
+        time.sleep(0.2)
+        assert not own.behind
         other.mail.skip_to(41)
-        own.send(12, [(Envelope("run", 12, "share", 0, 1, {}), 0)])
+        own.send(14, [(Envelope("run", 14, "share", 0, 1, {}), 0)])
         until(lambda: own.behind)
     finally:
         for peer in peers:
