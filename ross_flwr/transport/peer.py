@@ -402,7 +402,7 @@ class Link:
         self._misses = 0
         self.heard_at = 0
         self._in_step = False
-        self._leapt_to: int | None = None
+        self._waits_at: int | None = None
         self._late_in = range(0)
         self._call: Any = None
         self._began = monotonic()
@@ -421,8 +421,8 @@ class Link:
 
     @property
     def stale(self) -> int:  # noqa: D102 (see the class)
-        waits = self._leapt_to is not None and self.heard_at < self._leapt_to
-        return len(self._late_in) if self._late_in.stop >= self._mail.exchange - MISSES and not waits else 0
+        recent = self._late_in.stop >= self._mail.exchange - MISSES
+        return len(self._late_in) if recent and self._waits_at is None else 0
 
     @property
     def idle(self) -> bool:
@@ -597,10 +597,12 @@ class Link:
     def _stands(self, exchange: int) -> None:
         """Note the exchange that the neighbour says it awaits."""
         if exchange <= self._mail.exchange + self._peer.place.far:
-            self._in_step, self._leapt_to = True, None
-        elif self._in_step and self._leapt_to is None:
-            self._leapt_to = exchange
-        if exchange != self._leapt_to:
+            self._in_step, self._waits_at = True, None
+        elif self._in_step:
+            self._in_step, self._waits_at = False, exchange
+        elif exchange != self._waits_at:
+            self._waits_at = None
+        if self._waits_at is None:
             self.heard_at = exchange
         self._peer.compare()
         self._mail.changed.notify_all()

@@ -11,6 +11,7 @@ import grpc
 import pytest
 import torch
 from addresses import free_addresses
+from deployed import until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import channel_to
@@ -210,13 +211,6 @@ def test_a_node_that_fell_silent_is_brought_to_its_neighbours_round_and_model(ce
     assert (models - models.mean(0)).norm() < 2 * (spread - spread.mean(0)).norm()
 
 
-def until(condition):
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_neighbour_that_begins_far_ahead_is_followed_only_once_it_goes_on(alone):
     """Node 0 is in exchange 10 with both of its neighbours when node 1, which was away, begins in exchange 40.
@@ -233,19 +227,19 @@ def test_a_neighbour_that_begins_far_ahead_is_followed_only_once_it_goes_on(alon
         peers.append(Peer(place, node.address, others, [(j, k) for j in range(3) if j != k], mail, {}, 1000))
     own, other, _ = peers
     try:
-        until(lambda: all(link.reachable for link in own.links))
+        until(lambda: all(link.reachable for link in own.links), "both neighbours answer", 10)
         if alone:
             peers.pop().close()
-            until(lambda: not own.homes[2].reachable)
+            until(lambda: not own.homes[2].reachable, "node 2 is gone", 10)
         other.mail.skip_to(40)
         for late in range(1, 5):
             own.send(9 + late, [(Envelope("run", 9 + late, "share", 0, 1, {}), 0)])
-            until(lambda late=late: other.mail.dropped["old"] == late)
+            until(lambda late=late: other.mail.dropped["old"] == late, "it came too late", 10)
         time.sleep(0.2)
         assert not own.behind
         other.mail.skip_to(41)
         own.send(14, [(Envelope("run", 14, "share", 0, 1, {}), 0)])
-        until(lambda: own.behind)
+        until(lambda: own.behind, "node 1 is followed", 10)
     finally:
         for peer in peers:
             peer.close()
@@ -391,9 +385,7 @@ def test_a_stream_that_breaks_off_leaves_its_place_free(door):
 
     with pytest.raises(grpc.RpcError):
         deliver(stub, broken())
-    deadline = time.monotonic() + 5
-    while not mail.dropped and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: mail.dropped, "the place is free", 5)
     assert dict(mail.dropped) == {"truncated": 1}
     assert deliver(stub, letter()) == ""
 
