@@ -12,9 +12,9 @@ from ross_flwr.config import Config, ConfigError, option, resolve
 from ross_flwr.learning.agent import Agent
 
 if TYPE_CHECKING:
-    from ross_flwr.client_app import peer_app
-    from ross_flwr.transport.relay import PeerRelay
-    from ross_flwr.transport.session import PeerDirect, PeerHybrid
+    from ross_flwr.flower.client_app import peer_app
+    from ross_flwr.flower.direct import PeerDirect, PeerHybrid
+    from ross_flwr.flower.relay import PeerRelay
 
 __all__ = [
     "Agent",
@@ -35,10 +35,10 @@ __all__ = [
 ]
 
 _NEED_FLOWER = {
-    "PeerDirect": "ross_flwr.transport.session",
-    "PeerHybrid": "ross_flwr.transport.session",
-    "PeerRelay": "ross_flwr.transport.relay",
-    "peer_app": "ross_flwr.client_app",
+    "PeerDirect": "ross_flwr.flower.direct",
+    "PeerHybrid": "ross_flwr.flower.direct",
+    "PeerRelay": "ross_flwr.flower.relay",
+    "peer_app": "ross_flwr.flower.client_app",
 }
 
 

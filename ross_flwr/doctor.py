@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from ross_flwr.certificates import DOMAIN, Credentials
 from ross_flwr.config import ConfigError, host_and_port
+from ross_flwr.direct.certificates import DOMAIN, Credentials
 from ross_flwr.vision import import_torchvision
 
 __all__ = ["Finding", "examine", "serve"]

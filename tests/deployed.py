@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from ross_flwr import resolve
-from ross_flwr.run import LocalRun
+from ross_flwr.runs.local import LocalRun
 
 ROOT = Path(__file__).parents[1]
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -8,7 +8,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from torch.utils.data import TensorDataset
 
 from ross_flwr import peer_app
-from ross_flwr.experiment import Experiment
+from ross_flwr.runs.assemble import Experiment
 
 
 def context_of(run_config, node_id=0, **node_config):

@@ -2,8 +2,8 @@
 
 import grpc
 
-from ross_flwr.certificates import Credentials
-from ross_flwr.transport.peer import OPTIONS
+from ross_flwr.direct.certificates import Credentials
+from ross_flwr.direct.peer import OPTIONS
 
 
 def channel_to(name: str, address: str, credentials: Credentials) -> grpc.Channel:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Collection
 
 import torch
 
+from ross_flwr.engine.host import Host
+from ross_flwr.graph.topology import Topology
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.objective import Batch, Performance
-from ross_flwr.topology import Topology
-from ross_flwr.transport.host import Host
 
 
 class Quadratic:

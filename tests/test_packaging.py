@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr").rglob("*.py")}
 
-EXPERIMENTS = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr/experiments").glob("*.toml")}
+EXPERIMENTS = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr/studies").glob("*.toml")}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_the_fab_holds_the_package_and_its_data_is_small_and_has_no_tests(tree):
     fab, names = packed(tree, "*.fab", sys.executable, "-c", flwr, "build")
     assert fab.stat().st_size < 1_000_000
     package = {name for name in names if name.startswith("ross_flwr/")}
-    told = {f"ross_flwr/{room}/README.md" for room in ("algorithms", "experiments", "report", "threats", "transport")}
+    told = {f"ross_flwr/{room}/README.md" for room in ("algorithms", "engine", "report", "studies", "threats")}
     assert package == MODULES | EXPERIMENTS | told | {"ross_flwr/data/digits.jsonl"}
     beside = {"pyproject.toml", "README.md", "deploy/README.md", "LICENSE", ".info/CONTENT"}
     assert names.keys() - package == beside
@@ -62,8 +62,11 @@ def test_the_fab_holds_the_package_and_its_data_is_small_and_has_no_tests(tree):
 
 def test_the_app_names_its_two_components_and_flower_finds_them():
     app = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
-    assert app["components"] == {"serverapp": "ross_flwr.server_app:app", "clientapp": "ross_flwr.client_app:app"}
-    from ross_flwr.client_app import app as client
-    from ross_flwr.server_app import app as server
+    assert app["components"] == {
+        "serverapp": "ross_flwr.flower.server_app:app",
+        "clientapp": "ross_flwr.flower.client_app:app",
+    }
+    from ross_flwr.flower.client_app import app as client
+    from ross_flwr.flower.server_app import app as server
 
     assert (type(client).__name__, type(server).__name__) == ("ClientApp", "ServerApp")

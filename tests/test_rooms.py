@@ -23,43 +23,38 @@ MODULES = {
 MAY_IMPORT = {
     "config": (),
     "vision": (),
-    "topology": ("config",),
-    "learning": ("config", "vision"),
-    "extras": ("config",),
-    "data": ("config", "extras", "vision"),
-    "threats": ("config", "learning"),
-    "algorithms": ("config", "learning"),
-    "experiment": ("config", "topology", "learning", "data", "threats", "algorithms"),
-    "report": ("config", "extras"),
     "peer": (),
-    "certificates": ("config",),
+    "extras": ("config",),
+    "graph": ("config",),
+    "learning": ("config",),
+    "data": ("config", "extras", "vision"),
+    "tasks": ("config", "data", "learning", "vision"),
+    "algorithms": ("config", "learning"),
+    "threats": ("config", "learning"),
+    "engine": ("config", "graph", "learning", "algorithms", "threats"),
+    "direct": ("config", "learning", "engine", "peer"),
+    "runs": ("config", "extras", "graph", "data", "learning", "tasks", "algorithms", "threats", "engine"),
+    "flower": ("config", "graph", "learning", "tasks", "algorithms", "engine", "direct", "runs"),
+    "report": ("config", "extras", "runs"),
+    "flower.server_app": ("config", "runs", "report"),
+    "studies": ("config", "extras", "learning", "algorithms", "runs", "report"),
     "new": ("config",),
-    "doctor": ("certificates", "config", "vision"),
-    "transport": ("config", "topology", "learning", "threats", "algorithms", "report.history", "peer", "certificates"),
-    "transport.relay": ("config", "topology", "experiment", "report.history"),
-    "transport.session": ("config", "report.history"),
-    "run": ("config", "algorithms", "experiment", "report", "transport"),
-    "trained": ("config", "experiment", "extras", "learning", "report", "run"),
-    "client_app": ("certificates", "config", "topology", "algorithms", "experiment", "learning", "report", "transport"),
-    "server_app": ("config", "report", "run", "transport"),
-    "experiments": ("config", "extras", "learning", "algorithms", "report", "run", "compare"),
-    "compare": ("config", "report", "run"),
+    "doctor": ("config", "vision", "direct"),
     "cli": (
-        "certificates",
         "config",
-        "topology",
-        "learning",
+        "graph",
         "data",
-        "threats",
+        "learning",
+        "tasks",
         "algorithms",
+        "threats",
+        "runs",
+        "direct",
         "report",
-        "run",
-        "compare",
-        "trained",
         "doctor",
         "new",
     ),
-    "": ("config", "learning", "algorithms", "client_app", "transport"),
+    "": ("config", "learning", "algorithms", "flower"),
 }
 """What a room may import besides itself. The longest name that fits counts; a name stands for all below it."""
 
@@ -112,8 +107,8 @@ def test_the_picture_in_the_readme_shows_the_arrows_there_are():
 
 
 def test_the_experiment_is_assembled_by_those_who_run_it_and_nobody_else():
-    users = {module for module, path in MODULES.items() if "experiment" in imports(path)}
-    assert users <= {"run", "trained", "client_app", "server_app", "transport.relay"}
+    users = {module for module, path in MODULES.items() if "runs.assemble" in imports(path)}
+    assert users <= {"runs.local", "runs.trained", "flower.client_app", "flower.server_app", "flower.relay"}
 
 
 def test_only_the_doors_to_flower_import_it():
@@ -126,8 +121,7 @@ def test_only_the_doors_to_flower_import_it():
                 users.add(module)
                 public = ("flwr.app", "flwr.serverapp", "flwr.clientapp")
                 assert all(name.startswith(public) for name in names), f"{module} uses what Flower does not promise"
-    assert all(module in ("client_app", "server_app") or below(module, "transport") for module in users)
-    assert not users & {"transport.local", "transport.host", "transport.envelope"}
+    assert all(below(module, "flower") for module in users)
 
 
 WITHOUT_FLOWER = """
@@ -143,7 +137,7 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
 
 import ross_flwr
-from ross_flwr.run import start
+from ross_flwr.runs.local import start
 (run,) = start(ross_flwr.resolve({"num-agents": 3, "num-rounds": 1, "topology": "ring", "attackers": 0, "beside": ""}))
 assert [line["round"] for line in run.rounds()] == [1]
 try:

@@ -8,24 +8,24 @@ from torch import Tensor
 from ross_flwr.algorithms.algorithm import register
 from ross_flwr.algorithms.screening import ModelScreening
 from ross_flwr.config import option
-from ross_flwr.learning import aggregators
+from ross_flwr.learning import rules
 from ross_flwr.learning.agent import Agent
 
 
 def trimmed_mean(own: Tensor, others: Sequence[Tensor], f: int) -> Tensor:
     """Per coordinate, drop the f largest and the f smallest of the others; return the mean of the rest and the own."""
     kept = len(others) - 2 * f
-    return aggregators.trimmed_mean(torch.stack(tuple(others)), f=f).mul_(kept).add_(own).div_(kept + 1)
+    return rules.trimmed_mean(torch.stack(tuple(others)), f=f).mul_(kept).add_(own).div_(kept + 1)
 
 
 def median(own: Tensor, others: Sequence[Tensor], f: int) -> Tensor:
     """Return the median of every coordinate."""
-    return aggregators.median(torch.stack((own, *others)))
+    return rules.median(torch.stack((own, *others)))
 
 
 def krum(own: Tensor, others: Sequence[Tensor], f: int) -> Tensor:
     """Return the vector that is nearest to its n − f − 2 nearest others."""
-    return aggregators.krum(torch.stack((own, *others)), own=own, f=f)
+    return rules.krum(torch.stack((own, *others)), own=own, f=f)
 
 
 def bulyan(own: Tensor, others: Sequence[Tensor], f: int) -> Tensor:
@@ -36,10 +36,10 @@ def bulyan(own: Tensor, others: Sequence[Tensor], f: int) -> Tensor:
     """
     left, chosen = [own, *others], []
     while len(left) > 2 * f:
-        best = int(aggregators._krum_order(torch.stack(left), f)[0])
+        best = int(rules._krum_order(torch.stack(left), f)[0])
         chosen.append(left.pop(best))
     picked = torch.stack(chosen)
-    order = (picked - aggregators.median(picked)).abs().argsort(dim=0, stable=True)
+    order = (picked - rules.median(picked)).abs().argsort(dim=0, stable=True)
     return picked.gather(0, order[: len(picked) - 2 * f]).mean(0)
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from ross_flwr.algorithms.algorithm import register
 from ross_flwr.algorithms.screening import ModelScreening
 from ross_flwr.config import option
-from ross_flwr.learning import aggregators
+from ross_flwr.learning import rules
 from ross_flwr.learning.agent import Agent
 
 
@@ -22,7 +22,7 @@ class Flag(ModelScreening):
 
     The paper's server aggregates gradients; here the rule acts on differences to the own model, and since it returns a
     direction, the median of their lengths gives it one back: with f of 2f + 1 neighbours lying that is no longer than
-    an honest one. W is ignored. The rule itself is `aggregators.flag`, which any method that mixes can use.
+    an honest one. W is ignored. The rule itself is `rules.flag`, which any method that mixes can use.
 
     State: the model. Per agent and round: one exchange, k·P·4 bytes, one gradient. With one neighbour it is the mean
     of the two.
@@ -36,4 +36,4 @@ class Flag(ModelScreening):
 
     def combine(self, agent: Agent, own: Tensor, others: dict[int, Tensor]) -> Tensor:
         """Return the flag aggregate of the neighbourhood."""
-        return aggregators.flag(torch.stack((own, *others.values())), own=own)
+        return rules.flag(torch.stack((own, *others.values())), own=own)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from ross_flwr import certificates
+from ross_flwr.direct import certificates
 
 __all__ = ["certs"]
 

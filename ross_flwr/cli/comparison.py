@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ross_flwr import compare as comparison
 from ross_flwr.cli.keys import read, run_config
 from ross_flwr.cli.screen import console, stoppable
+from ross_flwr.report.comparison import result_tables, write_csv, write_markdown
+from ross_flwr.runs import compare as comparison
 
 __all__ = ["compare"]
 
@@ -67,7 +68,7 @@ def compare(
             work("tuning", trials)
         cells = plan.cells(comparison.tuned(trials, folder))
         work("cells", cells)
-    for table in comparison.result_tables(plan, cells, folder):
+    for table in result_tables(plan, cells, folder):
         console.print(table)
-    click.echo(f"A line per run is in {comparison.write_csv(cells, folder)}")
-    click.echo(f"All tables in one, as Markdown, is {comparison.write_markdown(plan, cells, folder)}")
+    click.echo(f"A line per run is in {write_csv(cells, folder)}")
+    click.echo(f"All tables in one, as Markdown, is {write_markdown(plan, cells, folder)}")

@@ -15,7 +15,7 @@ from ross_flwr.cli.names import LISTS, complete_list
 from ross_flwr.cli.screen import console
 from ross_flwr.config import require, resolve, to_toml
 from ross_flwr.report.holdings import holdings_table, plot_holdings
-from ross_flwr.run import holdings
+from ross_flwr.runs.local import holdings
 
 __all__ = ["config", "data", "list_"]
 

@@ -6,17 +6,17 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from ross_flwr import topology
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import Key, keys
 from ross_flwr.data import PARTITIONS, SOURCES
-from ross_flwr.learning.aggregators import AGGREGATORS
-from ross_flwr.learning.models import MODELS
+from ross_flwr.graph import topology
+from ross_flwr.learning.rules import AGGREGATORS
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS
+from ross_flwr.tasks.models import MODELS
 from ross_flwr.threats.attacks import ATTACKS
-from ross_flwr.threats.corruption import CORRUPTIONS
+from ross_flwr.threats.corruptions import CORRUPTIONS
 from ross_flwr.threats.faults import FAULTS
-from ross_flwr.threats.poisoning import POISONS
+from ross_flwr.threats.poisons import POISONS
 
 __all__ = ["LISTS", "complete_list", "complete_pair"]
 

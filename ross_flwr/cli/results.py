@@ -9,8 +9,8 @@ from ross_flwr.cli.keys import read, run_config
 from ross_flwr.cli.screen import console
 from ross_flwr.report.report import write_report
 from ross_flwr.report.table import performance_table
-from ross_flwr.trained import FORMATS, Trained
-from ross_flwr.trained import export as export_model
+from ross_flwr.runs.trained import FORMATS, Trained
+from ross_flwr.runs.trained import export as export_model
 
 __all__ = ["evaluate", "export", "report"]
 

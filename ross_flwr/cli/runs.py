@@ -12,11 +12,11 @@ import click
 from ross_flwr.cli.keys import read, run_config
 from ross_flwr.cli.screen import console, quoted, stoppable
 from ross_flwr.config import ConfigError, resolve
-from ross_flwr.report.folder import RunFolder
 from ross_flwr.report.trackers import TRACKERS, Opener, numbers, trackers
 from ross_flwr.report.views import Board, Json, Plain, View
-from ross_flwr.run import LocalRun, start
-from ross_flwr.run import resume as resume_runs
+from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.local import LocalRun, start
+from ross_flwr.runs.local import resume as resume_runs
 
 __all__ = ["resume", "run"]
 

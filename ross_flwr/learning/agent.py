@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ross_flwr.learning.aggregators import Aggregation
 from ross_flwr.learning.objective import Batch, Objective
+from ross_flwr.learning.rules import Aggregation
 from ross_flwr.learning.variance import variance_corrected
 
 __all__ = ["Agent", "stream"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import correlation, fmean
 
 from ross_flwr.config import ConfigError
-from ross_flwr.report.folder import RunFolder
+from ross_flwr.runs.folder import RunFolder
 
 __all__ = ["fairness", "final_accuracies", "main"]
 

@@ -8,7 +8,7 @@ from ross_flwr.report.interactive import plotly_chart, plotly_network
 from ross_flwr.report.network import networks
 from ross_flwr.report.page import SIGNIFICANT, page, result_table
 from ross_flwr.report.png import draw, draw_network
-from ross_flwr.report.runs import Run, find_runs
+from ross_flwr.runs.finished import Run, find_runs
 
 __all__ = ["write_report"]
 

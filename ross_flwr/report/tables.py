@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ross_flwr.extras import import_extra
-from ross_flwr.report.runs import Run
+from ross_flwr.runs.finished import Run
 
 __all__ = [
     "AXES",

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from ross_flwr.config import Config, ConfigError, relevant, require, to_toml
 from ross_flwr.extras import import_extra
-from ross_flwr.report.history import finite
+from ross_flwr.runs.history import finite
 
 __all__ = ["TRACKERS", "Opener", "numbers", "trackers"]
 

@@ -17,8 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ross_flwr.report.history import finite
 from ross_flwr.report.table import distance, percent, result_table
+from ross_flwr.runs.history import finite
 
 __all__ = ["Board", "Json", "Plain", "View", "sparkline"]
 

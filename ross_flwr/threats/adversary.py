@@ -9,8 +9,8 @@ from numpy.random import Generator
 from torch import Tensor
 
 from ross_flwr.learning.agent import Agent, stream
-from ross_flwr.learning.aggregators import Aggregation
 from ross_flwr.learning.objective import Batch
+from ross_flwr.learning.rules import Aggregation
 from ross_flwr.threats.attacks import ATTACKS, BLIND, GRADIENTS_ONLY
 
 __all__ = ["Adversary"]

@@ -6,18 +6,19 @@ import pytest
 import torch
 from quadratics import full_gradients, normal, stack, team
 
-from ross_flwr import config, topology
+from ross_flwr import config
 from ross_flwr.algorithms import ALGORITHMS, Algorithm, Inbox, Outbox, broadcast, create, register, step
 from ross_flwr.config import ConfigError, keys, option, resolve
+from ross_flwr.engine.host import Host
+from ross_flwr.graph import topology
 from ross_flwr.learning.agent import Agent
-from ross_flwr.run import LocalRun
-from ross_flwr.transport.host import Host
+from ross_flwr.runs.local import LocalRun
 
 
 @pytest.fixture(autouse=True)
 def _registry(monkeypatch):
     """Forget the methods that a test registers."""
-    monkeypatch.setattr(config, "_methods", dict(config._methods))
+    monkeypatch.setattr(config.run, "_methods", dict(config.run._methods))
     before = dict(ALGORITHMS)
     yield
     ALGORITHMS.clear()

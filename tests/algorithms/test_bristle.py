@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from quadratics import normal, objective_of, run_round, started
 
-from ross_flwr import topology
 from ross_flwr.algorithms.bristle import Bristle
 from ross_flwr.config import ConfigError, resolve
+from ross_flwr.graph import topology
 from ross_flwr.learning.agent import Agent
-from ross_flwr.run import LocalRun
+from ross_flwr.runs.local import LocalRun
 
 CLASSES, INPUTS = 4, 3
 LAYER = CLASSES * (INPUTS + 1)

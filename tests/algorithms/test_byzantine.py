@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quadratics import full_gradients, normal, objective_of, stack, team
 
-from ross_flwr import topology
 from ross_flwr.algorithms.balance import BALANCE
 from ross_flwr.algorithms.bridge import BRIDGE
 from ross_flwr.algorithms.clipped_gossip import ClippedGossip
@@ -21,9 +20,10 @@ from ross_flwr.algorithms.pfedgame import PFedGame
 from ross_flwr.algorithms.resilient_p2p import ResilientP2P
 from ross_flwr.algorithms.ubar import UBAR
 from ross_flwr.config import ConfigError, resolve
+from ross_flwr.engine.host import Host
+from ross_flwr.graph import topology
 from ross_flwr.learning.agent import Agent
-from ross_flwr.run import LocalRun
-from ross_flwr.transport.host import Host
+from ross_flwr.runs.local import LocalRun
 
 STILL = {"learning_rate": 0.0}
 METHODS = {
@@ -302,7 +302,7 @@ def keep(agent, own, others):
         (BRIDGE(**STILL, byzantine=0), plain_mean),
         (BRIDGE(**STILL, screening="bulyan", byzantine=0), plain_mean),
     ],
-    ids=str,
+    ids=lambda part: getattr(part, "__name__", str(part)),
 )
 @pytest.mark.parametrize("absent", [0, 2])
 def test_at_its_limit_a_method_is_a_simpler_one(algorithm, limit, absent):
@@ -454,7 +454,7 @@ def run_round(host, round):
         ),
         (UBAR(learning_rate=0.2, own_weight=1.0), lambda w, x, g, m: (x - 0.2 * g(x), m)),
     ],
-    ids=str,
+    ids=lambda part: getattr(part, "__name__", str(part)),
 )
 def test_rounds_are_the_dense_equation_at_the_limit(algorithm, step):
     graph = topology.build("complete", 5)

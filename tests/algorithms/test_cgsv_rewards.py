@@ -6,11 +6,11 @@ import pytest
 import torch
 from quadratics import Quadratic, normal, objective_of, run_round, stack, started
 
-from ross_flwr import topology
 from ross_flwr.algorithms import create
 from ross_flwr.algorithms.reputation import largest
 from ross_flwr.config import ConfigError, resolve
-from ross_flwr.run import LocalRun
+from ross_flwr.graph import topology
+from ross_flwr.runs.local import LocalRun
 
 METHODS = {"cgsv-reward": "ring", "cgsv-server": "star"}
 

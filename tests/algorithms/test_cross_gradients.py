@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from quadratics import full_gradients, objective_of, run_round, stack, started
 from torch import nn
 
-from ross_flwr import topology
 from ross_flwr.algorithms import create
 from ross_flwr.algorithms.cga import multipliers
 from ross_flwr.config import resolve
+from ross_flwr.graph import topology
 from ross_flwr.learning import objective as objectives
 from ross_flwr.learning.flat import FlatModel
-from ross_flwr.run import LocalRun
+from ross_flwr.runs.local import LocalRun
 
 
 def method(name, **options):

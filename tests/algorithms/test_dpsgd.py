@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quadratics import full_gradients, stack, team
 
-from ross_flwr import topology
 from ross_flwr.algorithms.dpsgd import DPSGD
-from ross_flwr.transport.host import Host
+from ross_flwr.engine.host import Host
+from ross_flwr.graph import topology
 
 GRAPHS = ["ring", "complete", "star", "random-regular", "erdos-renyi"]
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from quadratics import run_round, started
 
-from ross_flwr import topology
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.cli.lists import about, traits
 from ross_flwr.config import ConfigError
-from ross_flwr.topology import Topology
+from ross_flwr.graph import topology
+from ross_flwr.graph.topology import Topology
 
 METHODS = {name: cls for name, cls in ALGORITHMS.items() if cls.__module__.startswith("ross_flwr")}
 FAMILIES = {

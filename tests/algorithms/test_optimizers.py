@@ -8,14 +8,14 @@ import pytest
 import torch
 from quadratics import Quadratic, normal, stack, team
 
-from ross_flwr import topology
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import ConfigError, resolve
+from ross_flwr.engine.host import Host
+from ross_flwr.flower.relay import PeerRelay
+from ross_flwr.graph import topology
+from ross_flwr.graph.topology import Topology
 from ross_flwr.learning.agent import Agent
-from ross_flwr.run import LocalRun
-from ross_flwr.topology import Topology
-from ross_flwr.transport.host import Host
-from ross_flwr.transport.relay import PeerRelay
+from ross_flwr.runs.local import LocalRun
 
 SIZE = 6
 METHODS = [

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ross_flwr.config import resolve
-from ross_flwr.run import LocalRun
+from ross_flwr.runs.local import LocalRun
 
 SMALL = {"num-agents": 5, "topology": "ring", "num-rounds": 3, "hidden": 8, "batch-size": 16, "validation-size": 20}
 SMALL |= {"beside": "", "attackers": 2, "learning-rate": 0.3}

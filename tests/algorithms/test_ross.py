@@ -7,14 +7,14 @@ import torch
 from quadratics import Quadratic, Table, full_gradients, normal, objective_of, run_round, stack, started
 from torch import nn
 
-from ross_flwr import topology
 from ross_flwr.algorithms import create
 from ross_flwr.config import resolve
+from ross_flwr.engine.host import Host
+from ross_flwr.graph import topology
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import ModuleObjective
-from ross_flwr.run import LocalRun
-from ross_flwr.transport.host import Host
+from ross_flwr.runs.local import LocalRun
 
 
 def ross(**options):

@@ -5,12 +5,12 @@ import pytest
 import torch
 from quadratics import full_gradients, objective_of, run_round, stack, started
 
-from ross_flwr import topology
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.algorithms.dpsgd import DPSGD
 from ross_flwr.algorithms.sgp import SGP
 from ross_flwr.config import ConfigError, resolve
-from ross_flwr.experiment import Experiment
+from ross_flwr.graph import topology
+from ross_flwr.runs.assemble import Experiment
 
 N = 8
 DIRECTED = ["directed-ring", "directed-exponential", "random-out"]

@@ -5,10 +5,10 @@ import pytest
 import torch
 from quadratics import full_gradients, run_round, stack, started
 
-from ross_flwr import topology
 from ross_flwr.algorithms import create
 from ross_flwr.config import ConfigError, resolve
-from ross_flwr.run import LocalRun
+from ross_flwr.graph import topology
+from ross_flwr.runs.local import LocalRun
 
 
 def method(**options):

@@ -6,7 +6,7 @@ import pytest
 
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import ConfigError, resolve
-from ross_flwr.run import LocalRun
+from ross_flwr.runs.local import LocalRun
 
 CHANCE = 0.1
 MEANT_TO_SURVIVE = {

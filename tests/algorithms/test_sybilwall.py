@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from quadratics import normal, run_round, stack, started
 
-from ross_flwr import topology
 from ross_flwr.algorithms import Inbox
 from ross_flwr.algorithms.sybilwall import SybilWall, foolsgold, peers
+from ross_flwr.graph import topology
 
 SIZE = 6
 

@@ -19,12 +19,13 @@ import torch
 from addresses import free_addresses
 from torch import Tensor
 
-from ross_flwr import certificates, resolve
-from ross_flwr.certificates import Credentials
-from ross_flwr.experiment import Experiment
-from ross_flwr.transport.direct import Session
-from ross_flwr.transport.host import Host
-from ross_flwr.transport.peer import Neighbor
+from ross_flwr import resolve
+from ross_flwr.direct import certificates
+from ross_flwr.direct.certificates import Credentials
+from ross_flwr.direct.loop import Session
+from ross_flwr.direct.peer import Neighbor
+from ross_flwr.engine.host import Host
+from ross_flwr.runs.assemble import Experiment
 
 Run: TypeAlias = Callable[[int], None]
 """Runs so many rounds more."""

@@ -21,7 +21,7 @@ print(time.perf_counter() - began)
 RUN = """
 import resource, sys
 from ross_flwr import resolve
-from ross_flwr.run import LocalRun
+from ross_flwr.runs.local import LocalRun
 options = {"dataset": "mnist", "data-path": sys.argv[1], "num-agents": 100, "hidden": 100, "num-rounds": 3}
 run = LocalRun(resolve(options | {"algorithm": sys.argv[2], "evaluate-every": 3, "attackers": 0}))
 assert len(list(run.rounds())) == 3

@@ -22,12 +22,12 @@ from side_by_side import ratio
 from test_data_size_and_speed import DATA, measured
 
 from ross_flwr import resolve
+from ross_flwr.direct.mail import Mail
+from ross_flwr.direct.peer import Neighbor, Peer, Place, in_loop
+from ross_flwr.direct.wire import CHUNK
+from ross_flwr.engine.envelope import Envelope
 from ross_flwr.learning.agent import Agent
-from ross_flwr.run import LocalRun
-from ross_flwr.transport.envelope import Envelope
-from ross_flwr.transport.mail import Mail
-from ross_flwr.transport.peer import Neighbor, Peer, Place, in_loop
-from ross_flwr.transport.wire import CHUNK
+from ross_flwr.runs.local import LocalRun
 
 ROOT = Path(__file__).parents[2]
 

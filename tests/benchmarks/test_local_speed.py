@@ -10,7 +10,7 @@ from side_by_side import ratio
 from torch import Tensor, nn
 
 from ross_flwr import resolve
-from ross_flwr.run import LocalRun
+from ross_flwr.runs.local import LocalRun
 
 MNIST = Path(__file__).parents[3] / "shared/data"
 ROUNDS = 50

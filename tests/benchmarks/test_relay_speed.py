@@ -12,8 +12,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from simulation import simulate
 
 from ross_flwr import PeerRelay
-from ross_flwr.client_app import app
-from ross_flwr.transport.records import record_of
+from ross_flwr.flower.client_app import app
+from ross_flwr.flower.records import record_of
 
 MNIST = Path(__file__).parents[3] / "shared/data"
 OPTIONS: dict[str, Any] = {

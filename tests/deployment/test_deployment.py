@@ -10,11 +10,11 @@ import torch
 from deployed import POSSIBLE, Deployment, until
 from peers import channel_to
 
-from ross_flwr import certificates
-from ross_flwr.certificates import Credentials
+from ross_flwr.direct import certificates
+from ross_flwr.direct.certificates import Credentials
+from ross_flwr.direct.wire import layouts
 from ross_flwr.peer.v1.peer_pb2 import Chunk, Header, Hello
 from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeStub
-from ross_flwr.transport.wire import layouts
 
 pytestmark = [pytest.mark.deployment, POSSIBLE]
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from quadratics import Quadratic, normal
 from torch import nn
 
-from ross_flwr import topology
 from ross_flwr.algorithms.dpsgd import DPSGD
+from ross_flwr.engine.host import Host
+from ross_flwr.graph import topology
 from ross_flwr.learning.agent import Agent, stream
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import Batch, ModuleObjective
-from ross_flwr.transport.host import Host
 
 KEYS = st.tuples(
     st.integers(0, 2**63), st.sampled_from(["batches", "shapley", "x"]), *[st.integers(0, 2**31) for _ in range(3)]

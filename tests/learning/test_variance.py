@@ -9,7 +9,7 @@ from quadratics import Quadratic, normal
 from ross_flwr.config import resolve
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.variance import variance_corrected
-from ross_flwr.run import LocalRun
+from ross_flwr.runs.local import LocalRun
 
 SIZES = [3, 5, 4]
 

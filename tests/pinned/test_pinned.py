@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from ross_flwr.config import resolve
-from ross_flwr.experiment import Experiment
-from ross_flwr.run import LocalRun
-from ross_flwr.transport.host import Host
-from ross_flwr.transport.records import pack, unpack
+from ross_flwr.engine.host import Host
+from ross_flwr.flower.records import pack, unpack
+from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.local import LocalRun
 
 FILE = Path(__file__).with_name("pinned.json")
 PINNED = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}

@@ -13,14 +13,14 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from ross_flwr import compare
 from ross_flwr.cli import cli
 from ross_flwr.config import ConfigError
 from ross_flwr.report import tables
 from ross_flwr.report.charts import Chart, Panel, Series, colours
 from ross_flwr.report.interactive import plotly_chart
 from ross_flwr.report.report import write_report
-from ross_flwr.report.runs import Run, find_runs
+from ross_flwr.runs import compare
+from ross_flwr.runs.finished import Run, find_runs
 
 for each in ("matplotlib", "plotly", "scipy"):
     pytest.importorskip(each, reason="needs the extra 'plots'")

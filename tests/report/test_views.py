@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ross_flwr.report.history import AgentReport, History, Round
+from ross_flwr.engine.events import AgentReport, Round
 from ross_flwr.report.views import Board, Json, Plain, View, sparkline
+from ross_flwr.runs.history import History
 
 
 def lines(count, agents=3, **changes):

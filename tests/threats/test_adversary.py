@@ -6,17 +6,17 @@ import pytest
 import torch
 from quadratics import normal, stack, team
 
-from ross_flwr import topology
 from ross_flwr.algorithms import ALGORITHMS, create
 from ross_flwr.config import ConfigError, resolve
-from ross_flwr.experiment import Experiment
-from ross_flwr.learning.aggregators import Aggregation
+from ross_flwr.engine.envelope import defect
+from ross_flwr.engine.host import Host
+from ross_flwr.graph import topology
 from ross_flwr.learning.objective import Batch
-from ross_flwr.run import LocalRun, resume
+from ross_flwr.learning.rules import Aggregation
+from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.local import LocalRun, resume
 from ross_flwr.threats.adversary import Adversary
 from ross_flwr.threats.attacks import ATTACKS, BLIND, GRADIENTS_ONLY
-from ross_flwr.transport.envelope import defect
-from ross_flwr.transport.host import Host
 
 RING = topology.build("ring", 6)
 COMPLETE = topology.build("complete", 6)

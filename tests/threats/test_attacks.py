@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracles import byzfl
 from quadratics import normal
 
-from ross_flwr.learning.aggregators import Aggregation
+from ross_flwr.learning.rules import Aggregation
 from ross_flwr.threats.attacks import ATTACKS, BLIND, published_z
 
 SHAPES = [(1, 4), (2, 7), (5, 3), (8, 40)]

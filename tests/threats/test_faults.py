@@ -3,14 +3,14 @@
 import pytest
 from quadratics import stack, started
 
-from ross_flwr import topology
 from ross_flwr.algorithms.dpsgd import DPSGD
 from ross_flwr.algorithms.ross import ROSS
 from ross_flwr.config import ConfigError, resolve
-from ross_flwr.experiment import Experiment
-from ross_flwr.run import LocalRun, resume, start
+from ross_flwr.engine.host import Host
+from ross_flwr.graph import topology
+from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.local import LocalRun, resume, start
 from ross_flwr.threats.faults import Faults
-from ross_flwr.transport.host import Host
 
 RUN = {"seed": 3, "num_agents": 10, "num_rounds": 200}
 RING = topology.build("ring", 6)

@@ -1,0 +1,152 @@
+"""What a configuration key is: its type, its range, how it is written, and the error for a bad value."""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from math import inf, isfinite
+from typing import Any, TypeAlias, get_type_hints
+
+__all__ = ["ConfigError", "Key", "Scalar", "host_and_port", "keys_of", "option", "require", "shown"]
+
+Scalar: TypeAlias = bool | int | float | str
+
+
+_MANY = 30
+"""So many names still make a sentence that somebody reads."""
+
+
+class ConfigError(ValueError):
+    """Bad input, told in one sentence: what was wrong, which value, what would be right."""
+
+
+def host_and_port(address: str, said: str) -> tuple[str, int]:
+    """Return the two of ``host:port``, an IPv6 host without its brackets; `said` is how the user gave the address."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise ConfigError(f"{said} is no address: use host:port, such as 192.168.1.20:9700")
+    return host.strip("[]"), int(port)
+
+
+def require(key: str, value: str, known: Iterable[str]) -> None:
+    """Refuse `value` for `key` unless it is one of `known`, and name the nearest known value."""
+    known = sorted(known)
+    if value not in known:
+        nearest = get_close_matches(value, known, n=1)
+        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+        names = known if len(known) <= _MANY else get_close_matches(value, known, n=8, cutoff=0)
+        others = f" or {len(known) - len(names)} others" * (len(names) < len(known))
+        raise ConfigError(f"{key} = {shown(value)} is not known: use one of {', '.join(names)}{others}{hint}")
+
+
+KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One configuration key as a person meets it."""
+
+    name: str
+    kind: type
+    default: Scalar
+    meaning: str
+    unit: str = ""
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    heading: str = ""
+    """What this key and those after it are about; empty for the same as the key before."""
+    methods: tuple[str, ...] = ()
+    """The methods that have this key; empty for a key of every run."""
+
+    @property
+    def allowed(self) -> str:
+        """What values the key takes, in words."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        words = KINDS[self.kind]
+        if self.minimum is not None and self.maximum is not None:
+            return f"{words} from {_number(self.minimum)} to {_number(self.maximum)}"
+        if self.minimum is not None:
+            return f"{words} of at least {_number(self.minimum)}"
+        if self.maximum is not None:
+            return f"{words} of at most {_number(self.maximum)}"
+        return words
+
+    def parse(self, value: object) -> Scalar:
+        """Return `value` as this key's type, or raise `ConfigError`."""
+        if self.kind is float and type(value) is int and abs(value) < 2**53:
+            value = float(value)
+        if type(value) is not self.kind or not self._has_room_for(value):
+            raise ConfigError(f"{self.name} = {shown(value)} is not allowed: it takes {self.allowed}")
+        assert isinstance(value, bool | int | float | str)
+        if self.choices:
+            require(self.name, str(value), self.choices)
+        return value
+
+    def _has_room_for(self, value: object) -> bool:
+        if isinstance(value, str):
+            return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return True
+        low = -inf if self.minimum is None else self.minimum
+        high = inf if self.maximum is None else self.maximum
+        return isfinite(value) and low <= value <= high and (self.kind is float or abs(value) < 2**63)
+
+
+def option(
+    default: Scalar,
+    meaning: str,
+    *,
+    unit: str = "",
+    choices: Iterable[str] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+    heading: str = "",
+) -> Any:  # a dataclass field specifier: the annotation beside it gives the type
+    """Declare a configuration key as a dataclass field.
+
+    Parameters
+    ----------
+    default : bool, int, float or str
+        Its value when nobody gives one.
+    meaning : str
+        What it does, for somebody who has not read the code.
+    unit : str, optional
+        What a number counts or measures.
+    choices : iterable of str, optional
+        The texts it takes; without them any.
+    minimum, maximum : float, optional
+        The range of a number, both ends included. NaN and infinities are never taken.
+    heading : str, optional
+        Opens a group of keys in the list that people read.
+    """
+    metadata = {
+        "default": default,
+        "meaning": meaning,
+        "unit": unit,
+        "choices": tuple(choices),
+        "minimum": minimum,
+        "maximum": maximum,
+        "heading": heading,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def shown(value: object) -> str:
+    """Return a value as a person would write it: texts in quotes, true and false without capitals."""
+    if isinstance(value, str):
+        return repr(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _number(bound: float) -> str:
+    return str(int(bound)) if bound == int(bound) else f"{bound:g}"
+
+
+def keys_of(cls: type) -> Iterable[Key]:
+    """Yield the keys that dataclass `cls` declares with `option`, in their order."""
+    hints = get_type_hints(cls)
+    for entry in dataclasses.fields(cls):
+        if "meaning" in entry.metadata:
+            yield Key(entry.name.replace("_", "-"), hints[entry.name], **entry.metadata)

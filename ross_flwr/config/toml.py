@@ -1,0 +1,46 @@
+"""A configuration as a TOML document that explains itself."""
+
+import json
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from textwrap import wrap
+
+from ross_flwr.config.keys import Key, Scalar
+from ross_flwr.config.run import keys, methods
+
+__all__ = ["to_toml"]
+
+_WIDTH = 80
+
+
+def to_toml(options: Mapping[str, Scalar]) -> str:
+    """Return the resolved `options` as a TOML document that tells what each key means, its unit and what it takes.
+
+    It parses back to the same options, so what ``ross-flwr config`` prints and what stands in the folder of a run can
+    be edited and run.
+    """
+    blocks = []
+    for title, group in groupby(_titled(keys()), key=lambda entry: entry[0]):
+        blocks.append("\n".join(f"# == {line} ".ljust(_WIDTH, "=") for line in wrap(title, _WIDTH - 10)))
+        for _, key in group:
+            takes = ": ".join(filter(None, [key.unit, key.allowed]))
+            comment = wrap(f"{key.meaning} [{takes}]", _WIDTH - 2, break_on_hyphens=False)
+            blocks.append("\n".join([*(f"# {line}" for line in comment), f"{key.name} = {_toml(options[key.name])}"]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _titled(listed: Iterable[Key]) -> Iterable[tuple[str, Key]]:
+    title = ""
+    for key in listed:
+        if key.methods:
+            title = f"Method{'s' * (len(key.methods) > 1)} {', '.join(key.methods)}"
+            if len(key.methods) == methods():
+                title = "Every method"
+        else:
+            title = key.heading or title
+        yield title, key
+
+
+def _toml(value: Scalar) -> str:
+    """JSON's scalars are TOML's but for one character, which JSON leaves as it is and TOML does not allow."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,1 @@
+"""All that imports Flower: strategies, client app, server app, records."""

@@ -1,0 +1,250 @@
+"""Comparisons: methods × scenarios × topologies × seeds, each cell a run in a folder of its own."""
+
+import multiprocessing
+import signal
+import tomllib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.resources import files
+from itertools import product
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+from ross_flwr.config import Config, ConfigError, resolve
+from ross_flwr.runs.finished import REFUSED
+from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.local import LocalRun
+
+__all__ = [
+    "Cell",
+    "Plan",
+    "experiments",
+    "read_plan",
+    "run_cells",
+    "tuned",
+]
+
+PARTS = ("methods", "scenarios", "topologies")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment file: what every cell has in common, and what rows and columns add to it.
+
+    Attributes
+    ----------
+    keys : dict
+        Configuration keys of every cell.
+    methods, scenarios, topologies : dict[str, dict]
+        Keys by name; a method that names no ``algorithm`` is the one of its name.
+    seeds : tuple[int, ...]
+        Every cell is run once with each.
+    tuning : dict
+        ``learning-rate``, a list to choose from, and the keys of the runs that choose; empty for no tuning.
+    """
+
+    keys: dict[str, Any]
+    methods: dict[str, dict[str, Any]]
+    scenarios: dict[str, dict[str, Any]]
+    topologies: dict[str, dict[str, Any]]
+    seeds: tuple[int, ...]
+    tuning: dict[str, Any]
+
+    def only(self, **wanted: str) -> "Plan":
+        """Return the plan with the named ``methods``, ``scenarios`` and ``topologies`` alone; empty texts mean all.
+
+        Raises
+        ------
+        ConfigError
+            When a name is not in the plan.
+        """
+        chosen: dict[str, Any] = {}
+        for part, names in wanted.items():
+            known: dict[str, Any] = getattr(self, part)
+            picked = [name.strip() for name in names.split(",")] if names else list(known)
+            for name in picked:
+                if name not in known:
+                    raise ConfigError(f"--{part} {name} is not in the experiment: it has {', '.join(known)}")
+            chosen[part] = {name: known[name] for name in picked}
+        return replace(self, **chosen)
+
+    def quick(self) -> "Plan":
+        """Return a first impression of the plan: one seed, 20 rounds, no tuning."""
+        topologies = {name: {**keys, "num-rounds": 20} for name, keys in self.topologies.items()}
+        return replace(self, topologies=topologies, seeds=self.seeds[:1], tuning={})
+
+    def cells(self, rates: Mapping[str, float]) -> "list[Cell]":
+        """Return all cells, the methods in `rates` with their tuned learning rate."""
+        return [
+            Cell((method, scenario, topology, str(seed)), self._keys(method, scenario, topology, seed, rates))
+            for seed, scenario, topology, method in product(self.seeds, self.scenarios, self.topologies, self.methods)
+        ]
+
+    def tuning_cells(self) -> "list[Cell]":
+        """Return the runs that choose a learning rate: every method on the first topology with the keys of `tuning`."""
+        if not self.tuning:
+            return []
+        extra = {key: value for key, value in self.tuning.items() if key != "learning-rate"}
+        topology = next(iter(self.topologies.values()))
+        return [
+            Cell(
+                ("tuning", method, str(rate)),
+                self.keys | topology | self._method(method) | extra | {"learning-rate": rate},
+            )
+            for method, rate in product(self.methods, self.tuning["learning-rate"])
+        ]
+
+    def _keys(self, method: str, scenario: str, topology: str, seed: int, rates: Mapping[str, float]) -> dict[str, Any]:
+        rate = {"learning-rate": rates[method]} if method in rates else {}
+        shape = self.topologies[topology] | self.scenarios[scenario]
+        return self.keys | shape | rate | self._method(method) | {"seed": seed}
+
+    def _method(self, name: str) -> dict[str, Any]:
+        return {"algorithm": name, "beside": ""} | self.methods[name]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison: its place in the folder of results, and the keys that are not as by default."""
+
+    place: tuple[str, ...]
+    keys: dict[str, Any]
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration, resolved."""
+        return resolve(self.keys)
+
+    def folder(self, root: Path) -> RunFolder:
+        """Return where its results go."""
+        return RunFolder(root.joinpath(*self.place))
+
+    def result(self, root: Path) -> dict[str, Any] | None:
+        """Return its summary, ``{"refused": sentence}`` when the method cannot run there, or None before it is done."""
+        folder = self.folder(root)
+        if (folder.path / REFUSED).is_file():
+            return {"refused": (folder.path / REFUSED).read_text(encoding="utf-8")}
+        return folder.read_summary()
+
+
+def experiments() -> dict[str, Path]:
+    """Return the experiment files that ship with the package, by name."""
+    folder = Path(str(files("ross_flwr.studies")))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
+    """Read an experiment file, or one that ships by its name; `overrides` are keys of every cell.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such file, or it is no experiment.
+    """
+    path = experiments().get(name, Path(name))
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        shipped = ", ".join(experiments())
+        raise ConfigError(f"{name} is neither a file that can be read nor one of {shipped}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    if unknown := raw.keys() - {"seeds", "keys", "tuning", *PARTS}:
+        raise ConfigError(f"{path} has an entry {min(unknown)}: it takes seeds, keys, tuning, {', '.join(PARTS)}")
+    for part in PARTS:
+        if not raw.get(part):
+            raise ConfigError(f"{path} has no {part}: an experiment takes a table [{part}.NAME] for each")
+        if comma := [each for each in raw[part] if "," in each]:
+            raise ConfigError(f"{path} has the name '{comma[0]}' in {part}: --{part} takes a list, so none has a comma")
+    if raw.get("tuning") and not raw["tuning"].get("learning-rate"):
+        raise ConfigError(f"{path} tunes nothing: [tuning] takes learning-rate, a list of numbers to choose from")
+    return Plan(
+        keys={**raw.get("keys", {}), **overrides},
+        methods=raw["methods"],
+        scenarios=raw["scenarios"],
+        topologies=raw["topologies"],
+        seeds=tuple(raw.get("seeds", [0])),
+        tuning=raw.get("tuning", {}),
+    )
+
+
+def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
+    """Run what is not done yet, `jobs` at once in processes of their own, and yield each cell as it is done.
+
+    A cell that stopped half way goes on from its checkpoint. Interrupted, those that run end their round and keep it.
+
+    Raises
+    ------
+    ConfigError
+        When a cell's folder holds a run of another configuration.
+    """
+    waiting = []
+    for cell in cells:
+        folder = cell.folder(root)
+        if folder.config.is_file() and folder.read_config() != cell.config:
+            raise ConfigError(f"{folder.path} holds a run of another experiment: take another folder for this one")
+        if cell.result(root) is None:
+            waiting.append(cell)
+        else:
+            yield cell
+    if not waiting:
+        return
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    with ProcessPoolExecutor(min(jobs, len(waiting)), context, _listen, (stop,)) as pool:
+        # Ctrl-C in a terminal reaches children too, who would fall out of their round: they inherit that it is blocked.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            pending = {pool.submit(_run, cell.keys, cell.folder(root).path): cell for cell in waiting}
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        try:
+            for done in as_completed(pending):
+                done.result()
+                yield pending[done]
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+_stop: Event
+"""In a process that runs cells: set when it shall end its round and run no more."""
+
+
+def _listen(stop: Event) -> None:
+    global _stop
+    _stop = stop
+
+
+def _run(keys: dict[str, Any], path: Path) -> None:
+    if _stop.is_set():
+        return
+    try:
+        run = LocalRun(resolve(keys), path)
+    except ConfigError as error:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / REFUSED).write_text(str(error), encoding="utf-8")
+        return
+    run.restore()
+    with closing(run.rounds()) as rounds:
+        for _ in rounds:
+            if _stop.is_set():
+                return
+
+
+def tuned(cells: list[Cell], root: Path) -> dict[str, float]:
+    """Return the learning rate of the best finished tuning run of every method: of equals, the smaller one."""
+    best: dict[str, tuple[float, float]] = {}
+    for cell in cells:
+        result = cell.result(root) or {}
+        accuracy = (result.get("accuracy") or {}).get("mean")
+        rate = cell.config.options["learning-rate"]
+        assert isinstance(rate, float)
+        if accuracy is not None and (accuracy, -rate) > best.get(cell.place[1], (-1.0, 0.0)):
+            best[cell.place[1]] = accuracy, -rate
+    return {method: -rate for method, (_, rate) in best.items()}

@@ -1,0 +1,96 @@
+"""The runs in a folder of results: a single run with the one beside it, or the cells of a comparison."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ross_flwr.config import ConfigError
+from ross_flwr.runs.folder import RunFolder
+
+__all__ = ["REFUSED", "Run", "find_runs"]
+
+REFUSED = "refused.txt"
+"""The file in the folder of a cell that says why its method cannot run there."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run and its place in a comparison.
+
+    Attributes
+    ----------
+    method, scenario, topology, seed
+        Its place. A single run is called by its algorithm, attack and topology.
+    summary : dict
+        What ``summary.json`` holds; empty when the method was refused there.
+    lines : list[dict]
+        What ``history.jsonl`` holds.
+    """
+
+    method: str
+    scenario: str
+    topology: str
+    seed: int
+    summary: dict[str, Any]
+    lines: list[dict[str, Any]]
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Its place, as the first columns of a table."""
+        return {"scenario": self.scenario, "topology": self.topology, "method": self.method, "seed": self.seed}
+
+    @property
+    def poisoned(self) -> set[int]:
+        """The agents that attack or whose data is bad."""
+        return {*self.summary["attackers"], *self.summary["corrupted"]}
+
+    def role(self, agent: int) -> str:
+        """Return ``"attacker"``, ``"bad data"`` or ``"honest"``."""
+        if agent in self.summary["attackers"]:
+            return "attacker"
+        return "bad data" if agent in self.summary["corrupted"] else "honest"
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """Return the finished runs in `folder`, ROSS's before the others, then by name and seed.
+
+    Raises
+    ------
+    ConfigError
+        When there is none.
+    """
+    runs = list(_single(folder) if RunFolder(folder).config.is_file() else _cells(folder))
+    if not any(run.summary for run in runs):
+        raise ConfigError(
+            f"{folder} holds no finished run: name the folder that --out gave to `ross-flwr run` or `ross-flwr compare`"
+        )
+    return sorted(
+        runs,
+        key=lambda run: (run.scenario, run.topology, run.summary.get("algorithm") != "ross", run.method, run.seed),
+    )
+
+
+def _single(folder: Path) -> Iterator[Run]:
+    for path in (folder, *(each for each in sorted(folder.iterdir()) if RunFolder(each).config.is_file())):
+        found = RunFolder(path)
+        summary = found.read_summary()
+        if summary:
+            config = found.read_config()
+            scenario = config.attack if summary["attackers"] else "no attack"
+            yield Run(config.algorithm, scenario, config.topology, config.seed, summary, _lines(found))
+
+
+def _cells(folder: Path) -> Iterator[Run]:
+    for path in sorted(folder.glob("*/*/*/*")):
+        found = RunFolder(path)
+        method, scenario, topology, seed = path.relative_to(folder).parts
+        if (path / REFUSED).is_file():
+            yield Run(method, scenario, topology, int(seed), {}, [])
+        elif summary := found.read_summary():
+            yield Run(method, scenario, topology, int(seed), summary, _lines(found))
+
+
+def _lines(folder: RunFolder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in folder.history.read_text(encoding="utf-8").splitlines()]

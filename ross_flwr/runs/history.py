@@ -1,0 +1,165 @@
+"""What happened in a run: a line per round, and what follows from the lines."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ross_flwr.engine.events import Round
+
+__all__ = ["History", "consensus_distance", "finite"]
+
+
+def consensus_distance(models: Collection[Tensor]) -> float:
+    """Return (1/N) Σ_i ‖x_i − x̄‖² of N flat vectors of shape [P]."""
+    mean = torch.stack(list(models)).mean(0)
+    return sum(float((model - mean).norm()) ** 2 for model in models) / len(models)
+
+
+class History:
+    """The lines of a run, kept in memory and, given a folder, appended to ``history.jsonl``.
+
+    Every value of a line is a sum over all agents or a statistic over the honest ones:
+
+    ``round``, ``seconds`` (of this round), ``accuracy`` and ``loss`` (mean, min, max over honest agents), ``metrics``
+    (the same of each of the user's own), ``consensus-distance`` (over the honest agents heard), ``bytes``,
+    ``gradients``, ``utilities``, ``sent`` (bytes by edge "i>j" and tensor name), ``missing`` (pairs [i, j]: agent i
+    lacked a message of j), ``absent`` (agents that gave no report), ``agents`` (accuracy by agent), ``weights`` (by
+    agent, then neighbour), ``time`` (seconds in gradients, utilities and exchange). An agent whose data is corrupted is
+    honest, for it follows the protocol; ``clean-accuracy``
+    and ``attack-success`` are over honest agents with clean data.
+
+    Parameters
+    ----------
+    num_agents : int
+        N.
+    attackers : collection of int
+        Agents that are left out of the statistics.
+    file : Path, optional
+        Where the lines go.
+    corrupted : collection of int
+        Agents whose data is bad.
+    """
+
+    def __init__(
+        self,
+        num_agents: int,
+        attackers: Collection[int] = (),
+        file: Path | None = None,
+        corrupted: Collection[int] = (),
+    ) -> None:
+        self.num_agents = num_agents
+        self.attackers = sorted(attackers)
+        self.corrupted = sorted(corrupted)
+        self.file = file
+        self.lines: list[dict[str, Any]] = []
+
+    @property
+    def honest(self) -> list[int]:
+        """The agents that do not attack."""
+        return [i for i in range(self.num_agents) if i not in self.attackers]
+
+    def restore(self, last: int) -> None:
+        """Read the lines up to round `last` back from the file and forget the later ones."""
+        assert self.file is not None
+        # A line per round from 1; what comes after `last` may have been cut short and is not looked at.
+        self.lines = [json.loads(line) for line in self.file.read_text().splitlines()[:last]]
+        self.file.write_text("".join(map(_to_json, self.lines)))
+
+    def add(self, finished: Round) -> dict[str, Any]:
+        """Make the line of a round, keep it and return it."""
+        reports = {report.agent: report for report in sorted(finished.reports, key=lambda report: report.agent)}
+        heard = [reports[i] for i in self.honest if i in reports]
+        tested = [r for r in heard if r.accuracy is not None and r.loss is not None]
+        clean = [r for r in tested if r.agent not in self.corrupted] if self.corrupted else []
+        sent = {f"{r.agent}>{j}": kinds for r in reports.values() for j, kinds in r.sent.items()}
+        line: dict[str, Any] = {
+            "round": finished.number,
+            "seconds": round(finished.seconds, 6),
+            "accuracy": _spread([r.accuracy for r in tested if r.accuracy is not None]),
+            "loss": _spread([r.loss for r in tested if r.loss is not None]),
+            "clean-accuracy": _spread([r.accuracy for r in clean if r.accuracy is not None]),
+            "attack-success": _spread([r.attack_success for r in clean if r.attack_success is not None]),
+            "metrics": {
+                name: _spread([r.metrics[name] for r in tested if name in r.metrics])
+                for name in dict.fromkeys(name for r in tested for name in r.metrics)
+            },
+            "consensus-distance": None,
+            "bytes": sum(sum(kinds.values()) for kinds in sent.values()),
+            "gradients": sum(r.gradients for r in reports.values()),
+            "utilities": sum(r.utilities for r in reports.values()),
+            "sent": sent,
+            "missing": [[r.agent, j] for r in reports.values() for j in r.missing],
+            "absent": [i for i in range(self.num_agents) if i not in reports],
+            "agents": {str(r.agent): r.accuracy for r in reports.values() if r.accuracy is not None},
+            "weights": {
+                str(r.agent): {str(j): round(w, 4) for j, w in r.weights.items()} for r in reports.values() if r.weights
+            },
+            "time": {
+                kind: round(sum(r.time.get(kind, 0.0) for r in reports.values()), 6)
+                for kind in ("gradients", "utilities", "exchange")
+            },
+        }
+        if finished.models is not None and heard:
+            line["consensus-distance"] = consensus_distance([finished.models[report.agent] for report in heard])
+        self.lines.append(line)
+        if self.file is not None:
+            with self.file.open("a") as out:
+                out.write(_to_json(line))
+        return line
+
+    def summary(self) -> dict[str, Any]:
+        """Return the result of the run so far: the last test, totals, and how many rounds who was absent."""
+        tested = [line for line in self.lines if line["accuracy"]]
+        sent: dict[str, dict[str, int]] = {}
+        absent = Counter(i for line in self.lines for i in line["absent"])
+        for line in self.lines:
+            for edge, kinds in line["sent"].items():
+                total = sent.setdefault(edge, {})
+                for kind, count in kinds.items():
+                    total[kind] = total.get(kind, 0) + count
+        return {
+            "rounds": self.lines[-1]["round"] if self.lines else 0,
+            "accuracy": tested[-1]["accuracy"] if tested else None,
+            "loss": tested[-1]["loss"] if tested else None,
+            "clean-accuracy": tested[-1]["clean-accuracy"] if tested else None,
+            "attack-success": tested[-1]["attack-success"] if tested else None,
+            "consensus-distance": tested[-1]["consensus-distance"] if tested else None,
+            "bytes": sum(line["bytes"] for line in self.lines),
+            "gradients": sum(line["gradients"] for line in self.lines),
+            "utilities": sum(line["utilities"] for line in self.lines),
+            "seconds": round(sum(line["seconds"] for line in self.lines), 3),
+            "sent": sent,
+            "attackers": self.attackers,
+            "corrupted": self.corrupted,
+            "absent": {str(i): absent[i] for i in sorted(absent)},
+        }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    if any(map(math.isnan, values)):  # else min and max would depend on the order
+        return dict.fromkeys(("mean", "min", "max"), math.nan)
+    return {"mean": fmean(values), "min": min(values), "max": max(values)}
+
+
+def _to_json(line: dict[str, Any]) -> str:
+    return json.dumps(finite(line), separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """Return `value` with None for every NaN and infinity in it: JSON has neither, a diverged loss is null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [finite(entry) for entry in value]
+    return value

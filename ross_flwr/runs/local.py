@@ -1,0 +1,178 @@
+"""Runs in this process, from a configuration to a folder of results."""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ross_flwr.algorithms import ALGORITHMS
+from ross_flwr.config import Config, ConfigError, require, resolve
+from ross_flwr.engine import rounds as local
+from ross_flwr.engine.host import Host
+from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.history import History
+
+__all__ = ["LocalRun", "beside", "holdings", "resume", "start"]
+
+
+def beside(config: Config) -> list[Config]:
+    """Return the configurations that `config` asks for: itself, and that of the method beside it if there is another.
+
+    Raises
+    ------
+    ConfigError
+        When the method beside it is not known.
+    """
+    if config.beside in ("", config.algorithm):
+        return [config]
+    require("beside", config.beside, ALGORITHMS)
+    return [config, resolve({**config.options, "algorithm": config.beside, "beside": ""})]
+
+
+def start(config: Config, path: Path | None = None) -> list["LocalRun"]:
+    """Return the runs that `config` asks for. The method beside has its results in a subfolder of its name.
+
+    Nothing is written before all of them are known to be possible and the first round of the first begins.
+
+    Raises
+    ------
+    ConfigError
+        When one of them is not possible.
+    """
+    first, *others = beside(config)
+    return [LocalRun(first, path), *(LocalRun(other, path / other.algorithm if path else None) for other in others)]
+
+
+def resume(path: Path) -> list["LocalRun"]:
+    """Return the runs that the configuration in folder `path` asks for, each as it was at its last checkpoint.
+
+    Raises
+    ------
+    ConfigError
+        When the folder holds no run, or its files do not fit each other.
+    """
+    runs = start(RunFolder(path).read_config(), path)
+    for run in runs:
+        run.restore()
+    return runs
+
+
+def holdings(config: Config) -> Tensor:
+    """Return how many examples of each class every agent holds, shape [N, C].
+
+    Raises
+    ------
+    ConfigError
+        When the data cannot be read or dealt so.
+    """
+    experiment = Experiment(config)
+    labels, num_classes = experiment.source.train.labels, experiment.source.num_classes
+    return torch.stack([labels[part].bincount(minlength=num_classes) for part in experiment.partition])
+
+
+class LocalRun:
+    """A run with all agents in this process.
+
+    Parameters
+    ----------
+    config : Config
+        What to run.
+    path : Path, optional
+        Folder for the results; without one nothing is written.
+
+    Attributes
+    ----------
+    experiment : Experiment
+        What the configuration stands for.
+    host : Host
+        Hosts all agents.
+    history : History
+        A line per round so far.
+    """
+
+    def __init__(self, config: Config, path: Path | None = None) -> None:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.config = config
+        self.experiment = Experiment(config)
+        self.experiment.check()
+        experiment = self.experiment
+        self.host = Host(
+            config.algorithm,
+            experiment.algorithm,
+            experiment.agents(),
+            places=experiment.places,
+            adversary=experiment.adversary,
+            faults=experiment.faults,
+        )
+        self.folder = RunFolder(path) if path else None
+        file = self.folder.history if self.folder else None
+        self.history = History(config.num_agents, self.experiment.attackers, file, self.experiment.corrupted)
+
+    def restore(self) -> None:
+        """Go back to the last checkpoint in the folder; without one, to the beginning.
+
+        Raises
+        ------
+        ConfigError
+            When checkpoint, history and configuration do not fit each other.
+        """
+        checkpoint = self.folder.read_checkpoint() if self.folder else None
+        if self.folder is None or checkpoint is None:
+            return
+        last, tensors, rest = checkpoint
+        try:
+            self.host.restore({key: tensor.to(self.experiment.device) for key, tensor in tensors.items()}, rest)
+            self.history.restore(last)
+            shape = self.experiment.model.initial.shape
+            fits = (
+                len(self.history.lines) == last
+                and len(rest["state"]) == len(self.host.agents)
+                and all(agent["model"].shape == shape for agent in self.host.agents.values())
+            )
+        except (KeyError, ValueError, OSError):
+            fits = False
+        if not fits:
+            raise ConfigError(
+                f"{self.folder.path} cannot be resumed: config.toml, history.jsonl and checkpoint.safetensors "
+                "in it are not of the same run"
+            )
+
+    def rounds(self) -> Generator[dict[str, Any], None, None]:
+        """Run the rounds that are left, yielding the history's line of each; then write the results.
+
+        However it ends, the folder holds a checkpoint of the last round that was finished.
+        """
+        config, folder = self.config, self.folder
+        done = saved = len(self.history.lines)
+        if folder and not done:
+            folder.begin(config)
+        snapshot = self.host.snapshot()
+        try:
+            for finished in local.rounds(
+                self.host,
+                done + 1,
+                config.num_rounds,
+                passes=config.batches_per_round,
+                evaluate_every=config.evaluate_every,
+            ):
+                line = self.history.add(finished)
+                done, snapshot = finished.number, self.host.snapshot()
+                if folder and config.checkpoint_every and done % config.checkpoint_every == 0:
+                    folder.write_checkpoint(done, *snapshot)
+                    saved = done
+                yield line
+        finally:
+            if folder and done > saved:
+                folder.write_checkpoint(done, *snapshot)
+        if folder:
+            folder.write_summary(self.summary())
+            mean = torch.stack([self.host.agents[i]["model"] for i in self.history.honest]).mean(0)
+            folder.write_model(self.experiment.model.named(mean))
+
+    def summary(self) -> dict[str, Any]:
+        """Return what ``summary.json`` holds."""
+        return {**self.experiment.describe(), **self.history.summary(), "dropped": dict(self.host.dropped)}

@@ -1,0 +1,183 @@
+"""The models that a run left in its folder: to be tested again, and taken elsewhere."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ross_flwr.config import ConfigError, require, resolve
+from ross_flwr.extras import import_extra
+from ross_flwr.learning.objective import ModuleObjective, Performance, f1_scores
+from ross_flwr.runs.assemble import Experiment, Subset
+from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.local import beside
+
+__all__ = ["DATA_KEYS", "FORMATS", "Trained", "export"]
+
+DATA_KEYS = ("dataset", "data-path", "download", "image-size", "label-column", "num-classes", "test-size")
+"""The configuration keys that say what models are tested on."""
+
+
+class Trained:
+    """The models of one method in the folder of a run.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    method : str
+        The main method or the one beside it; empty for the main one.
+
+    Attributes
+    ----------
+    folder : RunFolder
+        Where the method's results are.
+    experiment : Experiment
+        What its configuration stands for.
+    agents : dict[int, Tensor]
+        Each agent's model at the last checkpoint, shape [P]. A run on Flower leaves none.
+    consensus : Tensor
+        The mean of the honest agents' models, shape [P].
+
+    Raises
+    ------
+    ConfigError
+        When no such run or model is there.
+    """
+
+    def __init__(self, path: Path, method: str = "") -> None:
+        methods = [config.algorithm for config in beside(RunFolder(path).read_config())]
+        if method:
+            require("--method", method, methods)
+        self.folder = RunFolder(path if method in ("", methods[0]) else path / method)
+        self.experiment = Experiment(self.folder.read_config())
+        checkpoint = self.folder.read_checkpoint()
+        if checkpoint:
+            _, tensors, rest = checkpoint
+            self.agents = {int(i): tensors[names["model"]] for i, names in rest["state"].items()}
+            honest = [model for i, model in self.agents.items() if i not in self.experiment.attackers]
+            self.consensus = torch.stack(honest).mean(0)
+        else:
+            self.agents = {}
+            self.consensus = self.experiment.model.flatten(self.folder.read_model())
+        if self.consensus.shape != self.experiment.model.initial.shape:
+            raise ConfigError(f"{self.folder.path} holds a config.toml and a checkpoint.safetensors of different runs")
+
+    def model(self, agent: int | None) -> Tensor:
+        """Return an agent's model, or the consensus model for None, shape [P]."""
+        if agent is None:
+            return self.consensus
+        if agent not in self.agents:
+            known = f"there are agents 0 to {len(self.agents) - 1}" if self.agents else "there is no checkpoint"
+            raise ConfigError(f"--agent {agent} has no model in {self.folder.path}: {known}")
+        return self.agents[agent]
+
+    def test(self, other: Mapping[str, Any]) -> Iterator[tuple[int | None, Performance]]:
+        """Test the consensus model (None), then each agent's; ``"f1"`` is the mean F1 score over the classes.
+
+        Parameters
+        ----------
+        other : mapping of str to Any
+            Keys of `DATA_KEYS` that are not as in the run. Images are normalised as the run's in any case.
+
+        Raises
+        ------
+        ConfigError
+            On other keys, and data that the models cannot take.
+        """
+        for key in other:
+            if key not in DATA_KEYS:
+                raise ConfigError(f"-c {key} does not say what to test on: use {', '.join(DATA_KEYS)}")
+        source, config = self.experiment.source, self.experiment.config
+        where = Experiment(resolve({**config.options, **other})) if other else self.experiment
+        found = where.source
+        if found.image_shape != source.image_shape or found.num_classes > source.num_classes:
+            raise ConfigError(
+                f"dataset = '{where.config.dataset}' has {_kind(found.image_shape, found.num_classes)}, and the models "
+                f"take {_kind(source.image_shape, source.num_classes)}"
+            )
+        test = Subset(replace(found, mean=source.mean, std=source.std), found.test, where.test)
+        metrics = {"f1": lambda outputs, targets: f1_scores(outputs, targets).nanmean()}
+        objective = ModuleObjective(self.experiment.model, test, None, test, metrics=metrics)
+        for agent in (None, *self.agents):
+            yield agent, objective.test(self.model(agent).to(self.experiment.device))
+
+
+def _kind(image_shape: tuple[int, int, int], num_classes: int) -> str:
+    return f"images of {'×'.join(map(str, image_shape))} in {num_classes} classes"
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def _safetensors(module: nn.Module, _image: Tensor) -> bytes:
+    return save(_state(module))
+
+
+def _torch(module: nn.Module, _image: Tensor) -> bytes:
+    file = BytesIO()
+    torch.save(_state(module), file)
+    return file.getvalue()
+
+
+def _onnx(module: nn.Module, image: Tensor) -> bytes:
+    for name in ("onnx", "onnxscript"):
+        import_extra(name, "onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # what PyTorch will change in itself
+        program = torch.onnx.export(
+            module,
+            (image.expand(2, *image.shape[1:]),),  # of one image alone, the exporter would make it always one
+            dynamo=True,
+            input_names=["images"],
+            output_names=["scores"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    assert program is not None
+    model: bytes = program.model_proto.SerializeToString()
+    return model
+
+
+FORMATS = {"safetensors": (".safetensors", _safetensors), "torch": (".pt", _torch), "onnx": (".onnx", _onnx)}
+"""Suffix and writer by the name of the format."""
+
+
+def export(trained: Trained, agent: int | None, kind: str, out: Path | None) -> Path:
+    """Write a model under its own parameter names, and return the file.
+
+    Parameters
+    ----------
+    trained : Trained
+        The models.
+    agent : int, optional
+        Whose; None for the consensus model.
+    kind : str
+        A key of `FORMATS`.
+    out : Path, optional
+        The file; without it, consensus or agent-<i> in the folder of the method's results.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such model, ONNX is not installed, or nothing can be written there.
+    """
+    suffix, write = FORMATS[kind]
+    model = trained.experiment.model
+    model.bind(trained.model(agent).to(trained.experiment.device))
+    file = out or trained.folder.path / f"{'consensus' if agent is None else f'agent-{agent}'}{suffix}"
+    image = torch.zeros(1, *trained.experiment.source.image_shape, device=trained.experiment.device)
+    content = write(model.module.eval(), image)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    except OSError as error:
+        raise ConfigError(f"--out {file} cannot be written: {error.strerror or error}") from None
+    return file

@@ -1,0 +1,76 @@
+"""How far Shapley estimators are off on games of real gradients: ``python -m ross_flwr.studies.calibration``.
+
+The games are those of the honest agents of `shapley.toml` while two of eight agents poison their gradients: at the
+models of every fourth round, on that round's mini-batches. Their exact values are known, from all 2⁸ coalitions.
+"""
+
+from collections.abc import Iterator
+from statistics import fmean, median
+
+import numpy as np
+
+from ross_flwr.algorithms.ross import ROSS
+from ross_flwr.config import Config
+from ross_flwr.learning.agent import stream
+from ross_flwr.learning.shapley import Game, shapley_values
+from ross_flwr.report.table import markdown, percent
+from ross_flwr.runs.compare import read_plan
+from ross_flwr.runs.local import LocalRun
+
+__all__ = ["Errors", "errors", "games", "main"]
+
+EVERY = 4
+SAMPLED = ("permutation", "antithetic", "truncated")
+BUDGETS = (1, 2, 4, 8, 16, 32)
+
+Errors = tuple[list[int], list[float], list[float]]
+"""Of each game: coalitions evaluated, |φ̂ − φ| / |φ|, and the share of players whose sign is wrong."""
+
+
+def games(config: Config) -> Iterator[Game]:
+    """Run ROSS and yield the game of every honest agent after every fourth round."""
+    run = LocalRun(config)
+    method, agents = run.host.algorithm, run.host.agents
+    assert isinstance(method, ROSS)
+    for line in run.rounds():
+        if line["round"] % EVERY == 0:
+            for i in run.history.honest:
+                model = agents[i]["model"]
+                yield method.game(agents[i], [agents[j].gradient(model) for j in agents[i].mixing_row])
+
+
+def errors(played: list[Game], estimator: str, budget: int) -> Errors:
+    """Return how far an estimator with budget R is off in each of these games."""
+    found: Errors = ([], [], [])
+    for k, game in enumerate(played):
+        exact = shapley_values(game, "exact", generator=stream(0, "unused"))
+        again = _again(game)
+        draw = stream(budget, f"calibration {estimator}", k)
+        estimate = shapley_values(again, estimator, permutations=budget, generator=draw)
+        found[0].append(again.evaluations)
+        found[1].append(float(np.linalg.norm(estimate - exact) / np.linalg.norm(exact)))
+        found[2].append(float(np.mean((estimate > 0) != (exact > 0))))
+    return found
+
+
+def _again(game: Game) -> Game:
+    """Return the same game with nothing evaluated yet; what `game` knows already is not computed again."""
+    return Game(game.num_players, lambda coalition: game(sum(1 << j for j in coalition)))
+
+
+def main() -> None:
+    """Print a row per estimator and budget R."""
+    cells = read_plan("shapley", {}).only(methods="R=16", scenarios="poisoned-2").cells({})
+    played = [game for cell in cells for game in games(cell.config)]
+    rows = [["estimator, R", "coalitions evaluated", "median error", "mean error", "wrong signs"]]
+    for estimator in SAMPLED:
+        for budget in BUDGETS:
+            looks, off, wrong = errors(played, estimator, budget)
+            numbers = f"{fmean(looks):.0f}", percent(median(off)), percent(fmean(off)), percent(fmean(wrong))
+            rows.append([f"{estimator}, {budget}", *numbers])
+    print(markdown(rows))
+    print(f"\n{len(played)} games of {played[0].num_players} players")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The ClientApp on a device that has data of its own."""
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Context, RecordDict
+
+from ross_flwr.config import ConfigError, resolve
+from ross_flwr.flower import client_app
+from ross_flwr.flower.records import from_json, record_of, to_json
+from ross_flwr.runs.assemble import Experiment
+
+CHOSEN = {"algorithm": "dpsgd", "num-agents": 3, "topology": "complete", "attackers": 0, "validation-size": 20}
+
+
+def options():
+    return dict(resolve(CHOSEN | {"batch-size": 10}).options)
+
+
+def context_of(**node_config):
+    config = {name.replace("_", "-"): value for name, value in node_config.items()}
+    return Context(run_id=1, node_id=7, node_config=config, state=RecordDict(), run_config={})
+
+
+def beginning(agents, **chosen):
+    """What the relay sends first, but for the call of a step: the set-up and the initial model."""
+    model = Experiment(resolve(options())).model
+    setup = to_json({"run": "r", "options": options() | chosen, "places": {i: PLACES[i] for i in agents}})
+    return RecordDict({"setup": setup, "initial": record_of(model.named(model.initial))})
+
+
+AGENT = [1]
+ROWS = {1: {0: 0.25, 1: 0.5, 2: 0.25}, 2: {0: 0.25, 1: 0.25, 2: 0.5}}
+PLACES = {i: [row, row] for i, row in ROWS.items()}
+
+
+@pytest.fixture
+def own_data(tmp_path):
+    """Forty examples of three of the ten digits, darker than any digit."""
+    generator = np.random.default_rng(0)
+    file = tmp_path / "own.npz"
+    np.savez(
+        file,
+        images=generator.integers(100, 200, (40, 8, 8), dtype=np.uint8),
+        labels=np.arange(40) % 3,
+        test_images=np.full((5, 8, 8), 100, dtype=np.uint8),
+        test_labels=np.full(5, 9),
+    )
+    return str(file)
+
+
+def test_an_agent_on_a_device_holds_all_and_only_the_data_there(own_data):
+    context = context_of(dataset="file", data_path=own_data)
+    client_app.begin(beginning(AGENT), context)
+    host, experiment = client_app.wake(context)
+    (agent,) = host.agents.values()
+    batch = agent.objective.batch(torch.arange(agent.objective.num_examples))
+    assert (agent.index, len(batch), len(experiment.source.test)) == (1, 20, 5)
+    assert batch.targets.bincount().min() >= 6
+    assert experiment.source.train.images.min() >= 100
+    validation = experiment.validation(1)
+    assert not set(validation.tolist()) & set(experiment.partition[1].tolist())
+    assert len(validation) == 20
+    assert experiment.describe()["validation"].endswith("of file that no agent trains on")
+
+
+def test_a_node_without_data_of_its_own_holds_its_share_of_the_runs():
+    context = context_of()
+    client_app.begin(beginning(AGENT), context)
+    host, experiment = client_app.wake(context)
+    assert experiment.config.options == options()
+    assert from_json(context.state.config_records["setup"])["options"] == options()
+    assert host.agents[1].objective.num_examples == len(Experiment(resolve(options())).partition[1])
+
+
+def test_a_node_is_told_its_agents_places_and_needs_no_file_of_the_graph():
+    context = context_of()
+    client_app.begin(beginning([1, 2], **{"topology": "edge-list", "topology-file": "on the server.txt"}), context)
+    host, _ = client_app.wake(context)
+    assert {i: agent.mixing_row for i, agent in host.agents.items()} == ROWS
+
+
+def test_two_agents_do_not_share_a_devices_data(own_data):
+    with pytest.raises(
+        ConfigError, match="is the data of one agent, and it hosts 2: start as many nodes as num-agents"
+    ):
+        client_app.begin(beginning([1, 2]), context_of(dataset="file", data_path=own_data))

@@ -1,0 +1,254 @@
+"""Segments as the ServerApp orders them: nodes of one process, over sockets, beside the local engine."""
+
+import asyncio
+import time
+
+import pytest
+import torch
+from addresses import free_addresses
+from flwr.app import ArrayRecord
+from flwr.supercore.task_identity import TaskIdentity
+from nodes import KilledError, Nodes, app_of
+
+from ross_flwr import ConfigError, PeerRelay, resolve
+from ross_flwr.direct import certificates
+from ross_flwr.direct.peer import Link
+from ross_flwr.flower import client_app
+from ross_flwr.flower import direct as session
+from ross_flwr.flower.direct import PeerDirect, PeerHybrid
+from ross_flwr.flower.records import tensors_of
+from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.local import LocalRun
+
+BASE = {"num_agents": 4, "num_rounds": 5, "topology": "ring", "validation_size": 20, "hidden": 8, "test_size": 50}
+DIRECT = {"segment_rounds": 2, "return_model": "final", "phase_timeout": 20.0}
+
+
+@pytest.fixture(autouse=True)
+def task(monkeypatch):
+    """What Flower sets before it runs an app, and wants before a message is made; all nodes are there at once."""
+    monkeypatch.setattr("ross_flwr.flower.relay.SETTLE", 0.0)
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+
+
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory):
+    """The folders of nodes n0, n1, … with what they prove themselves by.
+
+    Without, gRPC would let all nodes of this process call a node over one connection, as if they were one.
+    """
+    folder = tmp_path_factory.mktemp("certs")
+    certificates.init(folder)
+    return [certificates.issue(folder, f"n{k}") for k in range(6)]
+
+
+def play(strategy, certs, *, app=None, **options):
+    """Run a strategy over nodes that load what the options name, and the same in the local engine; return both."""
+    options = BASE | {"attackers": 0} | options
+    config = resolve({name.replace("_", "-"): value for name, value in options.items()})
+    expected = LocalRun(config)
+    lines = list(expected.rounds())
+    addresses = free_addresses(config.num_agents)
+    nodes = Nodes(
+        app or app_of(config),
+        range(config.num_agents),
+        lambda k: {"peer-address": addresses[k], "peer-certs": str(certs[k])},
+    )
+    relay = strategy(**DIRECT | options)
+    model = expected.experiment.model
+    relay.start(nodes, ArrayRecord(model.named(model.initial)), config.num_rounds)
+    return relay, expected, lines
+
+
+def assert_equal_runs(relay, expected, lines):
+    model = expected.experiment.model
+    for index, agent in expected.host.agents.items():
+        assert not torch.equal(agent["model"], model.initial)
+        torch.testing.assert_close(model.flatten(tensors_of(relay.models[index])), agent["model"], rtol=0, atol=1e-4)
+    for line, local_line in zip(relay.history.lines, lines, strict=True):
+        for entry in ("round", "bytes", "gradients", "sent", "missing", "absent"):
+            assert line[entry] == local_line[entry]
+        assert line["accuracy"] == pytest.approx(local_line["accuracy"], abs=1e-6)
+
+
+PUSHING = {"algorithm": "sgp", "mixing": "push", "topology_degree": 2}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        PUSHING | {"topology": "random-out"},
+        PUSHING | {"topology": "one-peer-exponential", "topology_every": 1},
+        {"algorithm": "dpsgd", "topology": "random-matching", "topology_every": 2, "batches_per_round": 2},
+        {"algorithm": "ross", "topology": "erdos-renyi", "topology_every": 1},
+    ],
+    ids=["directed", "directed, changing", "changing every other round", "ross, changing"],
+)
+def test_directed_and_changing_graphs_give_the_models_of_the_local_engine(options, certs):
+    assert_equal_runs(*play(PeerDirect, certs, **options))
+
+
+def test_a_node_whose_process_is_another_in_every_segment_goes_on_from_its_state(certs, tmp_path):
+    def forget(message, context, call_next):
+        for setup in [setup for setup, (host, _) in client_app._held.items() if context.node_id in host.agents]:
+            client_app._held.pop(setup, None)  # nodes forget in threads of their own
+        return call_next(message, context)
+
+    options = BASE | {"algorithm": "dmsgd", "attackers": 0}
+    app = app_of(resolve({name.replace("_", "-"): value for name, value in options.items()}), [forget])
+    for state_dir in ("", str(tmp_path)):
+        assert_equal_runs(*play(PeerDirect, certs, app=app, **options, state_dir=state_dir, checkpoint_every=0))
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_a_node_whose_process_dies_goes_on_in_the_round_that_it_had_saved(noticed, certs, tmp_path, monkeypatch):
+    """Node 2 dies in the fifth round, and Flower may say so; it is asked who it is, and told what it was told again.
+
+    A model takes five rounds to fetch, so it begins far ahead; nobody else loses a round by that.
+    """
+    monkeypatch.setattr(session, "LOOK_AGAIN", 0.1)
+    fetch = Link.fetch
+
+    async def fetch_slowly(link, agent):
+        await asyncio.sleep(0.15)
+        return await fetch(link, agent)
+
+    monkeypatch.setattr(Link, "fetch", fetch_slowly)
+    if not noticed:
+        monkeypatch.setattr(session, "ASK_AGAIN", 0.2)
+        pull = Nodes.pull_messages
+        monkeypatch.setattr(Nodes, "pull_messages", lambda *of: [each for each in pull(*of) if not each.has_error()])
+    begun, hosts = [], {}
+
+    class Noting(client_app.Session):
+        def rounds(self, first, last, **settings):
+            (agent,) = self.host.agents
+            begun.append((agent, first))
+            hosts[agent] = self.host
+            return super().rounds(first, last, **settings)
+
+    monkeypatch.setattr(client_app, "Session", Noting)
+
+    def mortal(context, module):
+        def die(module, inputs):
+            time.sleep(0.03)
+            if hosts[2].progress[2] == (4, 1) and begun.count((2, 5)) == 0:
+                raise KilledError
+
+        module.register_forward_pre_hook(die if context.node_id == 2 else lambda *_: time.sleep(0.03))
+        return module
+
+    options = BASE | {"algorithm": "dpsgd", "attackers": 0, "num_rounds": 100, "evaluate_every": 100}
+    app = app_of(resolve({name.replace("_", "-"): value for name, value in options.items()}), module=mortal)
+    settings = {"state_dir": str(tmp_path), "checkpoint_every": 1, "segment_rounds": 100, "phase_timeout": 5.0}
+    relay, _, lines = play(PeerDirect, certs, app=app, **options, **settings)
+    assert sorted(begun[:4]) == [(0, 1), (1, 1), (2, 1), (3, 1)]
+    assert begun[4:] == [(2, 5)]
+    assert relay.dropped["error"] == noticed
+    assert all(set(line["absent"]) <= {2} for line in relay.history.lines)
+    for line in relay.history.lines[-3:]:
+        assert (line["absent"], line["missing"]) == ([], [])
+    assert relay.history.lines[-1]["loss"]["mean"] == pytest.approx(lines[-1]["loss"]["mean"], rel=0.2)
+
+
+def test_a_node_that_stays_dead_is_not_waited_for_when_the_others_are_done(certs, caplog):
+    """`start` would wait an hour for one that is late; of this one Flower says that it is dead."""
+
+    def mortal(context, module):
+        def die(module, inputs):
+            if context.node_id == 2 and module.training:
+                raise KilledError
+
+        module.register_forward_pre_hook(die)
+        return module
+
+    options = BASE | {"algorithm": "dpsgd", "attackers": 0, "num_rounds": 4, "evaluate_every": 4}
+    app = app_of(resolve({name.replace("_", "-"): value for name, value in options.items()}), module=mortal)
+    relay, *_ = play(PeerDirect, certs, app=app, **options, segment_rounds=2, phase_timeout=2.0)
+    assert [line["absent"] for line in relay.history.lines] == [[2]] * 4
+    warned = [record.getMessage() for record in caplog.records]
+    assert [text for text in warned if "no report" in text] == [
+        f"\t├──> rounds {first}–{first + 1}: no report from agents [2]" for first in (1, 3)
+    ]
+
+
+def test_a_node_that_is_unregistered_costs_the_run_that_node_only(certs, monkeypatch):
+    """The grid takes no more messages for node 2 after its first segment, and returns an empty number for each."""
+    push = Nodes.push_messages
+    seen = []
+
+    def refuse(nodes, messages):
+        numbers = []
+        for message in messages:
+            to_node_2 = message.metadata.dst_node_id == 2 and message.metadata.message_type == "train.segment"
+            seen.extend([message] * to_node_2)
+            numbers += push(nodes, [message]) if not to_node_2 or len(seen) == 1 else [""]
+        return numbers
+
+    monkeypatch.setattr(Nodes, "push_messages", refuse)
+    relay, *_ = play(PeerDirect, certs, algorithm="dpsgd", num_rounds=4, segment_rounds=2, phase_timeout=2.0)
+    assert [line["absent"] for line in relay.history.lines] == [[], [], [2], [2]]
+
+
+AVERAGING = {"average_every": 2, "num_rounds": 4}
+EDGES = {"ring": 8, "islands": 4, "directed-ring": 4}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"topology": "ring", "algorithm": "dmsgd", "batches_per_round": 2},
+        {"topology": "islands", "algorithm": "ross", "aggregator": "median"},
+        {"topology": "directed-ring", "algorithm": "sgp", "mixing": "push"},
+    ],
+    ids=["momentum", "islands, ross, median", "directed"],
+)
+@pytest.mark.parametrize("strategy", [PeerRelay, PeerDirect, PeerHybrid])
+def test_rounds_that_average_over_all_agents_are_the_same_on_every_transport(strategy, options, certs):
+    transport = "hybrid" if strategy is PeerHybrid else "relay"
+    relay, expected, lines = play(strategy, certs, **AVERAGING, **options, transport=transport)
+    assert_equal_runs(relay, expected, lines)
+    assert [len(line["sent"]) for line in lines] == [EDGES[options["topology"]], 12] * 2
+
+
+def test_on_islands_a_hybrid_run_tells_a_node_no_address_but_those_of_its_island(certs, monkeypatch):
+    told = []
+
+    class Noting(client_app.Session):
+        def __init__(self, host, neighbors, **settings):
+            told.append((*host.agents, *(agent for each in neighbors for agent in each.agents)))
+            super().__init__(host, neighbors, **settings)
+
+    monkeypatch.setattr(client_app, "Session", Noting)
+    relay, *_ = play(PeerHybrid, certs, topology="islands", algorithm="dpsgd", transport="hybrid", **AVERAGING)
+    assert sorted(set(told)) == [(0, 1), (1, 0), (2, 3), (3, 2)]
+    assert [line["missing"] for line in relay.history.lines] == [[]] * 4
+
+
+def test_gossip_is_averaged_exactly_in_every_third_round():
+    options = {"algorithm": "dpsgd", "average-every": 3, "num-rounds": 6, "num-agents": 6, "topology": "ring"}
+    distances = []
+    run = LocalRun(resolve(options | {"attackers": 0, "learning-rate": 0.0, "validation-size": 20}))
+    for agent in run.host.agents.values():
+        agent["model"] = agent["model"] + agent.index
+    mean = torch.stack([agent["model"] for agent in run.host.agents.values()]).mean(0)
+    for _ in run.rounds():
+        models = torch.stack([agent["model"] for agent in run.host.agents.values()])
+        distances.append(float((models - mean).norm()))
+    assert [distance < 1e-4 for distance in distances] == [False, False, True, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"average-every": 1}, "average-every = 1 leaves no round to the topology: use 2 or more"),
+        ({"topology": "islands"}, "'islands' alone does not connect all agents: use average-every = 10, for one"),
+        ({"topology": "random-matching"}, "'random-matching' alone does not connect all agents: use topology-every"),
+        ({"transport": "hybrid"}, "transport = 'hybrid' carries the rounds of average-every through Flower"),
+        ({"algorithm": "d2", "mixing": "lazy-metropolis", "average-every": 5}, "d2 takes a graph that stays the same"),
+        ({"algorithm": "cgsv-server", "topology": "star", "average-every": 5}, "cgsv-server takes a graph that stays"),
+    ],
+)
+def test_what_cannot_be_averaged_is_told(options, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        Experiment(resolve(options)).check()

@@ -1,0 +1,222 @@
+"""Comparisons: what runs, what runs again, and what is told of it."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from statistics import fmean
+
+import pytest
+from click.testing import CliRunner
+
+from ross_flwr.cli import cli
+from ross_flwr.config import ConfigError
+from ross_flwr.data import PARTITIONS, SOURCES
+from ross_flwr.report.comparison import write_markdown
+from ross_flwr.runs import compare
+from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.local import LocalRun
+
+SMALL = """
+seeds = [0, 1]
+[keys]
+num-agents = 4
+num-rounds = 3
+evaluate-every = 3
+[tuning]
+learning-rate = [0.001, 0.3]
+attackers = 0
+seed = 7
+[methods.dpsgd]
+[methods.lazy]
+algorithm = "d2"
+mixing = "lazy-metropolis"
+[methods.d2]
+[scenarios.clean]
+attackers = 0
+[scenarios.poisoned]
+attackers = 1
+[topologies.ring]
+topology = "ring"
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return str(path)
+
+
+def run(cells, root, jobs=2):
+    return [cell.place for cell in compare.run_cells(cells, root, jobs)]
+
+
+def test_a_plan_is_every_combination_with_the_keys_of_its_place(file):
+    plan = compare.read_plan(file, {"hidden": 16})
+    cells = {cell.place: cell.config for cell in plan.cells({"dpsgd": 0.05})}
+    assert len(cells) == 3 * 2 * 1 * 2
+    config = cells["lazy", "poisoned", "ring", "1"]
+    assert (config.algorithm, config.mixing, config.attackers, config.seed) == ("d2", "lazy-metropolis", 1, 1)
+    assert (config.topology, config.beside, config.hidden, config.num_rounds) == ("ring", "", 16, 3)
+    assert cells["dpsgd", "clean", "ring", "0"].options["learning-rate"] == 0.05
+    assert config.options["learning-rate"] == 0.1
+    assert len(plan.quick().cells({})) == 6
+    assert plan.quick().tuning_cells() == []
+    assert [cell.place for cell in plan.only(methods="d2").tuning_cells()] == [
+        ("tuning", "d2", "0.001"),
+        ("tuning", "d2", "0.3"),
+    ]
+
+
+def test_what_is_done_is_not_run_again_what_stopped_goes_on_and_what_cannot_run_says_why(file, tmp_path):
+    root = tmp_path / "out"
+    cells = compare.read_plan(file, {"checkpoint-every": 1}).only(scenarios="clean").cells({})
+    half = LocalRun(cells[0].config, cells[0].folder(root).path)
+    rounds = half.rounds()
+    next(rounds)
+    rounds.close()
+    begun = cells[0].folder(root).history.read_text()
+    assert sorted(run(cells, root)) == sorted(cell.place for cell in cells)
+    assert cells[0].folder(root).history.read_text().startswith(begun)
+    files = {path: path.stat().st_mtime_ns for path in root.rglob("*.*")}
+    assert sorted(run(cells, root)) == sorted(cell.place for cell in cells)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.*")} == files
+    refused = next(cell for cell in cells if cell.place[0] == "d2").result(root)
+    assert "lazy-metropolis" in refused["refused"]
+    assert cells[0].result(root)["rounds"] == 3
+
+    other = compare.read_plan(file, {"num-rounds": 4}).cells({})
+    with pytest.raises(ConfigError, match="holds a run of another experiment"):
+        run(other, root)
+
+
+def test_the_same_numbers_as_an_ordinary_run(file, tmp_path):
+    (cell,) = compare.read_plan(file, {}).only(methods="dpsgd", scenarios="poisoned").quick().cells({})
+    run([cell], tmp_path)
+    alone = LocalRun(cell.config)
+    list(alone.rounds())
+    expected = json.loads(json.dumps(alone.summary()))
+    found = cell.result(tmp_path)
+    assert {**found, "seconds": 0} == {**expected, "seconds": 0}
+
+
+@pytest.mark.deployment
+def test_ctrl_c_ends_a_comparison_with_one_sentence_and_the_same_command_goes_on(file, tmp_path):
+    keys = {"num-rounds": 200, "checkpoint-every": 5}
+    (tmp_path / "keys.toml").write_text("".join(f"{key} = {value}\n" for key, value in keys.items()))
+    command = [sys.executable, "-c", "from ross_flwr.cli import main; main()", "compare", file, "-c", "keys.toml"]
+    command += ["--methods", "dpsgd,lazy", "--scenarios", "clean", "--out", "out", "--jobs", "2"]
+    (tmp_path / "small.toml").write_text(re.sub(r"\[tuning\].*?(?=\[methods)", "", SMALL, flags=re.DOTALL))
+    began = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    cells = compare.read_plan(file, keys).only(methods="dpsgd,lazy", scenarios="clean").cells({})
+    try:
+        while began.poll() is None and not list(tmp_path.glob("out/*/*/*/*/checkpoint.safetensors")):
+            time.sleep(0.01)
+        os.killpg(began.pid, signal.SIGINT)  # as a terminal does
+        _, said = began.communicate(timeout=60)
+    finally:
+        began.kill()
+    assert (began.returncode, said) == (130, "ross-flwr: interrupted; the same command continues the comparison\n")
+    assert [cell.result(tmp_path / "out") for cell in cells].count(None) >= len(cells) / 2
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    for cell in cells:
+        alone = LocalRun(cell.config)
+        expected = [{**line, "seconds": 0, "time": 0} for line in alone.rounds()]
+        lines = map(json.loads, cell.folder(tmp_path / "out").history.read_text().splitlines())
+        assert [{**line, "seconds": 0, "time": 0} for line in lines] == expected
+
+
+def test_the_command_tunes_runs_and_tabulates(file, tmp_path):
+    out = tmp_path / "out"
+    done = CliRunner().invoke(cli, ["compare", file, "--out", str(out), "--jobs", "2"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "clean" in done.output
+    assert "±" in done.output
+    assert "refused" in done.output
+    rows = list(csv.DictReader((out / "cells.csv").open()))
+    assert len(rows) == 12
+    assert {row["learning-rate"] for row in rows if row["method"] == "dpsgd"} == {"0.3"}
+    assert all(float(row["accuracy"]) > 0 for row in rows if row["method"] != "d2")
+    assert all("mixing matrix" in row["refused"] for row in rows if row["method"] == "d2")
+    accuracy = fmean(
+        float(row["accuracy"]) for row in rows if (row["method"], row["scenario"]) == ("dpsgd", "poisoned")
+    )
+    head, rule, *methods = [
+        [entry.strip() for entry in line.split("|")[1:-1]] for line in (out / "table.md").read_text().splitlines()
+    ]
+    assert (head, rule) == (["", "clean", "poisoned"], ["---", "--:", "--:"])
+    assert [row[0] for row in methods] == ["dpsgd", "lazy", "d2"]
+    assert methods[0][2].startswith(f"{accuracy:.1%} ± ")
+    assert methods[2][1:] == ["refused", "refused"]
+
+
+def test_methods_stand_beside_each_other_in_a_table_of_more_places(file, tmp_path):
+    plan = compare.read_plan(file, {}).only(methods="dpsgd")
+    (tmp_path / "out").mkdir()
+    text = write_markdown(plan, plan.cells({}), tmp_path / "out").read_text()
+    assert text == "|  | dpsgd |\n|---|--:|\n| clean | … |\n| poisoned | … |\n"
+
+
+def test_the_quick_form_of_the_digits_shows_who_survives(tmp_path):
+    words = "compare digits --quick --methods ross,dpsgd --scenarios clean,poisoned --topologies ring --jobs 1 --out"
+    done = CliRunner().invoke(cli, [*words.split(), str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0
+    rows = csv.DictReader((tmp_path / "cells.csv").open())
+    accuracy = {(row["method"], row["scenario"]): float(row["accuracy"]) for row in rows}
+    assert len(accuracy) == 4
+    assert min(accuracy["ross", "clean"], accuracy["ross", "poisoned"], accuracy["dpsgd", "clean"]) > 0.4
+    assert accuracy["dpsgd", "poisoned"] < 0.2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seeds = [0]", "has no methods"),
+        (SMALL.replace("[tuning]\nlearning-rate", "[tuning]\nrates"), "tunes nothing"),
+        (SMALL + "[methds.ross]\n", "has an entry methds"),
+        ("seeds = [", "is not TOML"),
+        (SMALL + '[methods."a, b"]\n', "has the name 'a, b' in methods: --methods takes a list"),
+    ],
+    ids=["no methods", "no rates", "a typing error", "no TOML", "a comma"],
+)
+def test_a_wrong_file_is_refused_in_one_sentence(text, said, tmp_path):
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        compare.read_plan(str(path), {})
+
+
+def test_a_name_that_is_not_there_is_refused(file):
+    with pytest.raises(ConfigError, match="neither a file that can be read nor one of"):
+        compare.read_plan("nowhere", {})
+    with pytest.raises(ConfigError, match="--methods ros is not in the experiment: it has dpsgd, lazy, d2"):
+        compare.read_plan(file, {}).only(methods="ros")
+
+
+@pytest.mark.parametrize("name", compare.experiments())
+def test_every_cell_of_every_shipped_experiment_names_what_there_is(name):
+    plan = compare.read_plan(name, {})
+    quick = plan.quick().cells({})
+    assert all(cell.config.num_rounds == 20 for cell in quick)
+    for cell in [*quick, *plan.tuning_cells()]:
+        experiment = Experiment(cell.config)  # which knows attack, aggregator and corruption
+        assert experiment.algorithm
+        assert experiment.topology.num_agents == cell.config.num_agents
+        assert cell.config.partition in PARTITIONS
+        assert cell.config.dataset in SOURCES
+    assert len(plan.tuning_cells()) == len(plan.methods) * len(plan.tuning.get("learning-rate", []))

@@ -1,0 +1,98 @@
+"""Data sets of PyTorch as splits."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from ross_flwr.config import ConfigError
+from ross_flwr.tasks.loaded import Loaded
+
+CPU = torch.device("cpu")
+NUMBERS = torch.arange(12.0, dtype=torch.float64).view(6, 2)
+PAIRS = TensorDataset(NUMBERS, torch.arange(6))
+
+
+class Noisy(Dataset):
+    """An augmentation: the example and noise. `fetched` counts the examples."""
+
+    def __init__(self):
+        self.fetched = 0
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        self.fetched += 1
+        return NUMBERS[index] + torch.randn(2), index
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        return iter(PAIRS)
+
+
+def take(split, *indices):
+    return split.batch(torch.tensor(indices))
+
+
+def test_a_batch_holds_the_examples_asked_for_in_single_precision():
+    batch = take(Loaded(PAIRS, "train_data", CPU), 4, 1)
+    assert batch.inputs.dtype == torch.float32
+    assert batch.inputs.tolist() == [[8, 9], [2, 3]]
+    assert batch.targets.tolist() == [4, 1]
+
+
+def test_a_loader_lends_its_collate_function_and_its_batch_size_and_not_its_order():
+    loader = DataLoader(
+        PAIRS,
+        batch_size=4,
+        shuffle=True,
+        collate_fn=lambda examples: (torch.stack([x for x, _ in examples]) + 100,) * 2,
+    )
+    split = Loaded(loader, "train_data", CPU)
+    assert (len(split), split.batch_size) == (6, 4)
+    assert take(split, 0, 5).targets.tolist() == [[100, 101], [110, 111]]
+
+
+def test_a_batch_is_augmented_alike_wherever_it_is_taken_and_others_differently():
+    one, other = Loaded(Noisy(), "train_data", CPU), Loaded(Noisy(), "train_data", CPU)
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    batch = take(one, 2, 3)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert torch.equal(take(other, 2, 3).inputs, batch.inputs)
+    assert not torch.equal(take(one, 2, 4).inputs[0], batch.inputs[0])
+
+
+@pytest.mark.parametrize(("room", "fetched"), [(10**6, 3), (40, 4), (0, 6)])
+def test_batches_that_come_again_are_kept_as_far_as_there_is_room(room, fetched, monkeypatch):
+    monkeypatch.setattr("ross_flwr.tasks.loaded.KEPT", room)
+    noisy = Noisy()
+    split = Loaded(noisy, "test_data", CPU, keep=True)
+    first = [take(split, 0, 1), take(split, 2)]
+    again = [take(split, 0, 1), take(split, 2)]
+    assert noisy.fetched == fetched
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(first, again, strict=True))
+
+
+def test_pair_makes_inputs_and_targets_of_any_batch():
+    split = Loaded([{"x": 1.0, "y": 2.0}] * 3, "train_data", CPU, pair=lambda batch: (batch["x"], batch["y"]))
+    assert take(split, 0, 2).targets.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (Endless(), "train_data returned a Endless, whose examples have no number"),
+        (DataLoader(Endless()), "train_data returned a Endless, whose examples have no number"),
+        (None, "train_data returned a NoneType, whose examples have no number"),
+        ([], "train_data returned no examples"),
+        ([{"x": 1.0}], "train_data gives batches of dict: expected"),
+        ([(1.0, 2.0, 3.0)], r"train_data gives batches of \['Tensor', 'Tensor', 'Tensor'\]: expected"),
+        ([(1.0, "a")], r"train_data gives batches of \['Tensor', 'tuple'\]: expected"),
+    ],
+)
+def test_data_that_is_none_is_refused(data, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        take(Loaded(data, "train_data", CPU), 0)

@@ -1,0 +1,123 @@
+"""Bad data: what happens to which examples, on whom, and that it happens again alike."""
+
+import numpy as np
+import pytest
+import torch
+
+from ross_flwr.config import ConfigError, resolve
+from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.local import LocalRun
+from ross_flwr.threats.corruptions import CORRUPTIONS, choose
+
+KINDS = [kind for kind in CORRUPTIONS if kind != "none"]
+SMALL = {"num-agents": 4, "topology": "ring", "attackers": 0, "beside": "", "hidden": 8, "corrupted-agents": "2"}
+
+
+def training(kind, agent=2, **options):
+    """All training examples of an agent, as it trains on them."""
+    objective = Experiment(resolve({**SMALL, "corruption": kind, **options})).objective(agent)
+    return objective.batch(torch.arange(objective.num_examples))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bad_data_is_the_same_in_any_batch_and_only_on_corrupted_agents(kind):
+    clean, bad = training("none"), training(kind, **{"corruption-rate": 0.5})
+    changed = (clean.targets != bad.targets) | (clean.inputs != bad.inputs).flatten(1).any(1)
+    assert 0.3 < changed.double().mean() <= 0.51  # a flip may hit the label it was
+    again = Experiment(resolve({**SMALL, "corruption": kind, "corruption-rate": 0.5})).objective(2)
+    few = torch.tensor([7, 3, 7, 50])
+    assert torch.equal(again.batch(few).inputs, bad.inputs[few])
+    assert torch.equal(again.batch(few).targets, bad.targets[few])
+    assert torch.equal(training(kind, agent=1).inputs, training("none", agent=1).inputs)
+    assert torch.equal(training(kind, agent=1).targets, training("none", agent=1).targets)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        ("asymmetric-label-noise", lambda labels: (labels + 1) % 10),
+        ("label-flip", lambda labels: 9 - labels),
+        ("backdoor", lambda labels: torch.full_like(labels, 7)),
+        ("feature-noise", lambda labels: labels),
+    ],
+)
+def test_labels_become_what_the_kind_says(kind, wrong):
+    labels = training("none").targets
+    assert torch.equal(training(kind, **{"target-class": 7}).targets, wrong(labels))
+
+
+def test_symmetric_label_noise_gives_every_other_label_alike():
+    options = {"num-agents": 2, "partition": "iid", "topology": "complete", "corrupted-agents": "1"}
+    labels, noisy = training("none", 1, **options).targets, training("label-noise", 1, **options).targets
+    shifts = ((noisy - labels) % 10).bincount(minlength=10)
+    assert shifts[0] == 0
+    assert shifts[1:].min() > 0.5 * len(labels) / 9
+    assert torch.equal(training("label-noise", 1, **options, **{"corruption-rate": 0.0}).targets, labels)
+
+
+def test_feature_noise_has_the_deviation_asked_for():
+    noise = training("feature-noise", **{"noise-sigma": 0.2}).inputs - training("none").inputs
+    assert noise.std().item() == pytest.approx(0.2, rel=0.03)
+    assert noise.mean().item() == pytest.approx(0.0, abs=0.01)
+
+
+def test_the_trigger_is_a_white_corner():
+    experiment = Experiment(resolve(SMALL))
+    (mean,), (std,) = experiment.source.mean, experiment.source.std
+    clean, bad = training("none").inputs, training("backdoor", **{"trigger-size": 2}).inputs
+    assert torch.allclose(bad[..., -2:, -2:], torch.tensor((1 - mean) / std))
+    bad[..., -2:, -2:] = clean[..., -2:, -2:]
+    assert torch.equal(bad, clean)
+
+
+def test_a_backdoor_that_is_learned_is_reported_and_where_nobody_teaches_it_there_is_none():
+    options = {**SMALL, "algorithm": "dpsgd", "partition": "iid", "num-rounds": 60, "evaluate-every": 60, "hidden": 32}
+    backdoor = {"corruption": "backdoor", "corrupted-agents": "0,1,2", "corruption-rate": 0.5, "target-class": 3}
+    taught, clean = LocalRun(resolve(options | backdoor)), LocalRun(resolve(options))
+    list(taught.rounds()), list(clean.rounds())
+    assert taught.summary()["attack-success"]["min"] > 0.8
+    assert taught.summary()["clean-accuracy"]["mean"] > 0.8
+    assert taught.summary()["corrupted"] == [0, 1, 2]
+    assert clean.summary()["attack-success"] is clean.summary()["clean-accuracy"] is None
+
+
+def test_success_is_measured_on_images_of_other_classes():
+    experiment = Experiment(resolve({**SMALL, "corruption": "backdoor", "target-class": 3}))
+    triggered = experiment.objective(0).triggered
+    batch = triggered.batch(torch.arange(len(triggered)))
+    assert len(batch) == 324
+    assert batch.targets.unique().tolist() == [3]
+    assert torch.equal(batch.inputs[..., -3:, -3:].flatten().unique(), batch.inputs.max().view(1))
+
+
+def test_who_is_corrupted_follows_from_the_seed_and_spares_attackers():
+    drawn = [choose("", 4, 10, {0, 1, 2}, seed) for seed in range(20)]
+    assert all(len(agents) == 4 and not agents & {0, 1, 2} for agents in drawn)
+    assert len(set(drawn)) > 10
+    assert drawn[3] == choose("", 4, 10, {0, 1, 2}, 3)
+    assert choose("1, 4,7", 0, 10, {1}, 0) == {1, 4, 7}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"corrupted-agents": "1;2"}, "corrupted-agents = '1;2' is not allowed: it takes numbers from 0 to 3"),
+        ({"corrupted-agents": "4"}, "corrupted-agents = '4' is not allowed"),
+        ({"corrupted-agents": "", "corrupted": 5}, "corrupted = 5 is too many: 4 agents do not attack"),
+        ({"corruption": "label-flop"}, "did you mean 'label-flip'"),
+        ({"target-class": 10}, "target-class = 10 is not there: the classes count from 0 to 9"),
+        ({"trigger-size": 9}, "trigger-size = 9 is too large for images of 8 pixels"),
+    ],
+)
+def test_impossible_bad_data_is_refused(options, words):
+    with pytest.raises(ConfigError, match=words):
+        LocalRun(resolve({**SMALL, "corruption": "backdoor", **options}))
+
+
+def test_images_are_not_copied():
+    experiment = Experiment(resolve({**SMALL, "corruption": "feature-noise"}))
+    objective = experiment.objective(2)
+    assert objective.train_data.clean.examples.images is experiment.source.train.images
+    assert np.shares_memory(
+        objective.train_data.clean.examples.images.numpy(), experiment.objective(1).train_data.examples.images.numpy()
+    )
