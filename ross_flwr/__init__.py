@@ -1,12 +1,18 @@
 """Peer-to-peer learning on Flower.
 
 The names below are the public API. Those that need Flower are imported when first asked for, so that methods and
-learning stay usable without it.
+learning stay usable without it. The groups of keys are imported at once, so that `resolve` knows them all.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import ross_flwr.flower.options
+import ross_flwr.graph.options
+import ross_flwr.learning.options
+import ross_flwr.runs.options
+import ross_flwr.tasks.options
+import ross_flwr.threats.options  # noqa: F401 (of these imports, each registers groups of keys)
 from ross_flwr.algorithms import Algorithm, Inbox, Outbox, broadcast, register, step
 from ross_flwr.config import Config, ConfigError, option, resolve
 from ross_flwr.learning.agent import Agent

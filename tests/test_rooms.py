@@ -54,7 +54,7 @@ MAY_IMPORT = {
         "doctor",
         "new",
     ),
-    "": ("config", "learning", "algorithms", "flower"),
+    "": ("config", "graph", "learning", "tasks", "algorithms", "threats", "runs", "flower"),
 }
 """What a room may import besides itself. The longest name that fits counts; a name stands for all below it."""
 

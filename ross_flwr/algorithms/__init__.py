@@ -40,7 +40,6 @@ from ross_flwr.algorithms.algorithm import (
     Inbox,
     Outbox,
     broadcast,
-    create,
     register,
     step,
 )
@@ -61,7 +60,6 @@ __all__ = [
     "cgsv_reward",
     "cgsv_server",
     "clipped_gossip",
-    "create",
     "cross_gradient",
     "d2",
     "dfedavgm",

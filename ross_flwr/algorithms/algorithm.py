@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ross_flwr.config import ConfigError, Scalar, declare, option, pick, require
+from ross_flwr.config import ConfigError, declare, option
 from ross_flwr.learning.agent import Agent
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "Momentum",
     "Outbox",
     "broadcast",
-    "create",
     "register",
     "require_symmetric",
     "step",
@@ -159,11 +158,3 @@ def require_symmetric(name: str, mixing: NDArray[np.float64]) -> None:
         raise ConfigError(
             f"algorithm = '{name}' takes a symmetric mixing matrix, and this one is not: use an undirected topology"
         )
-
-
-def create(name: str, options: Mapping[str, Scalar]) -> Algorithm:
-    """Return the algorithm called `name` with its hyper-parameters from the resolved `options`."""
-    require("algorithm", name, ALGORITHMS)
-    cls = ALGORITHMS[name]
-    arguments: dict[str, Any] = pick(cls, options)
-    return cls(**arguments)

@@ -30,7 +30,7 @@ def config(run_config: Sequence[str]) -> None:
 
     The output is a TOML file, which `ross-flwr run -c` and `flwr run --run-config` take.
     """
-    for line in to_toml(resolve(read(run_config)).options).splitlines():
+    for line in to_toml(resolve(read(run_config))).splitlines():
         heading, comment = line.startswith("# =="), line.startswith("#")
         click.secho(line, bold=heading or None, dim=(comment and not heading) or None)
 

@@ -17,6 +17,7 @@ from ross_flwr.report.views import Board, Json, Plain, View
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.local import LocalRun, start
 from ross_flwr.runs.local import resume as resume_runs
+from ross_flwr.runs.options import RunOptions
 
 __all__ = ["resume", "run"]
 
@@ -60,7 +61,7 @@ def run(run_config: Sequence[str], out: Path | None, shown: str | None, log: str
     agents' models), and a folder with the same for the method beside. Ctrl-C keeps the rounds that are done.
     """
     config = resolve(read(run_config))
-    folder = out or Path("results") / f"{datetime.now():%Y%m%d-%H%M%S}-{config.algorithm}"
+    folder = out or Path("results") / f"{datetime.now():%Y%m%d-%H%M%S}-{config.part(RunOptions).algorithm}"
     if RunFolder(folder).config.exists():
         raise ConfigError(
             f"--out {folder} holds a run already: `ross-flwr resume {quoted(folder)}` continues it, and a new run "
@@ -93,11 +94,11 @@ def resumable(folder: Path) -> AbstractContextManager[None]:
 
 def finish(runs: Sequence[LocalRun], folder: Path, shown: str | None, log: Sequence[Opener]) -> None:
     """Run what is left of each run, tell all who want to know, and show the results."""
-    view = view_of(shown, {each.config.algorithm: each.config.num_rounds for each in runs})
+    view = view_of(shown, {each.run.algorithm: each.run.num_rounds for each in runs})
     summaries = {}
     with view.running():
         for each in runs:
-            name, done = each.config.algorithm, len(each.history.lines)
+            name, done = each.run.algorithm, len(each.history.lines)
             with ExitStack() as stack:
                 rounds = stack.enter_context(closing(each.rounds()))
                 tell = [stack.enter_context(tracker(folder, each.config)) for tracker in log]

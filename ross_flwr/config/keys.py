@@ -1,7 +1,7 @@
 """What a configuration key is: its type, its range, how it is written, and the error for a bad value."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from math import inf, isfinite
@@ -54,14 +54,21 @@ class Key:
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
-    heading: str = ""
-    """What this key and those after it are about; empty for the same as the key before."""
+    group: str = ""
+    """The title of the group that has this key; empty for a method's own."""
     methods: tuple[str, ...] = ()
     """The methods that have this key; empty for a key of every run."""
+    defaults: Mapping[str, Scalar] = field(default_factory=dict)
+    """Each method's own default where they differ: the key's is then the empty text."""
 
     @property
     def allowed(self) -> str:
         """What values the key takes, in words."""
+        own = ", ".join(f"{shown(default)} in {method}" for method, default in self.defaults.items())
+        return self._range + f"; '' for the method's own: {own}" * bool(own)
+
+    @property
+    def _range(self) -> str:
         if self.choices:
             return "one of " + ", ".join(self.choices)
         words = KINDS[self.kind]
@@ -75,6 +82,8 @@ class Key:
 
     def parse(self, value: object) -> Scalar:
         """Return `value` as this key's type, or raise `ConfigError`."""
+        if self.defaults and value == "":
+            return ""
         if self.kind is float and type(value) is int and abs(value) < 2**53:
             value = float(value)
         if type(value) is not self.kind or not self._has_room_for(value):
@@ -102,7 +111,6 @@ def option(
     choices: Iterable[str] = (),
     minimum: float | None = None,
     maximum: float | None = None,
-    heading: str = "",
 ) -> Any:  # a dataclass field specifier: the annotation beside it gives the type
     """Declare a configuration key as a dataclass field.
 
@@ -118,8 +126,6 @@ def option(
         The texts it takes; without them any.
     minimum, maximum : float, optional
         The range of a number, both ends included. NaN and infinities are never taken.
-    heading : str, optional
-        Opens a group of keys in the list that people read.
     """
     metadata = {
         "default": default,
@@ -128,7 +134,6 @@ def option(
         "choices": tuple(choices),
         "minimum": minimum,
         "maximum": maximum,
-        "heading": heading,
     }
     return field(default=default, metadata=metadata)
 
@@ -144,9 +149,11 @@ def _number(bound: float) -> str:
     return str(int(bound)) if bound == int(bound) else f"{bound:g}"
 
 
-def keys_of(cls: type) -> Iterable[Key]:
-    """Yield the keys that dataclass `cls` declares with `option`, in their order."""
+def keys_of(cls: type) -> tuple[Key, ...]:
+    """Return the keys that dataclass `cls` declares with `option`, in their order."""
     hints = get_type_hints(cls)
-    for entry in dataclasses.fields(cls):
-        if "meaning" in entry.metadata:
-            yield Key(entry.name.replace("_", "-"), hints[entry.name], **entry.metadata)
+    return tuple(
+        Key(entry.name.replace("_", "-"), hints[entry.name], **entry.metadata)
+        for entry in dataclasses.fields(cls)
+        if "meaning" in entry.metadata
+    )

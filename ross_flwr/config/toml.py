@@ -1,22 +1,23 @@
 """A configuration as a TOML document that explains itself."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import groupby
 from textwrap import wrap
 
+from ross_flwr.config.groups import keys, methods
 from ross_flwr.config.keys import Key, Scalar
-from ross_flwr.config.run import keys, methods
+from ross_flwr.config.resolved import Config
 
 __all__ = ["to_toml"]
 
 _WIDTH = 80
 
 
-def to_toml(options: Mapping[str, Scalar]) -> str:
-    """Return the resolved `options` as a TOML document that tells what each key means, its unit and what it takes.
+def to_toml(config: Config) -> str:
+    """Return `config` as a TOML document that tells what each key means, its unit and what it takes.
 
-    It parses back to the same options, so what ``ross-flwr config`` prints and what stands in the folder of a run can
+    It parses back to the same values, so what ``ross-flwr config`` prints and what stands in the folder of a run can
     be edited and run.
     """
     blocks = []
@@ -25,20 +26,16 @@ def to_toml(options: Mapping[str, Scalar]) -> str:
         for _, key in group:
             takes = ": ".join(filter(None, [key.unit, key.allowed]))
             comment = wrap(f"{key.meaning} [{takes}]", _WIDTH - 2, break_on_hyphens=False)
-            blocks.append("\n".join([*(f"# {line}" for line in comment), f"{key.name} = {_toml(options[key.name])}"]))
+            blocks.append(
+                "\n".join([*(f"# {line}" for line in comment), f"{key.name} = {_toml(config.values[key.name])}"])
+            )
     return "\n\n".join(blocks) + "\n"
 
 
 def _titled(listed: Iterable[Key]) -> Iterable[tuple[str, Key]]:
-    title = ""
     for key in listed:
-        if key.methods:
-            title = f"Method{'s' * (len(key.methods) > 1)} {', '.join(key.methods)}"
-            if len(key.methods) == methods():
-                title = "Every method"
-        else:
-            title = key.heading or title
-        yield title, key
+        title = key.group or f"Method{'s' * (len(key.methods) > 1)} {', '.join(key.methods)}"
+        yield "Every method" if len(key.methods) == methods() else title, key
 
 
 def _toml(value: Scalar) -> str:

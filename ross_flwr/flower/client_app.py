@@ -20,13 +20,16 @@ from ross_flwr.direct.certificates import Credentials
 from ross_flwr.direct.loop import Session
 from ross_flwr.direct.peer import Neighbor, check_address
 from ross_flwr.engine.host import Host
+from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.records import from_json, pack, record_of, tensors_of, to_json, unpack
 from ross_flwr.graph.topology import Place
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import Loss, Metric, ModuleObjective
 from ross_flwr.runs.assemble import Experiment, choose_device
 from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.options import MachineOptions, RunOptions
 from ross_flwr.tasks.loaded import Data, Loaded
+from ross_flwr.tasks.options import DataOptions
 
 __all__ = ["app", "peer_app"]
 
@@ -52,9 +55,10 @@ class Own:
                 "PeerRelay without num_agents, or as many nodes"
             )
         config = resolve(setup["options"])
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        device = choose_device(config.device)
+        machine = config.part(MachineOptions)
+        if machine.threads:
+            torch.set_num_threads(machine.threads)
+        device = choose_device(machine.device)
         train = Loaded(self.train_data(context), "train_data", device, self.pair)
         test = Loaded(self.test_data(context), "test_data", device, self.pair, keep=True)
         held_out = self.validation_data
@@ -68,8 +72,8 @@ class Own:
             metrics=self.metrics,
             own_utility=self.utility,
         )
-        batch_size = train.batch_size or config.batch_size
-        return Experiment(resolve({**config.options, "batch-size": batch_size}), objective)
+        batch_size = train.batch_size or config.part(DataOptions).batch_size
+        return Experiment(resolve({**config.values, "batch-size": batch_size}), objective)
 
 
 _REPORTED = ("loss", "accuracy", "attack-success")
@@ -221,7 +225,9 @@ def segment(message: Message, context: Context, own: Own | None = None) -> Messa
     begin(content, context, own)
     host, experiment = wake(context, own)
     call = from_json(content.config_records["segment"])
-    config, passes = experiment.config, experiment.config.batches_per_round
+    config = experiment.config
+    run, machine, flower = config.part(RunOptions), config.part(MachineOptions), config.part(FlowerOptions)
+    passes = run.batches_per_round
     _, address, credentials = _identity(context, config)
     begins = int(call["begins"])
     places = {int(i): [_place(told) for told in several] for i, several in call["places"].items()}
@@ -234,7 +240,7 @@ def segment(message: Message, context: Context, own: Own | None = None) -> Messa
     neighbors = [Neighbor(name, address, tuple(agents)) for name, address, agents in call["neighbors"]]
     finished = max((iteration for iteration, _ in host.progress.values()), default=-1) + 1
     first = max(call["first"], finished // passes + 1)  # the process before this one may have died on its way
-    every, total = config.evaluate_every, config.num_rounds
+    every, total = run.evaluate_every, run.num_rounds
     rounds = []
     with Session(
         host,
@@ -242,18 +248,18 @@ def segment(message: Message, context: Context, own: Own | None = None) -> Messa
         address=address,
         topology=call["topology"],
         layout=experiment.model.digest,
-        patience=config.phase_timeout,
+        patience=flower.phase_timeout,
         edges=edges,
         credentials=credentials,
     ) as session:
         for round in session.rounds(first, call["last"], passes=passes, evaluate_every=every, total=total):
             rounds.append([round.number, round.seconds, [asdict(report) for report in round.reports]])
-            if config.state_dir and config.checkpoint_every and round.number % config.checkpoint_every == 0:
+            if flower.state_dir and machine.checkpoint_every and round.number % machine.checkpoint_every == 0:
                 rest(host, experiment, context)
     reply = RecordDict({"rounds": to_json(rounds), "dropped": to_json(dict(host.dropped))})
     host.dropped.clear()
     rest(host, experiment, context)
-    if config.return_model == "final" and call["last"] == total:
+    if flower.return_model == "final" and call["last"] == total:
         reply.update(_named_models(host, experiment))
     return Message(reply, reply_to=message)
 
@@ -261,13 +267,14 @@ def segment(message: Message, context: Context, own: Own | None = None) -> Messa
 def _identity(context: Context, config: Config) -> tuple[str, str, Credentials | None]:
     """Return this node's name and address among its neighbours, and what proves the name."""
     address, certs = (str(context.node_config.get(key, "")) for key in ("peer-address", "peer-certs"))
-    if not (certs or config.peer_insecure):
+    flower = config.part(FlowerOptions)
+    if not (certs or flower.peer_insecure):
         raise ConfigError(
             "transport = 'direct' needs certificates: start each SuperNode with peer-address and peer-certs in its "
             "--node-config, or say peer-insecure = true"
         )
-    credentials = None if config.peer_insecure else Credentials.read(Path(certs))
-    check_address(address, secure=credentials is not None, remote=config.peer_insecure_remote)
+    credentials = None if flower.peer_insecure else Credentials.read(Path(certs))
+    check_address(address, secure=credentials is not None, remote=flower.peer_insecure_remote)
     return credentials.name if credentials else f"node-{context.node_id}", address, credentials
 
 
@@ -278,7 +285,7 @@ def begin(content: RecordDict, context: Context, own: Own | None = None) -> None
         return
     context.state["setup"] = setup
     host, experiment = _hosted(_setup(context), context, own, anew=True)
-    if experiment.config.state_dir and _state_folder(host, experiment, context).read_checkpoint():
+    if _state_dir(experiment) and _state_folder(host, experiment, context).read_checkpoint():
         return  # a process that died has left it
     initial = experiment.model.flatten(tensors_of(content.array_records["initial"], experiment.device))
     for agent in host.agents.values():
@@ -292,10 +299,10 @@ def wake(context: Context, own: Own | None = None) -> tuple[Host, Experiment]:
     if "setup" not in context.state.config_records:
         raise RuntimeError("this node holds no agents: the relay has not set it up in this run")
     host, experiment = _hosted(_setup(context), context, own)
-    if experiment.config.state_dir:
+    if _state_dir(experiment):
         checkpoint = _state_folder(host, experiment, context).read_checkpoint()
         if checkpoint is None:
-            raise RuntimeError(f"state-dir = '{experiment.config.state_dir}' no longer holds this node's state")
+            raise RuntimeError(f"state-dir = '{_state_dir(experiment)}' no longer holds this node's state")
         _, tensors, remainder = checkpoint
         tensors = {key: tensor.to(experiment.device) for key, tensor in tensors.items()}
     else:
@@ -308,7 +315,7 @@ def wake(context: Context, own: Own | None = None) -> tuple[Host, Experiment]:
 def rest(host: Host, experiment: Experiment, context: Context) -> None:
     """Put what the host carries into the node's state, or into its file under `state-dir`."""
     tensors, remainder = host.snapshot()
-    if experiment.config.state_dir:
+    if _state_dir(experiment):
         _state_folder(host, experiment, context).write_checkpoint(0, tensors, remainder)
     else:
         context.state["tensors"] = record_of(tensors)
@@ -335,8 +342,12 @@ def _setup(context: Context) -> str:
     return json.dumps(parts)
 
 
+def _state_dir(experiment: Experiment) -> str:
+    return experiment.config.part(FlowerOptions).state_dir
+
+
 def _state_folder(host: Host, experiment: Experiment, context: Context) -> RunFolder:
-    return RunFolder(Path(experiment.config.state_dir) / f"{host.run}-{context.node_id}")
+    return RunFolder(Path(_state_dir(experiment)) / f"{host.run}-{context.node_id}")
 
 
 def _place(told: Iterable[Mapping[str, float]]) -> Place:
@@ -373,8 +384,9 @@ def _hosted(setup: str, context: Context, own: Own | None, *, anew: bool = False
 @lru_cache(maxsize=2)
 def _experiment(options: str) -> Experiment:
     config = resolve(json.loads(options))
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    threads = config.part(MachineOptions).threads
+    if threads:
+        torch.set_num_threads(threads)
     return Experiment(config)
 
 

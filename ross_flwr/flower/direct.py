@@ -10,10 +10,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
-from ross_flwr.config import ConfigError
+from ross_flwr.config import Config, ConfigError
 from ross_flwr.engine.events import AgentReport, Round
+from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.records import from_json, to_json
 from ross_flwr.flower.relay import PeerRelay, logger
+from ross_flwr.graph.options import GraphOptions
+from ross_flwr.runs.options import RunOptions
 
 __all__ = ["PeerDirect", "PeerHybrid"]
 
@@ -84,8 +87,9 @@ class PeerDirect(PeerRelay):
 
     def _segments(self, num_rounds: int) -> Iterator[tuple[int, int]]:
         """Yield the first and the last round of each segment."""
-        for first in range(1, num_rounds + 1, self.config.segment_rounds):
-            yield first, min(first + self.config.segment_rounds - 1, num_rounds)
+        length = self.config.part(FlowerOptions).segment_rounds
+        for first in range(1, num_rounds + 1, length):
+            yield first, min(first + length - 1, num_rounds)
 
     def _run_rounds(
         self,
@@ -105,7 +109,7 @@ class PeerDirect(PeerRelay):
 
     def _names(self, answers: Mapping[int, Mapping[str, Any]]) -> dict[int, tuple[str, str]]:
         """Return name and address of every node, and refuse to begin without one of them."""
-        silent = {"problem": f"it did not answer within {self.config.node_timeout:g} s"}
+        silent = {"problem": f"it did not answer within {self.config.part(FlowerOptions).node_timeout:g} s"}
         for node in self.blocks:
             answer = answers.get(node, silent)
             if "problem" in answer:
@@ -131,7 +135,7 @@ class PeerDirect(PeerRelay):
         have replied, nodes that have not are waited for `timeout` seconds more, and then left to themselves; those of
         which Flower says that the message did not reach them, at once.
         """
-        passes = self.config.batches_per_round
+        passes = self.config.part(RunOptions).batches_per_round
         graphs = [self.experiment.topology_at(t) for t in range((first - 1) * passes, last * passes)]
         if not self.experiment.changes:
             graphs = graphs[:1]
@@ -191,7 +195,7 @@ class PeerDirect(PeerRelay):
         call = {
             "first": first,
             "last": last,
-            "begins": (first - 1) * self.config.batches_per_round,
+            "begins": (first - 1) * self.config.part(RunOptions).batches_per_round,
             "topology": self.topology.digest,
             "places": places,
             "neighbors": [[*who[other], agents] for other, agents in hosts.items()],
@@ -230,12 +234,21 @@ class PeerHybrid(PeerDirect):
     the last before the next segment.
     """
 
+    def _plan(self, config: Config) -> None:
+        if not config.part(GraphOptions).average_every:
+            raise ConfigError(
+                "transport = 'hybrid' carries the rounds of average-every through Flower, and average-every = 0 has "
+                "none: use average-every = 10, say, or transport = 'direct'"
+            )
+        super()._plan(config)
+
     def _segments(self, num_rounds: int) -> Iterator[tuple[int, int]]:
-        every, first = self.config.average_every, 1
+        every, length = self.config.part(GraphOptions).average_every, self.config.part(FlowerOptions).segment_rounds
+        first = 1
         while first <= num_rounds:
             last = first
             if not self.experiment.averages(first):
-                last = min(first + self.config.segment_rounds - 1, first // every * every + every - 1, num_rounds)
+                last = min(first + length - 1, first // every * every + every - 1, num_rounds)
             yield first, last
             first = last + 1
 
@@ -257,6 +270,6 @@ class PeerHybrid(PeerDirect):
         alone = range(first, first + 1)
         replies = self._run_round(grid, first, alone, num_rounds, initial, ConfigRecord(), timeout, result)
         self._note_evaluation(first, replies, result)
-        if first == num_rounds and self.config.return_model == "final":
+        if first == num_rounds and self.config.part(FlowerOptions).return_model == "final":
             messages = self.configure_evaluate(first, initial, ConfigRecord(), grid)
             self._collect(self._exchange(grid, messages, timeout))

@@ -15,10 +15,13 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from ross_flwr.config import Config, ConfigError, Scalar, relevant, resolve
 from ross_flwr.engine.events import AgentReport, Round
+from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.records import from_json, route_of, routes, to_json
 from ross_flwr.graph import topology
+from ross_flwr.graph.options import GraphOptions
 from ross_flwr.runs.assemble import Experiment
 from ross_flwr.runs.history import History
+from ross_flwr.runs.options import RunOptions
 
 __all__ = ["PeerRelay"]
 
@@ -88,7 +91,8 @@ class PeerRelay(Strategy):
         self.experiment.check()
         self.steps = self.experiment.algorithm.steps
         self.topology = self.experiment.topology
-        self.history = History(config.num_agents, self.experiment.attackers, corrupted=self.experiment.corrupted)
+        agents = config.part(RunOptions).num_agents
+        self.history = History(agents, self.experiment.attackers, corrupted=self.experiment.corrupted)
 
     def start(
         self,
@@ -162,7 +166,8 @@ class PeerRelay(Strategy):
         result: Result,
     ) -> list[Message]:
         """Carry the messages of one round, one of those that are carried `together`; return the last replies."""
-        passes, steps = self.config.batches_per_round, len(self.steps)
+        run, steps = self.config.part(RunOptions), len(self.steps)
+        passes = run.batches_per_round
         self._began = time.perf_counter()
         for iteration in range((server_round - 1) * passes, server_round * passes):
             # All but the first pass have had their first step run along with the last step of the pass before.
@@ -174,10 +179,11 @@ class PeerRelay(Strategy):
                     "end": (together.stop - 1) * passes,
                     "total": num_rounds * passes,
                     "passes": passes,
-                    "evaluate-every": self.config.evaluate_every,
+                    "evaluate-every": run.evaluate_every,
                 }
                 ready = self._ready | set(self._late.values())
-                self._patience = timeout if len(ready) == len(self.blocks) else max(timeout, self.config.node_timeout)
+                longer = max(timeout, self.config.part(FlowerOptions).node_timeout)
+                self._patience = timeout if len(ready) == len(self.blocks) else longer
                 replies = self._exchange(
                     grid, self.configure_train(server_round, initial, config, grid), self._patience
                 )
@@ -258,9 +264,10 @@ class PeerRelay(Strategy):
     def summary(self) -> None:
         """Log what is about to run."""
         logger.log(INFO, "Starting %s strategy:", type(self).__name__)
-        logger.log(INFO, "\t├──> algorithm: %s", self.config.algorithm)
-        graph, gap = self.config.topology, self.topology.spectral_gap
-        logger.log(INFO, "\t├──> topology: %s of %d agents, spectral gap %.4f", graph, self.config.num_agents, gap)
+        run, graph = self.config.part(RunOptions), self.config.part(GraphOptions).topology
+        gap = self.topology.spectral_gap
+        logger.log(INFO, "\t├──> algorithm: %s", run.algorithm)
+        logger.log(INFO, "\t├──> topology: %s of %d agents, spectral gap %.4f", graph, run.num_agents, gap)
         logger.log(INFO, "\t└──> agents by node: %s", [len(block) for block in self.blocks.values()])
 
     def _place(self, grid: Grid, config: ConfigRecord) -> None:
@@ -269,9 +276,9 @@ class PeerRelay(Strategy):
         self._ready, self._mail, self._late = set(), {}, {}
         nodes = self._wait_for_nodes(grid)
         if self._agent_per_node:
-            self._plan(resolve({**self.config.options, "num-agents": len(nodes)}))
+            self._plan(resolve({**self.config.values, "num-agents": len(nodes)}))
         self._who = {}
-        if len(nodes) == self.config.num_agents:
+        if len(nodes) == self.config.part(RunOptions).num_agents:
             # Flower draws the numbers of nodes; who holds the same data shall have the same neighbours in every run.
             self._who = self._ask(grid, nodes, config)
             nodes.sort(key=lambda node: self._who.get(node, {}).get("partition", inf))
@@ -284,8 +291,8 @@ class PeerRelay(Strategy):
             logger.log(WARNING, "num-agents = %d: %d of %d nodes stay idle", len(self._home), idle, len(nodes))
 
     def _wait_for_nodes(self, grid: Grid) -> list[int]:
-        wanted = self.config.num_nodes
-        deadline = time.monotonic() + self.config.node_timeout
+        wanted, limit = self.config.part(FlowerOptions).num_nodes, self.config.part(FlowerOptions).node_timeout
+        deadline = time.monotonic() + limit
         seen, since = -1, 0.0
         while time.monotonic() < deadline:
             nodes = sorted(grid.get_node_ids())
@@ -296,25 +303,29 @@ class PeerRelay(Strategy):
             if not wanted and seen > 0 and time.monotonic() - since >= SETTLE:
                 return nodes
             time.sleep(0.1)
-        limit = self.config.node_timeout
         raise ConfigError(f"num-nodes = {wanted}, but {seen} nodes came within node-timeout = {limit} s")
 
     def _ask(self, grid: Grid, nodes: Iterable[int], config: ConfigRecord) -> dict[int, dict[str, Any]]:
         """Return what each of the nodes says of itself, those left out that do not answer."""
         config["server-round"] = 0
         questions = [self._question(node, config) for node in nodes]
-        replies = self._exchange(grid, questions, self.config.node_timeout)
+        replies = self._exchange(grid, questions, self.config.part(FlowerOptions).node_timeout)
         self._ready.clear()  # they have answered, and know of no agents yet
         return {reply.metadata.src_node_id: from_json(reply.content.config_records["who"]) for reply in replies}
 
     def _question(self, node: int, config: ConfigRecord) -> Message:
-        content = RecordDict({"options": to_json(relevant(self.config)), "config": config})
+        content = RecordDict({"options": to_json(self._options), "config": config})
         return Message(content, node, "query.who")
+
+    @property
+    def _options(self) -> dict[str, Scalar]:
+        """The values that a node has to know."""
+        return relevant(self.config, self.config.part(RunOptions).algorithm)
 
     def _setup_of(self, block: Iterable[int]) -> ConfigRecord:
         """Return what a node has to know of the run and of its agents' places."""
         places = {agent: self.topology.place(agent) for agent in block}
-        return to_json({"run": self._run, "options": relevant(self.config), "places": places})
+        return to_json({"run": self._run, "options": self._options, "places": places})
 
     def _exchange(self, grid: Grid, messages: Iterable[Message], timeout: float) -> list[Message]:
         """Send the messages and return the sound replies that come within `timeout` seconds.

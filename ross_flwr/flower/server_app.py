@@ -10,12 +10,14 @@ from rich.console import Console
 
 from ross_flwr.config import resolve
 from ross_flwr.flower.direct import PeerDirect, PeerHybrid
+from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.records import record_of, tensors_of
 from ross_flwr.flower.relay import PeerRelay
 from ross_flwr.report.table import result_table
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.history import consensus_distance
 from ross_flwr.runs.local import beside
+from ross_flwr.runs.options import RunOptions
 
 __all__ = ["app"]
 
@@ -35,17 +37,18 @@ def main(grid: Grid, context: Context) -> None:
     """
     summaries = {}
     for config in beside(resolve(context.run_config)):
-        strategy = {"relay": PeerRelay, "direct": PeerDirect, "hybrid": PeerHybrid}[config.transport]
-        relay = strategy(**config.options)
+        run, flower = config.part(RunOptions), config.part(FlowerOptions)
+        strategy = {"relay": PeerRelay, "direct": PeerDirect, "hybrid": PeerHybrid}[flower.transport]
+        relay = strategy(**config.values)
         model = relay.experiment.model
-        path = Path(config.results) / config.algorithm if config.results else None
+        path = Path(flower.results) / run.algorithm if flower.results else None
         folder = RunFolder(path) if path else None
         if folder:
             folder.write_config(config)
             folder.history.unlink(missing_ok=True)
             relay.history.file = folder.history
         initial = record_of(model.named(model.initial))
-        result = relay.start(grid, initial, config.num_rounds, config.phase_timeout)
+        result = relay.start(grid, initial, run.num_rounds, flower.phase_timeout)
         summary = {**relay.experiment.describe(), **relay.history.summary(), "dropped": dict(relay.dropped)}
         honest = [model.flatten(tensors_of(relay.models[i])) for i in relay.history.honest if i in relay.models]
         summary["consensus-distance"] = consensus_distance(honest) if honest else None
@@ -54,7 +57,7 @@ def main(grid: Grid, context: Context) -> None:
             if honest:
                 folder.write_model(tensors_of(result.arrays))
             logger.log(INFO, "Results are in %s", folder.path.resolve())
-        summaries[config.algorithm] = summary
+        summaries[run.algorithm] = summary
     text = StringIO()
     Console(file=text, width=80).print(result_table(summaries))
     for row in text.getvalue().splitlines():

@@ -86,6 +86,5 @@ def write_csv(cells: list[Cell], root: Path) -> Path:
                 continue
             accuracy, loss = result.get("accuracy") or {}, result.get("loss") or {}
             numbers = [accuracy.get("mean"), accuracy.get("min"), loss.get("mean"), *map(result.get, TOTALS)]
-            rate = cell.config.options["learning-rate"]
-            writer.writerow([*cell.place, rate, *numbers, result.get("refused", "")])
+            writer.writerow([*cell.place, cell.learning_rate, *numbers, result.get("refused", "")])
     return path

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from ross_flwr.config import Config, ConfigError, relevant, require, to_toml
 from ross_flwr.extras import import_extra
 from ross_flwr.runs.history import finite
+from ross_flwr.runs.options import RunOptions
 
 __all__ = ["TRACKERS", "Opener", "numbers", "trackers"]
 
@@ -29,11 +30,11 @@ PROJECT = "ross-flwr"
 @contextmanager
 def tensorboard(module: ModuleType, folder: Path, config: Config) -> Iterator[Tell]:
     """Write event files in tensorboard/<method> below the folder; a resumed run writes them anew."""
-    place = folder / "tensorboard" / config.algorithm
+    place = folder / "tensorboard" / config.part(RunOptions).algorithm
     for old in place.glob("events.out.tfevents.*"):
         old.unlink()
     with module.SummaryWriter(place) as writer:
-        writer.add_text("config", f"```toml\n{to_toml(config.options)}```")
+        writer.add_text("config", f"```toml\n{to_toml(config)}```")
 
         def tell(values: dict[str, float], step: int) -> None:
             for name, value in values.items():
@@ -47,16 +48,18 @@ def mlflow(module: ModuleType, folder: Path, config: Config) -> Iterator[Tell]:
     """Open a run of the experiment ross-flwr where MLFLOW_TRACKING_URI says."""
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which is for --json alone
     module.set_experiment(PROJECT)
-    with module.start_run(run_name=f"{folder.name}/{config.algorithm}"):
-        module.log_params(relevant(config))
+    name = config.part(RunOptions).algorithm
+    with module.start_run(run_name=f"{folder.name}/{name}"):
+        module.log_params(relevant(config, name))
         yield module.log_metrics
 
 
 @contextmanager
 def wandb(module: ModuleType, folder: Path, config: Config) -> Iterator[Tell]:
     """Open a run of the project ross-flwr; WANDB_MODE=offline keeps it on this machine."""
-    options = relevant(config)
-    with module.init(project=PROJECT, name=f"{folder.name}/{config.algorithm}", config=options) as run:
+    name = config.part(RunOptions).algorithm
+    options = relevant(config, name)
+    with module.init(project=PROJECT, name=f"{folder.name}/{name}", config=options) as run:
         yield run.log
 
 

@@ -14,10 +14,12 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
+from ross_flwr.algorithms import ALGORITHMS, Algorithm
 from ross_flwr.config import Config, ConfigError, resolve
 from ross_flwr.runs.finished import REFUSED
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.local import LocalRun
+from ross_flwr.runs.options import RunOptions
 
 __all__ = [
     "Cell",
@@ -118,6 +120,11 @@ class Cell:
     def config(self) -> Config:
         """The configuration, resolved."""
         return resolve(self.keys)
+
+    @property
+    def learning_rate(self) -> float:
+        """The step size of its method."""
+        return self.config.part(ALGORITHMS.get(self.config.part(RunOptions).algorithm, Algorithm)).learning_rate
 
     def folder(self, root: Path) -> RunFolder:
         """Return where its results go."""
@@ -243,8 +250,7 @@ def tuned(cells: list[Cell], root: Path) -> dict[str, float]:
     for cell in cells:
         result = cell.result(root) or {}
         accuracy = (result.get("accuracy") or {}).get("mean")
-        rate = cell.config.options["learning-rate"]
-        assert isinstance(rate, float)
+        rate = cell.learning_rate
         if accuracy is not None and (accuracy, -rate) > best.get(cell.place[1], (-1.0, 0.0)):
             best[cell.place[1]] = accuracy, -rate
     return {method: -rate for method, (_, rate) in best.items()}

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ross_flwr.config import ConfigError
+from ross_flwr.graph.options import GraphOptions
 from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.options import RunOptions
+from ross_flwr.threats.options import AttackOptions
 
 __all__ = ["REFUSED", "Run", "find_runs"]
 
@@ -78,8 +81,9 @@ def _single(folder: Path) -> Iterator[Run]:
         summary = found.read_summary()
         if summary:
             config = found.read_config()
-            scenario = config.attack if summary["attackers"] else "no attack"
-            yield Run(config.algorithm, scenario, config.topology, config.seed, summary, _lines(found))
+            scenario = config.part(AttackOptions).attack if summary["attackers"] else "no attack"
+            run, graph = config.part(RunOptions), config.part(GraphOptions)
+            yield Run(run.algorithm, scenario, graph.topology, run.seed, summary, _lines(found))
 
 
 def _cells(folder: Path) -> Iterator[Run]:

@@ -51,7 +51,7 @@ class RunFolder:
     def write_config(self, config: Config) -> None:
         """Write every key as resolved, with its meaning."""
         with self._replacing("config.toml") as part:
-            part.write_text(to_toml(config.options), encoding="utf-8")
+            part.write_text(to_toml(config), encoding="utf-8")
 
     def read_config(self) -> Config:
         """Return the configuration of the run here.

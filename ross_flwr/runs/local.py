@@ -14,6 +14,7 @@ from ross_flwr.engine.host import Host
 from ross_flwr.runs.assemble import Experiment
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.history import History
+from ross_flwr.runs.options import MachineOptions, RunOptions
 
 __all__ = ["LocalRun", "beside", "holdings", "resume", "start"]
 
@@ -26,10 +27,11 @@ def beside(config: Config) -> list[Config]:
     ConfigError
         When the method beside it is not known.
     """
-    if config.beside in ("", config.algorithm):
+    run = config.part(RunOptions)
+    if run.beside in ("", run.algorithm):
         return [config]
-    require("beside", config.beside, ALGORITHMS)
-    return [config, resolve({**config.options, "algorithm": config.beside, "beside": ""})]
+    require("beside", run.beside, ALGORITHMS)
+    return [config, resolve({**config.values, "algorithm": run.beside, "beside": ""})]
 
 
 def start(config: Config, path: Path | None = None) -> list["LocalRun"]:
@@ -43,7 +45,8 @@ def start(config: Config, path: Path | None = None) -> list["LocalRun"]:
         When one of them is not possible.
     """
     first, *others = beside(config)
-    return [LocalRun(first, path), *(LocalRun(other, path / other.algorithm if path else None) for other in others)]
+    paths = (path / other.part(RunOptions).algorithm if path else None for other in others)
+    return [LocalRun(first, path), *map(LocalRun, others, paths)]
 
 
 def resume(path: Path) -> list["LocalRun"]:
@@ -85,6 +88,8 @@ class LocalRun:
 
     Attributes
     ----------
+    run : RunOptions
+        Its method and length.
     experiment : Experiment
         What the configuration stands for.
     host : Host
@@ -94,14 +99,15 @@ class LocalRun:
     """
 
     def __init__(self, config: Config, path: Path | None = None) -> None:
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        self.run, self.machine = config.part(RunOptions), config.part(MachineOptions)
+        if self.machine.threads:
+            torch.set_num_threads(self.machine.threads)
         self.config = config
         self.experiment = Experiment(config)
         self.experiment.check()
         experiment = self.experiment
         self.host = Host(
-            config.algorithm,
+            self.run.algorithm,
             experiment.algorithm,
             experiment.agents(),
             places=experiment.places,
@@ -110,7 +116,7 @@ class LocalRun:
         )
         self.folder = RunFolder(path) if path else None
         file = self.folder.history if self.folder else None
-        self.history = History(config.num_agents, self.experiment.attackers, file, self.experiment.corrupted)
+        self.history = History(self.run.num_agents, self.experiment.attackers, file, self.experiment.corrupted)
 
     def restore(self) -> None:
         """Go back to the last checkpoint in the folder; without one, to the beginning.
@@ -146,22 +152,22 @@ class LocalRun:
 
         However it ends, the folder holds a checkpoint of the last round that was finished.
         """
-        config, folder = self.config, self.folder
+        run, every, folder = self.run, self.machine.checkpoint_every, self.folder
         done = saved = len(self.history.lines)
         if folder and not done:
-            folder.begin(config)
+            folder.begin(self.config)
         snapshot = self.host.snapshot()
         try:
             for finished in local.rounds(
                 self.host,
                 done + 1,
-                config.num_rounds,
-                passes=config.batches_per_round,
-                evaluate_every=config.evaluate_every,
+                run.num_rounds,
+                passes=run.batches_per_round,
+                evaluate_every=run.evaluate_every,
             ):
                 line = self.history.add(finished)
                 done, snapshot = finished.number, self.host.snapshot()
-                if folder and config.checkpoint_every and done % config.checkpoint_every == 0:
+                if folder and every and done % every == 0:
                     folder.write_checkpoint(done, *snapshot)
                     saved = done
                 yield line

@@ -17,6 +17,8 @@ from ross_flwr.learning.objective import ModuleObjective, Performance, f1_scores
 from ross_flwr.runs.assemble import Experiment, Subset
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.local import beside
+from ross_flwr.runs.options import RunOptions
+from ross_flwr.tasks.options import DataOptions
 
 __all__ = ["DATA_KEYS", "FORMATS", "Trained", "export"]
 
@@ -52,7 +54,7 @@ class Trained:
     """
 
     def __init__(self, path: Path, method: str = "") -> None:
-        methods = [config.algorithm for config in beside(RunFolder(path).read_config())]
+        methods = [each.part(RunOptions).algorithm for each in beside(RunFolder(path).read_config())]
         if method:
             require("--method", method, methods)
         self.folder = RunFolder(path if method in ("", methods[0]) else path / method)
@@ -95,11 +97,12 @@ class Trained:
             if key not in DATA_KEYS:
                 raise ConfigError(f"-c {key} does not say what to test on: use {', '.join(DATA_KEYS)}")
         source, config = self.experiment.source, self.experiment.config
-        where = Experiment(resolve({**config.options, **other})) if other else self.experiment
+        where = Experiment(resolve({**config.values, **other})) if other else self.experiment
         found = where.source
         if found.image_shape != source.image_shape or found.num_classes > source.num_classes:
+            dataset = where.config.part(DataOptions).dataset
             raise ConfigError(
-                f"dataset = '{where.config.dataset}' has {_kind(found.image_shape, found.num_classes)}, and the models "
+                f"dataset = '{dataset}' has {_kind(found.image_shape, found.num_classes)}, and the models "
                 f"take {_kind(source.image_shape, source.num_classes)}"
             )
         test = Subset(replace(found, mean=source.mean, std=source.std), found.test, where.test)

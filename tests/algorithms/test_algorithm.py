@@ -7,7 +7,7 @@ import torch
 from quadratics import full_gradients, normal, stack, team
 
 from ross_flwr import config
-from ross_flwr.algorithms import ALGORITHMS, Algorithm, Inbox, Outbox, broadcast, create, register, step
+from ross_flwr.algorithms import ALGORITHMS, Algorithm, Inbox, Outbox, broadcast, register, step
 from ross_flwr.config import ConfigError, keys, option, resolve
 from ross_flwr.engine.host import Host
 from ross_flwr.graph import topology
@@ -18,7 +18,7 @@ from ross_flwr.runs.local import LocalRun
 @pytest.fixture(autouse=True)
 def _registry(monkeypatch):
     """Forget the methods that a test registers."""
-    monkeypatch.setattr(config.run, "_methods", dict(config.run._methods))
+    monkeypatch.setattr(config.groups, "_methods", dict(config.groups._methods))
     before = dict(ALGORITHMS)
     yield
     ALGORITHMS.clear()
@@ -65,9 +65,9 @@ def test_registering_makes_options_into_configuration_keys():
     sign_gossip()
     key = next(key for key in keys() if key.name == "shrink")
     assert (key.kind, key.default, key.minimum, key.maximum, key.methods) == (float, 0.5, 0.0, 1.0, ("sign-gossip",))
-    assert resolve({}).options["shrink"] == 0.5
+    assert resolve({}).values["shrink"] == 0.5
     resolved = resolve({"algorithm": "sign-gossip", "shrink": 0.25, "learning-rate": 0.75})
-    made = create(resolved.algorithm, resolved.options)
+    made = resolved.part(ALGORITHMS["sign-gossip"])
     assert (made.name, made.shrink, made.learning_rate) == ("sign-gossip", 0.25, 0.75)
     with pytest.raises(ConfigError, match=r"shrink = 1.5 is not allowed: it takes a number from 0 to 1"):
         resolve({"shrink": 1.5})
@@ -82,7 +82,7 @@ def test_a_key_that_methods_share_is_listed_once():
 
 def test_hyper_parameters_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        create("dpsgd", resolve({}).options).learning_rate = 1.0
+        resolve({}).part(ALGORITHMS["dpsgd"]).learning_rate = 1.0
 
 
 def test_a_class_without_steps_is_refused():
@@ -95,7 +95,7 @@ def test_a_class_without_steps_is_refused():
     with pytest.raises(ConfigError, match="'idle' has no steps: decorate its message handlers with @step"):
         register("idle")(Idle)
     assert "idle" not in ALGORITHMS
-    assert "patience" not in resolve({}).options
+    assert "patience" not in resolve({}).values
 
 
 def with_option(name, declared):
@@ -105,7 +105,6 @@ def with_option(name, declared):
 
 
 DIFFERENT = {
-    "default": lambda: option(0.25, "how strong", minimum=0.0),
     "meaning": lambda: option(0.5, "how weak", minimum=0.0),
     "range": lambda: option(0.5, "how strong", minimum=0.25),
     "type": lambda: option(1, "how strong", minimum=0.0),
@@ -118,14 +117,25 @@ def test_two_methods_cannot_declare_one_key_differently(difference):
     with pytest.raises(ConfigError, match="key strength of second is already declared differently by first"):
         with_option("second", DIFFERENT[difference]())
     assert "second" not in ALGORITHMS
-    assert create("first", resolve({"strength": 0.75}).options).strength == 0.75
+    assert resolve({"strength": 0.75}).part(ALGORITHMS["first"]).strength == 0.75
 
 
 def test_two_methods_can_share_a_key():
     for name in ("first", "second"):
         with_option(name, option(0.5, "how strong", minimum=0.0))
-    options = resolve({"strength": 0.75}).options
-    assert [create(name, options).strength for name in ("first", "second")] == [0.75, 0.75]
+    resolved = resolve({"strength": 0.75})
+    assert [resolved.part(ALGORITHMS[name]).strength for name in ("first", "second")] == [0.75, 0.75]
+
+
+def test_methods_that_share_a_key_may_differ_in_its_default():
+    with_option("first", option(0.5, "how strong", minimum=0.0))
+    with_option("second", option(0.25, "how strong", minimum=0.0))
+
+    def strengths(raw):
+        return [resolve(raw).part(ALGORITHMS[name]).strength for name in ("first", "second")]
+
+    assert strengths({}) == strengths({"strength": ""}) == [0.5, 0.25]
+    assert strengths({"strength": 0.75}) == [0.75, 0.75]
 
 
 def test_a_method_cannot_redefine_a_key_of_the_run():
@@ -146,7 +156,7 @@ def test_a_method_cannot_redefine_a_key_of_the_run():
 
 def test_an_unknown_method_is_refused_with_the_nearest():
     with pytest.raises(ConfigError, match=r"algorithm = 'dspgd' is not known.*did you mean 'dpsgd'"):
-        create("dspgd", resolve({}).options)
+        LocalRun(resolve({"algorithm": "dspgd"}))
 
 
 def test_an_inbox_is_gathered_by_source():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from quadratics import Quadratic, normal, objective_of, run_round, stack, started
 
-from ross_flwr.algorithms import create
+from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.algorithms.reputation import largest
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.graph import topology
@@ -16,7 +16,7 @@ METHODS = {"cgsv-reward": "ring", "cgsv-server": "star"}
 
 
 def method(name, **options):
-    return create(name, resolve({key.replace("_", "-"): value for key, value in options.items()}).options)
+    return resolve({key.replace("_", "-"): value for key, value in options.items()}).part(ALGORITHMS[name])
 
 
 def trained(models, agents, rate, steps):

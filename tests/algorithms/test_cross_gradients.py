@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from quadratics import full_gradients, objective_of, run_round, stack, started
 from torch import nn
 
-from ross_flwr.algorithms import create
+from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.algorithms.cga import multipliers
 from ross_flwr.config import resolve
 from ross_flwr.graph import topology
@@ -18,7 +18,7 @@ from ross_flwr.runs.local import LocalRun
 
 
 def method(name, **options):
-    return create(name, resolve({key.replace("_", "-"): value for key, value in options.items()}).options)
+    return resolve({key.replace("_", "-"): value for key, value in options.items()}).part(ALGORITHMS[name])
 
 
 def centres(agents):

@@ -7,7 +7,7 @@ import torch
 from quadratics import Quadratic, Table, full_gradients, normal, objective_of, run_round, stack, started
 from torch import nn
 
-from ross_flwr.algorithms import create
+from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import resolve
 from ross_flwr.engine.host import Host
 from ross_flwr.graph import topology
@@ -20,7 +20,7 @@ from ross_flwr.runs.local import LocalRun
 def ross(**options):
     """ROSS where all gradients play, the positive part of Shapley values weighs, and one step is taken, or as told."""
     given = {name.replace("_", "-"): value for name, value in options.items()}
-    return create("ross", resolve({"screen": 0.0, "weighting": "relu", "local-steps": 1, **given}).options)
+    return resolve({"screen": 0.0, "weighting": "relu", "local-steps": 1, **given}).part(ALGORITHMS["ross"])
 
 
 def perceptron():

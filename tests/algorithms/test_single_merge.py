@@ -5,14 +5,14 @@ import pytest
 import torch
 from quadratics import full_gradients, run_round, stack, started
 
-from ross_flwr.algorithms import create
+from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.graph import topology
 from ross_flwr.runs.local import LocalRun
 
 
 def method(**options):
-    return create("single-merge", resolve({key.replace("_", "-"): value for key, value in options.items()}).options)
+    return resolve({key.replace("_", "-"): value for key, value in options.items()}).part(ALGORITHMS["single-merge"])
 
 
 def test_rounds_are_local_steps_then_sparse_gossip_then_mixing_alone():

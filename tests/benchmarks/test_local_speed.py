@@ -19,7 +19,7 @@ ROUNDS = 50
 def hand_written(run: LocalRun) -> list[Tensor]:
     """D-PSGD on a ring as one would write it for this case alone: the same data, batches, model and arithmetic."""
     experiment = run.experiment
-    source, n = experiment.source, run.config.num_agents
+    source, n = experiment.source, run.run.num_agents
     module = nn.Sequential(nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 10))
     parameters = list(module.parameters())
     sizes = [p.numel() for p in parameters]

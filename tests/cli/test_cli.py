@@ -150,7 +150,7 @@ def test_what_config_prints_can_be_run(ross_flwr, tmp_path):
     assert ross_flwr("run", "-c", "my.toml", "-c", "num-rounds=1", "--out", "out").code == 0
     written = (tmp_path / "out" / "config.toml").read_text(encoding="utf-8")
     assert written == ended.out.replace("num-rounds = 3", "num-rounds = 1")
-    assert tomllib.loads(ross_flwr("config").out) == resolve({}).options
+    assert tomllib.loads(ross_flwr("config").out) == resolve({}).values
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_keys_come_as_pairs_or_from_files_and_the_last_wins(monkeypatch, tmp_pat
 
 def test_flower_reads_the_same_keys_from_the_same_texts_and_files(tmp_path):
     file = tmp_path / "my.toml"
-    file.write_text(to_toml(resolve({"seed": 3, "data-path": 'a "b"'}).options), encoding="utf-8")
+    file.write_text(to_toml(resolve({"seed": 3, "data-path": 'a "b"'})), encoding="utf-8")
     for entry in ("num-rounds=5 attack-scale=-1.5 topology='ring' download=true data-path=\"a b\"", str(file)):
         assert read([entry]) == parse_config_args([entry])
 
@@ -393,7 +393,7 @@ def test_ctrl_c_ends_a_run_with_one_sentence_and_exit_code_130_and_nothing_is_lo
     assert ended.code == 0
     assert ended.out.count(f"{rounds}/{rounds}") == 2
     for whole in start(resolve({**read(SMALL[1:]), "num-rounds": rounds})):
-        resumed = folder if whole.config.algorithm == "ross" else folder / "dpsgd"
+        resumed = folder if whole.run.algorithm == "ross" else folder / "dpsgd"
         assert lines_of(resumed) == [{**line, "seconds": None, "time": None} for line in whole.rounds()]
 
 

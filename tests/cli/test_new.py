@@ -30,7 +30,7 @@ def test_the_app_is_whole_and_its_keys_are_keys(tmp_path):
             assert ast.get_docstring(ast.parse(text))
     settings = tomllib.loads(written["pyproject.toml"])
     assert settings["project"]["name"] == "my-app"
-    assert resolve(settings["tool"]["flwr"]["app"]["config"]).algorithm == "ross"
+    assert resolve(settings["tool"]["flwr"]["app"]["config"]).values["algorithm"] == "ross"
     ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--line-length=120", "--select=E,F,I"]
     linted = subprocess.run(ruff, cwd=app, capture_output=True, text=True)
     assert linted.returncode == 0, linted.stdout

@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 
 import ross_flwr.algorithms
 from ross_flwr import config
-from ross_flwr.config import ConfigError, Key, keys, option, pick, relevant, require, resolve, to_toml
+from ross_flwr.config import ConfigError, Key, group, keys, option, relevant, require, resolve, to_toml
+from ross_flwr.graph.options import GraphOptions
 from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.options import RunOptions
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 def defaults():
     """Return every key that is known now; other tests register methods of their own."""
-    return resolve({}).options
+    return resolve({}).values
 
 
 def of_the_package(key: Key) -> bool:
@@ -46,9 +48,9 @@ possible = st.fixed_dictionaries({}, optional={key.name: values(key) for key in 
 
 @given(possible)
 def test_what_is_resolved_is_written_and_read_back_the_same(raw):
-    options = resolve(raw).options
-    again = tomllib.loads(to_toml(options))
-    assert again == options == resolve(again).options
+    options = resolve(raw).values
+    again = tomllib.loads(to_toml(resolve(raw)))
+    assert again == options == resolve(again).values
     assert {name: type(value) for name, value in again.items()} == {
         name: type(value) for name, value in options.items()
     }
@@ -63,8 +65,9 @@ def test_a_folder_gives_the_configuration_back_whatever_the_texts_in_it(tmp_path
 
 def test_defaults_are_filled_in_and_what_is_given_stays():
     resolved = resolve({"num-agents": 7, "topology": "ring"})
-    assert (resolved.num_agents, resolved.topology, resolved.seed) == (7, "ring", 0)
-    assert resolved.options == {**defaults(), "num-agents": 7, "topology": "ring"}
+    assert resolved.part(RunOptions) == RunOptions(num_agents=7)
+    assert resolved.part(GraphOptions) == GraphOptions(topology="ring")
+    assert resolved.values == {**defaults(), "num-agents": 7, "topology": "ring"}
     assert set(defaults()) == {key.name for key in keys()}
 
 
@@ -124,7 +127,7 @@ def test_of_very_many_names_only_the_nearest_are_told():
 
 
 def test_a_whole_number_will_do_for_a_number():
-    options = resolve({"attack-scale": -2, "partition-alpha": 1}).options
+    options = resolve({"attack-scale": -2, "partition-alpha": 1}).values
     assert [(options[name], type(options[name])) for name in ("attack-scale", "partition-alpha")] == [
         (-2.0, float),
         (1.0, float),
@@ -139,14 +142,14 @@ def test_every_key_is_documented_and_takes_its_own_default(key):
 
 
 def test_the_document_tells_of_every_key_what_it_means_its_unit_and_what_it_takes():
-    blocks = {block.splitlines()[-1].split(" = ")[0]: block for block in to_toml(defaults()).split("\n\n")}
+    blocks = {block.splitlines()[-1].split(" = ")[0]: block for block in to_toml(resolve({})).split("\n\n")}
     for key in keys():
         comment = " ".join(line.removeprefix("# ") for line in blocks[key.name].splitlines()[:-1])
         assert comment == f"{key.meaning} [{key.unit}{': ' * bool(key.unit)}{key.allowed}]"
 
 
 def test_the_document_fits_a_terminal_of_80_columns_and_groups_the_keys():
-    lines = to_toml(defaults()).splitlines()
+    lines = to_toml(resolve({})).splitlines()
     assert max(map(len, lines)) <= 80
     headings = [line.strip("# =") for line in lines if line.startswith("# ==")]
     assert headings[0] == "The run"
@@ -156,14 +159,14 @@ def test_the_document_fits_a_terminal_of_80_columns_and_groups_the_keys():
 
 def test_the_document_escapes_what_toml_does_not_allow_in_a_text():
     text = 'a "quote", a \\, a\ttab, a\nline, \x00, \x1f, \x7f, Σ, 🌹, '
-    assert tomllib.loads(to_toml({**defaults(), "data-path": text}))["data-path"] == text
+    assert tomllib.loads(to_toml(resolve({"data-path": text})))["data-path"] == text
 
 
 def test_the_app_in_pyproject_has_every_key_with_its_default():
     """`flwr run --run-config` refuses a key that stands not there."""
     table = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
     wanted = {key.name: key.default for key in keys() if of_the_package(key)}
-    lines = [line for line in to_toml(defaults()).splitlines() if line.split(" = ")[0] in wanted]
+    lines = [line for line in to_toml(resolve({})).splitlines() if line.split(" = ")[0] in wanted]
     assert {name: repr(value) for name, value in table.items()} == {name: repr(wanted[name]) for name in wanted}, (
         "[tool.flwr.app.config] in pyproject.toml is not what the code declares. Replace its lines by what "
         "`ross-flwr config | grep '^[a-z]'` prints, which is:\n\n" + "\n".join(lines) + "\n"
@@ -173,7 +176,8 @@ def test_the_app_in_pyproject_has_every_key_with_its_default():
 @pytest.fixture
 def a_registry_of_its_own(monkeypatch):
     """What a test declares is forgotten after it."""
-    monkeypatch.setattr(config.run, "_methods", dict(config.run._methods))
+    for registry in ("_groups", "_methods"):
+        monkeypatch.setattr(config.groups, registry, dict(getattr(config.groups, registry)))
     monkeypatch.setattr(ross_flwr.algorithms.algorithm, "ALGORITHMS", dict(ross_flwr.algorithms.ALGORITHMS))
 
 
@@ -191,7 +195,8 @@ def test_a_method_brings_its_keys_and_gets_them_back():
     (key,) = (key for key in keys() if key.name == "patience")
     assert (key.kind, key.default, key.methods) == (int, 3, ("toy",))
     resolved = resolve({"patience": 5, "learning-rate": 1})
-    assert pick(cls, resolved.options) == {"learning_rate": 1.0, "patience": 5}
+    assert resolved.part(cls) == cls(learning_rate=1.0, patience=5)
+    assert resolved.part(cls) is resolved.part(cls)
     with pytest.raises(ConfigError, match="patience = 0"):
         resolve({"patience": 0})
 
@@ -202,7 +207,7 @@ def test_a_key_that_two_methods_share_is_one_key():
         method(name, patience=(int, option(3, "rounds without progress")), **{name: (bool, option(False, name))})
     shared = [key for key in keys() if key.name == "patience"]
     assert [key.methods for key in shared] == [("one", "two")]
-    text = to_toml(resolve({}).options)
+    text = to_toml(resolve({}))
     assert [line.strip("# =") for line in text.splitlines() if line.startswith("# ==")][-3:] == [
         "Methods one, two",
         "Method one",
@@ -214,14 +219,13 @@ def test_a_key_that_two_methods_share_is_one_key():
 def test_to_register_a_method_again_replaces_it():
     for default in (3, 4):
         method("toy", patience=(int, option(default, "rounds without progress")))
-    assert resolve({}).options["patience"] == 4
+    assert resolve({}).values["patience"] == 4
 
 
 @pytest.mark.parametrize(
     ("kind", "declared", "reason"),
     [
         (float, option(0, "what happens"), "already declared differently by one"),
-        (int, option(1, "what happens"), "already declared differently by one"),
         (int, option(0, "something else"), "already declared differently by one"),
         (int, option(0, "what happens", minimum=0), "already declared differently by one"),
     ],
@@ -231,7 +235,50 @@ def test_two_meanings_of_a_key_are_refused(kind, declared, reason):
     method("one", patience=(int, option(0, "what happens")))
     with pytest.raises(ConfigError, match=f"key patience of two is {reason}"):
         method("two", patience=(kind, declared))
-    assert "two" not in config.run._methods
+    assert "two" not in config.groups._methods
+
+
+def two_with_patience():
+    """Register two methods that share a key, and differ in its default."""
+    return [method(name, patience=(int, option(n, "rounds without progress"))) for name, n in (("one", 1), ("two", 5))]
+
+
+@pytest.mark.usefixtures("a_registry_of_its_own")
+def test_a_key_whose_default_differs_is_empty_and_leaves_each_method_its_own():
+    one, two = two_with_patience()
+    assert [resolve({}).part(cls).patience for cls in (one, two)] == [1, 5]
+    assert [resolve({"patience": 3}).part(cls).patience for cls in (one, two)] == [3, 3]
+    written = to_toml(resolve({}))
+    assert "a whole number; '' for the method's own: 1 in one, 5 in two]" in written.replace("\n# ", " ")
+    assert tomllib.loads(written)["patience"] == resolve({"patience": ""}).values["patience"] == ""
+    with pytest.raises(ConfigError, match=r"patience = 'x' is not allowed: it takes a whole number; '' for the meth"):
+        resolve({"patience": "x"})
+    with pytest.raises(ConfigError, match="num-rounds = '' is not allowed: it takes a whole number of at least 1"):
+        resolve({"num-rounds": ""})
+
+
+@pytest.mark.usefixtures("a_registry_of_its_own")
+def test_another_process_that_knows_one_of_the_methods_takes_the_same_default(monkeypatch):
+    _, two = two_with_patience()
+    told = relevant(resolve({}), "two")
+    known = {name: cls for name, cls in config.groups._methods.items() if name != "one"}
+    monkeypatch.setattr(config.groups, "_methods", known)
+    assert resolve(told).part(two).patience == 5
+
+
+@pytest.mark.usefixtures("a_registry_of_its_own")
+def test_a_room_brings_a_group_of_keys_and_gets_it_back():
+    @group("Weather")
+    class Weather:
+        rain: float = option(0.5, "part of the days on which it rains", minimum=0.0, maximum=1.0)
+
+    assert resolve({"rain": 1}).part(Weather) == Weather(rain=1.0)
+    assert "# == Weather ==" in to_toml(resolve({}))
+    with pytest.raises(ConfigError, match="key rain of Other is already declared differently by every run"):
+
+        @group("Other")
+        class Other:
+            rain: float = option(0.25, "part of the days on which it rains", minimum=0.0, maximum=1.0)
 
 
 @pytest.mark.usefixtures("a_registry_of_its_own")
@@ -250,7 +297,7 @@ def test_a_key_is_a_scalar_whose_default_is_allowed():
 
 def test_another_process_is_told_the_keys_of_every_run_and_of_the_method_alone():
     config = resolve({"algorithm": "dpsgd", "order": "adapt-then-combine", "seed": 5})
-    told = relevant(config)
+    told = relevant(config, "dpsgd")
     assert (told["order"], told["seed"], told["learning-rate"]) == ("adapt-then-combine", 5, 0.1)
     assert not told.keys() & {"weighting", "momentum", "local-steps"}
-    assert resolve(told).options == config.options
+    assert resolve(told).values == config.values

@@ -18,7 +18,7 @@ from peers import channel_to
 from quadratics import Quadratic, normal, objective_of, team
 
 from ross_flwr import ConfigError, resolve
-from ross_flwr.algorithms import create
+from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.direct import certificates, wire
 from ross_flwr.direct.certificates import Credentials
 from ross_flwr.direct.loop import Session
@@ -37,7 +37,7 @@ RING = topology.build("ring", 4)
 
 
 def method(name, **options):
-    return create(name, resolve({key.replace("_", "-"): value for key, value in options.items()}).options)
+    return resolve({key.replace("_", "-"): value for key, value in options.items()}).part(ALGORITHMS[name])
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from quadratics import Quadratic, full_gradients, normal, objective_of, stack, team
 
-from ross_flwr.algorithms import Algorithm, Inbox, broadcast, create
+from ross_flwr.algorithms import ALGORITHMS, Algorithm, Inbox, broadcast
 from ross_flwr.config import resolve
 from ross_flwr.engine.envelope import Envelope, num_bytes
 from ross_flwr.engine.host import Host
@@ -23,7 +23,7 @@ METHODS = ["dpsgd", "ross"]
 
 
 def method(name, **options):
-    return create(name, resolve({key.replace("_", "-"): value for key, value in options.items()}).options)
+    return resolve({key.replace("_", "-"): value for key, value in options.items()}).part(ALGORITHMS[name])
 
 
 def host_of(members, algorithm, *, graph=RING, run="run", **settings):

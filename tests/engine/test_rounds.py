@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from ross_flwr.config import resolve
 from ross_flwr.runs.local import LocalRun, resume
+from ross_flwr.runs.options import RunOptions
 
 SMALL = {
     "algorithm": "dpsgd",
@@ -115,7 +116,7 @@ def test_a_run_stopped_anywhere_and_resumed_is_the_uninterrupted_one(name, every
     run = LocalRun(config, folder)
     per_round = {"dpsgd": 1, "ross": 3}[name]
     for _ in range(data.draw(st.integers(1, 2), label="stops")):
-        left = config.num_rounds - len(run.history.lines)
+        left = config.part(RunOptions).num_rounds - len(run.history.lines)
         if left and data.draw(st.booleans(), label="in the middle of a round"):
             interrupt(run, data.draw(st.integers(0, left * per_round - 1), label="gradients"))
         else:

@@ -14,7 +14,7 @@ CHOSEN = {"algorithm": "dpsgd", "num-agents": 3, "topology": "complete", "attack
 
 
 def options():
-    return dict(resolve(CHOSEN | {"batch-size": 10}).options)
+    return dict(resolve(CHOSEN | {"batch-size": 10}).values)
 
 
 def context_of(**node_config):
@@ -68,7 +68,7 @@ def test_a_node_without_data_of_its_own_holds_its_share_of_the_runs():
     context = context_of()
     client_app.begin(beginning(AGENT), context)
     host, experiment = client_app.wake(context)
-    assert experiment.config.options == options()
+    assert experiment.config.values == options()
     assert from_json(context.state.config_records["setup"])["options"] == options()
     assert host.agents[1].objective.num_examples == len(Experiment(resolve(options())).partition[1])
 

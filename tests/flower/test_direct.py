@@ -19,6 +19,7 @@ from ross_flwr.flower.direct import PeerDirect, PeerHybrid
 from ross_flwr.flower.records import tensors_of
 from ross_flwr.runs.assemble import Experiment
 from ross_flwr.runs.local import LocalRun
+from ross_flwr.runs.options import RunOptions
 
 BASE = {"num_agents": 4, "num_rounds": 5, "topology": "ring", "validation_size": 20, "hidden": 8, "test_size": 50}
 DIRECT = {"segment_rounds": 2, "return_model": "final", "phase_timeout": 20.0}
@@ -48,15 +49,15 @@ def play(strategy, certs, *, app=None, **options):
     config = resolve({name.replace("_", "-"): value for name, value in options.items()})
     expected = LocalRun(config)
     lines = list(expected.rounds())
-    addresses = free_addresses(config.num_agents)
+    addresses = free_addresses(config.part(RunOptions).num_agents)
     nodes = Nodes(
         app or app_of(config),
-        range(config.num_agents),
+        range(config.part(RunOptions).num_agents),
         lambda k: {"peer-address": addresses[k], "peer-certs": str(certs[k])},
     )
     relay = strategy(**DIRECT | options)
     model = expected.experiment.model
-    relay.start(nodes, ArrayRecord(model.named(model.initial)), config.num_rounds)
+    relay.start(nodes, ArrayRecord(model.named(model.initial)), config.part(RunOptions).num_rounds)
     return relay, expected, lines
 
 
@@ -244,7 +245,6 @@ def test_gossip_is_averaged_exactly_in_every_third_round():
         ({"average-every": 1}, "average-every = 1 leaves no round to the topology: use 2 or more"),
         ({"topology": "islands"}, "'islands' alone does not connect all agents: use average-every = 10, for one"),
         ({"topology": "random-matching"}, "'random-matching' alone does not connect all agents: use topology-every"),
-        ({"transport": "hybrid"}, "transport = 'hybrid' carries the rounds of average-every through Flower"),
         ({"algorithm": "d2", "mixing": "lazy-metropolis", "average-every": 5}, "d2 takes a graph that stays the same"),
         ({"algorithm": "cgsv-server", "topology": "star", "average-every": 5}, "cgsv-server takes a graph that stays"),
     ],
@@ -252,3 +252,8 @@ def test_gossip_is_averaged_exactly_in_every_third_round():
 def test_what_cannot_be_averaged_is_told(options, sentence):
     with pytest.raises(ConfigError, match=sentence):
         Experiment(resolve(options)).check()
+
+
+def test_a_hybrid_without_rounds_of_averaging_is_refused():
+    with pytest.raises(ConfigError, match="transport = 'hybrid' carries the rounds of average-every through Flower"):
+        PeerHybrid(num_agents=4)

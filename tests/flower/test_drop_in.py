@@ -25,6 +25,7 @@ from ross_flwr.config import ConfigError
 from ross_flwr.flower import client_app
 from ross_flwr.flower.records import tensors_of
 from ross_flwr.runs.local import LocalRun
+from ross_flwr.runs.options import RunOptions
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "tests" / "quickstart"
@@ -173,7 +174,7 @@ def test_a_regression_with_its_own_loss_metric_and_utility_is_learnt(utility):
 def test_there_is_an_agent_for_each_node_and_nobody_attacks():
     relay, _ = start(peer_app(**REGRESSION), numbers=range(5), algorithm="dpsgd")
     assert [len(block) for block in relay.blocks.values()] == [1] * 5
-    assert (relay.config.num_agents, relay.history.attackers) == (5, [])
+    assert (relay.config.part(RunOptions).num_agents, relay.history.attackers) == (5, [])
 
 
 def test_an_app_that_loads_the_configurations_data_itself_gives_the_same_models():

@@ -23,6 +23,7 @@ from ross_flwr.engine.events import AgentReport
 from ross_flwr.flower import relay as relay_module
 from ross_flwr.flower.records import pack, record_of, tensors_of, unpack
 from ross_flwr.runs.local import LocalRun
+from ross_flwr.runs.options import RunOptions
 
 SAME = {"num_agents": 6, "num_rounds": 3, "topology_degree": 3, "attackers": 1}
 """ROSS on the digits, small enough for every transport."""
@@ -129,7 +130,7 @@ def play(
     result = relay.start(
         grid,
         record_of(model.named(model.initial)),
-        relay.config.num_rounds,
+        relay.config.part(RunOptions).num_rounds,
         timeout,
         train_config=ConfigRecord({"sabotage": sabotage}),
         evaluate_fn=centrally if evaluate else None,

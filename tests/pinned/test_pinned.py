@@ -17,6 +17,7 @@ from ross_flwr.engine.host import Host
 from ross_flwr.flower.records import pack, unpack
 from ross_flwr.runs.assemble import Experiment
 from ross_flwr.runs.local import LocalRun
+from ross_flwr.runs.options import RunOptions
 
 FILE = Path(__file__).with_name("pinned.json")
 PINNED = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
@@ -76,7 +77,7 @@ def on_two_nodes(config):
         parts = {"adversary": experiment.adversary, "faults": experiment.faults}
         hosts.append(Host("run", experiment.algorithm, agents, **parts))
     sent, gradients = Counter(), 0
-    for number in range(config.num_rounds):
+    for number in range(config.part(RunOptions).num_rounds):
         mail = [(), ()]
         for step in range(len(hosts[0].algorithm.steps)):
             records = [pack(host.activate(number, step, mail[k])) for k, host in enumerate(hosts)]

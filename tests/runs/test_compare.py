@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from ross_flwr.cli import cli
-from ross_flwr.config import ConfigError
+from ross_flwr.config import ConfigError, resolve
 from ross_flwr.data import PARTITIONS, SOURCES
 from ross_flwr.report.comparison import write_markdown
 from ross_flwr.runs import compare
@@ -61,10 +61,10 @@ def test_a_plan_is_every_combination_with_the_keys_of_its_place(file):
     cells = {cell.place: cell.config for cell in plan.cells({"dpsgd": 0.05})}
     assert len(cells) == 3 * 2 * 1 * 2
     config = cells["lazy", "poisoned", "ring", "1"]
-    assert (config.algorithm, config.mixing, config.attackers, config.seed) == ("d2", "lazy-metropolis", 1, 1)
-    assert (config.topology, config.beside, config.hidden, config.num_rounds) == ("ring", "", 16, 3)
-    assert cells["dpsgd", "clean", "ring", "0"].options["learning-rate"] == 0.05
-    assert config.options["learning-rate"] == 0.1
+    wanted = {"algorithm": "d2", "mixing": "lazy-metropolis", "attackers": 1, "seed": 1, "beside": "", "hidden": 16}
+    wanted |= {"num-agents": 4, "num-rounds": 3, "evaluate-every": 3, "topology": "ring"}
+    assert config == resolve(wanted)
+    assert cells["dpsgd", "clean", "ring", "0"].values["learning-rate"] == 0.05
     assert len(plan.quick().cells({})) == 6
     assert plan.quick().tuning_cells() == []
     assert [cell.place for cell in plan.only(methods="d2").tuning_cells()] == [
@@ -212,11 +212,11 @@ def test_a_name_that_is_not_there_is_refused(file):
 def test_every_cell_of_every_shipped_experiment_names_what_there_is(name):
     plan = compare.read_plan(name, {})
     quick = plan.quick().cells({})
-    assert all(cell.config.num_rounds == 20 for cell in quick)
+    assert all(cell.config.values["num-rounds"] == 20 for cell in quick)
     for cell in [*quick, *plan.tuning_cells()]:
         experiment = Experiment(cell.config)  # which knows attack, aggregator and corruption
         assert experiment.algorithm
-        assert experiment.topology.num_agents == cell.config.num_agents
-        assert cell.config.partition in PARTITIONS
-        assert cell.config.dataset in SOURCES
+        assert experiment.topology.num_agents == cell.config.values["num-agents"]
+        assert cell.config.values["partition"] in PARTITIONS
+        assert cell.config.values["dataset"] in SOURCES
     assert len(plan.tuning_cells()) == len(plan.methods) * len(plan.tuning.get("learning-rate", []))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from quadratics import normal, stack, team
 
-from ross_flwr.algorithms import ALGORITHMS, create
+from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.engine.envelope import defect
 from ross_flwr.engine.host import Host
@@ -25,7 +25,7 @@ MESSAGES = sorted(ATTACKS.keys() - GRADIENTS_ONLY)
 
 
 def method(name, **options):
-    return create(name, resolve({key.replace("_", "-"): value for key, value in options.items()}).options)
+    return resolve({key.replace("_", "-"): value for key, value in options.items()}).part(ALGORITHMS[name])
 
 
 def adversary(attack, attackers=(1, 4), **settings):

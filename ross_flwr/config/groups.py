@@ -1,0 +1,118 @@
+"""The known keys: the groups of a run, and the methods' own."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar, dataclass_transform
+
+from ross_flwr.config.keys import KINDS, ConfigError, Key, keys_of, option
+
+__all__ = ["declare", "group", "keys", "methods"]
+
+T = TypeVar("T")
+
+_ORDER = (
+    "The run",
+    "The graph",
+    "Data and model",
+    "Bad data",
+    "Attackers",
+    "Faults",
+    "Robust mixing",
+    "Machine and results",
+    "Flower (a local run has no use for these)",
+)
+"""The titles of the groups as they are listed; others follow."""
+
+_groups: dict[str, type] = {}
+_methods: dict[str, type] = {}
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))
+def group(title: str) -> Callable[[type[T]], type[T]]:
+    """Class decorator: make a frozen dataclass of `option` fields a group of keys that every run has.
+
+    Parameters
+    ----------
+    title : str
+        Stands above the keys where people read them.
+
+    Raises
+    ------
+    ConfigError
+        As `declare`.
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        dataclass(frozen=True, kw_only=True)(cls)
+        _check(cls, _merged(_without(_groups, title), _methods))
+        _groups[title] = cls
+        return cls
+
+    return decorate
+
+
+def declare(method: str, cls: type) -> None:
+    """Add the option fields of dataclass `cls` to the known keys, as those of `method`.
+
+    Methods may share a key. They then agree on all that it is but its default: where their defaults differ, the key's
+    own is the empty text, which leaves each method its own.
+
+    Raises
+    ------
+    ConfigError
+        When a key of the same name already stands elsewhere with another type, range or meaning, or cannot be one.
+    """
+    _check(cls, _merged(_groups, _without(_methods, method)), method)
+    _methods[method] = cls
+
+
+def keys() -> list[Key]:
+    """Return all known keys: the groups', then the methods', those that the same methods share side by side."""
+    return _merged(_groups, _methods)
+
+
+def methods() -> int:
+    """Return how many methods have declared their keys."""
+    return len(_methods)
+
+
+def _without(registry: Mapping[str, type], name: str) -> dict[str, type]:
+    return {known: cls for known, cls in registry.items() if known != name}
+
+
+def _check(cls: type, listed: list[Key], method: str = "") -> None:
+    known = {key.name: key for key in listed}
+    for key in keys_of(cls):
+        name = f"key {key.name} of {method or cls.__name__}"
+        if key.kind not in KINDS:
+            raise ConfigError(f"{name} is a {key.kind}: declare a bool, int, float or str")
+        key.parse(key.default)
+        twin = known.get(key.name)
+        if twin is None:
+            continue
+        shared = method and twin.methods
+        default = key.default if shared else twin.default
+        if replace(twin, default=default, group="", methods=(), defaults={}) != key:
+            owners = ", ".join(twin.methods) or "every run"
+            raise ConfigError(f"{name} is already declared differently by {owners}")
+
+
+def _merged(groups: Mapping[str, type], methods: Mapping[str, type]) -> list[Key]:
+    titles = sorted(groups, key=lambda title: _ORDER.index(title) if title in _ORDER else len(_ORDER))
+    of_run = {key.name: replace(key, group=title) for title in titles for key in keys_of(groups[title])}
+    of_methods: dict[str, dict[str, Key]] = {}
+    for method, cls in methods.items():
+        for key in keys_of(cls):
+            if key.name not in of_run:
+                of_methods.setdefault(key.name, {})[method] = key
+    blocks: dict[tuple[str, ...], list[Key]] = {}
+    for declared in of_methods.values():
+        blocks.setdefault(tuple(declared), []).append(_shared(declared))
+    return [*of_run.values(), *(key for block in blocks.values() for key in block)]
+
+
+def _shared(declared: Mapping[str, Key]) -> Key:
+    """Return the one key that methods share, given as each declares it."""
+    key = replace(next(iter(declared.values())), methods=tuple(declared))
+    defaults = {method: key.default for method, key in declared.items()}
+    return replace(key, default="", defaults=defaults) if len(set(defaults.values())) > 1 else key

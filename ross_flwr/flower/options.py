@@ -1,0 +1,44 @@
+"""The keys of a run on Flower. A local run resolves them too, so this file imports no Flower."""
+
+from ross_flwr.config import group, option
+
+__all__ = ["FlowerOptions"]
+
+
+@group("Flower (a local run has no use for these)")
+class FlowerOptions:
+    """How messages travel between the nodes."""
+
+    num_nodes: int = option(
+        0,
+        "Flower nodes to wait for and use; 0 takes those there are",
+        unit="nodes",
+        minimum=0,
+    )
+    node_timeout: float = option(600.0, "give up when the nodes are not there by then", unit="seconds", minimum=0.1)
+    phase_timeout: float = option(
+        60.0, "a neighbour later than this is missing for the step", unit="seconds", minimum=0.01
+    )
+    transport: str = option(
+        "relay",
+        "how messages travel between nodes: relay carries them through Flower, direct from node to node over gRPC, for "
+        "which each SuperNode needs peer-address and peer-certs in its --node-config; hybrid is relay in the rounds of "
+        "average-every and direct in the others",
+        choices=("relay", "direct", "hybrid"),
+    )
+    segment_rounds: int = option(
+        20, "transport = 'direct' hears from the nodes at least every so many rounds", unit="rounds", minimum=1
+    )
+    return_model: str = option(
+        "none",
+        "what transport = 'direct' brings to the ServerApp beside the history: no model, or each agent's last",
+        choices=("none", "final"),
+    )
+    peer_insecure: bool = option(False, "let nodes talk to each other without certificates, on one machine")
+    peer_insecure_remote: bool = option(False, "say it again, for nodes on several machines")
+    results: str = option("", "folder in which the ServerApp keeps its results; empty for none")
+    state_dir: str = option(
+        "",
+        "folder on each Flower node's machine in which its agents' state waits for the next message; empty for "
+        "Flower's own node state, which travels between processes with every message",
+    )

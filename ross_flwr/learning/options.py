@@ -1,0 +1,32 @@
+"""The keys of robust mixing."""
+
+from ross_flwr.config import group, option
+
+__all__ = ["RobustOptions"]
+
+
+@group("Robust mixing")
+class RobustOptions:
+    """What agents do instead of averaging."""
+
+    aggregator: str = option(
+        "mean",
+        "how an agent makes one vector of its neighbourhood's wherever a method mixes; mean is by the mixing matrix; "
+        "`ross-flwr list aggregators` shows the rules",
+    )
+    pre_aggregation: str = option(
+        "none",
+        "what is done to a neighbourhood's vectors before: nothing, averaging random pairs, or averaging each with "
+        "those nearest to it",
+        choices=("none", "bucketing", "nnm"),
+    )
+    variance: str = option(
+        "none",
+        "whether an average of models is spread out again, tensor by tensor, to the variance of the agent's own model "
+        "or to the mean variance of the others'",
+        choices=("none", "own", "others"),
+    )
+    byzantine: int = option(1, "f, the lying neighbours a robust method is prepared for", minimum=0)
+    clip_radius: float = option(
+        1.0, "τ of aggregator = 'centered-clipping': nobody pulls an agent farther than this", minimum=0.0
+    )

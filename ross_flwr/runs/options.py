@@ -1,0 +1,42 @@
+"""The keys of a run and of the machine that it runs on."""
+
+from ross_flwr.config import group, option
+
+__all__ = ["MachineOptions", "RunOptions"]
+
+
+@group("The run")
+class RunOptions:
+    """What is run, and for how long."""
+
+    algorithm: str = option("ross", "the method; `ross-flwr list algorithms` shows them")
+    beside: str = option(
+        "dpsgd", "a second method run on the same data, batches and attackers for comparison; empty for none"
+    )
+    num_agents: int = option(10, "agents, spread over the nodes there are", unit="agents", minimum=2)
+    num_rounds: int = option(60, "how long to run", unit="rounds", minimum=1)
+    batches_per_round: int = option(
+        1, "passes over the method's steps, one mini-batch each, that count as one round", unit="passes", minimum=1
+    )
+    evaluate_every: int = option(1, "test the agents every so many rounds", unit="rounds", minimum=1)
+    seed: int = option(0, "everything random in a run follows from it", minimum=0, maximum=2**32 - 1)
+
+
+@group("Machine and results")
+class MachineOptions:
+    """Where a run computes, and what it keeps."""
+
+    device: str = option(
+        "auto",
+        "where gradients are computed; auto takes a GPU if there is one",
+        choices=("auto", "cpu", "cuda"),
+    )
+    threads: int = option(
+        1, "threads PyTorch may use in one process; 0 leaves its default", unit="threads", minimum=0, maximum=1024
+    )
+    checkpoint_every: int = option(
+        10,
+        "save what a run needs to be resumed every so many rounds; 0 for only when it ends",
+        unit="rounds",
+        minimum=0,
+    )

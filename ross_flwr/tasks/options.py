@@ -1,0 +1,63 @@
+"""The keys of the data and the model."""
+
+from ross_flwr.config import group, option
+
+__all__ = ["DataOptions"]
+
+
+@group("Data and model")
+class DataOptions:
+    """What is learned, from which data."""
+
+    dataset: str = option("digits", "the data; `ross-flwr list datasets` shows them")
+    data_path: str = option(
+        "",
+        "where the data lies: a folder of torchvision, one of class folders (image-folder), a .npz or .pt file "
+        "(file), a folder or, to download, a name on the hub (huggingface); the digits need none",
+    )
+    download: bool = option(False, "fetch the data when it is not in data-path")
+    image_size: int = option(0, "resize images read from files to this square; 0 keeps them", unit="pixels", minimum=0)
+    num_classes: int = option(0, "classes there are, where the data shows fewer; 0 for as many as it shows", minimum=0)
+    label_column: str = option("", "column of dataset = 'huggingface' with the classes; empty for the only one")
+    owner_column: str = option("", "column, or array of dataset = 'file', that partition = 'natural-id' deals by")
+    partition: str = option(
+        "dirichlet", "how the training data is dealt to the agents; `ross-flwr list partitions` shows the ways"
+    )
+    partition_alpha: float = option(0.5, "concentration of the Dirichlet partitions; small is skewed", minimum=1e-3)
+    classes_per_agent: int = option(
+        2,
+        "classes an agent gets under partition = 'shards', 'pathological' or 'distribution', or Q_i under validation = "
+        "'few-classes'",
+        unit="classes",
+        minimum=1,
+    )
+    imbalance: float = option(
+        10.0, "largest class over smallest class of the long-tailed partitions; 1 for no tail", minimum=1.0
+    )
+    examples_per_agent: int = option(
+        0, "deal only num-agents times so many, drawn at random; 0 deals all", unit="examples", minimum=0
+    )
+    too_few: str = option(
+        "refuse",
+        "what is done about an agent with fewer examples than batch-size: no run, or some of the largest agents' move "
+        "to it",
+        choices=("refuse", "top-up"),
+    )
+    batch_size: int = option(32, "size of a mini-batch", unit="examples", minimum=1)
+    validation_size: int = option(
+        100,
+        "size of each agent's validation set Q_i, held out of the training data; 0 for methods that need none",
+        unit="examples",
+        minimum=0,
+    )
+    validation: str = option(
+        "balanced",
+        "classes of Q_i: all alike, mixed as in the agent's own data, or classes-per-agent drawn ones",
+        choices=("balanced", "own-mix", "few-classes"),
+    )
+    validation_noise: float = option(
+        0.0, "share of Q_i's labels that are replaced by another class", minimum=0.0, maximum=1.0
+    )
+    test_size: int = option(0, "test examples on which accuracy is reported; 0 takes all", unit="examples", minimum=0)
+    model: str = option("mlp", "the model; `ross-flwr list models` shows them")
+    hidden: int = option(64, "width of the hidden layer of mlp and cnn", unit="units", minimum=1)
