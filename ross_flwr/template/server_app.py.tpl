@@ -16,8 +16,8 @@ def main(grid: Grid, context: Context) -> Result:
     """Let the agents learn together, all from the same initial model."""
     options = dict(context.run_config)
     strategy = PeerDirect(**options) if options["transport"] == "direct" else PeerRelay(**options)
-    torch.manual_seed(strategy.config.seed)
-    rounds, patience = strategy.config.num_rounds, strategy.config.phase_timeout
+    torch.manual_seed(0)
+    rounds, patience = options["num-rounds"], options["phase-timeout"]
     result = strategy.start(grid, ArrayRecord(Net().state_dict()), rounds, patience)
     last = result.evaluate_metrics_clientapp[rounds]
     print("Result: accuracy {accuracy-mean:.1%}, from {accuracy-min:.1%} to {accuracy-max:.1%}".format(**last))
