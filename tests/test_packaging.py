@@ -51,7 +51,7 @@ def test_the_wheel_holds_the_package_its_types_and_its_data_and_no_tests(tree):
 def test_the_fab_holds_the_package_and_its_data_is_small_and_has_no_tests(tree):
     flwr = "import sys; from flwr.cli.app import app; sys.exit(app())"
     fab, names = packed(tree, "*.fab", sys.executable, "-c", flwr, "build")
-    assert fab.stat().st_size < 1_000_000
+    assert fab.stat().st_size < 2_000_000  # of the 10 MB that Flower takes
     package = {name for name in names if name.startswith("ross_flwr/")}
     told = {f"ross_flwr/{room}/README.md" for room in ("algorithms", "engine", "report", "studies", "threats")}
     assert package == MODULES | EXPERIMENTS | told | {"ross_flwr/data/digits.jsonl"}

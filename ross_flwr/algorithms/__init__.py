@@ -37,17 +37,17 @@ from ross_flwr.algorithms import (
 from ross_flwr.algorithms.algorithm import (
     ALGORITHMS,
     Algorithm,
-    Inbox,
-    Outbox,
-    broadcast,
     register,
     step,
 )
+from ross_flwr.algorithms.messages import Form, Inbox, MessageTransform, Outbox, broadcast
 
 __all__ = [
     "ALGORITHMS",
     "Algorithm",
+    "Form",
     "Inbox",
+    "MessageTransform",
     "Outbox",
     "balance",
     "bridge",

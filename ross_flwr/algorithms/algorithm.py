@@ -1,70 +1,61 @@
 """What a method is made of: steps, and the messages between them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from ross_flwr.algorithms.messages import Form, Forms, Inbox, Outbox, vector
 from ross_flwr.config import ConfigError, declare, option
 from ross_flwr.learning.agent import Agent
 
 __all__ = [
     "ALGORITHMS",
     "Algorithm",
-    "Broadcast",
-    "Inbox",
-    "Message",
     "Momentum",
-    "Outbox",
-    "broadcast",
     "register",
     "require_symmetric",
+    "require_undirected",
     "step",
 ]
 
-Message: TypeAlias = dict[str, Tensor]
-"""Named tensors from one agent to another. Neither side changes them after they are sent."""
-
-
-class Inbox(dict[int, Message]):
-    """The messages that arrived from the step before, by source in ascending order.
-
-    What an agent sent to itself is among them. A neighbour whose message was late, lost or bad is not.
-    """
-
-    def gather(self, name: str) -> dict[int, Tensor]:
-        """Return the tensor called `name` of every message, by source."""
-        return {source: message[name] for source, message in self.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Broadcast:
-    """The same message to the whole closed neighbourhood, the agent itself included."""
-
-    message: Message
-
-
-Outbox: TypeAlias = Broadcast | Mapping[int, Message]
-"""What a step sends: one message to everybody, or one by destination. Empty after a round's last step."""
-
-
-def broadcast(**tensors: Tensor) -> Broadcast:
-    """Send the same named tensors to every neighbour, and to oneself for the next step."""
-    return Broadcast(tensors)
-
-
 StepFunction: TypeAlias = Callable[[Any, Agent, Inbox], Outbox | None]
+Declared: TypeAlias = Iterable[str] | Mapping[str, Form]
+"""The tensors of a message: names of vectors of shape [P], or names and forms."""
+
+Sends: TypeAlias = Declared | Callable[[Any, Agent], Declared]
 F = TypeVar("F", bound=StepFunction)
 A = TypeVar("A", bound="type[Algorithm]")
 
 
-def step(function: F) -> F:
-    """Mark a method of an `Algorithm` as a step. Their order is the order of the steps, inherited ones first."""
-    function.__is_step__ = True  # type: ignore[attr-defined]
-    return function
+def step(*, sends: Sends = (), optional: bool = False) -> Callable[[F], F]:
+    """Mark a method of an `Algorithm` as a step. Their order is the order of the steps, inherited ones first.
+
+    Parameters
+    ----------
+    sends : names, names with forms, or callable
+        What each of its messages holds. A name stands for a vector of shape [P], float32; anything else takes a `Form`.
+        A callable returns either, from the algorithm and the agent. Receivers drop every message that is different.
+    optional : bool (default: False)
+        Whether the step may send some neighbours nothing. Otherwise a neighbour that gets nothing counts the agent as
+        missing.
+
+    Examples
+    --------
+    >>> class Counting(Algorithm):
+    ...     @step(sends={"model": Form((2,)), "count": Form((1,), torch.int64)})
+    ...     def share(self, agent, inbox):
+    ...         return broadcast(model=agent["model"], count=torch.tensor([agent.pass_number]))
+    """
+
+    def mark(function: F) -> F:
+        function.__sends__ = sends  # type: ignore[attr-defined]
+        function.__optional__ = optional  # type: ignore[attr-defined]
+        return function
+
+    return mark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +87,8 @@ class Algorithm:
         """Whether agents are asked for utilities, and so need a validation set Q_i."""
         return False
 
-    def check(self, mixing: NDArray[np.float64]) -> None:
-        """Raise `ConfigError` when the method cannot run with mixing matrix W, shape [N, N].
+    def check(self, mixing: NDArray[np.float64], total_passes: int) -> None:
+        """Raise `ConfigError` when the method cannot run with mixing matrix W, shape [N, N], in so many passes.
 
         Most methods average by the rows of W, which have to sum to 1.
         """
@@ -115,6 +106,21 @@ class Algorithm:
     def run_step(self, name: str, agent: Agent, inbox: Inbox) -> Outbox:
         """Run the step called `name`."""
         return getattr(self, name)(agent, inbox) or {}
+
+    def forms(self, name: str, agent: Agent) -> Forms:
+        """Return what the messages of the step called `name` hold, for agents with the model of `agent`."""
+        sends: Sends = self._declaration(name).__sends__
+        declared = sends(self, agent) if callable(sends) else sends
+        return declared if isinstance(declared, Mapping) else dict.fromkeys(declared, vector(agent))
+
+    def optional(self, name: str) -> bool:
+        """Return whether the step called `name` may send some neighbours nothing."""
+        return bool(self._declaration(name).__optional__)
+
+    def _declaration(self, name: str) -> Any:
+        """Return the step as it was declared; a method that overrides it sends the same."""
+        functions = (vars(cls).get(name) for cls in type(self).__mro__)
+        return next(function for function in functions if hasattr(function, "__sends__"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +146,7 @@ def register(name: str) -> Callable[[A], A]:
         dataclass(frozen=True, kw_only=True)(cls)
         cls.name = name
         marked = [
-            key for base in reversed(cls.__mro__) for key, part in vars(base).items() if hasattr(part, "__is_step__")
+            key for base in reversed(cls.__mro__) for key, part in vars(base).items() if hasattr(part, "__sends__")
         ]
         cls.steps = tuple(dict.fromkeys(marked))
         if not cls.steps:
@@ -157,4 +163,13 @@ def require_symmetric(name: str, mixing: NDArray[np.float64]) -> None:
     if not np.allclose(mixing, mixing.T):
         raise ConfigError(
             f"algorithm = '{name}' takes a symmetric mixing matrix, and this one is not: use an undirected topology"
+        )
+
+
+def require_undirected(name: str, mixing: NDArray[np.float64]) -> None:
+    """Refuse a directed graph, by its mixing matrix W, shape [N, N], for a method that answers those who wrote."""
+    if ((mixing > 0) != (mixing.T > 0)).any():
+        raise ConfigError(
+            f"{name} sends gradients back to where the models came from, and this graph is directed: use an undirected "
+            "topology, or a method such as dpsgd or sgp"
         )

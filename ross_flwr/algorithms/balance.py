@@ -33,15 +33,10 @@ class BALANCE(ModelScreening):
     )
     tightening: float = option(1.0, "κ, how that shrinks: by the factor exp(−κ) until the run's end", minimum=0.0)
     own_weight: float = option(0.5, "a, the weight of the own model beside the accepted ones", minimum=0.0, maximum=1.0)
-    num_rounds: int = option(60, "how long to run", unit="rounds", minimum=1)
-    batches_per_round: int = option(
-        1, "passes over the method's steps, one mini-batch each, that count as one round", unit="passes", minimum=1
-    )
 
     def combine(self, agent: Agent, own: Tensor, others: dict[int, Tensor]) -> Tensor:
         """Return a x½_i + (1 − a) mean_A x½_j."""
-        over = agent.round / (self.num_rounds * self.batches_per_round)
-        bound = self.similarity * exp(-self.tightening * over) * distance(own, zeros_like(own))
+        bound = self.similarity * exp(-self.tightening * agent.progress) * distance(own, zeros_like(own))
         accepted = [model for model in others.values() if distance(model, own) <= bound]
         if not accepted:
             return own

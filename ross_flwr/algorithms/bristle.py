@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ross_flwr.algorithms.algorithm import Inbox, register, step
+from ross_flwr.algorithms.algorithm import register, step
+from ross_flwr.algorithms.messages import Form, Inbox, Outbox, broadcast
 from ross_flwr.algorithms.screening import ModelScreening, distance
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
@@ -53,7 +54,12 @@ class Bristle(ModelScreening):
         """Refuse a model whose output layer is not known."""
         _ = agent.objective.output_layer
 
-    @step
+    @step(sends=lambda self, agent: {"model": Form((layer_size(agent),), agent["model"].dtype)})
+    def share(self, agent: Agent, inbox: Inbox) -> Outbox:
+        """Send h½_i."""
+        return broadcast(model=self.proposal(agent))
+
+    @step()
     def screen(self, agent: Agent, inbox: Inbox) -> None:
         """Combine the own output layer with those that arrived."""
         layers = inbox.gather("model")
@@ -102,6 +108,12 @@ class Bristle(ModelScreening):
         model = agent["model"].clone()
         model[agent.objective.output_layer] = layer
         return model
+
+
+def layer_size(agent: Agent) -> int:
+    """Return how many numbers the output layer has."""
+    layer = agent.objective.output_layer
+    return int(layer.stop) - int(layer.start)
 
 
 def trust(scores: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Consensus-based distributed momentum SGD."""
 
-from ross_flwr.algorithms.algorithm import Inbox, Momentum, Outbox, broadcast, register, step
+from ross_flwr.algorithms.algorithm import Momentum, register, step
+from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.learning.agent import Agent
 
 
@@ -21,12 +22,12 @@ class CDMSGD(Momentum):
 
     family = "decentralized optimisation"
 
-    @step
+    @step(sends=("model",))
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Send x_i."""
         return broadcast(model=agent["model"])
 
-    @step
+    @step()
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Average the neighbourhood's models and descend along the own momentum."""
         gradient = agent.gradient(agent["model"])

@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from ross_flwr.algorithms.algorithm import Inbox, register, step
+from ross_flwr.algorithms.algorithm import register, step
 from ross_flwr.algorithms.cross_gradients import LookAheadCrossGradients
+from ross_flwr.algorithms.messages import Inbox
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.least_squares import Array, nonnegative
@@ -38,7 +39,7 @@ class CGA(LookAheadCrossGradients):
         "tensor", "solve for each tensor of the model, or for the whole vector", choices=("tensor", "whole")
     )
 
-    @step
+    @step()
     def descend(self, agent: Agent, inbox: Inbox) -> None:
         """Project, and step along g̃_i."""
         gradients = inbox.gather("gradient")
@@ -52,7 +53,7 @@ class CGA(LookAheadCrossGradients):
         factors = np.stack([multipliers(gram, self.margin) for gram in grams])
         projected = [torch.from_numpy(v).to(rows) @ part for v, part in zip(factors, parts, strict=True)]
         shares = np.array(sizes) @ factors / len(own) * mixing
-        agent.weights = dict(zip([agent.index, *gradients], shares.tolist(), strict=True))
+        agent.report(weights=dict(zip([agent.index, *gradients], shares.tolist(), strict=True)))
         self.look_ahead(agent, torch.cat(projected))
 
 

@@ -1,6 +1,7 @@
 """Sparser models for those who agree less."""
 
-from ross_flwr.algorithms.algorithm import Inbox, Message, Outbox, broadcast, register, step
+from ross_flwr.algorithms.algorithm import register, step
+from ross_flwr.algorithms.messages import Inbox, Message, Outbox, broadcast
 from ross_flwr.algorithms.reputation import Rewards, largest
 from ross_flwr.learning.agent import Agent
 
@@ -28,22 +29,23 @@ class CGSVReward(Rewards):
 
     family = "fairness"
 
-    @step
+    @step(sends=("model",))
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Train, and send x½_i."""
         return broadcast(model=self.train(agent))
 
-    @step
+    @step(sends=("reward",))
     def reward(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
         """Judge the neighbours' updates, and send each the part of the model made of them that it earned."""
         models = inbox.gather("model")
-        common, agent.weights = self.appraise(agent, {j: model - agent["model"] for j, model in models.items()})
+        common, weights = self.appraise(agent, {j: model - agent["model"] for j, model in models.items()})
+        agent.report(weights=weights)
         target = agent["model"] + self.update_length * common
         quotas = self.quotas(agent) | {agent.index: len(target)}
         agent["model"] = models[agent.index]
         return {j: {"reward": largest(target - model, quotas[j])} for j, model in models.items()}
 
-    @step
+    @step()
     def collect(self, agent: Agent, inbox: Inbox) -> None:
         """Average the rewards."""
         agent["model"] = agent["model"] + agent.mix(inbox.gather("reward"), models=False)

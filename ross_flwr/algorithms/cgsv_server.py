@@ -1,11 +1,11 @@
 """CGSV as published: a server, and clients that earn what they download."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ross_flwr.algorithms.algorithm import Inbox, Message, register, step
+from ross_flwr.algorithms.algorithm import register, step
+from ross_flwr.algorithms.messages import Inbox, Message
 from ross_flwr.algorithms.reputation import Rewards, largest
 from ross_flwr.config import ConfigError
 from ross_flwr.learning.agent import Agent
@@ -32,14 +32,14 @@ class CGSVServer(Rewards):
     to epoch (not here: u_i has length Γ whatever η), and masks layer by layer; here, as written, the vector is one.
 
     State: x_i; w and r at the server. Per round: two exchanges, K gradients a client, P·4 bytes up and P·4 down for
-    each, v_i being sent with its zeros; as pairs of index and value it would take q_i·8. The other messages are empty.
+    each, v_i being sent with its zeros; as pairs of index and value it would take q_i·8.
     """
 
     family = "fairness"
     needs = ("a star",)
     fixed_graph = True
 
-    def check(self, mixing: NDArray[np.float64]) -> None:
+    def check(self, mixing: NDArray[np.float64], total_passes: int) -> None:
         """Refuse whatever is not a star with agent 0 in its middle."""
         edges = mixing.copy()
         np.fill_diagonal(edges, 0)
@@ -49,31 +49,29 @@ class CGSVServer(Rewards):
                 "use topology = 'star'"
             )
 
-    @step
+    @step(sends=("update",), optional=True)
     def upload(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
         """Send u_i to the server."""
-        nothing = torch.zeros_like(agent["model"])
         if agent.index == SERVER:
-            return {SERVER: {"update": nothing}} | {j: {} for j in agent.neighbors}
+            return {}
         update = self.train(agent) - agent["model"]
-        return {SERVER: {"update": self.update_length * nn.functional.normalize(update, dim=0)}, agent.index: {}}
+        return {SERVER: {"update": self.update_length * nn.functional.normalize(update, dim=0)}}
 
-    @step
+    @step(sends=("reward",), optional=True)
     def reward(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
         """Judge the clients' updates, and send each as much of their sum as it earned."""
-        if agent.index != SERVER:
-            return {agent.index: {"reward": torch.zeros_like(agent["model"])}, SERVER: {}}
-        updates = {j: update for j, update in inbox.gather("update").items() if j != SERVER}
+        updates = inbox.gather("update")
         if not updates:
             return {}
-        common, agent.weights = self.appraise(agent, updates)
+        common, weights = self.appraise(agent, updates)
+        agent.report(weights=weights)
         update = self.update_length * common
         agent["model"] = agent["model"] + update
         quotas = self.quotas(agent)
-        return {SERVER: {}} | {j: {"reward": largest(update, quotas[j])} for j in updates}
+        return {j: {"reward": largest(update, quotas[j])} for j in updates}
 
-    @step
+    @step()
     def download(self, agent: Agent, inbox: Inbox) -> None:
         """Add the reward."""
-        if agent.index != SERVER and SERVER in inbox:
+        if SERVER in inbox:
             agent["model"] = agent["model"] + inbox[SERVER]["reward"]

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ross_flwr.algorithms.algorithm import Inbox, Message, Momentum, Outbox, broadcast, step
-from ross_flwr.config import ConfigError, option
+from ross_flwr.algorithms.algorithm import Momentum, require_undirected, step
+from ross_flwr.algorithms.messages import Inbox, Message, Outbox, broadcast
+from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
 __all__ = ["CrossGradients", "LookAheadCrossGradients", "WeightedCrossGradients"]
@@ -26,30 +27,29 @@ class CrossGradients(Momentum):
 
     family = "cross-gradients"
 
-    def check(self, mixing: NDArray[np.float64]) -> None:
+    def check(self, mixing: NDArray[np.float64], total_passes: int) -> None:
         """Refuse a directed graph: a gradient goes back to where its model came from."""
-        super().check(mixing)
-        if ((mixing > 0) != (mixing.T > 0)).any():
-            raise ConfigError(
-                f"{self.name} sends gradients back to where the models came from, and this graph is directed: use an "
-                "undirected topology, or a method such as dpsgd or sgp"
-            )
+        super().check(mixing, total_passes)
+        require_undirected(self.name, mixing)
 
     @property
     def mini_batches(self) -> int:
         """How many mini-batches of its own an agent uses in a round; cross-gradients are taken on the first."""
         return 1
 
-    @step
+    @step(sends=("model",))
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Send x_i."""
         return broadcast(model=agent["model"])
 
-    @step
+    @step(sends=("gradient",))
     def cross_gradients(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
         """Send G_ji to every neighbour j, and G_ii to oneself."""
-        batch = self.mini_batches * agent.round
-        return {j: {"gradient": agent.gradient(model, batch)} for j, model in inbox.gather("model").items()}
+        batch = self.mini_batches * agent.pass_number
+        return {
+            j: {"gradient": agent.gradient(model, batch, of="own" if j == agent.index else "cross")}
+            for j, model in inbox.gather("model").items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,27 +70,30 @@ class WeightedCrossGradients(CrossGradients):
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         """Return π_ij by j; empty when the step is to be skipped."""
 
-    def proposal(self, agent: Agent, momentum: Tensor, gradients: dict[int, Tensor]) -> Tensor:
+    def proposal(
+        self, agent: Agent, momentum: Tensor, weights: dict[int, float], gradients: dict[int, Tensor]
+    ) -> Tensor:
         """Return x̂_i; `momentum` is û_i."""
         return agent["model"] - self.learning_rate * momentum
 
-    @step
+    @step(sends=lambda self, agent: ("model", "momentum") if self.mix_momentum else ("model",))
     def descend(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Weigh the gradients, step along them, and send x̂_i and û_i."""
         gradients = inbox.gather("gradient")
-        agent.weights = self.weights(agent, gradients)
+        weights = self.weights(agent, gradients)
+        agent.report(weights=weights)
         model, momentum = agent["model"], agent["momentum"]
-        if agent.weights:
+        if weights:
             momentum = momentum * self.momentum
-            for j, weight in agent.weights.items():
+            for j, weight in weights.items():
                 momentum.add_(gradients[j], alpha=weight)
-            model = self.proposal(agent, momentum, gradients)
+            model = self.proposal(agent, momentum, weights, gradients)
         if self.mix_momentum:
             return broadcast(model=model, momentum=momentum)
         agent["momentum"] = momentum
         return broadcast(model=model)
 
-    @step
+    @step()
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Average the neighbourhood's proposals."""
         agent["model"] = agent.mix(inbox.gather("model"))
@@ -112,7 +115,7 @@ class LookAheadCrossGradients(CrossGradients):
         1.0, "γ, how far models move towards the neighbourhood's mean; 1 is plain mixing", minimum=0.0, maximum=1.0
     )
 
-    @step
+    @step(sends=("gradient",))
     def cross_gradients(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
         """Mix, and send G_ji to every neighbour j, and G_ii to oneself."""
         agent["mixed"] = torch.lerp(agent["model"], agent.mix(inbox.gather("model")), self.averaging_rate)

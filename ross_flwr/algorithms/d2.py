@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Outbox, broadcast, register, require_symmetric, step
+from ross_flwr.algorithms.algorithm import Algorithm, register, require_symmetric, step
+from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.config import ConfigError
 from ross_flwr.learning.agent import Agent
 
@@ -39,7 +40,7 @@ class D2(Algorithm):
     fixed_graph = True
     invariant = "Σ_i c_i = 0"
 
-    def check(self, mixing: NDArray[np.float64]) -> None:
+    def check(self, mixing: NDArray[np.float64], total_passes: int) -> None:
         """Refuse a directed graph and a W with λ_min(W) ≤ −1/3."""
         require_symmetric(self.name, mixing)
         smallest = float(np.linalg.eigvalsh(mixing)[0])
@@ -53,13 +54,13 @@ class D2(Algorithm):
         """Begin with no correction."""
         agent["correction"] = agent["model"].new_zeros(agent["model"].shape)
 
-    @step
+    @step(sends=("model",))
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Send z_i."""
         gradient = agent.gradient(agent["model"])
         return broadcast(model=(agent["model"] + agent["correction"]).sub_(gradient, alpha=self.learning_rate))
 
-    @step
+    @step()
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Average the neighbourhood's z_j, and gather how far the own one was off."""
         proposals = inbox.gather("model")

@@ -30,6 +30,6 @@ class DFedAvgM(LocalDSGD):
         """Return z_i^K."""
         model = previous = agent["model"]
         for s in range(self.local_steps):
-            gradient = agent.gradient(model, self.local_steps * agent.round + s)
+            gradient = agent.gradient(model, self.local_steps * agent.pass_number + s)
             previous, model = model, model - self.learning_rate * gradient + self.momentum * (model - previous)
         return model

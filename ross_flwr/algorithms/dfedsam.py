@@ -30,7 +30,7 @@ class DFedSAM(LocalDSGD):
         """Return z_i^K."""
         model = agent["model"]
         for s in range(self.local_steps):
-            batch = self.local_steps * agent.round + s
+            batch = self.local_steps * agent.pass_number + s
             uphill = agent.gradient(model, batch)
             length = torch.linalg.vector_norm(uphill).clamp_min(torch.finfo(uphill.dtype).tiny)
             probe = model + uphill * (self.sam_radius / length)

@@ -1,6 +1,7 @@
 """Decentralized momentum SGD."""
 
-from ross_flwr.algorithms.algorithm import Inbox, Momentum, Outbox, broadcast, register, step
+from ross_flwr.algorithms.algorithm import Momentum, register, step
+from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.learning.agent import Agent
 
 
@@ -19,13 +20,13 @@ class DMSGD(Momentum):
 
     family = "decentralized optimisation"
 
-    @step
+    @step(sends=("model", "momentum"))
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Send x̂_i and û_i."""
         momentum = self.momentum * agent["momentum"] + agent.gradient(agent["model"])
         return broadcast(model=agent["model"] - self.learning_rate * momentum, momentum=momentum)
 
-    @step
+    @step()
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Average the neighbourhood's models and momenta."""
         agent["model"] = agent.mix(inbox.gather("model"))

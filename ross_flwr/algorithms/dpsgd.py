@@ -1,6 +1,7 @@
 """Decentralized parallel SGD."""
 
-from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Outbox, broadcast, register, step
+from ross_flwr.algorithms.algorithm import Algorithm, register, step
+from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
@@ -29,14 +30,14 @@ class DPSGD(Algorithm):
         choices=("combine-then-adapt", "adapt-then-combine"),
     )
 
-    @step
+    @step(sends=("model",))
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Send x_i, or x_i − η ∇F_i(x_i)."""
         if self.order == "combine-then-adapt":
             return broadcast(model=agent["model"])
         return broadcast(model=agent["model"] - self.learning_rate * agent.gradient(agent["model"]))
 
-    @step
+    @step()
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Average the neighbourhood's models, and descend if that is still to be done."""
         mixed = agent.mix(inbox.gather("model"))

@@ -1,6 +1,7 @@
 """Decentralized stochastic gradient tracking."""
 
-from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Outbox, broadcast, register, step
+from ross_flwr.algorithms.algorithm import Algorithm, register, step
+from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.learning.agent import Agent
 
 
@@ -28,7 +29,7 @@ class DSGT(Algorithm):
         """Begin with nothing tracked."""
         agent["tracker"] = agent["gradient"] = agent["model"].new_zeros(agent["model"].shape)
 
-    @step
+    @step(sends=("model", "tracker"))
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Track the gradient, and send x_i − η y_i and y_i."""
         gradient = agent.gradient(agent["model"])
@@ -36,7 +37,7 @@ class DSGT(Algorithm):
         agent["gradient"] = gradient
         return broadcast(model=agent["model"] - self.learning_rate * agent["tracker"], tracker=agent["tracker"])
 
-    @step
+    @step()
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Average the neighbourhood's models and trackers."""
         agent["model"] = agent.mix(inbox.gather("model"))

@@ -1,6 +1,7 @@
 """No collaboration at all."""
 
-from ross_flwr.algorithms.algorithm import Algorithm, Inbox, register, step
+from ross_flwr.algorithms.algorithm import Algorithm, register, step
+from ross_flwr.algorithms.messages import Inbox
 from ross_flwr.learning.agent import Agent
 
 
@@ -13,7 +14,7 @@ class Isolated(Algorithm):
 
     family = "reference"
 
-    @step
+    @step()
     def descend(self, agent: Agent, inbox: Inbox) -> None:
         """Step along the own gradient."""
         agent["model"] = agent["model"] - self.learning_rate * agent.gradient(agent["model"])

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Outbox, broadcast, register, step
+from ross_flwr.algorithms.algorithm import Algorithm, register, step
+from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
@@ -19,7 +20,7 @@ class LocalSteps(Algorithm):
         """Return z_i^K."""
         model = agent["model"]
         for s in range(self.local_steps):
-            model = model - self.learning_rate * agent.gradient(model, self.local_steps * agent.round + s)
+            model = model - self.learning_rate * agent.gradient(model, self.local_steps * agent.pass_number + s)
         return model
 
 
@@ -46,17 +47,17 @@ class LocalDSGD(LocalSteps):
         """Set the steps, whose number is Q + 1; those of the class name each once."""
         object.__setattr__(self, "steps", ("share", *["gossip"] * (self.gossip_steps - 1), "mix"))
 
-    @step
+    @step(sends=("model",))
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Train, and send z_i^K."""
         return broadcast(model=self.train(agent))
 
-    @step
+    @step(sends=("model",))
     def gossip(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Average the neighbourhood's models, and send that on."""
         return broadcast(model=agent.mix(inbox.gather("model")))
 
-    @step
+    @step()
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Average the neighbourhood's models."""
         agent["model"] = agent.mix(inbox.gather("model"))

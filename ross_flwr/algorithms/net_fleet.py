@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Outbox, broadcast, register, step
+from ross_flwr.algorithms.algorithm import Algorithm, register, step
+from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
@@ -43,15 +44,15 @@ class NETFLEET(Algorithm):
         """Begin with nothing tracked."""
         agent["tracker"] = agent["gradient"] = agent["model"].new_zeros(agent["model"].shape)
 
-    @step
+    @step(sends=("model", "tracker"))
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Track the gradient, train, and send z_i^K and y_i."""
-        gradient = agent.gradient(agent["model"], self.local_steps * agent.round)
+        gradient = agent.gradient(agent["model"], self.local_steps * agent.pass_number)
         agent["tracker"] = agent["tracker"] + gradient - agent["gradient"]
         agent["gradient"] = gradient
         return broadcast(model=self.train(agent), tracker=agent["tracker"])
 
-    @step
+    @step()
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Average the neighbourhood's models and trackers."""
         agent["model"] = agent.mix(inbox.gather("model"))
@@ -62,7 +63,7 @@ class NETFLEET(Algorithm):
         before, direction, gradient = agent["model"], agent["tracker"], agent["gradient"]
         model = before - self.learning_rate * direction
         for s in range(1, self.local_steps):
-            batch, previous = self.local_steps * agent.round + s, gradient
+            batch, previous = self.local_steps * agent.pass_number + s, gradient
             if self.local_correction == "same-batch":
                 previous = agent.gradient(before, batch)
             gradient = agent.gradient(model, batch)

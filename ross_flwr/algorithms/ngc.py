@@ -2,8 +2,9 @@
 
 import torch
 
-from ross_flwr.algorithms.algorithm import Inbox, register, step
+from ross_flwr.algorithms.algorithm import register, step
 from ross_flwr.algorithms.cross_gradients import LookAheadCrossGradients
+from ross_flwr.algorithms.messages import Inbox
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
@@ -37,13 +38,13 @@ class NGC(LookAheadCrossGradients):
         if self.cluster == "model":  # nothing to send back: the second exchange falls away
             object.__setattr__(self, "steps", ("share", "descend"))
 
-    @step
+    @step()
     def descend(self, agent: Agent, inbox: Inbox) -> None:
         """Average the gradients and step along their mean."""
         if self.cluster == "model":
             gradients = Inbox(self.cross_gradients(agent, inbox)).gather("gradient")
-            agent.weights = {agent.index: 1.0}  # all are of the own data
+            agent.report(weights={agent.index: 1.0})  # all are of the own data
         else:
             gradients = inbox.gather("gradient")
-            agent.weights = dict.fromkeys(gradients, 1 / len(gradients))
+            agent.report(weights=dict.fromkeys(gradients, 1 / len(gradients)))
         self.look_ahead(agent, torch.stack(list(gradients.values())).mean(0))

@@ -1,6 +1,7 @@
 """Quasi-global momentum."""
 
-from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Outbox, broadcast, register, step
+from ross_flwr.algorithms.algorithm import Algorithm, register, step
+from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
@@ -28,14 +29,14 @@ class QGDSGDm(Algorithm):
         """Begin with no momentum."""
         agent["displacement"] = agent["model"].new_zeros(agent["model"].shape)
 
-    @step
+    @step(sends=("model",))
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Send x̂_i."""
         gradient = agent.gradient(agent["model"])
         model = agent["model"] - self.momentum * agent["displacement"]
         return broadcast(model=model.sub_(gradient, alpha=self.learning_rate))
 
-    @step
+    @step()
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Average the neighbourhood's models, and let the momentum follow the way there."""
         before, agent["model"] = agent["model"], agent.mix(inbox.gather("model"))

@@ -130,14 +130,16 @@ class ROSS(WeightedCrossGradients):
         keeps = (rests < (1 - self.screen) * lengths) | (rests <= LEEWAY * rests.min())
         return [j for j, keep in zip(players, keeps, strict=True) if keep]
 
-    def proposal(self, agent: Agent, momentum: Tensor, gradients: dict[int, Tensor]) -> Tensor:
+    def proposal(
+        self, agent: Agent, momentum: Tensor, weights: dict[int, float], gradients: dict[int, Tensor]
+    ) -> Tensor:
         """Return x̂_i after at most K local steps; one, where the own gradient does not count."""
-        model = super().proposal(agent, momentum, gradients)
-        if self.local_steps == 1 or not agent.weights.get(agent.index):
+        model = super().proposal(agent, momentum, weights, gradients)
+        if self.local_steps == 1 or not weights.get(agent.index):
             return model
         before = agent.loss(agent["model"], "validation")
         for s in range(1, self.local_steps):
-            gradient = agent.gradient(model, self.local_steps * agent.round + s)
+            gradient = agent.gradient(model, self.local_steps * agent.pass_number + s)
             ahead = model - self.learning_rate * (momentum + gradient - gradients[agent.index])
             if agent.loss(ahead, "validation") - before >= self.local_slack * abs(before):
                 break
@@ -157,11 +159,11 @@ class ROSS(WeightedCrossGradients):
         if self.probe == "momentum":
             base = base - self.learning_rate * self.momentum * agent["momentum"]
 
-        def value(coalition: tuple[int, ...]) -> float:
+        def after(coalition: tuple[int, ...]) -> Tensor:
             size = len(gradients) if self.coalition == "sum" else len(coalition)
             model = base.clone()
             for player in coalition:
                 model.sub_(gradients[player], alpha=self.learning_rate / size)
-            return agent.utility(model, self.utility)
+            return model
 
-        return Game(len(gradients), value)
+        return Game(len(gradients), lambda coalitions: agent.utilities(map(after, coalitions), self.utility))

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Outbox, broadcast, step
+from ross_flwr.algorithms.algorithm import Algorithm, step
+from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.config import ConfigError, option
 from ross_flwr.learning.agent import Agent
 
@@ -25,12 +26,12 @@ class ModelScreening(Algorithm):
 
     family = "Byzantine-robust"
 
-    @step
+    @step(sends=("model",))
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Send x½_i."""
         return broadcast(model=self.proposal(agent))
 
-    @step
+    @step()
     def screen(self, agent: Agent, inbox: Inbox) -> None:
         """Combine the own model with those that arrived."""
         models = inbox.gather("model")
@@ -52,9 +53,9 @@ class ModelScreening(Algorithm):
         """Return the degree below which the rule is not defined or protects nobody."""
         return 0
 
-    def check(self, mixing: NDArray[np.float64]) -> None:
+    def check(self, mixing: NDArray[np.float64], total_passes: int) -> None:
         """Refuse a graph in which somebody has too few neighbours."""
-        super().check(mixing)
+        super().check(mixing, total_passes)
         degrees = np.count_nonzero(mixing - np.diag(np.diagonal(mixing)), axis=1)
         agent, needed = int(degrees.argmin()), self.neighbors_needed()
         if degrees[agent] < needed:

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Message, register, step
+from ross_flwr.algorithms.algorithm import Algorithm, register, step
+from ross_flwr.algorithms.messages import Form, Inbox, Message, vector
 from ross_flwr.config import ConfigError
 from ross_flwr.learning.agent import Agent
 
@@ -31,7 +32,7 @@ class SGP(Algorithm):
     needs = ("columns of W that sum to 1",)
     invariant = "Σ_i w_i = N"
 
-    def check(self, mixing: NDArray[np.float64]) -> None:
+    def check(self, mixing: NDArray[np.float64], total_passes: int) -> None:
         """Refuse a W that loses or makes mass."""
         if not np.allclose(mixing.sum(axis=0), 1):
             raise ConfigError("sgp takes a mixing matrix whose columns sum to 1: use mixing = 'push'")
@@ -40,14 +41,14 @@ class SGP(Algorithm):
         """Begin with w_i = 1."""
         agent["push_weight"] = agent["model"].new_ones(1)
 
-    @step
+    @step(sends=lambda self, agent: {"model": vector(agent), "push_weight": Form((1,), agent["model"].dtype)})
     def share(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
         """Descend, and send p_ji (x_i, w_i) to every j that hears i."""
         model, weight = agent["model"], agent["push_weight"]
         pushed = weight * model - self.learning_rate * agent.gradient(model)
         return {j: {"model": p * pushed, "push_weight": p * weight} for j, p in agent.mixing_column.items()}
 
-    @step
+    @step()
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Add up what arrived."""
         agent["push_weight"] = weight = torch.stack([*inbox.gather("push_weight").values()]).sum(0)

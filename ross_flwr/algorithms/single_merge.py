@@ -5,7 +5,8 @@ from math import ceil, log
 import numpy as np
 from numpy.typing import NDArray
 
-from ross_flwr.algorithms.algorithm import Algorithm, Inbox, Outbox, broadcast, register, require_symmetric, step
+from ross_flwr.algorithms.algorithm import Algorithm, register, require_symmetric, step
+from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.config import ConfigError, option
 from ross_flwr.learning.agent import Agent
 
@@ -38,12 +39,8 @@ class SingleMerge(Algorithm):
 
     gossip_every: int = option(10, "E: agents mix in every E-th pass only", unit="passes", minimum=1)
     merge_passes: int = option(20, "M, the last passes of a run, in which agents only mix", unit="passes", minimum=1)
-    num_rounds: int = option(60, "how long to run", unit="rounds", minimum=1)
-    batches_per_round: int = option(
-        1, "passes over the method's steps, one mini-batch each, that count as one round", unit="passes", minimum=1
-    )
 
-    def check(self, mixing: NDArray[np.float64]) -> None:
+    def check(self, mixing: NDArray[np.float64], total_passes: int) -> None:
         """Refuse a directed graph, and an M that leaves disagreement or no pass to train in."""
         require_symmetric(self.name, mixing)
         rate = np.abs(np.linalg.eigvalsh(mixing)[:-1]).max()
@@ -53,20 +50,20 @@ class SingleMerge(Algorithm):
                 f"merge-passes = {self.merge_passes} leaves {rate**self.merge_passes:.0%} of the models' disagreement "
                 f"on this graph: {needed} leave {LEFT:.0%}, and a denser topology needs fewer"
             )
-        if self.merge_passes >= self.num_rounds * self.batches_per_round:
+        if self.merge_passes >= total_passes:
             raise ConfigError(
-                f"merge-passes = {self.merge_passes} leaves no pass to train in: raise num-rounds = {self.num_rounds} "
-                "above it"
+                f"merge-passes = {self.merge_passes} leaves no pass to train in: the run has {total_passes}; raise "
+                "num-rounds"
             )
 
-    @step
+    @step(sends=("model",), optional=True)
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Step along the own gradient unless models are merged, and send x_i if agents mix."""
         if not self.merges(agent):
             agent["model"] = agent["model"] - self.learning_rate * agent.gradient(agent["model"])
-        return broadcast(model=agent["model"]) if self.mixes(agent) else broadcast()
+        return broadcast(model=agent["model"]) if self.mixes(agent) else {}
 
-    @step
+    @step()
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Average the neighbourhood's models, if they were sent."""
         if self.mixes(agent):
@@ -74,8 +71,8 @@ class SingleMerge(Algorithm):
 
     def merges(self, agent: Agent) -> bool:
         """Tell whether this is one of the last M passes."""
-        return agent.round >= self.num_rounds * self.batches_per_round - self.merge_passes
+        return agent.pass_number >= agent.total_passes - self.merge_passes
 
     def mixes(self, agent: Agent) -> bool:
         """Tell whether agents mix in this pass."""
-        return self.merges(agent) or (agent.round + 1) % self.gossip_every == 0
+        return self.merges(agent) or (agent.pass_number + 1) % self.gossip_every == 0

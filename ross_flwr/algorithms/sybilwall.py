@@ -1,19 +1,16 @@
 """Sybils give themselves away by being alike."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ross_flwr.algorithms.algorithm import Inbox, Message, register, step
+from ross_flwr.algorithms.algorithm import register, step
+from ross_flwr.algorithms.messages import Form, Inbox, Message, vector
 from ross_flwr.algorithms.screening import ModelScreening
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
-
-NOBODY = -1
-"""The peer in a message that tells no history."""
-
-MOST_PEERS = 2**24
-"""Indices below it are exact in the float32 of a message."""
 
 
 @register("sybilwall")
@@ -51,13 +48,19 @@ class SybilWall(ModelScreening):
         """Keep x⁰; nobody is known yet."""
         agent["origin"] = agent["model"]
 
-    @step
+    @step(
+        sends=lambda self, agent: {
+            "model": vector(agent),
+            "history": replace(vector(agent), optional=True),
+            "record": Form((3,), torch.int32, optional=True),
+        }
+    )
     def share(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
         """Send x½_i to all, and to each the history of another peer."""
         model = self.proposal(agent)
         return {j: {"model": model, **self.gossip(agent, j)} for j in agent.mixing_column}
 
-    @step
+    @step()
     def screen(self, agent: Agent, inbox: Inbox) -> None:
         """Take note of the histories, then combine the models by their scores."""
         for source, message in inbox.items():
@@ -66,28 +69,29 @@ class SybilWall(ModelScreening):
         super().screen(agent, inbox)
 
     def gossip(self, agent: Agent, destination: int) -> Message:
-        """Return h_p, p, δ_p and its round for a p drawn for `destination`; nobody's where there is none to tell."""
+        """Return h_p, and p, δ_p and its pass, for a p drawn for `destination`; nothing where there is none to tell."""
         known = {p: agent[f"record.{p}"].tolist() for p in peers(agent)}
         told = [p for p, (_, _, source) in known.items() if destination not in (agent.index, p, source)]
         if not told:
-            nobody = torch.zeros_like(agent["model"])
-            return {"history": nobody, "record": nobody.new_tensor([NOBODY, 0, 0])}
+            return {}
         hops = np.array([known[p][0] for p in told])
         shares = np.exp(self.gossip_decay * (hops.min() - hops))
         p = int(agent.stream("gossip", destination).choice(told, p=shares / shares.sum()))
-        return {"history": agent[f"history.{p}"], "record": agent["model"].new_tensor([p, *known[p][:2]])}
+        return {"history": agent[f"history.{p}"], "record": record(p, *known[p][:2])}
 
     def note(self, agent: Agent, source: int, message: Message) -> None:
         """Keep the history of `source`, and the one it told if that is news."""
         agent[f"history.{source}"] = message["model"] - agent["origin"]
-        agent[f"record.{source}"] = agent["model"].new_tensor([1, agent.round, source])
-        peer, hops, round = map(int, message["record"].tolist())
-        possible = 0 <= peer < MOST_PEERS and round >= 0 and 1 <= hops <= agent.round - round
+        agent[f"record.{source}"] = record(1, agent.pass_number, source)
+        if not {"history", "record"} <= message.keys():
+            return
+        peer, hops, told_in = message["record"].tolist()
+        possible = peer >= 0 and told_in >= 0 and 1 <= hops <= agent.pass_number - told_in
         if not possible or peer in agent.mixing_row:
             return
-        if f"record.{peer}" not in agent.state or agent[f"record.{peer}"][1] < round:
+        if f"record.{peer}" not in agent.state or agent[f"record.{peer}"][1] < told_in:
             agent[f"history.{peer}"] = message["history"]
-            agent[f"record.{peer}"] = agent["model"].new_tensor([hops + 1, round, source])
+            agent[f"record.{peer}"] = record(hops + 1, told_in, source)
 
     def combine(self, agent: Agent, own: Tensor, others: dict[int, Tensor]) -> Tensor:
         """Return the mean of the models weighted by their senders' scores."""
@@ -101,6 +105,11 @@ class SybilWall(ModelScreening):
         for j, model in others.items():
             mixed.add_(model, alpha=by_peer[j] / total)
         return mixed
+
+
+def record(*numbers: int) -> Tensor:
+    """Return whole numbers as a tensor: (δ_p, its pass, who told it) in the state, (p, δ_p, its pass) in a message."""
+    return torch.tensor(numbers, dtype=torch.int32)
 
 
 def peers(agent: Agent) -> list[int]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from ross_flwr.direct.peer import Neighbor, Peer, Place, in_loop, most
 from ross_flwr.engine.envelope import Envelope
 from ross_flwr.engine.events import Round
 from ross_flwr.engine.host import Host
+from ross_flwr.engine.rounds import Schedule, rounds
 
 __all__ = ["Session"]
 
@@ -78,57 +78,30 @@ class Session:
         self.peer.close()
         self.host.dropped.update(self.mail.dropped)
 
-    def rounds(
-        self, first: int, last: int, *, passes: int = 1, evaluate_every: int = 1, total: int | None = None
-    ) -> Iterator[Round]:
+    def rounds(self, schedule: Schedule, first: int, last: int) -> Iterator[Round]:
         """Run rounds `first` … `last` (counted from 1, both included), yielding each as it ends.
 
         Rounds in which this node was left behind are missing among them.
-
-        Parameters
-        ----------
-        first, last : int
-            The state of the agents is as it was at the end of round ``first - 1``.
-        passes : int
-            Passes over the method's steps in one round.
-        evaluate_every : int
-            Test the agents every so many rounds, and in round `total`.
-        total : int, optional
-            Rounds of the run, if they do not end with `last`.
         """
-        iteration, end = (first - 1) * passes, last * passes
-        began = perf_counter()
-        self.mail.skip_to(iteration * self.exchanges)
-        while iteration < end:
-            if not self._pass(iteration):
-                iteration = self._catch_up(iteration, end)
-                continue
-            iteration += 1
-            number, inside = divmod(iteration, passes)
-            if inside == 0:
-                evaluate = number % evaluate_every == 0 or number == (total or last)
-                reports = self.host.end_round(evaluate=evaluate)
-                now = perf_counter()
-                yield Round(number, reports, now - began)
-                began = now
+        self.mail.skip_to((first - 1) * schedule.passes * self.exchanges)
+        yield from rounds(self.host, schedule, first, last, self)
 
-    def _pass(self, iteration: int) -> bool:
-        """Run all steps once; False when the neighbours turn out to be far ahead."""
+    def collect(self, pass_number: int, number: int) -> list[Envelope] | None:
+        """Return what arrives for step `number` of a pass; None when the neighbours turn out to be far ahead."""
         host, peer = self.host, self.peer
-        for step in range(len(host.algorithm.steps)):
-            arrived: list[Envelope] = []
-            if step:
-                # Also for agents that are away by configuration: who does not wait runs ahead of its neighbours.
-                edges = [(j, i) for i, agent in host.agents.items() for j in agent.neighbors if j in peer.homes]
-                arrived = self._here(peer.collect(iteration * self.exchanges + step - 1, edges))
-            if peer.behind:
-                return False
-            leaving = host.activate(iteration, step, arrived)
-            if step < len(host.algorithm.steps) - 1:
-                leaving += self._nothing(leaving, iteration, step)
-                peer.send(iteration * self.exchanges + step, [(each, step) for each in leaving])
-        host.end_pass()
-        return True
+        arrived: list[Envelope] = []
+        if number:
+            # Also for agents that are away by configuration: who does not wait runs ahead of its neighbours.
+            edges = [(j, i) for i, agent in host.agents.items() for j in agent.neighbors if j in peer.homes]
+            silence = host.algorithm.optional(host.algorithm.steps[number - 1])
+            came = peer.collect(pass_number * self.exchanges + number - 1, edges)
+            arrived = self._here([each for each in came if each.tensors or silence])
+        return None if peer.behind else arrived
+
+    def send(self, pass_number: int, number: int, leaving: Sequence[Envelope]) -> None:
+        """Send what leaves the node after step `number` of a pass."""
+        letters = [*leaving, *self._nothing(leaving, pass_number, number)]
+        self.peer.send(pass_number * self.exchanges + number, [(each, number) for each in letters])
 
     def _here(self, envelopes: list[Envelope]) -> list[Envelope]:
         """Return the envelopes with their tensors on the agents' device."""
@@ -139,32 +112,32 @@ class Session:
             for each in envelopes
         ]
 
-    def _nothing(self, leaving: Sequence[Envelope], iteration: int, step: int) -> list[Envelope]:
+    def _nothing(self, leaving: Sequence[Envelope], pass_number: int, step: int) -> list[Envelope]:
         """Return empty envelopes for those who would wait for one in vain."""
         served = {(each.source, each.destination) for each in leaving}
         name = self.host.algorithm.steps[step]
         return [
-            Envelope(self.host.run, iteration, name, i, j, {})
+            Envelope(self.host.run, pass_number, name, i, j, {})
             for i, agent in self.host.agents.items()
             for j in agent.receivers
             if j in self.peer.homes and (i, j) not in served
         ]
 
-    def _catch_up(self, iteration: int, end: int) -> int:
+    def catch_up(self, pass_number: int, end: int) -> int:
         """Take the neighbours' model, and return the pass in which to go on: one that they have not begun.
 
         An agent's own model is the average of its neighbours', by their mixing weights; all else that it carries
         starts afresh.
         """
         host, links = self.host, self.peer.links
-        before = self._newest(iteration)
+        before = self._newest(pass_number)
         models: dict[int, Tensor] = {}
         for link in links:
             for index in link.neighbor.agents:
                 model = in_loop(link.fetch(index)) if link.reachable else None
                 if model is not None:
                     models[index] = model.to(self._device)
-        after = self._newest(iteration)
+        after = self._newest(pass_number)
         for agent in host.agents.values():
             row = {j: weight for j, weight in agent.mixing_row.items() if j in models} or dict.fromkeys(models, 1.0)
             own = agent["model"].shape, agent["model"].dtype
@@ -174,13 +147,13 @@ class Session:
                 stacked = torch.stack([models[j] for j in fitting])
                 agent.state = {"model": (weights / weights.sum()) @ stacked}
                 host.algorithm.start(agent)
-        target = min(end, after + (after - before) + 2) if after > iteration else iteration
+        target = min(end, after + (after - before) + 2) if after > pass_number else pass_number
         self.mail.skip_to(target * self.exchanges)
         self.peer.forgive()
         return target
 
-    def _newest(self, iteration: int) -> int:
+    def _newest(self, pass_number: int) -> int:
         """Return the pass that most neighbours have reached, this one at least."""
         answers = [in_loop(link.position()) for link in self.peer.links if link.reachable]
         positions = [position // self.exchanges for position in answers if position is not None]
-        return max(iteration, most(positions)) if positions else iteration
+        return max(pass_number, most(positions)) if positions else pass_number

@@ -6,7 +6,7 @@ from threading import Condition, RLock
 from time import monotonic
 from typing import TypeAlias
 
-from ross_flwr.direct.wire import Refused
+from ross_flwr.algorithms.messages import Refused
 from ross_flwr.engine.envelope import Envelope
 
 __all__ = ["Edge", "Mail"]
@@ -154,7 +154,7 @@ class Mail:
             if excuse:
                 self.changed.wait_for(lambda: not late(), self.patience)
             self._go_to(exchange + 1)
-            return [each for each in kept.values() if each.tensors], [edge for edge in edges if edge not in kept]
+            return list(kept.values()), [edge for edge in edges if edge not in kept]
 
     def skip_to(self, exchange: int) -> None:
         """Forget all exchanges before this one."""

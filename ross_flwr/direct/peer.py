@@ -17,10 +17,11 @@ import grpc
 import torch
 from torch import Tensor
 
+from ross_flwr.algorithms.messages import Refused
 from ross_flwr.config import ConfigError, host_and_port
 from ross_flwr.direct.certificates import DOMAIN, Credentials
 from ross_flwr.direct.mail import Edge, Mail
-from ross_flwr.direct.wire import CHUNK, Assembly, Memory, Refused, chunks, layouts, parse
+from ross_flwr.direct.wire import CHUNK, Assembly, Memory, chunks, layouts, parse
 from ross_flwr.engine.envelope import Envelope
 from ross_flwr.learning.agent import Agent
 from ross_flwr.peer.v1.peer_pb2 import Header, Hello, Refusal, Request
@@ -570,7 +571,7 @@ class Link:
             _, step, envelope = self._queue[0]
             header = Header(
                 run=envelope.run,
-                round=envelope.round,
+                round=envelope.pass_number,
                 step=step,
                 source=envelope.source,
                 destination=envelope.destination,

@@ -11,10 +11,11 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ross_flwr.algorithms.messages import Refused
 from ross_flwr.peer.v1.peer_pb2 import Chunk, DType, Header
 from ross_flwr.peer.v1.peer_pb2 import Tensor as Layout
 
-__all__ = ["CHUNK", "Assembly", "Memory", "Refused", "chunks", "layouts", "parse"]
+__all__ = ["CHUNK", "Assembly", "Memory", "chunks", "layouts", "parse"]
 
 CHUNK = 1 << 20
 """Bytes of tensors in one chunk, at most."""
@@ -38,14 +39,6 @@ DTYPES: dict[DType, torch.dtype] = {
 _HEADER = b"\x0a"  # the tag of Chunk.header: field 1, a message
 _DATA = b"\x12"  # the tag of Chunk.data: field 2, bytes
 _NUMBER = {dtype: number for number, dtype in DTYPES.items()}
-
-
-class Refused(Exception):  # noqa: N818 (it is an outcome)
-    """An envelope that is dropped, and why: one word, by which it is counted."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 def layouts(tensors: Mapping[str, Tensor]) -> list[Layout]:

@@ -47,6 +47,13 @@ class AgentReport:
     attack_success: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
+    def add(self, performance: Mapping[str, float]) -> None:
+        """Take in what a test of the agent's model gave: ``loss``, ``accuracy`` and whatever else was measured."""
+        measured = dict(performance)
+        self.loss, self.accuracy = measured.pop("loss"), measured.pop("accuracy")
+        self.attack_success = measured.pop("attack-success", None)
+        self.metrics = measured
+
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "AgentReport":
         """Return the report that `dataclasses.asdict` and JSON, which makes keys texts, turned into `entry`.

@@ -1,24 +1,22 @@
-"""The agents of one node: runs a step for all of them and routes what they send. Every transport feeds one of these."""
+"""The agents of one node: runs a step for all of them and passes on what they send. Every transport feeds one."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from logging import DEBUG, WARNING, getLogger
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter_ns
 from typing import Any
 
 from torch import Tensor
 
-from ross_flwr.algorithms.algorithm import Algorithm, Broadcast, Inbox, Message
-from ross_flwr.engine.envelope import Envelope, defect
+from ross_flwr.algorithms.algorithm import Algorithm
+from ross_flwr.algorithms.messages import Broadcast, Exchange, Inbox, Message, MessageTransform, Outbox
+from ross_flwr.engine.engines import Engine, Loop
+from ross_flwr.engine.envelope import Envelope
 from ross_flwr.engine.events import AgentReport
+from ross_flwr.engine.mailroom import Mailroom
 from ross_flwr.graph.topology import Places
 from ross_flwr.learning.agent import Agent
-from ross_flwr.threats.adversary import Adversary
-from ross_flwr.threats.faults import Faults
 
 __all__ = ["Host"]
-
-logger = getLogger("ross_flwr")
 
 
 class Host:
@@ -32,17 +30,21 @@ class Host:
         The method.
     agents : sequence of Agent
         The agents hosted here. Messages between them never leave.
+    engine : Engine, optional
+        What runs a step for all of them; one after the other without.
+    transforms : sequence of MessageTransform, optional
+        The message chain: attacks, codecs, faults.
     places : callable, optional
-        From an agent and a round to its row and column of W, where the graph changes; agents keep theirs without.
-    adversary : Adversary, optional
-        Rewrites what attackers send.
-    faults : Faults, optional
-        Who is away, and which messages get lost.
+        From an agent and a pass to its row and column of W, where the graph changes; agents keep theirs without.
+    absent : callable, optional
+        From an agent and a pass to whether the agent sits it out.
 
     Attributes
     ----------
-    dropped : Counter
-        Messages refused so far, by reason.
+    mailroom : Mailroom
+        Sorts and counts messages.
+    ran : dict[int, tuple[int, int]]
+        The pass and the number of the step that each agent ran last; those who missed a step are not in it.
     """
 
     def __init__(
@@ -51,31 +53,38 @@ class Host:
         algorithm: Algorithm,
         agents: Sequence[Agent],
         *,
+        engine: Engine | None = None,
+        transforms: Sequence[MessageTransform] = (),
         places: Places | None = None,
-        adversary: Adversary | None = None,
-        faults: Faults | None = None,
+        absent: Callable[[int, int], bool] | None = None,
     ) -> None:
-        self.run = run
         self.algorithm = algorithm
-        self.places = places
-        self.adversary = adversary
-        self.faults = faults
         self.agents = {agent.index: agent for agent in agents}
-        self.dropped: Counter[str] = Counter()
-        self.sent: dict[int, dict[int, dict[str, int]]] = {}
-        self.missing: dict[int, set[int]] = {}
-        self.mailboxes: dict[int, Inbox] = {}
-        self.progress: dict[int, tuple[int, int]] = {}
+        self.engine: Engine = engine or Loop()
+        self.mailroom = Mailroom(run, transforms)
+        self.places = places
+        self.absent = absent
+        self.ran: dict[int, tuple[int, int]] = {}
 
-    def activate(self, round: int, step: int, arrived: Iterable[Envelope] = ()) -> list[Envelope]:
-        """Run step number `step` of `round` for every agent.
+    @property
+    def run(self) -> str:
+        """The name of the run."""
+        return self.mailroom.run
 
-        An agent that is away, or did not run the step before, sits the round out: its neighbours see it as missing.
+    @property
+    def dropped(self) -> Counter[str]:
+        """Messages refused so far, by reason."""
+        return self.mailroom.dropped
+
+    def activate(self, pass_number: int, number: int, arrived: Iterable[Envelope] = ()) -> list[Envelope]:
+        """Run step `number` of a pass for every agent.
+
+        An agent that is absent, or did not run the step before, sits the pass out: its neighbours see it as missing.
 
         Parameters
         ----------
-        round, step : int
-            What to run; steps count from 0.
+        pass_number, number : int
+            What to run, both counted from 0.
         arrived : iterable of Envelope
             What came from agents on other nodes.
 
@@ -84,65 +93,48 @@ class Host:
         list[Envelope]
             What has to be carried to other nodes.
         """
-        name = self.algorithm.steps[step]
+        step = self.algorithm.steps[number]
         if self.places:
             for index, agent in self.agents.items():
-                agent.place(*self.places(index, round))
-        on_time = {index for index, ran in self.progress.items() if ran == (round, step - 1)}
-        mailboxes = {index: inbox for index, inbox in self.mailboxes.items() if index in on_time}
-        self.mailboxes = {}
-        for envelope in arrived:
-            self._receive(envelope, round, step, mailboxes)
-        inboxes: dict[int, Inbox] = {}
-        outboxes: dict[int, dict[int, Message]] = {}
-        for index, agent in self.agents.items():
-            if index not in on_time if step > 0 else self.faults and self.faults.absent(index, round):
-                self.progress.pop(index, None)
-                continue
-            self.progress[index] = (round, step)
-            agent.round = round
-            inboxes[index] = inbox = Inbox(sorted(mailboxes.get(index, {}).items()))
-            if step > 0 and len(inbox) <= len(agent.neighbors):
-                self.missing.setdefault(index, set()).update(j for j in agent.neighbors if j not in inbox)
-            outbox = self.algorithm.run_step(name, agent, inbox)
-            if isinstance(outbox, Broadcast):
-                outbox = dict.fromkeys((index, *agent.receivers), outbox.message)
-            outboxes[index] = dict(outbox)
-        if self.adversary:
-            self.adversary.tamper(name, {i: self.agents[i] for i in outboxes}, inboxes, outboxes)
-        return [
-            envelope
-            for index, outbox in outboxes.items()
-            for envelope in self._send(self.agents[index], outbox, round, step)
-        ]
+                agent.place(*self.places(index, pass_number))
+        running = {i: agent for i, agent in self.agents.items() if self._runs(i, pass_number, number)}
+        self.ran = dict.fromkeys(running, (pass_number, number))
+        inboxes = self._open(running, pass_number, number, arrived)
+        for agent in running.values():
+            agent.pass_number = pass_number
+        outboxes = {
+            index: _by_destination(running[index], outbox)
+            for index, outbox in self.engine.run(self.algorithm, step, running, inboxes).items()
+        }
+        exchange = Exchange(
+            pass_number=pass_number, number=number, step=step, agents=running, inboxes=inboxes, outboxes=outboxes
+        )
+        return [envelope for index in outboxes for envelope in self._send(running[index], outboxes[index], exchange)]
 
     def end_pass(self) -> None:
         """Finish a pass over the algorithm's steps for every agent that ran the last one."""
-        for index in self.progress:  # who missed a step has none
+        for index in self.ran:
             self.agents[index].end_pass()
 
     def end_round(self, *, evaluate: bool) -> list[AgentReport]:
         """Tell what every agent that ran the last step did since its last report, and how good it is if `evaluate`."""
-        reports = []
-        missing, self.missing = self.missing, {}
-        for index in sorted(self.progress):
+        mailroom, reports = self.mailroom, []
+        missing, mailroom.missing = mailroom.missing, {}
+        for index in sorted(self.ran):
             agent = self.agents[index]
             report = AgentReport(
                 index,
                 gradients=agent.counts["gradients"],
                 utilities=agent.counts["utilities"],
-                sent=self.sent.pop(index, {}),
+                sent=mailroom.sent.pop(index, {}),
                 missing=sorted(missing.get(index, ())),
-                weights=agent.weights,
+                weights=agent.reported.get("weights", {}),
                 time={kind: agent.counts[f"{kind}-ns"] / 1e9 for kind in ("gradients", "utilities", "exchange")},
             )
             agent.counts.clear()
-            agent.weights = {}
+            agent.reported = {}
             if evaluate:
-                performance = agent.objective.test(agent["model"])
-                report.loss, report.accuracy = performance.pop("loss"), performance.pop("accuracy")
-                report.attack_success = performance.pop("attack-success", None)
-                report.metrics = dict(performance)
+                report.add(agent.objective.test(agent["model"]))
             reports.append(report)
         return reports
 
@@ -165,14 +157,14 @@ class Host:
         rest = {
             "state": {i: store(f"agent.{i}", agent.state) for i, agent in self.agents.items()},
             "mail": {
-                i: {j: store(f"mail.{j}.{i}", message) for j, message in inbox.items()}
-                for i, inbox in self.mailboxes.items()
+                i: {j: store(f"mail.{j}.{i}", message) for j, message in sack.items()}
+                for i, sack in self.mailroom.waiting.items()
             },
-            "progress": dict(self.progress),
+            "ran": dict(self.ran),
             "counts": {i: dict(agent.counts) for i, agent in self.agents.items()},
-            "weights": {i: agent.weights for i, agent in self.agents.items()},
-            "sent": {i: {j: dict(kinds) for j, kinds in sent.items()} for i, sent in self.sent.items()},
-            "missing": {i: sorted(missing) for i, missing in self.missing.items()},
+            "reported": {i: dict(agent.reported) for i, agent in self.agents.items()},
+            "sent": {i: {j: dict(kinds) for j, kinds in sent.items()} for i, sent in self.mailroom.sent.items()},
+            "missing": {i: sorted(missing) for i, missing in self.mailroom.missing.items()},
             "dropped": dict(self.dropped),
         }
         return tensors, rest
@@ -183,77 +175,56 @@ class Host:
         def fetch(keys: Mapping[str, str]) -> Message:
             return {name: tensors[key] for name, key in keys.items()}
 
-        state, counts, weights = (
-            {int(i): entry for i, entry in rest[name].items()} for name in ("state", "counts", "weights")
-        )
+        def by_number(entries: Mapping[Any, Any]) -> dict[int, Any]:
+            return {int(i): entry for i, entry in entries.items()}
+
+        state, counts, reported = (by_number(rest[name]) for name in ("state", "counts", "reported"))
         for i, agent in self.agents.items():
             agent.state = fetch(state[i])
             agent.counts = Counter(counts[i])
-            agent.weights = {int(j): weight for j, weight in weights[i].items()}
-        self.mailboxes = {
-            int(i): Inbox({int(j): fetch(keys) for j, keys in mail.items()}) for i, mail in rest["mail"].items()
+            agent.reported = dict(reported[i])
+            if "weights" in agent.reported:
+                agent.reported["weights"] = by_number(agent.reported["weights"])
+        self.ran = {i: (pass_number, number) for i, (pass_number, number) in by_number(rest["ran"]).items()}
+        self.mailroom.waiting = {
+            i: {j: fetch(keys) for j, keys in by_number(sack).items()} for i, sack in by_number(rest["mail"]).items()
         }
-        self.progress = {int(i): (round, step) for i, (round, step) in rest["progress"].items()}
-        self.sent = {int(i): {int(j): kinds for j, kinds in sent.items()} for i, sent in rest["sent"].items()}
-        self.missing = {int(i): set(missing) for i, missing in rest["missing"].items()}
-        self.dropped = Counter(rest["dropped"])
+        self.mailroom.sent = {i: by_number(sent) for i, sent in by_number(rest["sent"]).items()}
+        self.mailroom.missing = {i: set(missing) for i, missing in by_number(rest["missing"]).items()}
+        self.mailroom.dropped = Counter(rest["dropped"])
 
-    def _send(self, agent: Agent, outbox: Mapping[int, Message], round: int, step: int) -> list[Envelope]:
+    def _runs(self, index: int, pass_number: int, number: int) -> bool:
+        if number:
+            return self.ran.get(index) == (pass_number, number - 1)
+        return not (self.absent and self.absent(index, pass_number))
+
+    def _open(
+        self, running: Mapping[int, Agent], pass_number: int, number: int, arrived: Iterable[Envelope]
+    ) -> dict[int, Inbox]:
+        if number == 0:
+            self.mailroom.sort(self.agents, arrived, None)
+            return {index: Inbox() for index in running}
+        step = self.algorithm.steps[number - 1]
+        exchange = Exchange(pass_number=pass_number, number=number - 1, step=step)
+        sacks = self.mailroom.sort(self.agents, arrived, exchange)
+        optional = self.algorithm.optional(step)
+        return {
+            index: self.mailroom.open(
+                agent, sacks.get(index, {}), exchange, self.algorithm.forms(step, agent), optional=optional
+            )
+            for index, agent in running.items()
+        }
+
+    def _send(self, agent: Agent, outbox: dict[int, Message], exchange: Exchange) -> list[Envelope]:
         began = perf_counter_ns()
-        leaving = []
-        sent = self.sent.setdefault(agent.index, {})
-        sound: dict[int, str] = {}
-        for destination, message in outbox.items():
-            if destination != agent.index:
-                if destination not in agent.mixing_column:
-                    self._drop("no-edge", agent.index, destination)
-                    continue
-                kinds = sent.setdefault(destination, {})
-                for name, tensor in message.items():
-                    kinds[name] = kinds.get(name, 0) + tensor.nbytes
-                if self.faults and self.faults.lost(agent.index, destination, round, step):
-                    self.dropped["lost"] += 1
-                    continue
-            if destination in self.agents:
-                if destination != agent.index and id(message) not in sound:
-                    sound[id(message)] = defect(message, None)
-                if reason := sound.get(id(message)):
-                    self._drop(reason, agent.index, destination)
-                else:
-                    self.mailboxes.setdefault(destination, Inbox())[agent.index] = message
-            else:
-                name = self.algorithm.steps[step]
-                leaving.append(Envelope(self.run, round, name, agent.index, destination, message))
+        silence = exchange.number < len(self.algorithm.steps) - 1 and self.algorithm.optional(exchange.step)
+        leaving = self.mailroom.post(self.agents, outbox, agent, exchange, silence=silence)
         agent.counts["exchange-ns"] += perf_counter_ns() - began
         return leaving
 
-    def _receive(self, envelope: Envelope, round: int, step: int, mailboxes: dict[int, Inbox]) -> None:
-        destination, source = envelope.destination, envelope.source
-        mailbox = mailboxes.setdefault(destination, Inbox())
-        if envelope.run != self.run:
-            reason = "other-run"
-        elif destination not in self.agents:
-            reason = "not-hosted"
-        elif source not in self.agents[destination].neighbors:
-            reason = "no-edge"
-        elif step == 0 or (envelope.round, envelope.step) != (round, self.algorithm.steps[step - 1]):
-            reason = "other-step"
-        elif source in mailbox:
-            reason = "duplicate"
-        else:
-            reason = defect(envelope.tensors, mailbox.get(destination))
-        if reason:
-            self._drop(reason, source, destination)
-        else:
-            mailbox[source] = envelope.tensors
 
-    def _drop(self, reason: str, source: int, destination: int) -> None:
-        first = self.dropped[reason] == 0
-        self.dropped[reason] += 1
-        logger.log(
-            WARNING if first else DEBUG,
-            "dropped a message from agent %d to agent %d: %s",
-            source,
-            destination,
-            reason,
-        )
+def _by_destination(agent: Agent, outbox: Outbox) -> dict[int, Message]:
+    """Return the messages of an outbox, the one to the agent itself included, by destination."""
+    if isinstance(outbox, Broadcast):
+        return dict.fromkeys((agent.index, *agent.receivers), outbox.message)
+    return dict(outbox)

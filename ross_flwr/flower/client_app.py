@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ross_flwr.direct.certificates import Credentials
 from ross_flwr.direct.loop import Session
 from ross_flwr.direct.peer import Neighbor, check_address
 from ross_flwr.engine.host import Host
+from ross_flwr.engine.rounds import end_pass
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.records import from_json, pack, record_of, tensors_of, to_json, unpack
 from ross_flwr.graph.topology import Place
@@ -172,20 +173,17 @@ def activate(message: Message, context: Context, own: Own | None = None) -> Mess
     host, experiment = wake(context, own)
     host.places = experiment.places  # and not those of a segment before
     call = from_json(content.config_records["call"])
-    iteration, step, end, total, passes, every = (
-        call[name] for name in ("iteration", "step", "end", "total", "passes", "evaluate-every")
-    )
-    leaving = host.activate(iteration, step, unpack(content, experiment.device))
+    pass_number, number = call["pass"], call["step"]
+    leaving = host.activate(pass_number, number, unpack(content, experiment.device))
     reply = RecordDict()
     last = len(host.algorithm.steps) - 1
-    if step == last:
-        host.end_pass()
-        number, inside = divmod(iteration + 1, passes)
-        if inside == 0:
-            evaluate = number % every == 0 or iteration + 1 == total
-            reply["report"] = to_json([asdict(report) for report in host.end_round(evaluate=evaluate)])
-        if last > 0 and iteration + 1 < end:
-            leaving = host.activate(iteration + 1, 0)
+    if number == last:
+        schedule = replace(experiment.schedule, num_rounds=call["total"])
+        if ended := end_pass(host, schedule, pass_number):
+            _, reports = ended
+            reply["report"] = to_json([asdict(report) for report in reports])
+        if last > 0 and pass_number + 1 < call["end"]:
+            leaving = host.activate(pass_number + 1, 0)
     for key, record in pack(leaving).items():
         reply[key] = record
     rest(host, experiment, context)
@@ -232,15 +230,14 @@ def segment(message: Message, context: Context, own: Own | None = None) -> Messa
     begins = int(call["begins"])
     places = {int(i): [_place(told) for told in several] for i, several in call["places"].items()}
 
-    def place(agent: int, iteration: int) -> Place:
-        return places[agent][min(iteration - begins, len(places[agent]) - 1)]
+    def place(agent: int, pass_number: int) -> Place:
+        return places[agent][min(pass_number - begins, len(places[agent]) - 1)]
 
     host.places = place
     edges = {(j, i) for i, several in places.items() for row, _ in several for j in row if j not in host.agents}
     neighbors = [Neighbor(name, address, tuple(agents)) for name, address, agents in call["neighbors"]]
-    finished = max((iteration for iteration, _ in host.progress.values()), default=-1) + 1
+    finished = max((ran for ran, _ in host.ran.values()), default=-1) + 1
     first = max(call["first"], finished // passes + 1)  # the process before this one may have died on its way
-    every, total = run.evaluate_every, run.num_rounds
     rounds = []
     with Session(
         host,
@@ -252,14 +249,14 @@ def segment(message: Message, context: Context, own: Own | None = None) -> Messa
         edges=edges,
         credentials=credentials,
     ) as session:
-        for round in session.rounds(first, call["last"], passes=passes, evaluate_every=every, total=total):
+        for round in session.rounds(experiment.schedule, first, call["last"]):
             rounds.append([round.number, round.seconds, [asdict(report) for report in round.reports]])
             if flower.state_dir and machine.checkpoint_every and round.number % machine.checkpoint_every == 0:
                 rest(host, experiment, context)
     reply = RecordDict({"rounds": to_json(rounds), "dropped": to_json(dict(host.dropped))})
     host.dropped.clear()
     rest(host, experiment, context)
-    if flower.return_model == "final" and call["last"] == total:
+    if flower.return_model == "final" and call["last"] == run.num_rounds:
         reply.update(_named_models(host, experiment))
     return Message(reply, reply_to=message)
 
@@ -367,14 +364,7 @@ def _hosted(setup: str, context: Context, own: Own | None, *, anew: bool = False
     if anew or setup not in _held:
         parts = json.loads(setup)
         experiment = own.experiment(parts, context) if own else _experiment(json.dumps(parts["options"]))
-        host = Host(
-            parts["run"],
-            experiment.algorithm,
-            experiment.agents({int(i): _place(told) for i, told in parts["places"].items()}),
-            places=experiment.places,
-            adversary=experiment.adversary,
-            faults=experiment.faults,
-        )
+        host = experiment.host(parts["run"], {int(i): _place(told) for i, told in parts["places"].items()})
         if len(_held) >= _HELD:
             del _held[next(iter(_held))]
         _held[setup] = host, experiment

@@ -40,7 +40,7 @@ def from_json(record: ConfigRecord) -> Any:
 
 
 def pack(envelopes: Sequence[Envelope]) -> RecordDict:
-    """Pack envelopes of one run, round and step into records.
+    """Pack envelopes of one run, pass and step into records.
 
     Their tensors stand in one `ArrayRecord` per distinct message, so what an agent broadcasts is packed once. The
     record ``route`` says who sends which of them to whom.
@@ -55,7 +55,7 @@ def pack(envelopes: Sequence[Envelope]) -> RecordDict:
         entries.append((envelope.source, envelope.destination, key))
     if entries:
         first = envelopes[0]
-        content["route"] = route_of(entries, {"run": first.run, "round": first.round, "step": first.step})
+        content["route"] = route_of(entries, {"run": first.run, "pass": first.pass_number, "step": first.step})
     return content
 
 
@@ -80,15 +80,15 @@ def unpack(content: RecordDict, device: torch.device) -> list[Envelope]:
                     except (TypeError, ValueError, RuntimeError, EOFError):  # not the array it says it is
                         continue
                 message = tensors[key]
-                envelopes.append(Envelope(head["run"], head["round"], head["step"], source, destination, message))
+                envelopes.append(Envelope(head["run"], head["pass"], head["step"], source, destination, message))
     return envelopes
 
 
 def route_of(entries: Sequence[tuple[int, int, str]], head: Mapping[str, Any]) -> ConfigRecord:
-    """Return a ``route`` record: (source, destination, record) of each envelope, and run, round and step of all."""
+    """Return a ``route`` record: (source, destination, record) of each envelope, and run, pass and step of all."""
     source, destination, record = map(list, zip(*entries, strict=True))
     columns = {"source": source, "destination": destination, "record": record}
-    return ConfigRecord({**{name: head[name] for name in ("run", "round", "step")}, **columns})
+    return ConfigRecord({**{name: head[name] for name in ("run", "pass", "step")}, **columns})
 
 
 def routes(route: ConfigRecord) -> list[tuple[int, int, str]]:
@@ -104,8 +104,8 @@ def routes(route: ConfigRecord) -> list[tuple[int, int, str]]:
     for column, kind in zip(columns, kinds, strict=True):
         if not isinstance(column, list) or not all(isinstance(entry, kind) for entry in column):
             raise ValueError("a route has three lists: source, destination, record")
-    if not all(isinstance(route.get(name), kind) for name, kind in (("run", str), ("round", int), ("step", str))):
-        raise ValueError("a route names its run, round and step")
+    if not all(isinstance(route.get(name), kind) for name, kind in (("run", str), ("pass", int), ("step", str))):
+        raise ValueError("a route names its run, pass and step")
     return list(zip(*columns, strict=True))
 
 

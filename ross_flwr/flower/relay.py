@@ -169,17 +169,15 @@ class PeerRelay(Strategy):
         run, steps = self.config.part(RunOptions), len(self.steps)
         passes = run.batches_per_round
         self._began = time.perf_counter()
-        for iteration in range((server_round - 1) * passes, server_round * passes):
+        for pass_number in range((server_round - 1) * passes, server_round * passes):
             # All but the first pass have had their first step run along with the last step of the pass before.
-            first = iteration == (together.start - 1) * passes
+            first = pass_number == (together.start - 1) * passes
             for step in range(0 if first or steps == 1 else 1, steps):
                 self._call = {
-                    "iteration": iteration,
+                    "pass": pass_number,
                     "step": step,
                     "end": (together.stop - 1) * passes,
-                    "total": num_rounds * passes,
-                    "passes": passes,
-                    "evaluate-every": run.evaluate_every,
+                    "total": num_rounds,
                 }
                 ready = self._ready | set(self._late.values())
                 longer = max(timeout, self.config.part(FlowerOptions).node_timeout)
@@ -369,7 +367,7 @@ class PeerRelay(Strategy):
     def _forward(self, replies: Iterable[Message]) -> dict[int, RecordDict]:
         """Lay what leaves each node into the next message of the node where it is due, as it is."""
         mail: dict[int, RecordDict] = {}
-        sent = self._call["iteration"] + (self._call["step"] == len(self.steps) - 1)  # with it, the next pass begins
+        sent = self._call["pass"] + (self._call["step"] == len(self.steps) - 1)  # with it, the next pass begins
         topology = self.experiment.topology_at(sent)
         for number, reply in enumerate(replies):
             content, node = reply.content, reply.metadata.src_node_id
@@ -389,7 +387,7 @@ class PeerRelay(Strategy):
                     self._drop("no-edge", node)
                 elif key not in records:
                     self._drop("malformed", node)
-                elif route["round"] != sent:
+                elif route["pass"] != sent:
                     self._drop("other-step", node)
                 else:
                     accepted.setdefault(self._home[destination], []).append((source, destination, key))

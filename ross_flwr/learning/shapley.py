@@ -8,8 +8,10 @@ the mean cross-gradient of S, and player j is worth
 Evaluating v is the whole cost, so costs below count evaluations; a `Game` makes none of them twice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import accumulate
 from math import comb, inf
+from typing import TypeAlias
 
 import numpy as np
 from numpy.random import Generator
@@ -20,6 +22,9 @@ from ross_flwr.config import require
 __all__ = ["ESTIMATORS", "WEIGHTINGS", "Estimator", "Game", "Weighting", "shapley_values"]
 
 Vector = NDArray[np.float64]
+
+Values: TypeAlias = Callable[[Iterable[tuple[int, ...]]], Iterable[float]]
+"""From coalitions to their values, in the same order."""
 
 Estimator = Callable[..., Vector]
 """From a game to φ. `permutations` is the budget R, 0 means 2n; `tolerance` matters to `truncated` alone."""
@@ -44,16 +49,17 @@ class Game:
     ----------
     num_players : int
         The number of players n, at least 1.
-    value : Callable[[tuple[int, ...]], float]
-        The value of a coalition, given as a sorted tuple of players; () is the empty coalition.
+    values : callable
+        From coalitions, each a sorted tuple of players, to their values; () is the empty coalition. Those that are
+        asked for together may be evaluated together.
     floor : float (default: -1e6)
         The value of a diverged coalition; well below that of any sane one.
     """
 
-    def __init__(self, num_players: int, value: Callable[[tuple[int, ...]], float], floor: float = -1e6) -> None:
+    def __init__(self, num_players: int, values: Values, floor: float = -1e6) -> None:
         self.num_players = num_players
         self.floor = floor
-        self._value = value
+        self._values = values
         self._known: dict[int, float] = {}
 
     @property
@@ -61,12 +67,19 @@ class Game:
         """The number of coalitions evaluated so far."""
         return len(self._known)
 
+    def values(self, masks: Iterable[int]) -> list[float]:
+        """Return the values of some coalitions, evaluating the new ones together."""
+        masks = list(masks)
+        new = [mask for mask in dict.fromkeys(masks) if mask not in self._known]
+        if new:
+            coalitions = (tuple(j for j in range(self.num_players) if mask >> j & 1) for mask in new)
+            for mask, value in zip(new, map(float, self._values(coalitions)), strict=True):
+                self._known[mask] = value if self.floor < value < inf else self.floor
+        return [self._known[mask] for mask in masks]
+
     def __call__(self, mask: int) -> float:
         """Return the value of the coalition `mask`."""
-        if mask not in self._known:
-            value = float(self._value(tuple(j for j in range(self.num_players) if mask >> j & 1)))
-            self._known[mask] = value if self.floor < value < inf else self.floor
-        return self._known[mask]
+        return self.values((mask,))[0]
 
 
 def exact(game: Game, *, permutations: int, generator: Generator, tolerance: float = 1e-3) -> Vector:
@@ -75,7 +88,7 @@ def exact(game: Game, *, permutations: int, generator: Generator, tolerance: flo
     The definition of Shapley (1953). Draws nothing from `generator`.
     """
     n = game.num_players
-    values = np.array([game(mask) for mask in range(1 << n)])
+    values = np.array(game.values(range(1 << n)))
     # |S|! (n − |S| − 1)! / n! for each coalition S of the other n − 1 players, in the order of their bits.
     weights = np.array([1 / (n * comb(n - 1, mask.bit_count())) for mask in range(1 << (n - 1))])
     by_bit = (values.reshape(-1, 2, 1 << player) for player in range(n))  # axis 1: without, with the player
@@ -128,20 +141,24 @@ def _mean_marginals(
 ) -> Vector:
     """Walk R orders, every second the reverse of the last if `paired`; end one within `tolerance` of v(M)."""
     n = game.num_players
-    walks = permutations or 2 * n
+    orders: list[list[int]] = []
+    for walk in range(permutations or 2 * n):
+        orders.append(orders[-1][::-1] if paired and walk % 2 else generator.permutation(n).tolist())
+    if tolerance < 0:  # no walk ends early, so all coalitions are known beforehand
+        game.values(mask for order in orders for mask in _prefixes(order))
     everyone = game((1 << n) - 1)
     phi = np.zeros(n)
-    order: list[int] = []
-    for walk in range(walks):
-        order = order[::-1] if paired and walk % 2 else generator.permutation(n).tolist()
-        mask = 0
-        for player in order:
-            before = game(mask)
-            if abs(everyone - before) <= tolerance:
+    for order in orders:
+        for player, before, after in zip(order, _prefixes(order), _prefixes(order)[1:], strict=False):
+            if abs(everyone - game(before)) <= tolerance:
                 break
-            mask |= 1 << player
-            phi[player] += game(mask) - before
-    return phi / walks
+            phi[player] += game(after) - game(before)
+    return phi / len(orders)
+
+
+def _prefixes(order: list[int]) -> list[int]:
+    """Return the coalitions on the way from nobody to all players of `order`."""
+    return list(accumulate((1 << player for player in order), initial=0))
 
 
 ESTIMATORS: dict[str, Estimator] = {
@@ -173,7 +190,8 @@ def shapley_values(
 
     Examples
     --------
-    >>> gloves = Game(3, lambda s: float(0 in s and len(s) > 1))  # one left glove, two right ones
+    >>> # One left glove, two right ones: a pair is worth 1.
+    >>> gloves = Game(3, lambda coalitions: [float(0 in s and len(s) > 1) for s in coalitions])
     >>> shapley_values(gloves, "exact", generator=np.random.default_rng(0)).round(3).tolist()
     [0.667, 0.167, 0.167]
     """

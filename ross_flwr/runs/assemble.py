@@ -10,12 +10,15 @@ from torch import Tensor
 
 from ross_flwr import data
 from ross_flwr.algorithms import ALGORITHMS, Algorithm
+from ross_flwr.algorithms.messages import MessageTransform
 from ross_flwr.config import Config, ConfigError, require
 from ross_flwr.data import Examples, Source
+from ross_flwr.engine.host import Host
+from ross_flwr.engine.rounds import Schedule
 from ross_flwr.graph import topology
 from ross_flwr.graph.options import GraphOptions
 from ross_flwr.graph.topology import Place, Places, Topology
-from ross_flwr.learning.agent import Agent, stream
+from ross_flwr.learning.agent import Agent, GradientTransform, stream
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import Batch, ModuleObjective, Objective, Split
 from ross_flwr.learning.options import RobustOptions
@@ -26,9 +29,9 @@ from ross_flwr.tasks.options import DataOptions
 from ross_flwr.threats.adversary import Adversary
 from ross_flwr.threats.attacks import ATTACKS, GRADIENTS_ONLY
 from ross_flwr.threats.corruptions import CORRUPTIONS, Corruption, choose
-from ross_flwr.threats.faults import Faults
+from ross_flwr.threats.faults import Faults, Loss
 from ross_flwr.threats.options import AttackOptions, CorruptionOptions, FaultOptions
-from ross_flwr.threats.poisons import POISONS, PoisonedAgent
+from ross_flwr.threats.poisons import POISONS, Poisoning
 
 __all__ = ["Experiment", "Subset", "choose_device"]
 
@@ -195,7 +198,7 @@ class Experiment:
     @cached_property
     def faults(self) -> Faults | None:
         """Who is away when, and which messages get lost, if any."""
-        if not (self._fault.dropout or self._fault.stopped or self._fault.slow or self._fault.message_loss):
+        if not (self._fault.dropout or self._fault.stopped or self._fault.slow):
             return None
         return Faults(
             self._run.seed,
@@ -207,8 +210,45 @@ class Experiment:
             self._fault.stopped,
             self._fault.slow,
             self._fault.slow_rounds,
-            self._fault.message_loss,
         )
+
+    @property
+    def transforms(self) -> list[MessageTransform]:
+        """The message chain: made, lied about, lost."""
+        chain: list[MessageTransform] = [self.adversary] if self.adversary else []
+        if self._fault.message_loss:
+            chain.append(Loss(self._run.seed, self._fault.message_loss))
+        return chain
+
+    def gradient_chain(self, agent: int) -> list[GradientTransform]:
+        """Return the gradient chain of an agent: computed, poisoned."""
+        attack = self._attack
+        if agent not in self.attackers or attack.attack not in POISONS:
+            return []
+        return [
+            Poisoning(
+                poison=attack.attack,
+                scale=attack.attack_scale,
+                since=self._attack_begins,
+                target=attack.attack_target,
+            )
+        ]
+
+    def host(self, run: str, places: Mapping[int, Place] | None = None) -> Host:
+        """Return the host of the agents in these `places`, or of all, as at the start of the run."""
+        return Host(
+            run,
+            self.algorithm,
+            self.agents(places),
+            transforms=self.transforms,
+            places=self.places,
+            absent=self.faults.absent if self.faults else None,
+        )
+
+    @property
+    def schedule(self) -> Schedule:
+        """How passes make rounds, and which rounds are tested."""
+        return Schedule(self._run.num_rounds, self._run.batches_per_round, self._run.evaluate_every)
 
     def check(self) -> None:
         """Refuse what the method, its aggregator or the faults and bad data asked for cannot be on this topology.
@@ -247,7 +287,7 @@ class Experiment:
                 f"and {run.algorithm} sends none: use another attack or attack-target, or a method such as ross "
                 "with beside = ''"
             )
-        self.algorithm.check(drawn.mixing)
+        self.algorithm.check(drawn.mixing, self.schedule.total_passes)
         if self.aggregation and self.algorithm.invariant:
             raise ConfigError(
                 f"aggregator = '{robust.aggregator}' with pre-aggregation = '{robust.pre_aggregation}' would break "
@@ -506,14 +546,8 @@ class Experiment:
                 self._robust.variance,
             )
             agent = Agent(*parts)
-            if index in self.attackers and self._attack.attack in POISONS:
-                agent = PoisonedAgent(
-                    *parts,
-                    poison=self._attack.attack,
-                    scale=self._attack.attack_scale,
-                    since=self._attack_begins,
-                    target=self._attack.attack_target if self._crosses else "all",
-                )
+            agent.total_passes = self.schedule.total_passes
+            agent.gradient_chain = self.gradient_chain(index)
             agent.place(row, column)
             agent.attackers = self.attackers
             agent["model"] = self.model.initial.clone()

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import Config, ConfigError, require, resolve
-from ross_flwr.engine import rounds as local
-from ross_flwr.engine.host import Host
+from ross_flwr.engine.rounds import rounds
 from ross_flwr.runs.assemble import Experiment
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.history import History
@@ -105,15 +104,7 @@ class LocalRun:
         self.config = config
         self.experiment = Experiment(config)
         self.experiment.check()
-        experiment = self.experiment
-        self.host = Host(
-            self.run.algorithm,
-            experiment.algorithm,
-            experiment.agents(),
-            places=experiment.places,
-            adversary=experiment.adversary,
-            faults=experiment.faults,
-        )
+        self.host = self.experiment.host(self.run.algorithm)
         self.folder = RunFolder(path) if path else None
         file = self.folder.history if self.folder else None
         self.history = History(self.run.num_agents, self.experiment.attackers, file, self.experiment.corrupted)
@@ -158,13 +149,7 @@ class LocalRun:
             folder.begin(self.config)
         snapshot = self.host.snapshot()
         try:
-            for finished in local.rounds(
-                self.host,
-                done + 1,
-                run.num_rounds,
-                passes=run.batches_per_round,
-                evaluate_every=run.evaluate_every,
-            ):
+            for finished in rounds(self.host, self.experiment.schedule, done + 1, run.num_rounds):
                 line = self.history.add(finished)
                 done, snapshot = finished.number, self.host.snapshot()
                 if folder and every and done % every == 0:

@@ -55,7 +55,9 @@ def errors(played: list[Game], estimator: str, budget: int) -> Errors:
 
 def _again(game: Game) -> Game:
     """Return the same game with nothing evaluated yet; what `game` knows already is not computed again."""
-    return Game(game.num_players, lambda coalition: game(sum(1 << j for j in coalition)))
+    return Game(
+        game.num_players, lambda coalitions: game.values(sum(1 << j for j in coalition) for coalition in coalitions)
+    )
 
 
 def main() -> None:

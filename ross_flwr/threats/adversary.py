@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from numpy.random import Generator
 from torch import Tensor
 
+from ross_flwr.algorithms.messages import Exchange, Message, MessageTransform
 from ross_flwr.learning.agent import Agent, stream
 from ross_flwr.learning.objective import Batch
 from ross_flwr.learning.rules import Aggregation
@@ -15,13 +15,10 @@ from ross_flwr.threats.attacks import ATTACKS, BLIND, GRADIENTS_ONLY
 
 __all__ = ["Adversary"]
 
-Messages: TypeAlias = Mapping[int, Mapping[str, Tensor]]
-"""Named tensors, by the agent at the other end."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Adversary:
-    """Rewrites what attackers send. It is asked once a step, when every agent hosted here has run it.
+class Adversary(MessageTransform):
+    """A link of the message chain that rewrites what attackers send.
 
     An attacker knows its own vectors, who else attacks, and what it heard: the last vector of each honest neighbour
     under the same name, this step's inbox included. That it takes for its victim's neighbourhood, with its own mixing
@@ -66,40 +63,29 @@ class Adversary:
     learning_rate: float
     validation: Callable[[int], Batch]
 
-    def tamper(
-        self,
-        step: str,
-        agents: Mapping[int, Agent],
-        inboxes: Mapping[int, Messages],
-        outboxes: dict[int, dict[int, dict[str, Tensor]]],
-    ) -> None:
-        """Change in place the `outboxes` of attackers, by source and destination.
+    def send(self, agent: Agent, outbox: dict[int, Message], exchange: Exchange) -> dict[int, Message]:
+        """Return what an attacker sends instead of `outbox`; honest agents' messages are left as they are."""
+        if agent.index not in self.attackers:
+            return outbox
+        self._listen(agent, exchange.inboxes[agent.index])
+        if agent.pass_number < self.since:
+            return outbox
+        lies = {
+            victim: self._message(agent, victim, message, exchange)
+            for victim, message in outbox.items()
+            if victim in agent.receivers and victim not in self.attackers
+        }
+        return {**outbox, **lies}
 
-        Parameters
-        ----------
-        step : str
-            The step just run.
-        agents : mapping of int to Agent
-            The agents hosted here that ran it.
-        inboxes : mapping of int to mapping
-            What each of them received in it, by source.
-        outboxes : dict
-            What each of them is about to send, its message to itself included. Messages are shared between receivers:
-            a changed one is a new dictionary, with new tensors.
-        """
-        for index in sorted(self.attackers & outboxes.keys()):
-            agent, outbox = agents[index], outboxes[index]
-            self._listen(agent, inboxes[index])
-            if agent.round < self.since:
-                continue
-            for victim in agent.receivers:
-                if victim in outbox and victim not in self.attackers:
-                    row = self._row(agent, victim, agents)
-                    message = dict(outbox[victim])
-                    for name in filter(self._is_about, message):
-                        known = self._known(agent, victim, row, name, outboxes)
-                        message[name] = self._lie(agent, victim, step, name, message[name], row, known)
-                    outbox[victim] = message
+    def _message(self, agent: Agent, victim: int, message: Message, exchange: Exchange) -> Message:
+        """Return the message that `victim` gets instead of `message`."""
+        row = self._row(agent, victim, exchange.agents)
+        changed = dict(message)
+        for name, tensor in message.items():
+            if self._is_about(name) and tensor.is_floating_point():
+                known = self._known(agent, victim, row, name, exchange.outboxes)
+                changed[name] = self._lie(agent, victim, exchange.step, name, tensor, row, known)
+        return changed
 
     def _is_about(self, name: str) -> bool:
         """Whether attackers lie in tensors of this name."""
@@ -107,7 +93,7 @@ class Adversary:
             return self.target != "model"
         return self.target != "gradients" and self.attack not in GRADIENTS_ONLY
 
-    def _listen(self, agent: Agent, inbox: Messages) -> None:
+    def _listen(self, agent: Agent, inbox: Mapping[int, Message]) -> None:
         """Remember the last of every vector that honest neighbours sent."""
         if self.attack not in BLIND:
             for source, message in inbox.items():
@@ -121,7 +107,12 @@ class Adversary:
         return {**agent.mixing_row, agent.index: agent.mixing_column[victim]}
 
     def _known(
-        self, agent: Agent, victim: int, row: Mapping[int, float], name: str, outboxes: Mapping[int, Messages]
+        self,
+        agent: Agent,
+        victim: int,
+        row: Mapping[int, float],
+        name: str,
+        outboxes: Mapping[int, Mapping[int, Message]],
     ) -> dict[int, Tensor]:
         """Return the honest vectors that the attacker takes its victim to hear, by source."""
         if self.omniscient:
@@ -178,7 +169,7 @@ class Adversary:
             common=stream(self.seed, f"attack {name}"),
             position=agent.receivers.index(victim),
             notes=notes,
-            round=agent.round,
+            round=agent.pass_number,
             defence=defence,
             model=model,
             learning_rate=self.learning_rate,

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from ross_flwr.learning.agent import stream
+from ross_flwr.algorithms.messages import Exchange, Message, MessageTransform, Refused
+from ross_flwr.learning.agent import Agent, stream
 
-__all__ = ["FAULTS", "Faults"]
+__all__ = ["FAULTS", "Faults", "Loss"]
 
 FAULTS = {
     "dropout": "each agent misses this part of the rounds, by chance, for outage-rounds at a time",
@@ -18,7 +19,7 @@ FAULTS = {
 
 @dataclass(frozen=True)
 class Faults:
-    """Who is away when, and which messages get lost: the same on every transport, for it follows from the seed.
+    """Who is away when: the same on every transport, for it follows from the seed.
 
     An agent that is away computes and sends nothing in that round; it keeps its state, and goes on with it on return.
 
@@ -28,7 +29,7 @@ class Faults:
         Of the run.
     passes : int
         Passes over the method's steps in one round.
-    dropout, outage_rounds, stopped, slow, slow_rounds, message_loss
+    dropout, outage_rounds, stopped, slow, slow_rounds
         The keys of these names.
     """
 
@@ -41,11 +42,10 @@ class Faults:
     stopped: int = 0
     slow: int = 0
     slow_rounds: int = 3
-    message_loss: float = 0.0
 
-    def absent(self, agent: int, iteration: int) -> bool:
+    def absent(self, agent: int, pass_number: int) -> bool:
         """Whether `agent` is away in the round of this pass (counted from 0)."""
-        number = iteration // self.passes
+        number = pass_number // self.passes
         if number >= self._last_round.get(agent, self.num_rounds):
             return True
         if agent in self._phase and number % self.slow_rounds != self._phase[agent]:
@@ -53,13 +53,6 @@ class Faults:
         if not self.dropout:
             return False
         return bool(stream(self.seed, "dropout", agent, number // self.outage_rounds).random() < self.dropout)
-
-    def lost(self, source: int, destination: int, iteration: int, step: int) -> bool:
-        """Whether the message that `source` sends to `destination` in this step gets lost."""
-        if not self.message_loss:
-            return False
-        draw = stream(self.seed, f"loss {step}", source, iteration, destination).random()
-        return bool(draw < self.message_loss)
 
     @cached_property
     def _last_round(self) -> dict[int, int]:
@@ -74,3 +67,26 @@ class Faults:
         generator = stream(self.seed, "slow")
         drawn = generator.permutation(self.num_agents)[: self.slow]
         return {int(i): int(generator.integers(self.slow_rounds)) for i in drawn}
+
+
+@dataclass(frozen=True)
+class Loss(MessageTransform):
+    """A link of the message chain that loses messages by chance.
+
+    Parameters
+    ----------
+    seed : int
+        Of the run.
+    rate : float
+        The part of the messages that gets lost.
+    """
+
+    seed: int
+    rate: float
+
+    def receive(self, agent: Agent, source: int, message: Message, exchange: Exchange) -> Message:
+        """Return the message, or refuse it as lost."""
+        draw = stream(self.seed, f"loss {exchange.number}", source, exchange.pass_number, agent.index).random()
+        if draw < self.rate:
+            raise Refused("lost")
+        return message

@@ -1,15 +1,15 @@
-"""Agents whose own gradients are poisoned: those they step along, and the cross-gradients they return."""
+"""Poisons: what an attacker makes of the gradients it steps along, and of the cross-gradients it returns."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.agent import Agent, Of
 
-__all__ = ["POISONS", "Poison", "PoisonedAgent"]
+__all__ = ["POISONS", "Poison", "Poisoning"]
 
 Poison = Callable[..., Tensor]
 """From a gradient, shape [P], to another in its place; scale and a generator by keyword."""
@@ -37,36 +37,31 @@ POISONS: dict[str, Poison] = {
 }
 
 
-class PoisonedAgent(Agent):
-    """An agent whose gradients are poisoned, and through them the models it shares.
+@dataclass(frozen=True, kw_only=True)
+class Poisoning:
+    """A link of the gradient chain that poisons what an attacker computes, and through it the models it shares.
 
     Parameters
     ----------
-    *parts
-        Those of `Agent`.
     poison : str
         A name in `POISONS`.
     scale : float
         The number it takes.
-    since : int
+    since : int (default: 0)
         The pass (counted from 0) in which it begins.
     target : str (default: "all")
-        Poisoned are cross-gradients, taken at a neighbour's model (``"gradients"``), the agent's own (``"model"``), or
-        both.
+        Poisoned are cross-gradients (``"gradients"``), the agent's own gradients (``"model"``), or both.
     """
 
-    def __init__(self, *parts: Any, poison: str, scale: float, since: int, target: str = "all") -> None:
-        super().__init__(*parts)
-        self.poison = POISONS[poison]
-        self.scale = scale
-        self.since = since
-        self.target = target
+    poison: str
+    scale: float
+    since: int = 0
+    target: str = "all"
 
-    def gradient(self, vector: Tensor, batch_number: int | None = None) -> Tensor:
+    def __call__(self, gradient: Tensor, agent: Agent, of: Of) -> Tensor:
         """Return what the poison makes of the gradient, shape [P]; the honest one before its time or off its target."""
-        gradient = super().gradient(vector, batch_number)
-        kind = "model" if vector is self.state.get("model") else "gradients"
-        if self.round < self.since or self.target not in ("all", kind):
+        spared = {"all": "", "model": "cross", "gradients": "own"}[self.target]
+        if agent.pass_number < self.since or of == spared:
             return gradient
-        generator = self.stream("poison", self.counts["gradients"])
-        return self.poison(gradient, scale=self.scale, generator=generator)
+        generator = agent.stream("poison", agent.counts["gradients"])
+        return POISONS[self.poison](gradient, scale=self.scale, generator=generator)

@@ -34,15 +34,15 @@ def sign_gossip():
 
         shrink: float = option(0.5, "factor on the step", minimum=0.0, maximum=1.0)
 
-        @step
+        @step(sends=("model",))
         def tell(self, agent: Agent, inbox: Inbox) -> Outbox:
             return broadcast(model=agent["model"])
 
-        @step
+        @step(sends=("average",))
         def again(self, agent: Agent, inbox: Inbox) -> Outbox:
             return broadcast(average=agent.mix(inbox.gather("model")))
 
-        @step
+        @step()
         def descend(self, agent: Agent, inbox: Inbox) -> None:
             length = self.shrink * self.learning_rate
             agent["model"] = agent.mix(inbox.gather("average")) - length * agent.gradient(agent["model"]).sign()
@@ -101,7 +101,7 @@ def test_a_class_without_steps_is_refused():
 def with_option(name, declared):
     """Register a method of one step with the option `declared` under ``strength``."""
     body = {"__annotations__": {"strength": type(declared.default)}, "strength": declared, "__module__": __name__}
-    return register(name)(type(name, (Algorithm,), body | {"only": step(lambda self, agent, inbox: None)}))
+    return register(name)(type(name, (Algorithm,), body | {"only": step()(lambda self, agent, inbox: None)}))
 
 
 DIFFERENT = {
@@ -148,7 +148,7 @@ def test_a_method_cannot_redefine_a_key_of_the_run():
                     "__annotations__": {"seed": int},
                     "seed": option(3, "mine", minimum=0),
                     "__module__": __name__,
-                    "only": step(lambda self, agent, inbox: None),
+                    "only": step()(lambda self, agent, inbox: None),
                 },
             )
         )

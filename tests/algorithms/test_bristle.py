@@ -105,7 +105,7 @@ def test_of_many_neighbours_some_are_looked_at_mostly_near_ones():
     agent = judge([], 30)
     own, others = torch.zeros(LAYER), {j: torch.full((LAYER,), float(j)) for j in range(1, 31)}
     counts = np.zeros(3)
-    for agent.round in range(50):
+    for agent.pass_number in range(50):
         chosen = Bristle().chosen(agent, own, others)
         assert len(set(chosen)) == len(chosen)
         counts += [sum(low < j <= low + 10 for j in chosen) for low in (0, 10, 20)]

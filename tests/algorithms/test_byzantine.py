@@ -196,7 +196,7 @@ def agent_with(num_neighbors, index=0):
 
 def combined(algorithm, agent, own, others):
     """The model after `screen`, and a check that nobody's vector was changed."""
-    agent["model"], agent.round = own.clone(), 17
+    agent["model"], agent.pass_number, agent.total_passes = own.clone(), 17, 60
     before = {j: vector.clone() for j, vector in others.items()}
     result = algorithm.combine(agent, own, others)
     assert torch.equal(own, agent["model"])
@@ -363,10 +363,11 @@ def test_monna_keeps_its_own_vector_even_among_a_crowd_elsewhere():
 def test_balance_gets_stricter_by_the_round_and_has_no_favourite_when_nobody_is_near():
     own, others = drawn(2, 4, 0.1)
     ratio = max(float((x - own).norm()) for x in others.values()) / float(own.norm())
-    algorithm = BALANCE(similarity=1.5 * ratio, num_rounds=10, batches_per_round=2)
+    algorithm = BALANCE(similarity=1.5 * ratio)
     agent = agent_with(4)
+    agent.total_passes = 20
     for round, accepts in [(0, True), (8, True), (9, False), (19, False)]:  # 1.5 exp(-t/20) falls below 1 at t = 8.1
-        agent.round = round
+        agent.pass_number = round
         far = {j: own + (x - own) * (ratio * own.norm() / (x - own).norm()) for j, x in others.items()}
         assert torch.equal(algorithm.combine(agent, own, far), own) is not accepts
 
@@ -374,8 +375,8 @@ def test_balance_gets_stricter_by_the_round_and_has_no_favourite_when_nobody_is_
 @pytest.mark.parametrize("name", ["ubar", "resilient-p2p"])
 def test_methods_that_judge_by_loss_can_judge_on_the_validation_set(name):
     class Liked(Agent):
-        def utility(self, vector, kind):
-            return -float(vector[0])
+        def utilities(self, models, kind):
+            return [-float(model[0]) for model in models]
 
     own = torch.full((SIZE,), 0.2)
     others = {j: own + 0.01 * j for j in (1, 2)} | {3: own - 0.1}
@@ -504,12 +505,12 @@ def test_too_few_neighbours_are_told_before_the_run(name, byzantine, needed):
     for degree in (2, 3, 4, 5, 6):
         graph = topology.build("random-regular", 12, degree=degree)
         if degree >= needed:
-            algorithm.check(graph.mixing)
+            algorithm.check(graph.mixing, 60)
         else:
             with pytest.raises(
                 ConfigError, match=f"needs {needed} neighbours for every agent, and agent 0 has {degree}"
             ):
-                algorithm.check(graph.mixing)
+                algorithm.check(graph.mixing, 60)
 
 
 def test_an_experiment_asks_the_method_whether_it_likes_the_graph():

@@ -132,7 +132,7 @@ def test_a_freerider_earns_less_than_those_who_train():
 @pytest.mark.parametrize("graph", ["ring", "complete", "path"])
 def test_the_server_wants_a_star(graph):
     with pytest.raises(ConfigError, match=r"takes a star with agent 0 in its middle, .* use topology = 'star'"):
-        method("cgsv-server").check(topology.build(graph, 5).mixing)
+        method("cgsv-server").check(topology.build(graph, 5).mixing, 60)
 
 
 def test_a_client_that_is_missing_keeps_its_reputation_and_its_model():

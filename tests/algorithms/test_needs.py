@@ -56,9 +56,9 @@ def test_a_method_refuses_what_does_not_meet_its_needs_and_nothing_else(name, ne
     unmet = {need} | ({"a symmetric W"} if not np.allclose(mixing, mixing.T) else set()) | {"a star"}
     if unmet & set(method.needs):
         with pytest.raises(ConfigError):
-            method.check(mixing)
+            method.check(mixing, 60)
     else:
-        method.check(mixing)
+        method.check(mixing, 60)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -261,10 +261,9 @@ def test_local_steps_end_before_the_loss_on_q_grows_too_much():
         """Go straight away from the target, at 1; the first step ends at excess² times the loss there."""
         agent = Agent(0, Quadratic(torch.zeros(1, 6)), {0: 1.0}, seed=0, batch_size=1)
         agent["model"] = torch.ones(6)
-        agent.weights = {0: 1.0}
         momentum = torch.full((6,), -(excess - 1) / 0.1)
         method = ross(**{"local_steps": 4, "learning_rate": 0.1, "local_slack": 0.5, **keys})
-        model = method.proposal(agent, momentum, {0: torch.ones(6)})
+        model = method.proposal(agent, momentum, {0: 1.0}, {0: torch.ones(6)})
         return float(model[0]) - 1
 
     assert movement(1.1) == pytest.approx(0.1 + 0.09, abs=1e-6)  # 1.19² < 1.5; one more would make 1.27² of it

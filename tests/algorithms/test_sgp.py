@@ -94,7 +94,7 @@ def test_a_lost_message_takes_weight_and_model_alike():
         agent["model"] = torch.full_like(agent["model"], 5.0)
     for round in range(3):
         host.activate(round, 0)
-        del host.mailboxes[4][3]
+        del host.mailroom.waiting[4][3]
         host.activate(round, 1)
     assert torch.allclose(stack(agents), torch.full((N, 6), 5.0, dtype=torch.float64))
     assert float(stack(agents, "push_weight").sum()) < N - 0.5
@@ -123,4 +123,4 @@ def test_cross_gradients_need_a_way_back(name):
 
 def test_sgp_refuses_a_matrix_that_loses_mass():
     with pytest.raises(ConfigError, match="columns sum to 1"):
-        ALGORITHMS["sgp"]().check(np.array([[0.5, 0.5], [0.2, 0.8]]))
+        ALGORITHMS["sgp"]().check(np.array([[0.5, 0.5], [0.2, 0.8]]), 60)

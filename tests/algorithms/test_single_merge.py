@@ -17,7 +17,9 @@ def method(**options):
 
 def test_rounds_are_local_steps_then_sparse_gossip_then_mixing_alone():
     graph = topology.build("random-regular", 8, degree=4)
-    host, agents = started(graph, method(learning_rate=0.2, gossip_every=3, merge_passes=4, num_rounds=11))
+    host, agents = started(graph, method(learning_rate=0.2, gossip_every=3, merge_passes=4))
+    for agent in agents:
+        agent.total_passes = 11
     mixing, models = torch.from_numpy(graph.mixing.copy()), stack(agents)
     for round in range(11):
         reports = run_round(host, round)
@@ -37,10 +39,12 @@ def test_rounds_are_local_steps_then_sparse_gossip_then_mixing_alone():
 def test_merging_leaves_a_hundredth_of_the_disagreement_and_one_pass_less_is_refused(name, needed):
     graph = topology.build(name, 10)
     with pytest.raises(ConfigError, match=rf"merge-passes = {needed - 1} (is not|leaves .*: {needed} leave 1%)"):
-        method(merge_passes=needed - 1).check(graph.mixing)
-    algorithm = method(merge_passes=needed, num_rounds=needed + 2, gossip_every=100)
-    algorithm.check(graph.mixing)
+        method(merge_passes=needed - 1).check(graph.mixing, 60)
+    algorithm = method(merge_passes=needed, gossip_every=100)
+    algorithm.check(graph.mixing, 60)
     host, agents = started(graph, algorithm)
+    for agent in agents:
+        agent.total_passes = needed + 2
     for round in range(needed + 2):
         run_round(host, round)
         if round == 1:
@@ -50,13 +54,15 @@ def test_merging_leaves_a_hundredth_of_the_disagreement_and_one_pass_less_is_ref
 
 
 def test_a_run_without_a_pass_to_train_in_is_refused():
-    with pytest.raises(ConfigError, match="merge-passes = 20 leaves no pass to train in: raise num-rounds = 20"):
-        method(num_rounds=20).check(topology.build("complete", 5).mixing)
+    with pytest.raises(
+        ConfigError, match="merge-passes = 20 leaves no pass to train in: the run has 20; raise num-rounds"
+    ):
+        method().check(topology.build("complete", 5).mixing, 20)
 
 
 def test_a_mixing_matrix_that_moves_the_mean_is_refused():
     with pytest.raises(ConfigError, match="algorithm = 'single-merge' takes a symmetric mixing matrix"):
-        method().check(np.array([[0.5, 0.5], [0.25, 0.75]]))
+        method().check(np.array([[0.5, 0.5], [0.25, 0.75]]), 60)
 
 
 def test_the_digits_are_learned_with_a_part_of_the_bytes():

@@ -24,7 +24,7 @@ from ross_flwr.direct import certificates
 from ross_flwr.direct.certificates import Credentials
 from ross_flwr.direct.loop import Session
 from ross_flwr.direct.peer import Neighbor
-from ross_flwr.engine.host import Host
+from ross_flwr.engine.rounds import Schedule
 from ross_flwr.runs.assemble import Experiment
 
 Run: TypeAlias = Callable[[int], None]
@@ -45,7 +45,7 @@ def issue(folder: Path, number: int) -> Path:
 def direct(experiment: Experiment, index: int, addresses: list[str], certs: Path | None) -> Iterator[Run]:
     """Over the direct transport, as in the segment of a deployment."""
     topology = experiment.topology
-    host = Host("run", experiment.algorithm, experiment.agents({index: topology.place(index)}))
+    host = experiment.host("run", {index: topology.place(index)})
     (agent,) = host.agents.values()
     with Session(
         host,
@@ -60,7 +60,7 @@ def direct(experiment: Experiment, index: int, addresses: list[str], certs: Path
 
         def run(rounds: int) -> None:
             nonlocal done
-            for round in session.rounds(done + 1, done + rounds, evaluate_every=10**6, total=10**6):
+            for round in session.rounds(Schedule(10**6, evaluate_every=10**6), done + 1, done + rounds):
                 assert not round.reports[0].missing
             done += rounds
 
@@ -91,7 +91,7 @@ def bare(experiment: Experiment, index: int, addresses: list[str], certs: Path |
             for each_sent in sending:
                 each_sent.result()
             agent["model"] = mixed.sub_(agent.gradient(model), alpha=learning_rate)
-            agent.round += 1
+            agent.pass_number += 1
 
     with ThreadPoolExecutor(2) as pool:
         yield run
@@ -139,7 +139,7 @@ def streams(experiment: Experiment, index: int, addresses: list[str], certs: Pat
             for each in sending:
                 each.result()
             agent["model"] = mixed.sub_(agent.gradient(model), alpha=learning_rate)
-            agent.round += 1
+            agent.pass_number += 1
 
     loop = asyncio.new_event_loop()
     Thread(target=loop.run_forever, daemon=True).start()

@@ -313,8 +313,8 @@ def interrupt_at(monkeypatch, call):
     """Press Ctrl-C while the gradient number `call` of all agents is computed."""
     gradient, calls = Agent.gradient, iter(range(1, 10**9))
 
-    def interrupted(agent, *arguments):
-        result = gradient(agent, *arguments)
+    def interrupted(agent, *arguments, **of):
+        result = gradient(agent, *arguments, **of)
         if next(calls) == call:
             raise KeyboardInterrupt
         return result

@@ -185,7 +185,7 @@ def method(name, **fields):
     """Register a method with these keys."""
     annotations = {field: kind for field, (kind, _) in fields.items()}
     body = {field: declared for field, (_, declared) in fields.items()}
-    body |= {"__annotations__": annotations, "__module__": __name__, "idle": ross_flwr.step(lambda *_: None)}
+    body |= {"__annotations__": annotations, "__module__": __name__, "idle": ross_flwr.step()(lambda *_: None)}
     return ross_flwr.register(name)(type(name, (ross_flwr.Algorithm,), body))
 
 

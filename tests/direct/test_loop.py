@@ -28,10 +28,11 @@ from ross_flwr.direct.wire import chunks, layouts
 from ross_flwr.engine import rounds as local
 from ross_flwr.engine.envelope import Envelope
 from ross_flwr.engine.host import Host
+from ross_flwr.engine.rounds import Schedule
 from ross_flwr.graph import topology
 from ross_flwr.peer.v1.peer_pb2 import Chunk, DType, Header, Hello, Refusal, Request
 from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeStub
-from ross_flwr.threats.faults import Faults
+from ross_flwr.threats.faults import Faults, Loss
 
 RING = topology.build("ring", 4)
 
@@ -54,9 +55,20 @@ def certs(tmp_path_factory):
 class Net:
     """Nodes n0, n1, … on free ports of this machine, each with a block of agents."""
 
-    def __init__(self, algorithm, blocks=((0,), (1,), (2,), (3,)), *, graph=RING, certs=None, faults=None, **settings):
+    def __init__(
+        self,
+        algorithm,
+        blocks=((0,), (1,), (2,), (3,)),
+        *,
+        graph=RING,
+        certs=None,
+        transforms=(),
+        absent=None,
+        **settings,
+    ):
         self.blocks, self.graph, self.certs = blocks, graph, certs
-        self.algorithm, self.faults, self.settings = algorithm, faults, settings
+        self.algorithm, self.settings = algorithm, settings
+        self.threats = {"transforms": transforms, "absent": absent}
         self.nodes = [
             Neighbor(f"n{k}", address, tuple(block))
             for k, (block, address) in enumerate(zip(blocks, free_addresses(len(blocks)), strict=True))
@@ -66,7 +78,7 @@ class Net:
         agents = team(self.graph, self.algorithm, members=members, **self.settings)
         for agent in agents:
             agent.place(self.graph.mixing_row(agent.index), self.graph.mixing_column(agent.index))
-        return Host("run", self.algorithm, agents, faults=self.faults)
+        return Host("run", self.algorithm, agents, **self.threats)
 
     def session(self, k, host, patience=10.0, **changes):
         near = {j for i in self.blocks[k] for j in (*self.graph.neighbors(i), *self.graph.receivers(i))}
@@ -88,14 +100,14 @@ class Net:
             if play and k in play:
                 return play[k](hosts[k])
             with self.session(k, hosts[k], **settings) as session:
-                return list(session.rounds(1, rounds))
+                return list(session.rounds(Schedule(rounds), 1, rounds))
 
         with ThreadPoolExecutor(len(hosts)) as pool:
             return hosts, list(pool.map(run_node, range(len(hosts))))
 
     def locally(self, rounds):
         host = self.host(range(self.graph.num_agents))
-        return host, list(local.rounds(host, 1, rounds))
+        return host, list(local.rounds(host, Schedule(rounds), 1, rounds))
 
 
 def assert_same_models(hosts, expected):
@@ -135,8 +147,8 @@ def test_agents_compute_what_they_compute_in_one_process(name, blocks, certs, ca
 
 
 def test_nobody_waits_for_agents_that_are_away_or_for_messages_that_are_lost():
-    faults = Faults(seed=3, num_agents=4, num_rounds=12, dropout=0.3, message_loss=0.2)
-    net = Net(method("ross", learning_rate=0.1), faults=faults)
+    faults = Faults(seed=3, num_agents=4, num_rounds=12, dropout=0.3)
+    net = Net(method("ross", learning_rate=0.1), transforms=[Loss(3, 0.2)], absent=faults.absent)
     began = time.monotonic()
     hosts, _ = net.run(12, patience=30)
     assert time.monotonic() - began < 20
@@ -184,13 +196,13 @@ def test_a_node_that_fell_silent_is_brought_to_its_neighbours_round_and_model(ce
 
     def falter(host):
         with net.session(0, host) as session:
-            for round in session.rounds(1, 150):
+            for round in session.rounds(Schedule(150), 1, 150):
                 if round.number == 4:
                     break
         time.sleep(0.5)
         fresh = net.host([0])
         with net.session(0, fresh) as session:
-            for round in session.rounds(1, 150):
+            for round in session.rounds(Schedule(150), 1, 150):
                 returned.setdefault(round.number, dict.fromkeys(round.reports[0].missing))
         host.agents = fresh.agents
         return returned
@@ -262,12 +274,12 @@ def test_a_neighbour_that_claims_to_be_far_ahead_does_not_make_others_jump(certs
         with net.session(1, host) as session:
             session.peer.place = Boastful(**vars(session.peer.place))
             lying.set()
-            return list(session.rounds(1, 10))
+            return list(session.rounds(Schedule(10), 1, 10))
 
     def hear(k, host):
         assert lying.wait(10)
         with net.session(k, host) as session:
-            return list(session.rounds(1, 10))
+            return list(session.rounds(Schedule(10), 1, 10))
 
     hosts, reports = net.run(10, play={1: boast} | {k: partial(hear, k) for k in (0, 2, 3)})
     assert [[round.number for round in rounds] for rounds in reports] == [list(range(1, 11))] * 4
@@ -436,7 +448,7 @@ def test_a_node_of_another_run_topology_or_model_is_not_exchanged_with(certs):
 
         def play(host, changes=changes):
             with net.session(1, host, 0.5, **changes) as session:
-                list(session.rounds(1, 2))
+                list(session.rounds(Schedule(2), 1, 2))
 
         hosts, _ = net.run(2, play={1: play}, patience=0.5)
         (reason,) = (f"other-{name}" for name in changes)
@@ -463,7 +475,7 @@ def test_a_run_is_unharmed_by_strangers(certs):
             pestering = [pool.submit(pester, name) for name in ("mallory", "n2", "n3")]
             while session.mail.dropped["stranger"] < 10 and not any(each.done() for each in pestering):
                 time.sleep(0.01)
-            rounds = list(session.rounds(1, 10))
+            rounds = list(session.rounds(Schedule(10), 1, 10))
             done.set()
             for each in pestering:
                 each.result()

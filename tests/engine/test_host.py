@@ -12,14 +12,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from quadratics import Quadratic, full_gradients, normal, objective_of, stack, team
 
-from ross_flwr.algorithms import ALGORITHMS, Algorithm, Inbox, broadcast
+from ross_flwr.algorithms import ALGORITHMS, Algorithm, Inbox, algorithm, broadcast
 from ross_flwr.config import resolve
-from ross_flwr.engine.envelope import Envelope, num_bytes
+from ross_flwr.engine.envelope import Envelope
 from ross_flwr.engine.host import Host
 from ross_flwr.graph import topology
 
 RING = topology.build("ring", 6)
 METHODS = ["dpsgd", "ross"]
+
+
+def size(tensors):
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def method(name, **options):
@@ -82,7 +86,7 @@ def test_only_what_crosses_a_border_leaves():
     algorithm = method("dpsgd")
     leaving = host_of([0, 1, 2], algorithm).activate(0, 0)
     assert {(each.source, each.destination) for each in leaving} == {(0, 5), (2, 3)}
-    assert all((each.run, each.round, each.step) == ("run", 0, "share") for each in leaving)
+    assert all((each.run, each.pass_number, each.step) == ("run", 0, "share") for each in leaving)
     assert host_of(range(6), algorithm).activate(0, 0) == []
 
 
@@ -92,9 +96,11 @@ class Loud(Algorithm):
     name = "loud"
     steps = ("shout", "listen")
 
+    @algorithm.step(sends=("model",))
     def shout(self, agent, inbox):
         return {j: {"model": agent["model"]} for j in range(6)}
 
+    @algorithm.step()
     def listen(self, agent, inbox):
         agent["model"] = agent.mix(inbox.gather("model"))
 
@@ -132,8 +138,8 @@ def set_first(vector, value):
 
 BAD = {
     "of another run": ("other-run", tampered(run="yesterday")),
-    "of the round before": ("other-step", tampered(round=3)),
-    "of the round after": ("other-step", tampered(round=5)),
+    "of the round before": ("other-step", tampered(pass_number=3)),
+    "of the round after": ("other-step", tampered(pass_number=5)),
     "of another step": ("other-step", tampered(step="mix")),
     "of an unknown step": ("other-step", tampered(step="attack")),
     "from a stranger": ("no-edge", tampered(source=3)),
@@ -213,6 +219,7 @@ def test_the_first_step_of_a_round_takes_nothing_in():
     seen = []
 
     class Watcher(Loud):
+        @algorithm.step(sends=("model",))
         def shout(self, agent, inbox):
             seen.append(dict(inbox))
             return broadcast(model=agent["model"])
@@ -360,7 +367,9 @@ def test_a_tensor_in_several_places_is_kept_once():
     host = host_of(range(6), method("dpsgd"))
     host.activate(0, 0)
     tensors, _ = host.snapshot()
-    assert num_bytes(tensors) == 6 * 24  # each model, though it also lies in three mailboxes
+    assert (
+        sum(tensor.nbytes for tensor in tensors.values()) == 6 * 24
+    )  # each model, though it also lies in three mailboxes
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -370,7 +379,7 @@ def test_reports_count_bytes_and_work_since_the_last_one(name):
     carried = []
     carry_on(hosts, activations(algorithm, 3), observe=lambda _round, _step, leaving: carried.extend(leaving))
     reports = [report for host in hosts for report in host.end_round(evaluate=True)]
-    over = {edge: sum(num_bytes(e.tensors) for e in carried if (e.source, e.destination) == edge) for edge in [(0, 5)]}
+    over = {edge: sum(size(e.tensors) for e in carried if (e.source, e.destination) == edge) for edge in [(0, 5)]}
     assert sum(reports[0].sent[5].values()) == over[0, 5] > 0
     assert [report.gradients for report in reports] == [{"dpsgd": 3, "ross": 12}[name]] * 6
     for report, agent in zip(reports, (a for host in hosts for a in host.agents.values()), strict=True):

@@ -122,18 +122,18 @@ def test_a_node_whose_process_dies_goes_on_in_the_round_that_it_had_saved(notice
     begun, hosts = [], {}
 
     class Noting(client_app.Session):
-        def rounds(self, first, last, **settings):
+        def rounds(self, schedule, first, last):
             (agent,) = self.host.agents
             begun.append((agent, first))
             hosts[agent] = self.host
-            return super().rounds(first, last, **settings)
+            return super().rounds(schedule, first, last)
 
     monkeypatch.setattr(client_app, "Session", Noting)
 
     def mortal(context, module):
         def die(module, inputs):
             time.sleep(0.03)
-            if hosts[2].progress[2] == (4, 1) and begun.count((2, 5)) == 0:
+            if hosts[2].ran[2] == (4, 1) and begun.count((2, 5)) == 0:
                 raise KilledError
 
         module.register_forward_pre_hook(die if context.node_id == 2 else lambda *_: time.sleep(0.03))

@@ -52,11 +52,11 @@ class PushToMean(Algorithm):
 
     pull: float = option(0.5, "how far to go", minimum=0.0, maximum=1.0)
 
-    @step
+    @step(sends=("model",))
     def tell(self, agent: Agent, inbox: Inbox) -> Outbox:
         return broadcast(model=agent["model"] + agent.index)
 
-    @step
+    @step()
     def move(self, agent: Agent, inbox: Inbox) -> None:
         models = inbox.gather("model")
         agent["model"] = (1 - self.pull) * models[agent.index] + self.pull * agent.mix(models)

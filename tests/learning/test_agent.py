@@ -76,7 +76,7 @@ def agent_of(num_examples=20, batch_size=4, index=0, seed=0):
 
 
 def batch_of(agent, round):
-    agent.round = round
+    agent.pass_number = round
     agent.gradient(torch.zeros(3))
     return agent.objective.batches[-1]
 
@@ -85,7 +85,7 @@ def test_an_agents_stream_follows_its_index_round_and_draw():
     drawn = []
     for index, round, draw in product(range(2), repeat=3):
         agent = agent_of(index=index, seed=5)
-        agent.round = round
+        agent.pass_number = round
         drawn.append(agent.stream("shapley", draw).integers(2**60))
         assert drawn[-1] == stream(5, "shapley", index, round, draw).integers(2**60)
     assert len(set(drawn)) == len(drawn)
@@ -127,7 +127,7 @@ def test_all_gradients_of_a_round_are_taken_on_one_batch():
     agent = agent_of(20, 4)
     models = [normal(seed, 3) for seed in range(4)]
     for round in range(3):
-        agent.round = round
+        agent.pass_number = round
         gradients = [agent.gradient(model) for model in models]
         centre = agent.objective.examples[agent.objective.batches[-1]].mean(0)
         assert all(torch.equal(g, model - centre) for g, model in zip(gradients, models, strict=True))
@@ -262,7 +262,7 @@ def test_dropout_repeats_and_leaves_the_global_generator_alone():
     first, again, other = (agent.gradient(model.initial) for agent in agents)
     assert torch.equal(first, again)
     assert torch.equal(before, torch.random.get_rng_state())
-    agents[0].round = 3  # the batch of round 0 comes back in the next pass, the noise does not
+    agents[0].pass_number = 3  # the batch of round 0 comes back in the next pass, the noise does not
     assert not torch.equal(first, agents[0].gradient(model.initial))
     assert not torch.equal(first, other)
 

@@ -24,19 +24,24 @@ def mask_of(coalition):
     return sum(1 << player for player in coalition)
 
 
+def each(value):
+    """From coalitions to the value of each."""
+    return lambda coalitions: [value(coalition) for coalition in coalitions]
+
+
 def random_game(n, seed):
     values = np.random.default_rng(seed).normal(size=2**n)
-    return Game(n, lambda coalition: values[mask_of(coalition)])
+    return Game(n, each(lambda coalition: values[mask_of(coalition)]))
 
 
 def gradient_game(n, seed):
     """Utility −‖target − mean gradient of the coalition‖², as an agent's own game looks."""
     gradients = np.random.default_rng(seed).normal(1.0, 0.7, (n, 8))
-    return Game(n, lambda s: -float(np.mean((0.9 - (gradients[list(s)].mean(0) if s else 0.0)) ** 2)))
+    return Game(n, each(lambda s: -float(np.mean((0.9 - (gradients[list(s)].mean(0) if s else 0.0)) ** 2))))
 
 
 def monotone_game(n):
-    return Game(n, lambda s: 1 - 0.3 ** len(s) + 0.001 * sum(s))
+    return Game(n, each(lambda s: 1 - 0.3 ** len(s) + 0.001 * sum(s)))
 
 
 def brute_force(game):
@@ -73,7 +78,7 @@ KNOWN = {
 @pytest.mark.parametrize("name", KNOWN)
 def test_the_exact_values_are_those_of_the_textbook(name):
     players, value, expected = KNOWN[name]
-    np.testing.assert_allclose(phi_of(Game(players, value)), expected, atol=1e-12)
+    np.testing.assert_allclose(phi_of(Game(players, each(value))), expected, atol=1e-12)
 
 
 @settings(deadline=None, max_examples=30)
@@ -107,7 +112,7 @@ def test_the_values_share_out_what_the_grand_coalition_gains(n, seed, permutatio
 )
 def test_a_player_that_changes_nothing_is_worth_nothing(n, seed, dummy, estimator):
     rest = random_game(n, seed)
-    game = Game(n, lambda s: rest(mask_of(s) & ~(1 << dummy % n)))
+    game = Game(n, each(lambda s: rest(mask_of(s) & ~(1 << dummy % n))))
     phi = phi_of(game, estimator, 4, seed)
     assert phi[dummy % n] == 0
     assert np.count_nonzero(phi) == n - 1
@@ -123,7 +128,7 @@ def test_two_players_that_contribute_alike_are_worth_alike(n, seed, estimator):
         mask = mask_of(coalition)
         return rest(mask ^ 0b11 if mask & 0b11 == 0b10 else mask)
 
-    phi = phi_of(Game(n, value), estimator, permutations=100)
+    phi = phi_of(Game(n, each(value)), estimator, permutations=100)
     assert phi[0] == pytest.approx(phi[1], abs=1e-12)
 
 
@@ -137,7 +142,7 @@ def test_the_exact_values_cost_each_coalition_once(players, coalitions):
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_no_coalition_is_evaluated_twice(estimator):
     calls = []
-    game = Game(4, lambda s: calls.append(s) or float(len(s)) ** 0.5)
+    game = Game(4, each(lambda s: calls.append(s) or float(len(s)) ** 0.5))
     for seed in range(3):
         phi_of(game, estimator, 20, seed)
     assert len(calls) == len(set(calls)) == game.evaluations
@@ -192,7 +197,7 @@ def test_reversed_orders_reduce_the_error_at_equal_cost(permutations):
 @given(n=st.integers(1, 8), seed=st.integers(0, 2**32))
 def test_an_order_and_its_reverse_are_exact_where_players_interact_in_pairs(n, seed):
     gain = np.random.default_rng(seed).normal(size=(n, n))
-    game = Game(n, lambda s: gain[np.ix_(s, s)].sum())
+    game = Game(n, each(lambda s: gain[np.ix_(s, s)].sum()))
     np.testing.assert_allclose(phi_of(game, "antithetic", 2, seed), phi_of(game), atol=1e-11)
 
 
@@ -205,7 +210,7 @@ def test_truncation_saves_evaluations_and_stays_within_its_tolerance():
 
 
 def test_truncation_below_zero_tolerance_walks_every_order_to_its_end():
-    game = Game(5, lambda s: float(len(s) % 2))  # passes v(M) on the way
+    game = Game(5, each(lambda s: float(len(s) % 2)))  # passes v(M) on the way
     plain = phi_of(game, "permutation")
     np.testing.assert_array_equal(phi_of(game, "truncated", tolerance=-1.0), plain)
     assert not np.array_equal(phi_of(game, "truncated", tolerance=0.0), plain)
@@ -253,14 +258,14 @@ def test_an_unknown_estimator_is_refused_with_the_nearest_name():
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("diverged", [nan, inf, -inf, -1e30])
 def test_a_player_that_makes_coalitions_diverge_pays_for_it(estimator, diverged):
-    game = Game(5, lambda s: diverged if 3 in s else 0.1 * len(s))
+    game = Game(5, each(lambda s: diverged if 3 in s else 0.1 * len(s)))
     phi = phi_of(game, estimator, 10)
     assert phi[3] == pytest.approx(-1e6 - 0.2, abs=0.2)
     assert (np.delete(phi, 3) > 0).all()
 
 
 def test_the_floor_replaces_only_what_is_not_finite_above_it():
-    game = Game(3, lambda s: [5.0, nan, -3.0, -1.0][len(s)], floor=-2.0)
+    game = Game(3, each(lambda s: [5.0, nan, -3.0, -1.0][len(s)]), floor=-2.0)
     assert [game(mask) for mask in (0b000, 0b001, 0b011, 0b111)] == [5.0, -2.0, -2.0, -1.0]
 
 

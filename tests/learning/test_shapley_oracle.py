@@ -45,7 +45,9 @@ KNOWN = {
 
 
 def ours(n, value):
-    return shapley_values(Game(n, value), "exact", generator=np.random.default_rng(0))
+    return shapley_values(
+        Game(n, lambda coalitions: [value(s) for s in coalitions]), "exact", generator=np.random.default_rng(0)
+    )
 
 
 def theirs(n, value):

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from ross_flwr.config import resolve
-from ross_flwr.engine.host import Host
 from ross_flwr.flower.records import pack, unpack
 from ross_flwr.runs.assemble import Experiment
 from ross_flwr.runs.local import LocalRun
@@ -73,9 +72,7 @@ def on_two_nodes(config):
     hosts = []
     for block in (range(0, 6, 2), range(1, 6, 2)):
         experiment = Experiment(config)
-        agents = experiment.agents({i: experiment.topology.place(i) for i in block})
-        parts = {"adversary": experiment.adversary, "faults": experiment.faults}
-        hosts.append(Host("run", experiment.algorithm, agents, **parts))
+        hosts.append(experiment.host("run", {i: experiment.topology.place(i) for i in block}))
     sent, gradients = Counter(), 0
     for number in range(config.part(RunOptions).num_rounds):
         mail = [(), ()]

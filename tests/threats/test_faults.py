@@ -1,19 +1,33 @@
 """Agents that are away and messages that get lost."""
 
+from types import SimpleNamespace
+
 import pytest
 from quadratics import stack, started
 
+from ross_flwr.algorithms import MessageTransform
 from ross_flwr.algorithms.dpsgd import DPSGD
+from ross_flwr.algorithms.messages import Exchange, Refused
 from ross_flwr.algorithms.ross import ROSS
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.engine.host import Host
 from ross_flwr.graph import topology
 from ross_flwr.runs.assemble import Experiment
 from ross_flwr.runs.local import LocalRun, resume, start
-from ross_flwr.threats.faults import Faults
+from ross_flwr.threats.faults import Faults, Loss
 
 RUN = {"seed": 3, "num_agents": 10, "num_rounds": 200}
 RING = topology.build("ring", 6)
+
+
+def is_lost(source, destination, pass_number, number, loss=Loss(3, 0.25)):  # noqa: B008 (frozen)
+    """Whether a message gets lost."""
+    exchange = Exchange(pass_number=pass_number, number=number, step="share")
+    try:
+        loss.receive(SimpleNamespace(index=destination), source, {}, exchange)
+    except Refused as error:
+        return error.reason == "lost"
+    return False
 
 
 def away(faults, rounds=200):
@@ -52,28 +66,32 @@ def test_a_round_of_several_passes_is_missed_as_a_whole():
 
 
 def test_messages_get_lost_at_the_rate_asked_for_and_each_by_itself():
-    faults = Faults(**RUN, message_loss=0.25)
     lost = {
-        (i, j, t, s) for i in range(5) for j in range(5) for t in range(20) for s in range(2) if faults.lost(i, j, t, s)
+        (i, j, t, s) for i in range(5) for j in range(5) for t in range(20) for s in range(2) if is_lost(i, j, t, s)
     }
     assert len(lost) == pytest.approx(250, abs=55)  # 4 deviations
     assert {(j, i, t, s) for i, j, t, s in lost} != lost
-    assert Faults(**RUN).lost(0, 1, 0, 0) is False
 
 
-class Plan(Faults):
-    """Agent 2 is away in round 1; in round 2 whatever agent 0 sends to agent 1 gets lost."""
+class Cut(MessageTransform):
+    """In pass 2 whatever agent 0 sends to agent 1 gets lost."""
 
-    def absent(self, agent, iteration):
-        return (agent, iteration) == (2, 1)
+    def receive(self, agent, source, message, exchange):
+        if (source, agent.index, exchange.pass_number) == (0, 1, 2):
+            raise Refused("lost")
+        return message
 
-    def lost(self, source, destination, iteration, step):
-        return (source, destination, iteration) == (0, 1, 2)
+
+def away_in_pass_1(agent, pass_number):
+    return (agent, pass_number) == (2, 1)
 
 
 def hosts(algorithm, members):
     _, agents = started(RING, algorithm)
-    return [Host("run", algorithm, [agents[i] for i in block], faults=Plan(0, 6, 5)) for block in members]
+    return [
+        Host("run", algorithm, [agents[i] for i in block], transforms=[Cut()], absent=away_in_pass_1)
+        for block in members
+    ]
 
 
 @pytest.mark.parametrize("algorithm", [DPSGD(), ROSS()], ids=["dpsgd", "ross"])
@@ -105,13 +123,13 @@ def test_the_history_says_who_was_absent_and_whose_messages_were_missing():
     config = {"beside": "", "algorithm": "dpsgd", "num-rounds": 12, "attackers": 0, "stopped": 2, "message-loss": 0.1}
     run = LocalRun(resolve(config))
     lines = list(run.rounds())
-    faults = run.experiment.faults
+    faults, (loss,) = run.experiment.faults, run.experiment.transforms
     for line in lines:
         absent = [i for i in range(10) if faults.absent(i, line["round"] - 1)]
         assert line["absent"] == absent
         graph = run.experiment.topology
         expected = {(i, j) for j in absent for i in graph.neighbors(j) if i not in absent}
-        lost = {(i, j) for i in range(10) for j in graph.neighbors(i) if faults.lost(j, i, line["round"] - 1, 0)}
+        lost = {(i, j) for i in range(10) for j in graph.neighbors(i) if is_lost(j, i, line["round"] - 1, 0, loss)}
         expected |= {(i, j) for i, j in lost if i not in absent}
         assert set(map(tuple, line["missing"])) == expected
     assert lines[-1]["absent"]

@@ -5,24 +5,25 @@ import torch
 from quadratics import normal, objective_of
 
 from ross_flwr.config import ConfigError, resolve
-from ross_flwr.engine.host import Host
 from ross_flwr.learning.agent import Agent
 from ross_flwr.runs.assemble import Experiment
-from ross_flwr.threats.poisons import POISONS, PoisonedAgent
+from ross_flwr.threats.poisons import POISONS, Poisoning
 
 PLACE = {0: 0.5, 1: 0.5}
 
 
 def agents(poison, *, scale=-3.0, since=0):
     parts = 0, objective_of(0, size=50), PLACE, 0, 2
-    return Agent(*parts), PoisonedAgent(*parts, poison=poison, scale=scale, since=since)
+    honest, poisoned = Agent(*parts), Agent(*parts)
+    poisoned.gradient_chain = [Poisoning(poison=poison, scale=scale, since=since)]
+    return honest, poisoned
 
 
 def gradients(poison, round=4, **settings):
     """An honest gradient and the poisoned one in its place."""
     found = []
     for agent in agents(poison, **settings):
-        agent["model"], agent.round = normal(1, 50), round
+        agent["model"], agent.pass_number = normal(1, 50), round
         found.append(agent.gradient(agent["model"]))
         assert agent.counts["gradients"] == 1
     return found
@@ -61,11 +62,11 @@ def test_own_gradients_and_cross_gradients_can_be_poisoned_each_alone(target, ow
     sent = []
     for chosen in (options | {"attack-target": target}, options | {"attack": "none"}):
         experiment = Experiment(resolve(chosen))
-        host = Host("run", experiment.algorithm, experiment.agents())
+        host = experiment.host("run")
         for step in range(2):
             host.activate(0, step)
         sent.append(
-            {(i, j): message["gradient"] for i, inbox in host.mailboxes.items() for j, message in inbox.items()}
+            {(i, j): message["gradient"] for i, inbox in host.mailroom.waiting.items() for j, message in inbox.items()}
         )
     (liar,) = Experiment(resolve(options)).attackers
     spoilt = {edge for edge, gradient in sent[0].items() if not torch.equal(gradient, sent[1][edge])}
@@ -74,17 +75,37 @@ def test_own_gradients_and_cross_gradients_can_be_poisoned_each_alone(target, ow
     assert spoilt == expected
 
 
-def test_a_target_that_a_method_does_not_have_is_refused_and_its_own_gradients_are_all_there_is():
+def test_a_target_that_a_method_does_not_have_is_refused():
     with pytest.raises(ConfigError, match="dpsgd sends none"):
         Experiment(resolve({"algorithm": "dpsgd", "attack-target": "gradients"})).check()
-    agents = Experiment(resolve({"algorithm": "local-dsgd", "attack-target": "model", "beside": ""})).agents()
-    assert {agent.target for agent in agents if isinstance(agent, PoisonedAgent)} == {"all"}
+
+
+@pytest.mark.parametrize(
+    ("target", "spoilt"), [("all", {"own", "cross"}), ("model", {"own"}), ("gradients", {"cross"})]
+)
+def test_every_local_step_is_the_agents_own_gradient(target, spoilt):
+    options = {"algorithm": "ross", "beside": "", "num-agents": 5, "topology": "ring", "attackers": 1, "num-rounds": 1}
+    experiment = Experiment(resolve(options | {"attack-target": target, "local-steps": 5, "local-slack": 1e9}))
+    (liar,), host, seen = experiment.attackers, experiment.host("run"), []
+    poisoning, agent = *host.agents[liar].gradient_chain, host.agents[liar]
+
+    def spy(gradient, agent, of):
+        poisoned = poisoning(gradient, agent, of)
+        seen.append((of, not torch.equal(gradient, poisoned)))
+        return poisoned
+
+    agent.gradient_chain = [spy]
+    for step in range(4):
+        host.activate(0, step)
+    assert [of for of, _ in seen].count("cross") == 2
+    assert [of for of, _ in seen].count("own") == (5 if target == "gradients" else 1)  # a poisoned self has no weight
+    assert {of for of, changed in seen if changed} == spoilt
 
 
 def test_attackers_and_nobody_else_are_poisoned_from_the_round_asked_for():
     options = {"attack": "gradient-noise", "attack-from": 3, "batches-per-round": 4, "beside": "", "num-agents": 5}
     experiment = Experiment(resolve(options | {"attackers": 2, "topology": "ring"}))
-    poisoned = {agent.index: agent for agent in experiment.agents() if isinstance(agent, PoisonedAgent)}
+    poisoned = {agent.index: agent.gradient_chain for agent in experiment.agents() if agent.gradient_chain}
     assert poisoned.keys() == experiment.attackers
-    assert {agent.since for agent in poisoned.values()} == {8}
+    assert {poisoning.since for (poisoning,) in poisoned.values()} == {8}
     assert experiment.adversary is None

@@ -1,0 +1,33 @@
+"""What runs a step for many agents."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from ross_flwr.algorithms.algorithm import Algorithm
+from ross_flwr.algorithms.messages import Inbox, Outbox
+from ross_flwr.learning.agent import Agent
+
+__all__ = ["Engine", "Loop"]
+
+
+class Engine(Protocol):
+    """Runs one step of an algorithm for the agents of a node.
+
+    A step asks its agent for gradients and utilities, and the agent asks its `compute`. An engine that sets `compute`
+    before it runs a step can collect the requests of all agents and answer them together.
+    """
+
+    def run(
+        self, algorithm: Algorithm, step: str, agents: Mapping[int, Agent], inboxes: Mapping[int, Inbox]
+    ) -> dict[int, Outbox]:
+        """Return what each agent sends after the step called `step`, given what it received."""
+
+
+class Loop:
+    """Runs the agents one after the other."""
+
+    def run(
+        self, algorithm: Algorithm, step: str, agents: Mapping[int, Agent], inboxes: Mapping[int, Inbox]
+    ) -> dict[int, Outbox]:
+        """Return what each agent sends, by agent."""
+        return {index: algorithm.run_step(step, agent, inboxes[index]) for index, agent in agents.items()}
