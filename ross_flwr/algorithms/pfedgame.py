@@ -36,9 +36,9 @@ class PFedGame(ModelScreening):
     num_peers: int = option(2, "q, the neighbours, best on Q_i, that an agent's model is mixed with", minimum=1)
     utility: str = option(
         "loss",
-        "what a model is worth on Q_i: minus its loss, its accuracy, or what the function says that a ClientApp of its "
-        "own gave to peer_app",
-        choices=("loss", "accuracy", "own"),
+        "what a model is worth on Q_i: its accuracy, its accuracy with ties resolved by the loss, minus its loss, or "
+        "the utility that the user's own app gave to peer_app",
+        choices=("accuracy", "accuracy-then-loss", "loss", "own"),
     )
 
     @property

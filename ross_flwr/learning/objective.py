@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import nan
+from math import exp, nan
 from typing import Protocol, TypeAlias
 
 import torch
@@ -228,13 +228,17 @@ class ModuleObjective:
     def utility(self, vector: Tensor, kind: str) -> float:
         """Return a number for `vector` on the validation set Q.
 
-        It is the accuracy (``"accuracy"``), minus the mean loss (``"loss"``) or the own function's (``"own"``).
+        It is the accuracy (``"accuracy"``), minus the mean loss (``"loss"``) or the own function's (``"own"``). With
+        ``"accuracy-then-loss"`` the likelihood exp(−loss) adds less to the accuracy than one example does, so that the
+        loss decides between models that are right equally often.
         """
         if kind == "own":
             if self.own_utility is None:
                 raise ConfigError("utility = 'own' is the app's own function, and it has none: use utility = 'loss'")
             return float(self.own_utility(self._outputs(vector, self.validation), self.validation.targets))
         loss, accuracy = self._evaluate(vector, self.validation)
+        if kind == "accuracy-then-loss":
+            return accuracy + exp(-loss) / len(self.validation)
         return accuracy if kind == "accuracy" else -loss
 
     def f1(self, vector: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from ross_flwr.report.tables import AXES, BAND, Row, by
+from ross_flwr.runs.finished import OURS
 
 __all__ = ["Chart", "Panel", "Series", "accuracy_of_agents", "colours", "curves", "time_spent", "weights_over_time"]
 
@@ -174,8 +175,8 @@ def weights_over_time(rows: Sequence[Row]) -> list[Chart]:
             grid.append(line)
         caption = (
             "What an honest agent gave to the gradients of its honest and of its poisoned neighbours (attackers, and "
-            "agents with bad data), each summed; ROSS's weights sum to 1 with its own. Thin lines are agents of the "
-            "first seed, thick ones the mean over agents and seeds."
+            "agents with bad data), each summed; an agent's weights sum to 1 with its own. Thin lines are agents "
+            "of the first seed, thick ones the mean over agents and seeds."
         )
         title = f"{scenario}: weight given to honest and to poisoned neighbours"
         charts.append(Chart(scenario, f"weights-{scenario}", title, caption, grid, {"rounds": "rounds"}))
@@ -204,8 +205,8 @@ def time_spent(rows: Sequence[Row]) -> list[Chart]:
 
 
 def colours(methods: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return colour and dash of every method, given the algorithm of each: black and greys for ROSS."""
-    ours = [name for name, algorithm in methods.items() if algorithm == "ross"]
+    """Return colour and dash of every method, given the algorithm of each: black and greys for ross-plus and ross."""
+    ours = [name for name, algorithm in methods.items() if algorithm in OURS]
     others = [name for name in methods if name not in ours]
     return {
         name: (palette[k % len(palette)], DASHES[k // len(palette) % len(DASHES)])

@@ -78,7 +78,7 @@ def page(
 
 
 def result_table(accuracies: Iterable[Row], ratios: Sequence[Row]) -> str:
-    """Return the HTML table of a scenario: methods by topologies, and how many times the baselines ROSS reaches."""
+    """Return the HTML table of a scenario: methods by topologies, and ours over the baselines."""
     cells = {(row["method"], row["topology"]): row for row in accuracies}
     topologies, methods = (list(dict.fromkeys(key[k] for key in cells)) for k in (1, 0))
     ours = list(dict.fromkeys(row["method"] for row in ratios))

@@ -91,9 +91,9 @@ def _about(runs: list[Run]) -> list[str]:
         f"{len(done)} runs: {len({run.method for run in done})} methods, seeds {seeds}.",
         *([f"Refused, for the method cannot run there: {', '.join(refused)}."] if refused else []),
         "Accuracies are means over honest agents in the last test, ± the standard deviation over seeds. A ratio is "
-        "ROSS's accuracy over that of the best baseline (named beside it) or over the mean of all, where every method "
-        "that is not ROSS is a baseline.",
-        f"▼ and ▲ mark baselines below and above ROSS, and * ratios, with p < {SIGNIFICANT} in a two-sided paired "
-        "t-test over seeds, not corrected for the number of comparisons.",
+        "the accuracy of ross-plus or ross over that of the best baseline (named beside it) or over the mean of all "
+        "baselines, which are all other methods.",
+        f"▼ and ▲ mark baselines below and above the first of the two, and * ratios, with p < {SIGNIFICANT} in a "
+        "two-sided paired t-test over seeds, not corrected for the number of comparisons.",
         "The figures as PNG and all numbers as CSV are in the folder report beside this page.",
     ]

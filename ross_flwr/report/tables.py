@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ross_flwr.extras import import_extra
-from ross_flwr.runs.finished import Run
+from ross_flwr.runs.finished import OURS, Run
 
 __all__ = [
     "AXES",
@@ -94,10 +94,10 @@ def accuracies(runs: Sequence[Run]) -> list[Row]:
 
 
 def ratios(runs: Sequence[Run]) -> list[Row]:
-    """Return how many times a baseline's accuracy ROSS reaches: each baseline, the best, and the mean of all.
+    """Return how many times a baseline's accuracy ours reach: of each baseline, the best, and the mean of all.
 
-    A baseline is a method whose algorithm is not ``ross``. ``p`` is that of a two-sided paired t-test over the seeds
-    that both have, uncorrected for the number of comparisons; empty with one seed or where all are equal.
+    A baseline is a method whose algorithm is neither ``ross-plus`` nor ``ross``. ``p`` is that of a two-sided paired t-test
+    over the seeds that both have, uncorrected for the number of comparisons; empty with one seed or where all are equal.
     """
     rows = []
     for (scenario, topology), cell in groupby(
@@ -107,7 +107,7 @@ def ratios(runs: Sequence[Run]) -> list[Row]:
         ours = set()
         for run in cell:
             found.setdefault(run.method, {})[run.seed] = _final(run)
-            if run.summary["algorithm"] == "ross":
+            if run.summary["algorithm"] in OURS:
                 ours.add(run.method)
         baselines = {method: values for method, values in found.items() if method not in ours}
         if not baselines:

@@ -12,7 +12,10 @@ from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.options import RunOptions
 from ross_flwr.threats.options import AttackOptions
 
-__all__ = ["REFUSED", "Run", "find_runs"]
+__all__ = ["OURS", "REFUSED", "Run", "find_runs"]
+
+OURS = ("ross-plus", "ross")
+"""The methods that a report compares with all others, the baselines."""
 
 REFUSED = "refused.txt"
 """The file in the folder of a cell that says why its method cannot run there."""
@@ -57,7 +60,7 @@ class Run:
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """Return the finished runs in `folder`, ROSS's before the others, then by name and seed.
+    """Return the finished runs in `folder`: ross-plus, ross, then the others, by name and seed.
 
     Raises
     ------
@@ -71,8 +74,13 @@ def find_runs(folder: Path) -> list[Run]:
         )
     return sorted(
         runs,
-        key=lambda run: (run.scenario, run.topology, run.summary.get("algorithm") != "ross", run.method, run.seed),
+        key=lambda run: (run.scenario, run.topology, _rank(run), run.method, run.seed),
     )
+
+
+def _rank(run: Run) -> int:
+    algorithm = run.summary.get("algorithm")
+    return OURS.index(algorithm) if algorithm in OURS else len(OURS)
 
 
 def _single(folder: Path) -> Iterator[Run]:

@@ -9,7 +9,7 @@ from statistics import fmean, median
 
 import numpy as np
 
-from ross_flwr.algorithms.ross import ROSS
+from ross_flwr.algorithms.ross_plus import ROSSPlus
 from ross_flwr.config import Config
 from ross_flwr.learning.agent import stream
 from ross_flwr.learning.shapley import Game, shapley_values
@@ -28,10 +28,10 @@ Errors = tuple[list[int], list[float], list[float]]
 
 
 def games(config: Config) -> Iterator[Game]:
-    """Run ROSS and yield the game of every honest agent after every fourth round."""
+    """Run ROSSPlus and yield the game of every honest agent after every fourth round."""
     run = LocalRun(config)
     method, agents = run.host.algorithm, run.host.agents
-    assert isinstance(method, ROSS)
+    assert isinstance(method, ROSSPlus)
     for line in run.rounds():
         if line["round"] % EVERY == 0:
             for i in run.history.honest:

@@ -172,7 +172,7 @@ def test_the_uniform_mean_is_ross_with_uniform_weights(mixed):
     options = {"momentum": 0.6, "learning_rate": 0.2, "mix_momentum": mixed}
     (host, agents), (other, theirs) = (
         started(graph, method("cross-gradient", **options)),
-        started(graph, method("ross", weighting="uniform", screen=0.0, local_steps=1, **options)),
+        started(graph, method("ross-plus", weighting="uniform", screen=0.0, local_steps=1, **options)),
     )
     for round in range(5):
         assert [each.weights for each in run_round(host, round)] == [each.weights for each in run_round(other, round)]
@@ -342,8 +342,8 @@ def test_the_digits_are_learned(case):
     assert sum(after) < 0.8 * sum(before)
 
 
-@pytest.mark.parametrize(("name", "survives"), [("cross-gradient", False), ("ross", True)])
-def test_poisoned_gradients_destroy_the_uniform_mean_and_not_ross(name, survives):
+@pytest.mark.parametrize(("name", "survives"), [("cross-gradient", False), ("ross-plus", True)])
+def test_poisoned_gradients_destroy_the_uniform_mean_and_not_ross_plus(name, survives):
     run = LocalRun(resolve({"algorithm": name, "num-rounds": 40, "evaluate-every": 40, "attackers": 3}))
     list(run.rounds())
     accuracy = run.summary()["accuracy"]["mean"]

@@ -19,6 +19,7 @@ MEANT_TO_SURVIVE = {
     "pfedgame",
     "resilient-p2p",
     "ross",
+    "ross-plus",
     "ubar",
 }
 REFUSED = {
