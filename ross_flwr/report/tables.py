@@ -96,8 +96,9 @@ def accuracies(runs: Sequence[Run]) -> list[Row]:
 def ratios(runs: Sequence[Run]) -> list[Row]:
     """Return how many times a baseline's accuracy ours reach: of each baseline, the best, and the mean of all.
 
-    A baseline is a method whose algorithm is neither ``ross-plus`` nor ``ross``. ``p`` is that of a two-sided paired t-test
-    over the seeds that both have, uncorrected for the number of comparisons; empty with one seed or where all are equal.
+    A baseline is a method whose algorithm is neither ``ross-plus`` nor ``ross``. ``p`` is that of a two-sided paired
+    t-test over the seeds that both have, uncorrected for the number of comparisons; it is empty with one seed or where
+    all are equal.
     """
     rows = []
     for (scenario, topology), cell in groupby(
