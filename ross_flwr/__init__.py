@@ -19,8 +19,7 @@ from ross_flwr.learning.agent import Agent
 
 if TYPE_CHECKING:
     from ross_flwr.flower.client_app import peer_app
-    from ross_flwr.flower.direct import PeerDirect, PeerHybrid
-    from ross_flwr.flower.relay import PeerRelay
+    from ross_flwr.flower.strategies import PeerDirect, PeerHybrid, PeerRelay
 
 __all__ = [
     "Agent",
@@ -41,9 +40,9 @@ __all__ = [
 ]
 
 _NEED_FLOWER = {
-    "PeerDirect": "ross_flwr.flower.direct",
-    "PeerHybrid": "ross_flwr.flower.direct",
-    "PeerRelay": "ross_flwr.flower.relay",
+    "PeerDirect": "ross_flwr.flower.strategies",
+    "PeerHybrid": "ross_flwr.flower.strategies",
+    "PeerRelay": "ross_flwr.flower.strategies",
     "peer_app": "ross_flwr.flower.client_app",
 }
 

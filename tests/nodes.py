@@ -23,18 +23,19 @@ class Nodes:
     """A grid of nodes that run a ClientApp, each one message at a time.
 
     The k-th of the `numbers`, by which Flower knows the nodes, is that of partition k. `node_config` tells what else
-    stands in its configuration.
+    stands in its configuration. Nodes that run `together` share no module; otherwise one runs after the other.
     """
 
     run = SimpleNamespace(run_id=1)
 
-    def __init__(self, app, numbers=(100, 101, 102, 103), node_config=lambda k: {}):
+    def __init__(self, app, numbers=(100, 101, 102, 103), node_config=lambda k: {}, *, together=True):
         self.app = app
         self.contexts = {
             number: context_of({}, number, **{"partition-id": k, "num-partitions": len(numbers), **node_config(k)})
             for k, number in enumerate(numbers)
         }
-        self.threads = {number: ThreadPoolExecutor(1) for number in numbers}
+        one = ThreadPoolExecutor(1)
+        self.threads = {number: ThreadPoolExecutor(1) if together else one for number in numbers}
         self.replies: dict[str, Future] = {}
 
     def get_node_ids(self):
@@ -57,6 +58,10 @@ class Nodes:
             reply = Message(Error(code=0, reason=repr(error)), reply_to=message)
         reply.metadata.__dict__["_src_node_id"] = node
         return reply
+
+    def send_and_receive(self, messages, *, timeout=None):
+        """Do as Flower's own strategies ask."""
+        return [self.replies[number].result(timeout) for number in self.push_messages(messages)]
 
     def pull_messages(self, numbers):
         return [self.replies[number].result() for number in numbers if self.replies[number].done()]

@@ -8,7 +8,7 @@ with its values. Outside Python a key is written in kebab-case, in a TOML file, 
 """
 
 from ross_flwr.config.groups import declare, group, keys
-from ross_flwr.config.keys import ConfigError, Key, Scalar, host_and_port, option, require
+from ross_flwr.config.keys import ConfigError, Key, Scalar, host_and_port, keys_of, option, require
 from ross_flwr.config.resolved import Config, relevant, resolve
 from ross_flwr.config.toml import to_toml
 
@@ -21,6 +21,7 @@ __all__ = [
     "group",
     "host_and_port",
     "keys",
+    "keys_of",
     "option",
     "relevant",
     "require",

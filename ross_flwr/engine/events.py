@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
@@ -53,25 +52,6 @@ class AgentReport:
         self.loss, self.accuracy = measured.pop("loss"), measured.pop("accuracy")
         self.attack_success = measured.pop("attack-success", None)
         self.metrics = measured
-
-    @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> "AgentReport":
-        """Return the report that `dataclasses.asdict` and JSON, which makes keys texts, turned into `entry`.
-
-        Raises
-        ------
-        AttributeError, KeyError, TypeError, ValueError
-            When it is none.
-        """
-        by_neighbor = {name: {int(j): value for j, value in entry[name].items()} for name in ("sent", "weights")}
-        report = cls(**{**entry, **by_neighbor})
-        counts = [report.agent, report.gradients, report.utilities, *report.missing]
-        counts += [count for kinds in report.sent.values() for count in kinds.values()]
-        shares = [report.loss, report.accuracy, report.attack_success, *report.weights.values()]
-        sound = all(isinstance(count, int) for count in counts)
-        if not (sound and all(isinstance(share, float | int | None) for share in shares)):
-            raise ValueError("a report counts in whole numbers, and its shares are numbers")
-        return report
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,18 @@
-"""The Flower ServerApp: configuration → topology → PeerRelay, PeerDirect or PeerHybrid."""
+"""The Flower ServerApp: from the run configuration to a strategy and its results."""
 
 from io import StringIO
 from logging import INFO, getLogger
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
 from ross_flwr.config import resolve
-from ross_flwr.flower.direct import PeerDirect, PeerHybrid
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.records import record_of, tensors_of
-from ross_flwr.flower.relay import PeerRelay
+from ross_flwr.flower.strategies import STRATEGIES
 from ross_flwr.report.table import result_table
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.history import consensus_distance
@@ -38,19 +38,21 @@ def main(grid: Grid, context: Context) -> None:
     summaries = {}
     for config in beside(resolve(context.run_config)):
         run, flower = config.part(RunOptions), config.part(FlowerOptions)
-        strategy = {"relay": PeerRelay, "direct": PeerDirect, "hybrid": PeerHybrid}[flower.transport]
-        relay = strategy(**config.values)
-        model = relay.experiment.model
+        values: dict[str, Any] = dict(config.values)
+        strategy = STRATEGIES[flower.transport](**values)
+        model = strategy.experiment.model
         path = Path(flower.results) / run.algorithm if flower.results else None
         folder = RunFolder(path) if path else None
         if folder:
             folder.write_config(config)
             folder.history.unlink(missing_ok=True)
-            relay.history.file = folder.history
+            strategy.history_file = folder.history
         initial = record_of(model.named(model.initial))
-        result = relay.start(grid, initial, run.num_rounds, flower.phase_timeout)
-        summary = {**relay.experiment.describe(), **relay.history.summary(), "dropped": dict(relay.dropped)}
-        honest = [model.flatten(tensors_of(relay.models[i])) for i in relay.history.honest if i in relay.models]
+        result = strategy.start(grid, initial, run.num_rounds, flower.phase_timeout)
+        summary = {**strategy.experiment.describe(), **strategy.history.summary(), "dropped": dict(strategy.dropped)}
+        honest = [
+            model.flatten(tensors_of(strategy.models[i])) for i in strategy.history.honest if i in strategy.models
+        ]
         summary["consensus-distance"] = consensus_distance(honest) if honest else None
         if folder:
             folder.write_summary(summary)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from quadratics import Quadratic, normal, stack, team
 
+from ross_flwr import PeerRelay
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.engine.host import Host
-from ross_flwr.flower.relay import PeerRelay
 from ross_flwr.graph import topology
 from ross_flwr.graph.topology import Topology
 from ross_flwr.learning.agent import Agent

@@ -6,8 +6,9 @@ import torch
 from flwr.app import Context, RecordDict
 
 from ross_flwr.config import ConfigError, resolve
-from ross_flwr.flower import client_app
-from ross_flwr.flower.records import from_json, record_of, to_json
+from ross_flwr.flower.hosting import begin, wake
+from ross_flwr.flower.protocol import Setup
+from ross_flwr.flower.records import record_of
 from ross_flwr.runs.assemble import Experiment
 
 CHOSEN = {"algorithm": "dpsgd", "num-agents": 3, "topology": "complete", "attackers": 0, "validation-size": 20}
@@ -25,13 +26,13 @@ def context_of(**node_config):
 def beginning(agents, **chosen):
     """What the relay sends first, but for the call of a step: the set-up and the initial model."""
     model = Experiment(resolve(options())).model
-    setup = to_json({"run": "r", "options": options() | chosen, "places": {i: PLACES[i] for i in agents}})
-    return RecordDict({"setup": setup, "initial": record_of(model.named(model.initial))})
+    setup = Setup("r", options() | chosen, {i: PLACES[i] for i in agents})
+    return RecordDict({"setup": setup.to_record(), "initial": record_of(model.named(model.initial))})
 
 
 AGENT = [1]
 ROWS = {1: {0: 0.25, 1: 0.5, 2: 0.25}, 2: {0: 0.25, 1: 0.25, 2: 0.5}}
-PLACES = {i: [row, row] for i, row in ROWS.items()}
+PLACES = {i: (row, row) for i, row in ROWS.items()}
 
 
 @pytest.fixture
@@ -51,8 +52,8 @@ def own_data(tmp_path):
 
 def test_an_agent_on_a_device_holds_all_and_only_the_data_there(own_data):
     context = context_of(dataset="file", data_path=own_data)
-    client_app.begin(beginning(AGENT), context)
-    host, experiment = client_app.wake(context)
+    begin(beginning(AGENT), context)
+    host, experiment = wake(context)
     (agent,) = host.agents.values()
     batch = agent.objective.batch(torch.arange(agent.objective.num_examples))
     assert (agent.index, len(batch), len(experiment.source.test)) == (1, 20, 5)
@@ -66,17 +67,17 @@ def test_an_agent_on_a_device_holds_all_and_only_the_data_there(own_data):
 
 def test_a_node_without_data_of_its_own_holds_its_share_of_the_runs():
     context = context_of()
-    client_app.begin(beginning(AGENT), context)
-    host, experiment = client_app.wake(context)
+    begin(beginning(AGENT), context)
+    host, experiment = wake(context)
     assert experiment.config.values == options()
-    assert from_json(context.state.config_records["setup"])["options"] == options()
+    assert Setup.of(context.state).options == options()
     assert host.agents[1].objective.num_examples == len(Experiment(resolve(options())).partition[1])
 
 
 def test_a_node_is_told_its_agents_places_and_needs_no_file_of_the_graph():
     context = context_of()
-    client_app.begin(beginning([1, 2], **{"topology": "edge-list", "topology-file": "on the server.txt"}), context)
-    host, _ = client_app.wake(context)
+    begin(beginning([1, 2], **{"topology": "edge-list", "topology-file": "on the server.txt"}), context)
+    host, _ = wake(context)
     assert {i: agent.mixing_row for i, agent in host.agents.items()} == ROWS
 
 
@@ -84,4 +85,4 @@ def test_two_agents_do_not_share_a_devices_data(own_data):
     with pytest.raises(
         ConfigError, match="is the data of one agent, and it hosts 2: start as many nodes as num-agents"
     ):
-        client_app.begin(beginning([1, 2]), context_of(dataset="file", data_path=own_data))
+        begin(beginning([1, 2]), context_of(dataset="file", data_path=own_data))

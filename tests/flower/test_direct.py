@@ -7,15 +7,14 @@ import pytest
 import torch
 from addresses import free_addresses
 from flwr.app import ArrayRecord
-from flwr.supercore.task_identity import TaskIdentity
 from nodes import KilledError, Nodes, app_of
 
-from ross_flwr import ConfigError, PeerRelay, resolve
+from ross_flwr import ConfigError, PeerDirect, PeerHybrid, PeerRelay, resolve
 from ross_flwr.direct import certificates
 from ross_flwr.direct.peer import Link
-from ross_flwr.flower import client_app
-from ross_flwr.flower import direct as session
-from ross_flwr.flower.direct import PeerDirect, PeerHybrid
+from ross_flwr.flower import direct as segments
+from ross_flwr.flower import handlers
+from ross_flwr.flower.hosting import HOSTS
 from ross_flwr.flower.records import tensors_of
 from ross_flwr.runs.assemble import Experiment
 from ross_flwr.runs.local import LocalRun
@@ -23,13 +22,6 @@ from ross_flwr.runs.options import RunOptions
 
 BASE = {"num_agents": 4, "num_rounds": 5, "topology": "ring", "validation_size": 20, "hidden": 8, "test_size": 50}
 DIRECT = {"segment_rounds": 2, "return_model": "final", "phase_timeout": 20.0}
-
-
-@pytest.fixture(autouse=True)
-def task(monkeypatch):
-    """What Flower sets before it runs an app, and wants before a message is made; all nodes are there at once."""
-    monkeypatch.setattr("ross_flwr.flower.relay.SETTLE", 0.0)
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +83,8 @@ def test_directed_and_changing_graphs_give_the_models_of_the_local_engine(option
 
 def test_a_node_whose_process_is_another_in_every_segment_goes_on_from_its_state(certs, tmp_path):
     def forget(message, context, call_next):
-        for setup in [setup for setup, (host, _) in client_app._held.items() if context.node_id in host.agents]:
-            client_app._held.pop(setup, None)  # nodes forget in threads of their own
+        for setup in [setup for setup, (host, _) in HOSTS.held.items() if context.node_id in host.agents]:
+            HOSTS.held.pop(setup, None)  # nodes forget in threads of their own
         return call_next(message, context)
 
     options = BASE | {"algorithm": "dmsgd", "attackers": 0}
@@ -107,7 +99,7 @@ def test_a_node_whose_process_dies_goes_on_in_the_round_that_it_had_saved(notice
 
     A model takes five rounds to fetch, so it begins far ahead; nobody else loses a round by that.
     """
-    monkeypatch.setattr(session, "LOOK_AGAIN", 0.1)
+    monkeypatch.setattr(segments, "LOOK_AGAIN", 0.1)
     fetch = Link.fetch
 
     async def fetch_slowly(link, agent):
@@ -116,19 +108,19 @@ def test_a_node_whose_process_dies_goes_on_in_the_round_that_it_had_saved(notice
 
     monkeypatch.setattr(Link, "fetch", fetch_slowly)
     if not noticed:
-        monkeypatch.setattr(session, "ASK_AGAIN", 0.2)
+        monkeypatch.setattr(segments, "ASK_AGAIN", 0.2)
         pull = Nodes.pull_messages
         monkeypatch.setattr(Nodes, "pull_messages", lambda *of: [each for each in pull(*of) if not each.has_error()])
     begun, hosts = [], {}
 
-    class Noting(client_app.Session):
+    class Noting(handlers.Session):
         def rounds(self, schedule, first, last):
             (agent,) = self.host.agents
             begun.append((agent, first))
             hosts[agent] = self.host
             return super().rounds(schedule, first, last)
 
-    monkeypatch.setattr(client_app, "Session", Noting)
+    monkeypatch.setattr(handlers, "Session", Noting)
 
     def mortal(context, module):
         def die(module, inputs):
@@ -206,8 +198,7 @@ EDGES = {"ring": 8, "islands": 4, "directed-ring": 4}
 )
 @pytest.mark.parametrize("strategy", [PeerRelay, PeerDirect, PeerHybrid])
 def test_rounds_that_average_over_all_agents_are_the_same_on_every_transport(strategy, options, certs):
-    transport = "hybrid" if strategy is PeerHybrid else "relay"
-    relay, expected, lines = play(strategy, certs, **AVERAGING, **options, transport=transport)
+    relay, expected, lines = play(strategy, certs, **AVERAGING, **options)
     assert_equal_runs(relay, expected, lines)
     assert [len(line["sent"]) for line in lines] == [EDGES[options["topology"]], 12] * 2
 
@@ -215,13 +206,13 @@ def test_rounds_that_average_over_all_agents_are_the_same_on_every_transport(str
 def test_on_islands_a_hybrid_run_tells_a_node_no_address_but_those_of_its_island(certs, monkeypatch):
     told = []
 
-    class Noting(client_app.Session):
+    class Noting(handlers.Session):
         def __init__(self, host, neighbors, **settings):
             told.append((*host.agents, *(agent for each in neighbors for agent in each.agents)))
             super().__init__(host, neighbors, **settings)
 
-    monkeypatch.setattr(client_app, "Session", Noting)
-    relay, *_ = play(PeerHybrid, certs, topology="islands", algorithm="dpsgd", transport="hybrid", **AVERAGING)
+    monkeypatch.setattr(handlers, "Session", Noting)
+    relay, *_ = play(PeerHybrid, certs, topology="islands", algorithm="dpsgd", **AVERAGING)
     assert sorted(set(told)) == [(0, 1), (1, 0), (2, 3), (3, 2)]
     assert [line["missing"] for line in relay.history.lines] == [[]] * 4
 
@@ -255,5 +246,7 @@ def test_what_cannot_be_averaged_is_told(options, sentence):
 
 
 def test_a_hybrid_without_rounds_of_averaging_is_refused():
-    with pytest.raises(ConfigError, match="transport = 'hybrid' carries the rounds of average-every through Flower"):
+    with pytest.raises(
+        ConfigError, match="PeerHybrid relays the rounds of average-every, and average-every = 0 has none"
+    ):
         PeerHybrid(num_agents=4)

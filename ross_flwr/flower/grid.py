@@ -1,0 +1,123 @@
+"""Messages on their way through Flower's Grid: one loop that polls for replies, with pauses of its own.
+
+Flower's `send_and_receive` looks every 3 s in a deployment, and waits for all.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+__all__ = ["Post", "Reply"]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a node answered; `message` is None where it failed.
+
+    A `late` reply answers a message of an earlier exchange.
+    """
+
+    node: int
+    message: Message | None
+    late: bool = False
+
+
+class Post:
+    """Sends messages to nodes and collects their replies.
+
+    Parameters
+    ----------
+    grid : Grid
+        Reaches the nodes.
+    drop : callable
+        Called with a reason, a node and an explanation when a message or a reply is lost: ``unreachable``, ``error`` or
+        ``late``.
+    clock, sleep : callable, optional
+        Seconds that pass, and how to let them pass.
+
+    Attributes
+    ----------
+    waiting : dict[str, int]
+        Messages without a reply: their node, by the message's number.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        drop: Callable[[str, int, str], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.grid = grid
+        self.waiting: dict[str, int] = {}
+        self.clock = clock
+        self._drop = drop
+        self._sleep = sleep
+
+    @property
+    def busy(self) -> set[int]:
+        """Nodes that owe a reply."""
+        return set(self.waiting.values())
+
+    def send(self, messages: Iterable[Message]) -> list[str]:
+        """Send messages; return the numbers of those that Flower took."""
+        numbers = []
+        for message in messages:
+            node = message.metadata.dst_node_id
+            taken = [number for number in self.grid.push_messages([message]) if number]
+            self.waiting.update(dict.fromkeys(taken, node))
+            numbers += taken
+            if not taken:
+                self._drop("unreachable", node, "Flower takes no message for it")
+        return numbers
+
+    def receive(self, go_on: Callable[[float], bool]) -> Iterator[tuple[str, Reply]]:
+        """Yield the number of each message that is answered, and the reply, for as long as `go_on`.
+
+        Parameters
+        ----------
+        go_on : callable
+            Called between two looks with the seconds since the first; says whether there is anything to wait for.
+        """
+        began = self.clock()
+        while True:
+            for message in self.grid.pull_messages([*self.waiting]) if self.waiting else ():
+                number = message.metadata.reply_to_message_id
+                node = self.waiting.pop(number)
+                if message.has_error():
+                    self._drop("error", node, message.error.reason or "it gives no reason")
+                yield number, Reply(node, None if message.has_error() else message)
+            elapsed = self.clock() - began
+            if not go_on(elapsed):
+                return
+            self._sleep(pause(elapsed))
+
+    def exchange(self, messages: Iterable[Message], timeout: float) -> list[Reply]:
+        """Send messages and return the replies that come within `timeout` seconds, late ones of before among them.
+
+        A node that owes a reply gets no message: it does one thing at a time. When none is free, this waits for one
+        that is late.
+        """
+        busy = self.busy
+        own = set(self.send(message for message in messages if message.metadata.dst_node_id not in busy))
+        replies: list[Reply] = []
+
+        def go_on(elapsed: float) -> bool:
+            owed = own & self.waiting.keys() if own else not replies and self.waiting
+            return bool(owed) and elapsed < timeout
+
+        for number, reply in self.receive(go_on):
+            late = number not in own
+            if late and reply.message:
+                self._drop("late", reply.node, "its reply came after the exchange")
+            replies.append(Reply(reply.node, reply.message, late))
+        return replies
+
+
+def pause(elapsed: float) -> float:
+    """Return the seconds to the next look: 2 ms at first, 0.1 s after 2 s, and 1 s when nothing came for long."""
+    return max(0.002, min(elapsed / 20, max(0.1, elapsed / 100), 1.0))

@@ -1,0 +1,142 @@
+"""What a node does with each message of the ServerApp."""
+
+from pathlib import Path
+
+from flwr.app import Context, Message, RecordDict
+
+from ross_flwr.config import Config, ConfigError
+from ross_flwr.direct.certificates import Credentials
+from ross_flwr.direct.loop import Session
+from ross_flwr.direct.peer import Neighbor, check_address
+from ross_flwr.engine.host import Host
+from ross_flwr.engine.rounds import end_pass
+from ross_flwr.flower.hosting import Build, begin, config_of, rest, wake
+from ross_flwr.flower.options import FlowerOptions
+from ross_flwr.flower.protocol import Answer, Call, Report, RoundReport, Segment, Setup, model_key
+from ross_flwr.flower.records import pack, record_of, unpack
+from ross_flwr.graph.topology import Place
+from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.options import MachineOptions, RunOptions
+
+__all__ = ["activate", "models", "segment", "who"]
+
+
+def activate(message: Message, context: Context, build: Build | None = None) -> Message:
+    """Run the step that the message names, and the next pass's first step after a pass's last if it comes this way.
+
+    The message holds what arrived for the agents here, the reply what leaves them. All that the agents carry to the
+    next activation stands in ``context.state``.
+    """
+    content = message.content
+    if Setup.key in content.config_records:
+        begin(content, context, build)
+    host, experiment = wake(context, build)
+    host.places = experiment.places  # and not those of a segment before
+    call = Call.of(content)
+    leaving = host.activate(call.pass_number, call.step, unpack(content, experiment.device))
+    reply = RecordDict()
+    last = len(host.algorithm.steps) - 1
+    if call.step == last:
+        if ended := end_pass(host, experiment.schedule, call.pass_number):
+            number, reports = ended
+            reply[Report.key] = _report(host, [RoundReport(number, None, reports)]).to_record()
+        if last > 0 and call.pass_number + 1 < call.end:
+            leaving = host.activate(call.pass_number + 1, 0)
+    for key, record in pack(leaving).items():
+        reply[key] = record
+    rest(host, experiment, context)
+    return Message(reply, reply_to=message)
+
+
+def models(message: Message, context: Context, build: Build | None = None) -> Message:
+    """Reply with the model of every agent here, each under its own parameter names."""
+    return Message(_named_models(*wake(context, build)), reply_to=message)
+
+
+def who(message: Message, context: Context) -> Message:
+    """Reply with the part of the data that is here, if Flower numbers the parts, and with what neighbours have to know.
+
+    That is, where nodes talk directly, the name and address under which they find this node; or else what is wrong.
+    """
+    part = context.node_config.get("partition-id")
+    partition = part if isinstance(part, int) else None
+    try:
+        config = config_of(Setup.of(message.content))
+        direct = config.part(FlowerOptions).transport != "relay"
+        name, address = _identity(context, config)[:2] if direct else ("", "")
+        answer = Answer(partition, name, address)
+    except ConfigError as error:
+        answer = Answer(partition, problem=str(error))
+    return Message(RecordDict({Answer.key: answer.to_record()}), reply_to=message)
+
+
+def segment(message: Message, context: Context, build: Build | None = None) -> Message:
+    """Run the rounds that the message names, talking to the neighbours directly; reply with what happened in each."""
+    call = Segment.of(message.content)
+    begin(message.content, context, build)
+    host, experiment = wake(context, build)
+    config = experiment.config
+    run, machine, flower = config.part(RunOptions), config.part(MachineOptions), config.part(FlowerOptions)
+    finished = max((ran for ran, _ in host.ran.values()), default=-1) + 1
+    first = max(call.first, finished // run.batches_per_round + 1)  # the process before may have died on its way
+    rounds = []
+    with _session(host, experiment, context, call) as session:
+        for round in session.rounds(experiment.schedule, first, call.last):
+            rounds.append(RoundReport(round.number, round.seconds, [*round.reports]))
+            if flower.state_dir and machine.checkpoint_every and round.number % machine.checkpoint_every == 0:
+                rest(host, experiment, context)
+    reply = RecordDict({Report.key: _report(host, rounds).to_record()})
+    rest(host, experiment, context)
+    if flower.return_model == "final" and call.last == run.num_rounds:
+        reply.update(_named_models(host, experiment))
+    return Message(reply, reply_to=message)
+
+
+def _session(host: Host, experiment: Experiment, context: Context, call: Segment) -> Session:
+    """Return the agents here among their neighbours, in the places of a segment."""
+    begins = (call.first - 1) * experiment.schedule.passes
+
+    def place(agent: int, pass_number: int) -> Place:
+        several = call.places[agent]
+        return several[min(pass_number - begins, len(several) - 1)]
+
+    host.places = place
+    _, address, credentials = _identity(context, experiment.config)
+    return Session(
+        host,
+        [Neighbor(name, address, tuple(agents)) for name, address, agents in call.neighbors],
+        address=address,
+        topology=call.topology,
+        layout=experiment.model.digest,
+        patience=experiment.config.part(FlowerOptions).phase_timeout,
+        edges={(j, i) for i, places in call.places.items() for row, _ in places for j in row if j not in host.agents},
+        credentials=credentials,
+    )
+
+
+def _identity(context: Context, config: Config) -> tuple[str, str, Credentials | None]:
+    """Return this node's name and address among its neighbours, and what proves the name."""
+    address, certs = (str(context.node_config.get(key, "")) for key in ("peer-address", "peer-certs"))
+    flower = config.part(FlowerOptions)
+    if not (certs or flower.peer_insecure):
+        raise ConfigError(
+            "transport = 'direct' needs certificates: start each SuperNode with peer-address and peer-certs in its "
+            "--node-config, or say peer-insecure = true"
+        )
+    credentials = None if flower.peer_insecure else Credentials.read(Path(certs))
+    check_address(address, secure=credentials is not None, remote=flower.peer_insecure_remote)
+    return credentials.name if credentials else f"node-{context.node_id}", address, credentials
+
+
+def _report(host: Host, rounds: list[RoundReport]) -> Report:
+    """Return what happened here since the last report."""
+    report = Report(rounds, dict(host.dropped))
+    host.dropped.clear()
+    return report
+
+
+def _named_models(host: Host, experiment: Experiment) -> RecordDict:
+    """Return the model of every agent here, under the key by which the ServerApp knows it."""
+    return RecordDict(
+        {model_key(i): record_of(experiment.model.named(agent["model"])) for i, agent in host.agents.items()}
+    )

@@ -1,0 +1,180 @@
+"""What a run gives the ServerApp: a line of every round, the agents' models, and Flower's Result."""
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
+from logging import INFO, WARNING, getLogger
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import Array, ArrayRecord, Message, MetricRecord
+from flwr.serverapp.strategy import Result
+
+from ross_flwr.engine.events import AgentReport, Round
+from ross_flwr.flower.placement import Placement
+from ross_flwr.flower.protocol import MalformedError, Report, RoundReport, models_in
+from ross_flwr.flower.records import tensors_of
+from ross_flwr.flower.run import Drops, Run
+from ross_flwr.runs.history import History
+
+__all__ = ["Outcome", "consensus", "models_of", "performance", "rounds_of"]
+
+logger = getLogger("flwr")
+
+
+class Outcome:
+    """What came of a run so far.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    initial : ArrayRecord
+        The initial model.
+    on_round : callable
+        Called with each line of the history.
+    file : Path, optional
+        Where the lines go.
+
+    Attributes
+    ----------
+    history : History
+        A line per round.
+    result : Result
+        What Flower wants to know.
+    models : dict[int, ArrayRecord]
+        Every agent's model, under the model's own parameter names, as last fetched.
+    """
+
+    def __init__(
+        self, run: Run, initial: ArrayRecord, on_round: Callable[[dict[str, Any]], None], file: Path | None = None
+    ) -> None:
+        experiment, num_agents = run.experiment, len(run.placement.home)
+        self.run = run
+        self.history = History(num_agents, experiment.attackers, file, experiment.corrupted)
+        self.initial = initial
+        self.result = Result(arrays=initial)
+        self.models: dict[int, ArrayRecord] = {}
+        self._on_round = on_round
+
+    def add(self, replies: Iterable[Message], last: int, elapsed: float) -> MetricRecord:
+        """Write the history up to round `last` from the nodes' reports, and return that round's totals.
+
+        A round took as long as on the slowest node, or `elapsed` seconds where the nodes keep no time.
+        """
+        numbers = range(len(self.history.lines) + 1, last + 1)
+        for number, told in rounds_of(replies, numbers, self.run.placement, self.run.drops).items():
+            seconds = max((each.seconds for each in told if each.seconds is not None), default=elapsed)
+            line = self.history.add(Round(number, [report for each in told for report in each.agents], seconds))
+            metrics = MetricRecord({name: line[name] for name in ("gradients", "utilities", "bytes", "seconds")})
+            self.result.train_metrics_clientapp[number] = metrics
+            tested = performance(line)
+            if tested is not None:
+                self.result.evaluate_metrics_clientapp[number] = tested
+            self._on_round(line)
+        self._log(numbers)
+        return self.result.train_metrics_clientapp[last]
+
+    def _log(self, numbers: range) -> None:
+        lines = self.history.lines[numbers.start - 1 :]
+        for absent, without in groupby(lines, key=lambda line: line["absent"]):
+            rounds = [line["round"] for line in without]
+            if absent:
+                logger.log(WARNING, "\t├──> rounds %d–%d: no report from agents %s", rounds[0], rounds[-1], absent)
+        if lines[-1]["loss"]:
+            logger.log(INFO, "\t├──> loss over honest agents: %.4f", lines[-1]["loss"]["mean"])
+
+    def keep_models(self, replies: Iterable[Message]) -> None:
+        """Keep the models in the replies; their consensus is the result."""
+        self.models |= models_of(replies, self.initial, self.run.placement, self.run.drops)
+        honest = [self.models[i] for i in self.history.honest if i in self.models]
+        self.result.arrays = consensus(honest, self.initial)
+
+
+def rounds_of(
+    replies: Iterable[Message], numbers: range, placement: Placement, drops: Drops
+) -> dict[int, list[RoundReport]]:
+    """Return what the nodes report of the rounds `numbers`, in order; a malformed reply costs that reply.
+
+    A node speaks for its own agents only. What it refused itself is counted with what was refused here.
+    """
+    told: dict[int, list[RoundReport]] = {number: [] for number in numbers}
+    for reply in replies:
+        node, content = reply.metadata.src_node_id, reply.content
+        if Report.key not in content:
+            continue
+        try:
+            report = Report.of(content)
+            if unasked := [each.number for each in report.rounds if each.number not in told]:
+                raise MalformedError(
+                    f"it reports of round {unasked[0]} instead of rounds {numbers.start} to {numbers[-1]}"
+                )
+        except MalformedError as error:
+            drops.add("malformed", node, str(error))
+            continue
+        drops.counts.update(report.dropped)
+        for each in report.rounds:
+            told[each.number].append(RoundReport(each.number, each.seconds, _own(node, each.agents, placement, drops)))
+    return told
+
+
+def _own(node: int, reports: Iterable[AgentReport], placement: Placement, drops: Drops) -> list[AgentReport]:
+    own = []
+    for report in reports:
+        if placement.hosts(node, report.agent):
+            own.append(report)
+        else:
+            drops.add("not-hosted", node, f"it reports of agent {report.agent}")
+    return own
+
+
+def models_of(
+    replies: Iterable[Message], layout: ArrayRecord, placement: Placement, drops: Drops
+) -> dict[int, ArrayRecord]:
+    """Return the models in the replies, by agent, but those that do not fit the `layout` of the initial one."""
+    models = {}
+    for reply in replies:
+        node = reply.metadata.src_node_id
+        for agent, record in models_in(reply.content).items():
+            if not placement.hosts(node, agent):
+                drops.add("not-hosted", node, f"it sends a model of agent {agent}")
+            elif problem := _misfit(record, layout):
+                drops.add("malformed", node, f"the model of agent {agent}: {problem}")
+            else:
+                models[agent] = record
+    return models
+
+
+def _misfit(record: ArrayRecord, layout: ArrayRecord) -> str:
+    try:
+        tensors = tensors_of(record)
+    except (TypeError, ValueError, RuntimeError, EOFError) as error:
+        return f"it cannot be read: {error}"
+    for name, tensor in tensors.items():
+        if name not in layout or tuple(tensor.shape) != tuple(layout[name].shape):
+            return f"'{name}' of shape {list(tensor.shape)} is not in the initial model"
+    return ""
+
+
+def consensus(models: Iterable[ArrayRecord], initial: ArrayRecord) -> ArrayRecord:
+    """Return the mean of the models, in the layout of `initial`; what agents do not learn stays as it was."""
+    decoded = [tensors_of(model) for model in models]
+    mean = ArrayRecord()
+    for name, array in initial.items():
+        tensors = [model[name] for model in decoded if name in model]
+        mean[name] = Array(torch.stack(tensors).mean(0).numpy().astype(array.dtype)) if tensors else array
+    return mean
+
+
+def performance(line: Mapping[str, Any]) -> MetricRecord | None:
+    """Return loss, accuracy (where targets are classes) and the user's own metrics of a round in which agents tested.
+
+    Each is the mean, min and max over honest agents, every one at its own model.
+    """
+    if not line["loss"]:
+        return None
+    spreads = {"accuracy": line["accuracy"], "loss": line["loss"], **line["metrics"]}
+    if isnan(line["accuracy"]["mean"]):
+        del spreads["accuracy"]
+    return MetricRecord({f"{name}-{key}": value for name, spread in spreads.items() for key, value in spread.items()})

@@ -1,0 +1,121 @@
+"""Which node hosts which agents."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from logging import WARNING, getLogger
+from math import inf
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from ross_flwr.config import ConfigError
+from ross_flwr.flower.grid import Post
+from ross_flwr.flower.options import FlowerOptions
+from ross_flwr.flower.protocol import Answer, MalformedError, Setup
+from ross_flwr.graph import topology
+from ross_flwr.graph.topology import Topology
+
+__all__ = ["Placement", "ask", "place", "wait_for_nodes"]
+
+logger = getLogger("flwr")
+
+SETTLE = 1.0
+"""Seconds for which the number of nodes has to stay the same when num-nodes does not give it."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which node hosts which agents, and nobody else does.
+
+    Attributes
+    ----------
+    blocks : mapping of int to tuple of int
+        The agents of every node that has any.
+    answers : mapping of int to Answer
+        What the nodes say of themselves; those that did not answer are not in it.
+    """
+
+    blocks: Mapping[int, tuple[int, ...]]
+    answers: Mapping[int, Answer]
+
+    @cached_property
+    def home(self) -> dict[int, int]:
+        """The node of every agent."""
+        return {agent: node for node, block in self.blocks.items() for agent in block}
+
+    def hosts(self, node: int, agent: int) -> bool:
+        """Return whether `agent` is on `node`, which alone may speak for it."""
+        return self.home.get(agent) == node
+
+
+def wait_for_nodes(grid: Grid, options: FlowerOptions) -> list[int]:
+    """Return the nodes of a run: `num-nodes` of them, or all once no more come.
+
+    Raises
+    ------
+    ConfigError
+        When too few come within `node-timeout`.
+    """
+    wanted, limit = options.num_nodes, options.node_timeout
+    deadline = time.monotonic() + limit
+    seen, since = -1, 0.0
+    while time.monotonic() < deadline:
+        nodes = sorted(grid.get_node_ids())
+        if len(nodes) != seen:
+            seen, since = len(nodes), time.monotonic()
+        if wanted and seen >= wanted:
+            return nodes[:wanted]
+        if not wanted and seen > 0 and time.monotonic() - since >= SETTLE:
+            return nodes
+        time.sleep(0.1)
+    raise ConfigError(f"num-nodes = {wanted}, but {seen} nodes came within node-timeout = {limit} s")
+
+
+def question(node: int, setup: Setup, config: ConfigRecord) -> Message:
+    """Return the message that asks a node who it is."""
+    return Message(RecordDict({Setup.key: setup.to_record(), "config": config}), node, "query.who")
+
+
+def ask(post: Post, nodes: Iterable[int], setup: Setup, config: ConfigRecord, timeout: float) -> dict[int, Answer]:
+    """Ask the nodes who they are; return the answers that come within `timeout` seconds.
+
+    Raises
+    ------
+    ConfigError
+        When a node says that it cannot take part.
+    """
+    config["server-round"] = 0
+    answers = {}
+    for reply in post.exchange([question(node, setup, config) for node in nodes], timeout):
+        if reply.message is None:
+            continue
+        try:
+            answers[reply.node] = Answer.of(reply.message.content)
+        except MalformedError as error:
+            logger.log(WARNING, "\t├──> node %d: %s", reply.node, error)
+    for node, answer in answers.items():
+        if answer.problem:
+            raise ConfigError(f"node {node} cannot take part: {answer.problem}")
+    return answers
+
+
+def place(drawn: Topology, nodes: Sequence[int], answers: Mapping[int, Answer]) -> Placement:
+    """Spread the agents of a topology over the nodes, neighbours together where that is cheap.
+
+    With an agent for each node, agent k goes where partition k is: Flower draws the numbers of nodes anew in every run,
+    and whoever holds the same data shall have the same neighbours.
+    """
+    if len(nodes) == drawn.num_agents:
+
+        def partition(node: int) -> float:
+            part = answers[node].partition if node in answers else None
+            return inf if part is None else part
+
+        nodes = sorted(nodes, key=partition)
+    blocks = topology.blocks(drawn, len(nodes))
+    placed = {node: block for node, block in zip(nodes, blocks, strict=True) if block}
+    if idle := len(nodes) - len(placed):
+        logger.log(WARNING, "num-agents = %d: %d of %d nodes stay idle", drawn.num_agents, idle, len(nodes))
+    return Placement(placed, {node: answers[node] for node in placed if node in answers})

@@ -1,0 +1,205 @@
+"""What the ServerApp and the nodes tell each other, as typed records on Flower's wire.
+
+A record crosses a border: whoever reads one checks it, and `MalformedError` is the only error that this raises.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import ClassVar, TypeVar
+
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+from ross_flwr.config import Scalar
+from ross_flwr.engine.events import AgentReport
+from ross_flwr.flower.typed_json import MalformedError, reader_of
+from ross_flwr.graph.topology import Place
+
+__all__ = [
+    "Answer",
+    "Call",
+    "MalformedError",
+    "Record",
+    "Report",
+    "RoundReport",
+    "Segment",
+    "Setup",
+    "model_key",
+    "models_in",
+]
+
+R = TypeVar("R", bound="Record")
+
+
+class Record:
+    """A frozen dataclass that travels as the `ConfigRecord` called `key`."""
+
+    key: ClassVar[str]
+
+    def to_text(self) -> str:
+        """Return the record as JSON."""
+        return json.dumps(asdict(self))  # type: ignore[call-overload]
+
+    def to_record(self) -> ConfigRecord:
+        """Return the record as Flower carries it."""
+        return ConfigRecord({"json": self.to_text()})
+
+    @classmethod
+    def from_text(cls: type[R], text: str) -> R:
+        """Return what `to_text` wrote.
+
+        Raises
+        ------
+        MalformedError
+            When a field is missing, unknown or of another type.
+        """
+        try:
+            value: R = reader_of(cls)(json.loads(text))  # type: ignore[arg-type]
+        except MalformedError as error:
+            raise MalformedError(f"record '{cls.key}': {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise MalformedError(f"record '{cls.key}' is not JSON: {error}") from None
+        return value
+
+    @classmethod
+    def from_record(cls: type[R], record: ConfigRecord) -> R:
+        """Return what `to_record` packed; raise `MalformedError` as `from_text` does."""
+        text = record.get("json")
+        if not isinstance(text, str):
+            raise MalformedError(f"record '{cls.key}' has no text 'json'")
+        return cls.from_text(text)
+
+    @classmethod
+    def of(cls: type[R], content: RecordDict) -> R:
+        """Return the record of this kind in the content of a message.
+
+        Raises
+        ------
+        MalformedError
+            When there is none, or it is not sound.
+        """
+        record = content.get(cls.key)
+        if not isinstance(record, ConfigRecord):
+            raise MalformedError(f"there is no record '{cls.key}'")
+        return cls.from_record(record)
+
+
+@dataclass(frozen=True)
+class Setup(Record):
+    """What a node has to know to host its agents.
+
+    Attributes
+    ----------
+    run : str
+        The run's name.
+    options : mapping of str to bool, int, float or str
+        The configuration, as far as the run's method needs it.
+    places : mapping of int to (mapping, mapping)
+        Row and column of W of every agent on the node.
+    """
+
+    key: ClassVar[str] = "setup"
+    run: str
+    options: Mapping[str, Scalar]
+    places: Mapping[int, Place]
+
+
+@dataclass(frozen=True)
+class Call(Record):
+    """The step that a node's agents run next, on the messages beside this record.
+
+    Attributes
+    ----------
+    pass_number, step : int
+        Both counted from 0.
+    end : int
+        The pass before which relayed passes end. In an earlier pass the node runs the next pass's first step along with
+        the last step of this one.
+    """
+
+    key: ClassVar[str] = "call"
+    pass_number: int
+    step: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Segment(Record):
+    """The rounds that a node runs among its neighbours, without the ServerApp.
+
+    Attributes
+    ----------
+    first, last : int
+        Rounds, counted from 1, both included.
+    topology : str
+        Digest of the topology, by which neighbours see that they agree.
+    places : mapping of int to list of (mapping, mapping)
+        Row and column of W of every agent on the node, for each pass of the segment; one pair where the graph stays
+        the same.
+    neighbors : list of (str, str, list of int)
+        Name, ``host:port`` and agents of every node that hosts neighbours of the agents here.
+    """
+
+    key: ClassVar[str] = "segment"
+    first: int
+    last: int
+    topology: str
+    places: Mapping[int, Sequence[Place]]
+    neighbors: Sequence[tuple[str, str, Sequence[int]]]
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What the agents of a node did in a round.
+
+    A round took the node `seconds`; None where the ServerApp carries the messages and keeps the time.
+    """
+
+    number: int
+    seconds: float | None
+    agents: Sequence[AgentReport]
+
+
+@dataclass(frozen=True)
+class Report(Record):
+    """What happened on a node since its last report: rounds, and messages that it refused, by reason."""
+
+    key: ClassVar[str] = "report"
+    rounds: Sequence[RoundReport]
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer(Record):
+    """What a node says of itself before a run.
+
+    Attributes
+    ----------
+    partition : int, optional
+        The part of the data that is there, if Flower numbers the parts.
+    name, address : str
+        Who the node is among its neighbours, and the ``host:port`` at which they call it; for nodes that talk directly.
+    problem : str
+        Why it cannot take part; empty when it can.
+    """
+
+    key: ClassVar[str] = "answer"
+    partition: int | None = None
+    name: str = ""
+    address: str = ""
+    problem: str = ""
+
+
+def model_key(agent: int) -> str:
+    """Return the name of the `ArrayRecord` that holds the model of `agent`."""
+    return f"agent.{agent}"
+
+
+def models_in(content: RecordDict) -> dict[int, ArrayRecord]:
+    """Return the models in a reply, by agent; other arrays are not looked at."""
+    found = {}
+    for name, record in content.array_records.items():
+        head, _, index = name.partition(".")
+        if head == "agent" and index.isascii() and index.isdigit():
+            found[int(index)] = record
+    return found

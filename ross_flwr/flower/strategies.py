@@ -1,0 +1,131 @@
+"""The strategies that stand in the place of FedAvg: PeerRelay, PeerDirect and PeerHybrid."""
+
+from collections.abc import Iterator
+
+from ross_flwr.config import Config, ConfigError
+from ross_flwr.flower.direct import Segments
+from ross_flwr.flower.options import FlowerOptions
+from ross_flwr.flower.relay import Relay
+from ross_flwr.flower.strategy import PeerStrategy, Way
+from ross_flwr.graph.options import GraphOptions
+
+__all__ = ["STRATEGIES", "PeerDirect", "PeerHybrid", "PeerRelay"]
+
+
+class PeerRelay(PeerStrategy):
+    """Peer-to-peer rounds whose messages the ServerApp carries, along the edges of the topology and nowhere else.
+
+    A round is one activation of every node per exchange of the algorithm.
+
+    Parameters
+    ----------
+    algorithm : str or Algorithm (default: "ross")
+        The method, by name or as an object, which stands for its name and options: nodes need the same class, so their
+        client app imports the module that registers it.
+    topology : str (default: "random-regular")
+        Who talks to whom, by name.
+    **options : bool, int, float or str
+        Configuration keys (``ross-flwr config`` lists them), written with ``-`` or ``_``. Without `num_agents` there is
+        one agent for each node that is there at the start; without `attackers` nobody attacks.
+
+    Attributes
+    ----------
+    history : History
+        A line per round of the run that was started last.
+    models : dict[int, ArrayRecord]
+        Every agent's model, under the model's own parameter names, as it came last.
+    dropped : Counter
+        Messages and replies that were refused or lost, by reason.
+    on_round : callable
+        Called with each line of the history.
+    history_file : Path, optional
+        Where the lines go as they are made.
+
+    Raises
+    ------
+    ConfigError
+        When an option is not known or not possible.
+
+    Examples
+    --------
+    In the place of FedAvg in a ServerApp::
+
+        strategy = PeerRelay(algorithm=ROSS(learning_rate=0.1), topology="ring", batches_per_round=6)
+        result = strategy.start(grid, ArrayRecord(Net().state_dict()), num_rounds=20)
+    """
+
+    transport = "relay"
+    _wants_models = True
+
+    def _stretches(self, num_rounds: int) -> Iterator[tuple[int, int, Way]]:
+        relay = Relay(self._run)
+        for number in range(1, num_rounds + 1):
+            yield number, number, relay
+
+
+class PeerDirect(PeerStrategy):
+    """Peer-to-peer rounds in which nodes talk to each other directly.
+
+    The ServerApp sends each node one message per segment of `segment-rounds` rounds: its agents' mixing rows, and the
+    names and addresses of the nodes that host their neighbours. It gets back what happened in each round, and no model
+    unless ``return_model="final"`` asks for the last. Each SuperNode needs `peer-address` and `peer-certs` in its
+    ``--node-config``. Parameters and attributes are those of `PeerRelay`.
+
+    Examples
+    --------
+    ::
+
+        strategy = PeerDirect(algorithm="dpsgd", topology="ring", segment_rounds=50, return_model="final")
+        result = strategy.start(grid, ArrayRecord(Net().state_dict()), num_rounds=200)
+    """
+
+    transport = "direct"
+
+    def _stretches(self, num_rounds: int) -> Iterator[tuple[int, int, Way]]:
+        segments, length = Segments(self._run), self.config.part(FlowerOptions).segment_rounds
+        for first in range(1, num_rounds + 1, length):
+            yield first, min(first + length - 1, num_rounds), segments
+
+
+class PeerHybrid(PeerStrategy):
+    """Rounds of gossip from node to node, and rounds of averaging over all agents through the ServerApp.
+
+    Nodes need an address for those alone with whom they gossip: with ``topology="islands"``, for the nodes of their own
+    cluster. A round of `average-every` takes the state that the gossip left. Parameters and attributes are those of
+    `PeerRelay`.
+
+    Examples
+    --------
+    ::
+
+        strategy = PeerHybrid(algorithm="dpsgd", topology="islands", average_every=10)
+        result = strategy.start(grid, ArrayRecord(Net().state_dict()), num_rounds=100)
+    """
+
+    transport = "hybrid"
+
+    def _plan(self, config: Config) -> None:
+        if not config.part(GraphOptions).average_every:
+            raise ConfigError(
+                "PeerHybrid relays the rounds of average-every, and average-every = 0 has none: use average_every=10, "
+                "say, or PeerDirect"
+            )
+        super()._plan(config)
+
+    def _stretches(self, num_rounds: int) -> Iterator[tuple[int, int, Way]]:
+        every, length = self.config.part(GraphOptions).average_every, self.config.part(FlowerOptions).segment_rounds
+        segments, relay = Segments(self._run), Relay(self._run, alone=True)
+        first = 1
+        while first <= num_rounds:
+            if self.experiment.averages(first):
+                relay.ready = segments.ready
+                yield first, first, relay
+                first += 1
+            else:
+                last = min(first + length - 1, first // every * every + every - 1, num_rounds)
+                yield first, last, segments
+                first = last + 1
+
+
+STRATEGIES: dict[str, type[PeerStrategy]] = {each.transport: each for each in (PeerRelay, PeerDirect, PeerHybrid)}
+"""The strategy of each transport."""

@@ -1,0 +1,237 @@
+"""What PeerRelay, PeerDirect and PeerHybrid share."""
+
+import time
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from logging import INFO, getLogger
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, ClassVar, Protocol
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from ross_flwr.algorithms import Algorithm
+from ross_flwr.config import Config, ConfigError, Scalar, relevant, resolve
+from ross_flwr.flower.direct import check_names
+from ross_flwr.flower.grid import Post
+from ross_flwr.flower.options import FlowerOptions
+from ross_flwr.flower.outcome import Outcome
+from ross_flwr.flower.placement import Placement, ask, place, wait_for_nodes
+from ross_flwr.flower.protocol import Setup, models_in
+from ross_flwr.flower.run import Drops, Run
+from ross_flwr.flower.settings import config_of
+from ross_flwr.graph.options import GraphOptions
+from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.history import History
+from ross_flwr.runs.options import RunOptions
+
+__all__ = ["PeerStrategy", "Way"]
+
+logger = getLogger("flwr")
+
+
+class Way(Protocol):
+    """How messages travel in some rounds of a run: `Relay` or `Segments`."""
+
+    @property
+    def ready(self) -> set[int]:
+        """Nodes that have set up their agents."""
+
+    def exchanges(self, first: int, last: int) -> Iterator[None]:
+        """Yield before each exchange between ServerApp and nodes in rounds `first` to `last`."""
+
+    def messages(self, initial: ArrayRecord, config: ConfigRecord) -> Iterable[Message]:
+        """Return the messages of the exchange at hand."""
+
+    def exchange(self, messages: Iterable[Message]) -> list[Message]:
+        """Send the messages and return the replies."""
+
+
+class PeerStrategy(Strategy):
+    """What the strategies share: the start, the round loop, the history and the result.
+
+    A subclass says in `_stretches` how the messages of which rounds travel.
+    """
+
+    transport: ClassVar[str]
+    """The value of the key `transport` that stands for the strategy."""
+
+    def __init__(
+        self, *, algorithm: str | Algorithm = "ross", topology: str = "random-regular", **options: Scalar
+    ) -> None:
+        self._given = config_of(self.transport, algorithm, topology, options)
+        self._agent_per_node = not {"num_agents", "num-agents"} & options.keys()
+        self.history_file: Path | None = None
+        self.on_round: Callable[[dict[str, Any]], None] = lambda _line: None
+        if not self._agent_per_node:
+            self._plan(self._given)
+
+    @property
+    def history(self) -> History:
+        """A line per round of the run that was started last."""
+        return self._outcome.history
+
+    @property
+    def placement(self) -> Placement:
+        """Which node hosts which agents."""
+        return self._run.placement
+
+    @property
+    def models(self) -> dict[int, ArrayRecord]:
+        """Every agent's model as it came last, under the model's own parameter names."""
+        return self._outcome.models
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Messages and replies that were refused or lost, by reason."""
+        return self._run.drops.counts
+
+    def _plan(self, config: Config) -> None:
+        """Make the parts of a run of a configuration with its true number of agents."""
+        self.config = config
+        self.experiment = Experiment(config)
+        self.experiment.check()
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        should_stop: Callable[[int, Result], bool] | None = None,
+    ) -> Result:
+        """Run `num_rounds` rounds and return what `FedAvg` would.
+
+        Parameters
+        ----------
+        grid : Grid
+            Reaches the nodes.
+        initial_arrays : ArrayRecord
+            The initial model of every agent, under the model's own parameter names.
+        num_rounds : int
+            Rounds; counts before the configuration's.
+        timeout : float
+            Seconds after which a reply counts as missing: in each exchange of a relayed round, and after the last reply
+            to a segment.
+        train_config, evaluate_config : ConfigRecord, optional
+            Sent to the nodes, as the record ``config``, with every training or evaluation message, and ``server-round``
+            with it. Mods see it; hyper-parameters are options of the strategy.
+        evaluate_fn : callable, optional
+            Tests the consensus model at the ServerApp before the first and after each round; for this the relay fetches
+            all models in every round. Not possible where nodes talk directly.
+        should_stop : callable, optional
+            Called with the round and the result so far when results come in; the run ends when it returns True.
+
+        Returns
+        -------
+        Result
+            ``arrays`` is the consensus model, the mean over honest agents, or `initial_arrays` if no models come.
+
+        Raises
+        ------
+        ConfigError
+            When the run is not possible, or too few nodes come.
+        """
+        if evaluate_fn and self.transport != "relay":
+            raise ConfigError("evaluate_fn needs models at the ServerApp in every round: use PeerRelay")
+        train_config = ConfigRecord() if train_config is None else train_config
+        evaluate_config = ConfigRecord() if evaluate_config is None else evaluate_config
+        self._begin(grid, num_rounds, timeout, train_config)
+        self.summary()
+        self._outcome = Outcome(self._run, initial_arrays, self.on_round, self.history_file)
+        result = self._outcome.result
+        _test(evaluate_fn, 0, result)
+        for first, last, way in self._stretches(num_rounds):
+            logger.log(INFO, "[ROUND %s/%d]", first if first == last else f"{first}–{last}", num_rounds)
+            self._way, self._began = way, time.perf_counter()
+            for _ in way.exchanges(first, last):
+                replies = way.exchange(self.configure_train(last, initial_arrays, train_config, grid))
+            self.aggregate_train(last, replies)
+            if evaluate_fn or last == num_rounds:
+                self._keep_models(replies, last, evaluate_config)
+            _test(evaluate_fn, last, result)
+            if last < num_rounds and should_stop and should_stop(last, result):
+                self._keep_models(replies, last, evaluate_config)
+                break
+        return result
+
+    def _begin(self, grid: Grid, num_rounds: int, timeout: float, config: ConfigRecord) -> None:
+        """Wait for the nodes, and place the agents on them."""
+        flower, drops = self._given.part(FlowerOptions), Drops()
+        nodes = wait_for_nodes(grid, flower)
+        agents = {"num-agents": len(nodes)} if self._agent_per_node else {}
+        self._plan(resolve({**self._given.values, **agents, "num-rounds": num_rounds}))
+        options, experiment = self.config.part(RunOptions), self.experiment
+        experiment.check_nodes(min(len(nodes), options.num_agents))
+        told = relevant(self.config, options.algorithm)
+        name, post = f"{grid.run.run_id}-{token_hex(4)}", Post(grid, drops.add)
+        answers = ask(post, nodes, Setup(name, told, {}), config, flower.node_timeout)
+        placement = place(experiment.topology, nodes, answers)
+        if self.transport != "relay":
+            check_names(placement)
+        drops.blocks = placement.blocks
+        self._run = Run(name, experiment, told, placement, post, drops, timeout, flower.node_timeout)
+
+    @abstractmethod
+    def _stretches(self, num_rounds: int) -> Iterator[tuple[int, int, Way]]:
+        """Yield the first and the last round of each stretch of rounds between two reports, and how they travel."""
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return the messages of the exchange at hand; a round takes several where the ServerApp relays them."""
+        config["server-round"] = server_round
+        return self._way.messages(arrays, config)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Write the history up to `server_round` from the nodes' reports; return the round's totals and no arrays."""
+        return None, self._outcome.add(replies, server_round, time.perf_counter() - self._began)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return one message a node that asks for its agents' models."""
+        config["server-round"] = server_round
+        for node in self._way.ready - self._run.post.busy:
+            yield Message(RecordDict({"config": config}), node, "query.models", group_id=str(server_round))
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Keep the models in the replies; return what the agents measured in the round, each at its own model."""
+        self._outcome.keep_models(replies)
+        return self._outcome.result.evaluate_metrics_clientapp.get(server_round)
+
+    def _keep_models(self, replies: list[Message], number: int, config: ConfigRecord) -> None:
+        """Keep the agents' models: those in the replies of a segment, or else those asked for, if they are wanted."""
+        if self._wants_models and not any(models_in(reply.content) for reply in replies):
+            grid, arrays = self._run.post.grid, self._outcome.initial
+            asked = self._run.post.exchange(self.configure_evaluate(number, arrays, config, grid), self._run.timeout)
+            replies = [reply.message for reply in asked if reply.message and not reply.late]
+        self.aggregate_evaluate(number, replies)
+
+    @property
+    def _wants_models(self) -> bool:
+        """Whether the models come to the ServerApp at the end."""
+        return self._given.part(FlowerOptions).return_model == "final"
+
+    def summary(self) -> None:
+        """Log what is about to run."""
+        run, graph = self.config.part(RunOptions), self.config.part(GraphOptions).topology
+        gap = self.experiment.topology.spectral_gap
+        logger.log(INFO, "Starting %s strategy:", type(self).__name__)
+        logger.log(INFO, "\t├──> algorithm: %s", run.algorithm)
+        logger.log(INFO, "\t├──> topology: %s of %d agents, spectral gap %.4f", graph, run.num_agents, gap)
+        logger.log(INFO, "\t└──> agents by node: %s", [len(block) for block in self._run.placement.blocks.values()])
+
+
+def _test(evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None, number: int, result: Result) -> None:
+    metrics = evaluate_fn(number, result.arrays) if evaluate_fn else None
+    if metrics is not None:
+        result.evaluate_metrics_serverapp[number] = metrics

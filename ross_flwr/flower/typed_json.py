@@ -1,0 +1,111 @@
+"""JSON from a stranger, read as the types it should have."""
+
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from functools import lru_cache
+from typing import Any, TypeAlias, Union, get_args, get_origin, get_type_hints
+
+__all__ = ["MalformedError", "reader_of"]
+
+
+class MalformedError(ValueError):
+    """What came over the wire is not the record it should be."""
+
+
+Reader: TypeAlias = Callable[[Any], Any]
+"""Turns JSON into a value of one type, or raises `MalformedError`."""
+
+
+@lru_cache(maxsize=256)
+def reader_of(kind: Any) -> Reader:
+    """Return the reader of a type: a scalar, a list, a dictionary, a tuple, a union of these, or a dataclass."""
+    if isinstance(kind, type) and is_dataclass(kind):
+        return _dataclass_reader(kind)
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _union_reader(inner)
+    if origin in (list, Sequence):
+        item = reader_of(inner[0])
+        return lambda value: [item(each) for each in _as(list, value)]
+    if origin in (dict, Mapping):
+        return _dict_reader(*inner)
+    if origin is tuple:
+        return _tuple_reader(inner)
+    if kind is float:
+        return lambda value: float(value) if type(value) is int else _as(float, value)
+    return lambda value: _as(kind, value)
+
+
+def _as(kind: type, value: Any) -> Any:
+    if type(value) is not kind and not (kind is type(None) and value is None):
+        raise MalformedError(f"{_short(value)} is a {type(value).__name__}: it should be a {kind.__name__}")
+    return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _dict_reader(key: Any, value: Any) -> Reader:
+    read_value = reader_of(value)
+    if key is str:
+        return lambda content: {name: read_value(each) for name, each in _as(dict, content).items()}
+
+    def read(content: Any) -> dict[int, Any]:  # JSON makes keys texts
+        try:
+            numbers = {int(name): each for name, each in _as(dict, content).items()}
+        except ValueError as error:
+            raise MalformedError(str(error)) from None
+        return {number: read_value(each) for number, each in numbers.items()}
+
+    return read
+
+
+def _tuple_reader(kinds: tuple[Any, ...]) -> Reader:
+    readers = [reader_of(kind) for kind in kinds]
+
+    def read(content: Any) -> tuple[Any, ...]:
+        if len(_as(list, content)) != len(readers):
+            raise MalformedError(f"{_short(content)} has {len(content)} entries: it should have {len(readers)}")
+        return tuple(read(each) for read, each in zip(readers, content, strict=True))
+
+    return read
+
+
+def _union_reader(kinds: tuple[Any, ...]) -> Reader:
+    readers = {kind: reader_of(kind) for kind in kinds}
+
+    def read(content: Any) -> Any:
+        exact = readers.get(type(content))
+        if exact is None and float in readers and type(content) is int:
+            exact = readers[float]
+        if exact is None:
+            names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
+            raise MalformedError(f"{_short(content)} is a {type(content).__name__}: it should be {names}")
+        return exact(content)
+
+    return read
+
+
+def _dataclass_reader(cls: type[Any]) -> Reader:
+    hints = get_type_hints(cls)
+    readers = {each.name: reader_of(hints[each.name]) for each in fields(cls)}
+    required = {each.name for each in fields(cls) if each.default is MISSING and each.default_factory is MISSING}
+
+    def read(content: Any) -> Any:
+        given: Mapping[str, Any] = _as(dict, content)
+        if lacking := required - given.keys():
+            raise MalformedError(f"{cls.__name__} lacks {', '.join(sorted(lacking))}")
+        if unknown := given.keys() - readers.keys():
+            raise MalformedError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+        values = {}
+        for name, value in given.items():
+            try:
+                values[name] = readers[name](value)
+            except MalformedError as error:
+                raise MalformedError(f"{name}: {error}") from None
+        return cls(**values)
+
+    return read

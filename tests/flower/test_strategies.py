@@ -1,0 +1,89 @@
+"""What the strategies take, and what their start promises."""
+
+import pytest
+from nodes import Nodes
+
+from ross_flwr import Algorithm, PeerDirect, PeerHybrid, PeerRelay, peer_app, step
+from ross_flwr.algorithms import ALGORITHMS, register
+from ross_flwr.algorithms.dpsgd import DPSGD
+from ross_flwr.config import ConfigError
+from ross_flwr.flower.hosting import HOSTS
+from ross_flwr.flower.records import record_of
+from ross_flwr.runs.options import RunOptions
+
+SMALL = {"num_agents": 4, "topology": "ring", "validation_size": 20, "test_size": 50, "hidden": 8}
+
+
+def start(strategy, num_rounds, **arguments):
+    model = strategy.experiment.model
+    nodes = Nodes(peer_app(), (10, 11), together=False)
+    return strategy.start(nodes, record_of(model.named(model.initial)), num_rounds, **arguments)
+
+
+def test_the_rounds_of_start_are_what_the_nodes_are_told():
+    relay = PeerRelay(algorithm="dpsgd", num_rounds=50, evaluate_every=10, **SMALL)
+    start(relay, 2)
+    (host, experiment), *_ = reversed(HOSTS.held.values())
+    assert {agent.total_passes for agent in host.agents.values()} == {2}
+    assert experiment.config.part(RunOptions).num_rounds == 2
+    assert [bool(line["accuracy"]) for line in relay.history.lines] == [False, True]
+
+
+def test_a_run_ends_early_with_its_models_when_it_should_stop():
+    asked = []
+
+    def should_stop(number, result):
+        asked.append((number, len(result.evaluate_metrics_clientapp)))
+        return number == 2
+
+    relay = PeerRelay(algorithm="dpsgd", **SMALL)
+    result = start(relay, 5, should_stop=should_stop)
+    assert asked == [(1, 1), (2, 2)]
+    assert len(relay.history.lines) == 2
+    assert sorted(relay.models) == [0, 1, 2, 3]
+    assert list(result.train_metrics_clientapp) == [1, 2]
+
+
+def test_an_algorithm_object_is_its_name_and_options_on_the_nodes():
+    start(PeerRelay(algorithm=DPSGD(learning_rate=0.0625), **SMALL), 1)
+    (host, _), *_ = reversed(HOSTS.held.values())
+    assert type(host.algorithm) is DPSGD
+    assert host.algorithm.learning_rate == 0.0625
+    with pytest.raises(ConfigError, match="learning-rate is an option of the algorithm object: give it there alone"):
+        PeerRelay(algorithm=DPSGD(), learning_rate=0.1)
+
+
+def test_an_algorithm_that_is_not_registered_here_is_refused():
+    class Mine(DPSGD):
+        pass
+
+    with pytest.raises(ConfigError, match=r"Mine is not registered: decorate it with @register\(name\)"):
+        PeerRelay(algorithm=Mine())
+
+
+def test_an_algorithm_that_the_nodes_do_not_know_is_told_before_the_first_round(monkeypatch):
+    @register("known-here-only")
+    class Here(Algorithm):
+        @step()
+        def rest(self, agent, inbox):
+            return None
+
+    relay = PeerRelay(algorithm=Here(), **SMALL)
+    elsewhere = {name: cls for name, cls in ALGORITHMS.items() if cls is not Here}
+    monkeypatch.setattr("ross_flwr.flower.hosting.ALGORITHMS", elsewhere)
+    with pytest.raises(ConfigError, match="'known-here-only' is not known on the nodes: import the module"):
+        start(relay, 1)
+
+
+@pytest.mark.parametrize("strategy", [PeerRelay, PeerDirect, PeerHybrid])
+def test_nobody_attacks_unless_it_is_said_and_no_other_transport_is_taken(strategy):
+    made = strategy(average_every=5, **SMALL)
+    assert not made.experiment.attackers
+    other = "relay" if strategy is PeerDirect else "direct"
+    with pytest.raises(ConfigError, match=f"transport = '{other}' is another strategy: use PeerRelay for relay"):
+        strategy(transport=other)
+
+
+def test_a_model_at_the_server_app_in_every_round_takes_a_relay():
+    with pytest.raises(ConfigError, match="evaluate_fn needs models at the ServerApp in every round: use PeerRelay"):
+        start(PeerDirect(**SMALL), 1, evaluate_fn=lambda number, arrays: None)
