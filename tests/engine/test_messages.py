@@ -1,4 +1,4 @@
-"""A step declares what it sends: any shape and type, checked at the receiver without the receiver sending itself any."""
+"""A step declares what it sends, of any shape and type; the receiver checks it without sending itself anything."""
 
 from dataclasses import replace
 
