@@ -14,7 +14,7 @@ from ross_flwr.config import ConfigError
 from ross_flwr.flower.grid import Post
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.protocol import Answer, MalformedError, Setup
-from ross_flwr.graph import topology
+from ross_flwr.graph.blocks import blocks
 from ross_flwr.graph.topology import Topology
 
 __all__ = ["Placement", "ask", "place", "wait_for_nodes"]
@@ -114,8 +114,8 @@ def place(drawn: Topology, nodes: Sequence[int], answers: Mapping[int, Answer]) 
             return inf if part is None else part
 
         nodes = sorted(nodes, key=partition)
-    blocks = topology.blocks(drawn, len(nodes))
-    placed = {node: block for node, block in zip(nodes, blocks, strict=True) if block}
+    spread = blocks(drawn, len(nodes))
+    placed = {node: block for node, block in zip(nodes, spread, strict=True) if block}
     if idle := len(nodes) - len(placed):
         logger.log(WARNING, "num-agents = %d: %d of %d nodes stay idle", drawn.num_agents, idle, len(nodes))
     return Placement(placed, {node: answers[node] for node in placed if node in answers})
