@@ -8,7 +8,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from torch.utils.data import TensorDataset
 
 from ross_flwr import peer_app
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import read_images
 
 
 def context_of(run_config, node_id=0, **node_config):
@@ -72,11 +72,11 @@ def app_of(config, mods=None, module=lambda context, module: module):
 
     `module` may change the module of a node.
     """
-    experiment = Experiment(config)
+    images = read_images(config)
 
     def part(name):
         def load(context):
-            objective = experiment.objective(context.node_config["partition-id"])
+            objective = images.objective(context.node_config["partition-id"])
             split = {"train": objective.train_data, "test": objective.test_data}.get(name)
             batch = split.batch(torch.arange(len(split))) if split else objective.validation
             return TensorDataset(batch.inputs, batch.targets)
@@ -85,7 +85,7 @@ def app_of(config, mods=None, module=lambda context, module: module):
 
     return peer_app(
         mods,
-        model=lambda context: module(context, Experiment(config).model.module),
+        model=lambda context: module(context, read_images(config).model.module),
         train_data=part("train"),
         validation_data=part("validation"),
         test_data=part("test"),

@@ -12,9 +12,9 @@ from ross_flwr.data import PARTITIONS, SOURCES
 from ross_flwr.graph import topology
 from ross_flwr.learning.rules import AGGREGATORS
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS
+from ross_flwr.tasks.corruptions import CORRUPTIONS
 from ross_flwr.tasks.models import MODELS
 from ross_flwr.threats.attacks import ATTACKS
-from ross_flwr.threats.corruptions import CORRUPTIONS
 from ross_flwr.threats.faults import FAULTS
 from ross_flwr.threats.poisons import POISONS
 

@@ -49,7 +49,7 @@ def export(folder: Path, kind: str, agent: int | None, method: str, out: Path | 
     as the run's, in the way that is printed.
     """
     trained = Trained(folder, method)
-    file, source = export_model(trained, agent, kind, out), trained.experiment.source
+    file, source = export_model(trained, agent, kind, out), trained.images.source
     mean, deviation = (", ".join(f"{each:.4g}" for each in values) for values in (source.mean, source.std))
     click.echo(
         f"The model is in {file}; it takes images of {'×'.join(map(str, source.image_shape))}: "
@@ -73,8 +73,8 @@ def evaluate(folder: Path, run_config: Sequence[str], method: str) -> None:
     They are tested on the run's test data, or on data that -c names, as it does for a run. F1 is the mean over classes.
     """
     trained = Trained(folder, method)
-    roles = dict.fromkeys(trained.experiment.attackers, " (attacks)")
-    roles |= dict.fromkeys(trained.experiment.corrupted, " (bad data)")
+    roles = dict.fromkeys(trained.threats.attackers, " (attacks)")
+    roles |= dict.fromkeys(trained.threats.corrupted, " (bad data)")
     tested = trained.test(read(run_config))
     rows = {"consensus" if i is None else f"agent {i}{roles.get(i, '')}": each for i, each in tested}
     console.print(performance_table(rows))

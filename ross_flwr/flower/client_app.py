@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from flwr.app import Context
 from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod, adaptiveclipping_mod, fixedclipping_mod
@@ -13,22 +12,22 @@ from flwr.clientapp.typing import Mod
 from torch import nn
 
 from ross_flwr.algorithms import ALGORITHMS
-from ross_flwr.config import ConfigError, resolve
+from ross_flwr.config import Config, ConfigError
 from ross_flwr.flower import handlers
-from ross_flwr.flower.hosting import Build, config_of
+from ross_flwr.flower.hosting import MakeTask
 from ross_flwr.flower.protocol import Setup
-from ross_flwr.learning.flat import FlatModel
-from ross_flwr.learning.objective import Loss, Metric, ModuleObjective
-from ross_flwr.runs.assemble import Experiment, choose_device
+from ross_flwr.learning.objective import Loss, Metric
+from ross_flwr.runs.assemble import choose_device
 from ross_flwr.runs.options import MachineOptions
-from ross_flwr.tasks.loaded import Data, Loaded
+from ross_flwr.tasks.loaded import Data
 from ross_flwr.tasks.options import DataOptions
+from ross_flwr.tasks.own import Own
 
 __all__ = ["app", "peer_app"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Own:
+class Functions:
     """The user's functions; `peer_app` tells what they are."""
 
     model: Callable[[Context], nn.Module]
@@ -40,33 +39,26 @@ class Own:
     utility: Metric | None
     pair: Callable[[Any], Iterable[Any]] | None
 
-    def experiment(self, setup: Setup, context: Context) -> Experiment:
-        """Return what the set-up of this node's agent stands for, with the model and data made for the node."""
+    def task(self, setup: Setup, config: Config, context: Context) -> Own:
+        """Return the task of this node's one agent, with the model and data made for the node."""
         if len(setup.places) > 1:
             raise ConfigError(
                 f"num-agents puts {len(setup.places)} agents on a node, and this app has the data of one: start "
                 "PeerRelay without num_agents, or as many nodes"
             )
-        config = config_of(setup)
-        machine = config.part(MachineOptions)
-        if machine.threads:
-            torch.set_num_threads(machine.threads)
-        device = choose_device(machine.device)
-        train = Loaded(self.train_data(context), "train_data", device, self.pair)
-        test = Loaded(self.test_data(context), "test_data", device, self.pair, keep=True)
         held_out = self.validation_data
-        validation = Loaded(held_out(context), "validation_data", device, self.pair) if held_out else None
-        objective = ModuleObjective(
-            FlatModel(self.model(context).to(device)),
-            train,
-            validation,
-            test,
-            self.loss,
+        return Own(
+            self.model(context),
+            lambda _: self.train_data(context),
+            lambda _: self.test_data(context),
+            (lambda _: held_out(context)) if held_out else None,
+            loss=self.loss,
             metrics=self.metrics,
-            own_utility=self.utility,
+            utility=self.utility,
+            pair=self.pair,
+            batch_size=config.part(DataOptions).batch_size,
+            device=choose_device(config.part(MachineOptions).device),
         )
-        batch_size = train.batch_size or config.part(DataOptions).batch_size
-        return Experiment(resolve({**config.values, "batch-size": batch_size}), objective)
 
 
 _REPORTED = ("loss", "accuracy", "attack-success")
@@ -128,9 +120,9 @@ def peer_app(
             )
     if taken := [name for name in metrics or {} if name in _REPORTED]:
         raise ConfigError(f"metrics have the name '{taken[0]}', which every test reports: use another name")
-    build: Build | None = None
+    make_task: MakeTask | None = None
     if model and train_data and test_data:
-        build = Own(
+        make_task = Functions(
             model=model,
             train_data=train_data,
             validation_data=validation_data,
@@ -139,17 +131,17 @@ def peer_app(
             metrics=metrics or {},
             utility=utility,
             pair=pair,
-        ).experiment
+        ).task
     elif any((model, train_data, validation_data, test_data, metrics, utility, pair)):
         needed = {"model": model, "train_data": train_data, "test_data": test_data}
         missing = [name for name, function in needed.items() if function is None]
         raise ConfigError(f"an app of its own needs {', '.join(missing)} too: give peer_app all of {', '.join(needed)}")
     peer = ClientApp() if app is None else app
     for name in sorted({step for algorithm in ALGORITHMS.values() for step in algorithm.steps}):
-        peer.train(name, mods=mods)(partial(handlers.activate, build=build))
-    peer.query("models", mods=mods)(partial(handlers.models, build=build))
+        peer.train(name, mods=mods)(partial(handlers.activate, make_task=make_task))
+    peer.query("models", mods=mods)(partial(handlers.models, make_task=make_task))
     peer.query("who", mods=mods)(handlers.who)
-    peer.train("segment", mods=mods)(partial(handlers.segment, build=build))
+    peer.train("segment", mods=mods)(partial(handlers.segment, make_task=make_task))
     return peer
 
 

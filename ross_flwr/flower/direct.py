@@ -70,13 +70,13 @@ class Segments:
     def messages(self, initial: ArrayRecord, config: ConfigRecord) -> Iterator[Message]:
         """Yield a message for each node, which makes it run the rounds of the segment."""
         first, last = self._rounds
-        passes = self.run.experiment.schedule.passes
-        graphs = [self.run.experiment.topology_at(t) for t in range((first - 1) * passes, last * passes)]
-        if not self.run.experiment.changes:
+        passes = self.run.assembly.schedule.passes
+        graphs = [self.run.assembly.graphs.at(t) for t in range((first - 1) * passes, last * passes)]
+        if not self.run.assembly.graphs.changes:
             graphs = graphs[:1]
         for node, block in self.run.placement.blocks.items():
             places = {agent: [graph.place(agent) for graph in graphs] for agent in block}
-            segment = Segment(first, last, self.run.experiment.topology.digest, places, self._neighbors(node, places))
+            segment = Segment(first, last, self.run.assembly.topology.digest, places, self._neighbors(node, places))
             content = RecordDict({"initial": initial, "config": config})
             content[Setup.key] = self.run.setup(block).to_record()
             content[Segment.key] = segment.to_record()

@@ -10,18 +10,17 @@ from ross_flwr.direct.loop import Session
 from ross_flwr.direct.peer import Neighbor, check_address
 from ross_flwr.engine.host import Host
 from ross_flwr.engine.rounds import end_pass
-from ross_flwr.flower.hosting import Build, begin, config_of, rest, wake
+from ross_flwr.flower.hosting import Hosted, MakeTask, begin, config_of, rest, wake
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.protocol import Answer, Call, Report, RoundReport, Segment, Setup, model_key
 from ross_flwr.flower.records import pack, record_of, unpack
 from ross_flwr.graph.topology import Place
-from ross_flwr.runs.assemble import Experiment
 from ross_flwr.runs.options import MachineOptions, RunOptions
 
 __all__ = ["activate", "models", "segment", "who"]
 
 
-def activate(message: Message, context: Context, build: Build | None = None) -> Message:
+def activate(message: Message, context: Context, make_task: MakeTask | None = None) -> Message:
     """Run the step that the message names, and the next pass's first step after a pass's last if it comes this way.
 
     The message holds what arrived for the agents here, the reply what leaves them. All that the agents carry to the
@@ -29,28 +28,30 @@ def activate(message: Message, context: Context, build: Build | None = None) -> 
     """
     content = message.content
     if Setup.key in content.config_records:
-        begin(content, context, build)
-    host, experiment = wake(context, build)
-    host.places = experiment.places  # and not those of a segment before
+        begin(content, context, make_task)
+    hosted = wake(context, make_task)
+    host, assembly = hosted.host, hosted.assembly
+    setup = Setup.of(context.state)
+    host.places = assembly.graphs.places(setup.places)  # and not those of a segment before
     call = Call.of(content)
-    leaving = host.activate(call.pass_number, call.step, unpack(content, experiment.device))
+    leaving = host.activate(call.pass_number, call.step, unpack(content, assembly.task.model.device))
     reply = RecordDict()
     last = len(host.algorithm.steps) - 1
     if call.step == last:
-        if ended := end_pass(host, experiment.schedule, call.pass_number):
+        if ended := end_pass(host, assembly.schedule, call.pass_number):
             number, reports = ended
             reply[Report.key] = _report(host, [RoundReport(number, None, reports)]).to_record()
         if last > 0 and call.pass_number + 1 < call.end:
             leaving = host.activate(call.pass_number + 1, 0)
     for key, record in pack(leaving).items():
         reply[key] = record
-    rest(host, experiment, context)
+    rest(hosted, context)
     return Message(reply, reply_to=message)
 
 
-def models(message: Message, context: Context, build: Build | None = None) -> Message:
+def models(message: Message, context: Context, make_task: MakeTask | None = None) -> Message:
     """Reply with the model of every agent here, each under its own parameter names."""
-    return Message(_named_models(*wake(context, build)), reply_to=message)
+    return Message(_named_models(wake(context, make_task)), reply_to=message)
 
 
 def who(message: Message, context: Context) -> Message:
@@ -70,45 +71,46 @@ def who(message: Message, context: Context) -> Message:
     return Message(RecordDict({Answer.key: answer.to_record()}), reply_to=message)
 
 
-def segment(message: Message, context: Context, build: Build | None = None) -> Message:
+def segment(message: Message, context: Context, make_task: MakeTask | None = None) -> Message:
     """Run the rounds that the message names, talking to the neighbours directly; reply with what happened in each."""
     call = Segment.of(message.content)
-    begin(message.content, context, build)
-    host, experiment = wake(context, build)
-    config = experiment.config
+    begin(message.content, context, make_task)
+    hosted = wake(context, make_task)
+    host, config, schedule = hosted.host, hosted.config, hosted.assembly.schedule
     run, machine, flower = config.part(RunOptions), config.part(MachineOptions), config.part(FlowerOptions)
     finished = max((ran for ran, _ in host.ran.values()), default=-1) + 1
     first = max(call.first, finished // run.batches_per_round + 1)  # the process before may have died on its way
     rounds = []
-    with _session(host, experiment, context, call) as session:
-        for round in session.rounds(experiment.schedule, first, call.last):
+    with _session(hosted, context, call) as session:
+        for round in session.rounds(schedule, first, call.last):
             rounds.append(RoundReport(round.number, round.seconds, [*round.reports]))
             if flower.state_dir and machine.checkpoint_every and round.number % machine.checkpoint_every == 0:
-                rest(host, experiment, context)
+                rest(hosted, context)
     reply = RecordDict({Report.key: _report(host, rounds).to_record()})
-    rest(host, experiment, context)
+    rest(hosted, context)
     if flower.return_model == "final" and call.last == run.num_rounds:
-        reply.update(_named_models(host, experiment))
+        reply.update(_named_models(hosted))
     return Message(reply, reply_to=message)
 
 
-def _session(host: Host, experiment: Experiment, context: Context, call: Segment) -> Session:
+def _session(hosted: Hosted, context: Context, call: Segment) -> Session:
     """Return the agents here among their neighbours, in the places of a segment."""
-    begins = (call.first - 1) * experiment.schedule.passes
+    host, assembly = hosted.host, hosted.assembly
+    begins = (call.first - 1) * assembly.schedule.passes
 
     def place(agent: int, pass_number: int) -> Place:
         several = call.places[agent]
         return several[min(pass_number - begins, len(several) - 1)]
 
     host.places = place
-    _, address, credentials = _identity(context, experiment.config)
+    _, address, credentials = _identity(context, hosted.config)
     return Session(
         host,
         [Neighbor(name, address, tuple(agents)) for name, address, agents in call.neighbors],
         address=address,
         topology=call.topology,
-        layout=experiment.model.digest,
-        patience=experiment.config.part(FlowerOptions).phase_timeout,
+        layout=assembly.task.model.digest,
+        patience=hosted.config.part(FlowerOptions).phase_timeout,
         edges={(j, i) for i, places in call.places.items() for row, _ in places for j in row if j not in host.agents},
         credentials=credentials,
     )
@@ -135,8 +137,7 @@ def _report(host: Host, rounds: list[RoundReport]) -> Report:
     return report
 
 
-def _named_models(host: Host, experiment: Experiment) -> RecordDict:
+def _named_models(hosted: Hosted) -> RecordDict:
     """Return the model of every agent here, under the key by which the ServerApp knows it."""
-    return RecordDict(
-        {model_key(i): record_of(experiment.model.named(agent["model"])) for i, agent in host.agents.items()}
-    )
+    named = hosted.assembly.task.model.named
+    return RecordDict({model_key(i): record_of(named(agent["model"])) for i, agent in hosted.host.agents.items()})

@@ -15,14 +15,16 @@ from ross_flwr.engine.host import Host
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.protocol import Setup
 from ross_flwr.flower.records import from_json, record_of, tensors_of, to_json
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import assemble
+from ross_flwr.runs.assembly import Assembly
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.options import MachineOptions
+from ross_flwr.tasks.task import Task
 
-__all__ = ["HOSTS", "Build", "Hosts", "begin", "config_of", "rest", "wake"]
+__all__ = ["HOSTS", "Hosted", "Hosts", "MakeTask", "begin", "config_of", "rest", "wake"]
 
-Build = Callable[[Setup, Context], Experiment]
-"""Makes what a node's set-up stands for, where the app has a model and data of its own."""
+MakeTask = Callable[[Setup, Config, Context], Task]
+"""Makes the task of a node, where the app has one of its own."""
 
 
 def config_of(setup: Setup) -> Config:
@@ -42,6 +44,15 @@ def config_of(setup: Setup) -> Config:
     return resolve(setup.options)
 
 
+@dataclass(frozen=True)
+class Hosted:
+    """The agents of a node, and what they were made from."""
+
+    host: Host
+    assembly: Assembly
+    config: Config
+
+
 @dataclass
 class Hosts:
     """The hosts that this process has made, by their set-up.
@@ -55,17 +66,22 @@ class Hosts:
     """
 
     size: int = 256
-    held: dict[str, tuple[Host, Experiment]] = field(default_factory=dict)
+    held: dict[str, Hosted] = field(default_factory=dict)
 
-    def get(self, setup: str, context: Context, build: Build | None, *, anew: bool = False) -> tuple[Host, Experiment]:
-        """Return the host of a set-up, in JSON, as it was left in this process, or `anew`."""
+    def get(self, setup: str, context: Context, make_task: MakeTask | None, *, anew: bool = False) -> Hosted:
+        """Return the agents of a set-up, in JSON, as they were left in this process, or `anew`."""
         if anew or setup not in self.held:
             parts = Setup.from_text(setup)
-            experiment = build(parts, context) if build else _experiment(json.dumps(dict(parts.options)))
-            host = experiment.host(parts.run, parts.places)
+            options = json.dumps(dict(parts.options))
+            if make_task:
+                config = _configure(options)
+                assembly = assemble(config, make_task(parts, config, context))
+            else:
+                assembly, config = _assembly(options)
+            host = assembly.host(parts.run, parts.places)
             if len(self.held) >= self.size:
                 del self.held[next(iter(self.held))]
-            self.held[setup] = host, experiment
+            self.held[setup] = Hosted(host, assembly, config)
         return self.held[setup]
 
 
@@ -74,54 +90,61 @@ HOSTS = Hosts()
 
 
 @lru_cache(maxsize=2)
-def _experiment(options: str) -> Experiment:
+def _assembly(options: str) -> tuple[Assembly, Config]:
+    config = _configure(options)
+    return assemble(config), config
+
+
+def _configure(options: str) -> Config:
     config = config_of(Setup("", json.loads(options), {}))
     threads = config.part(MachineOptions).threads
     if threads:
         torch.set_num_threads(threads)
-    return Experiment(config)
+    return config
 
 
-def begin(content: RecordDict, context: Context, build: Build | None = None) -> None:
+def begin(content: RecordDict, context: Context, make_task: MakeTask | None = None) -> None:
     """Set up the agents that the message assigns to this node, unless they already are."""
     setup = content.config_records[Setup.key]
     if context.state.config_records.get(Setup.key) == setup:
         return
-    host, experiment = HOSTS.get(_setup_of(str(setup["json"]), context), context, build, anew=True)
+    hosted = HOSTS.get(_setup_of(str(setup["json"]), context), context, make_task, anew=True)
     context.state[Setup.key] = setup
-    if _state_dir(experiment) and _state_folder(host, experiment, context).read_checkpoint():
+    if _state_dir(hosted) and _state_folder(hosted, context).read_checkpoint():
         return  # a process that died has left it
-    initial = experiment.model.flatten(tensors_of(content.array_records["initial"], experiment.device))
-    for agent in host.agents.values():
+    model = hosted.assembly.task.model
+    initial = model.flatten(tensors_of(content.array_records["initial"], model.device))
+    for agent in hosted.host.agents.values():
         agent["model"] = initial.clone()
-        host.algorithm.start(agent)
-    rest(host, experiment, context)
+        hosted.host.algorithm.start(agent)
+    rest(hosted, context)
 
 
-def wake(context: Context, build: Build | None = None) -> tuple[Host, Experiment]:
-    """Return the host as `rest` left it."""
+def wake(context: Context, make_task: MakeTask | None = None) -> Hosted:
+    """Return the agents as `rest` left them."""
     if Setup.key not in context.state.config_records:
         raise RuntimeError("this node holds no agents: the ServerApp has not set it up in this run")
     setup = str(context.state.config_records[Setup.key]["json"])
-    host, experiment = HOSTS.get(_setup_of(setup, context), context, build)
-    if _state_dir(experiment):
-        checkpoint = _state_folder(host, experiment, context).read_checkpoint()
+    hosted = HOSTS.get(_setup_of(setup, context), context, make_task)
+    device = hosted.assembly.task.model.device
+    if _state_dir(hosted):
+        checkpoint = _state_folder(hosted, context).read_checkpoint()
         if checkpoint is None:
-            raise RuntimeError(f"state-dir = '{_state_dir(experiment)}' no longer holds this node's state")
+            raise RuntimeError(f"state-dir = '{_state_dir(hosted)}' no longer holds this node's state")
         _, tensors, remainder = checkpoint
-        tensors = {key: tensor.to(experiment.device) for key, tensor in tensors.items()}
+        tensors = {key: tensor.to(device) for key, tensor in tensors.items()}
     else:
-        tensors = tensors_of(context.state.array_records["tensors"], experiment.device)
+        tensors = tensors_of(context.state.array_records["tensors"], device)
         remainder = from_json(context.state.config_records["rest"])
-    host.restore(tensors, remainder)
-    return host, experiment
+    hosted.host.restore(tensors, remainder)
+    return hosted
 
 
-def rest(host: Host, experiment: Experiment, context: Context) -> None:
+def rest(hosted: Hosted, context: Context) -> None:
     """Put what the host carries into the node's state, or into its file under `state-dir`."""
-    tensors, remainder = host.snapshot()
-    if _state_dir(experiment):
-        _state_folder(host, experiment, context).write_checkpoint(0, tensors, remainder)
+    tensors, remainder = hosted.host.snapshot()
+    if _state_dir(hosted):
+        _state_folder(hosted, context).write_checkpoint(0, tensors, remainder)
     else:
         context.state["tensors"] = record_of(tensors)
         context.state["rest"] = to_json(remainder)
@@ -148,9 +171,9 @@ def _setup_of(setup: str, context: Context) -> str:
     return replace(parts, options={**parts.options, **own}).to_text()
 
 
-def _state_dir(experiment: Experiment) -> str:
-    return experiment.config.part(FlowerOptions).state_dir
+def _state_dir(hosted: Hosted) -> str:
+    return hosted.config.part(FlowerOptions).state_dir
 
 
-def _state_folder(host: Host, experiment: Experiment, context: Context) -> RunFolder:
-    return RunFolder(Path(_state_dir(experiment)) / f"{host.run}-{context.node_id}")
+def _state_folder(hosted: Hosted, context: Context) -> RunFolder:
+    return RunFolder(Path(_state_dir(hosted)) / f"{hosted.host.run}-{context.node_id}")

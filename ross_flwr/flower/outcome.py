@@ -50,9 +50,9 @@ class Outcome:
     def __init__(
         self, run: Run, initial: ArrayRecord, on_round: Callable[[dict[str, Any]], None], file: Path | None = None
     ) -> None:
-        experiment, num_agents = run.experiment, len(run.placement.home)
+        assembly, num_agents = run.assembly, len(run.placement.home)
         self.run = run
-        self.history = History(num_agents, experiment.attackers, file, experiment.corrupted)
+        self.history = History(num_agents, assembly.threats.attackers, file, assembly.threats.corrupted)
         self.initial = initial
         self.result = Result(arrays=initial)
         self.models: dict[int, ArrayRecord] = {}

@@ -44,7 +44,7 @@ class Relay:
 
     def exchanges(self, first: int, last: int) -> Iterator[None]:
         """Yield before each exchange of rounds `first` to `last`."""
-        schedule, steps = self.run.experiment.schedule, len(self.run.experiment.algorithm.steps)
+        schedule, steps = self.run.assembly.schedule, len(self.run.assembly.algorithm.steps)
         begins, ends = (first - 1) * schedule.passes, last * schedule.passes
         end = ends if self.alone else schedule.total_passes
         for pass_number in range(begins, ends):
@@ -56,8 +56,8 @@ class Relay:
 
     def messages(self, initial: ArrayRecord, config: ConfigRecord) -> Iterator[Message]:
         """Yield a message for every node that is free: what arrived for its agents, and the set-up if it is new."""
-        step = self.run.experiment.algorithm.steps[self._call.step]
-        number = self._call.pass_number // self.run.experiment.schedule.passes + 1
+        step = self.run.assembly.algorithm.steps[self._call.step]
+        number = self._call.pass_number // self.run.assembly.schedule.passes + 1
         for node, block in self.run.placement.blocks.items():
             if node in self.run.post.busy:
                 continue
@@ -94,7 +94,7 @@ class Relay:
     def _forward(self, replies: Iterable[Message]) -> dict[int, RecordDict]:
         """Lay what leaves each node into the next message of the node where it is due, as it is."""
         mail: dict[int, RecordDict] = {}
-        last = self._call.step == len(self.run.experiment.algorithm.steps) - 1
+        last = self._call.step == len(self.run.assembly.algorithm.steps) - 1
         sent = self._call.pass_number + last  # with the last step, the next pass begins
         for number, reply in enumerate(replies):
             node, content = reply.metadata.src_node_id, reply.content
@@ -114,7 +114,7 @@ class Relay:
     def _sound(self, node: int, content: RecordDict, sent: int) -> Iterator[tuple[int, int, str]]:
         """Yield source, destination and record of the envelopes in a reply that may travel; drop the others."""
         route, records = content.config_records["route"], content.array_records
-        topology = self.run.experiment.topology_at(sent)
+        topology = self.run.assembly.graphs.at(sent)
         try:
             envelopes = routes(route)
         except ValueError as error:

@@ -9,7 +9,7 @@ from ross_flwr.config import Scalar
 from ross_flwr.flower.grid import Post
 from ross_flwr.flower.placement import Placement
 from ross_flwr.flower.protocol import Setup
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assembly import Assembly
 
 __all__ = ["Drops", "Run"]
 
@@ -45,8 +45,8 @@ class Run:
     ----------
     name : str
         Its name, which no other run has.
-    experiment : Experiment
-        What its configuration stands for.
+    assembly : Assembly
+        Its parts.
     options : dict of str to bool, int, float or str
         What the nodes are told of the configuration.
     placement : Placement
@@ -62,7 +62,7 @@ class Run:
     """
 
     name: str
-    experiment: Experiment
+    assembly: Assembly
     options: dict[str, Scalar]
     placement: Placement
     post: Post
@@ -72,5 +72,5 @@ class Run:
 
     def setup(self, agents: Iterable[int]) -> Setup:
         """Return what a node has to know to host these agents."""
-        topology = self.experiment.topology
+        topology = self.assembly.topology
         return Setup(self.name, self.options, {agent: topology.place(agent) for agent in agents})

@@ -40,7 +40,7 @@ def main(grid: Grid, context: Context) -> None:
         run, flower = config.part(RunOptions), config.part(FlowerOptions)
         values: dict[str, Any] = dict(config.values)
         strategy = STRATEGIES[flower.transport](**values)
-        model = strategy.experiment.model
+        model = strategy.assembly.task.model
         path = Path(flower.results) / run.algorithm if flower.results else None
         folder = RunFolder(path) if path else None
         if folder:
@@ -49,7 +49,7 @@ def main(grid: Grid, context: Context) -> None:
             strategy.history_file = folder.history
         initial = record_of(model.named(model.initial))
         result = strategy.start(grid, initial, run.num_rounds, flower.phase_timeout)
-        summary = {**strategy.experiment.describe(), **strategy.history.summary(), "dropped": dict(strategy.dropped)}
+        summary = {**strategy.assembly.describe(), **strategy.history.summary(), "dropped": dict(strategy.dropped)}
         honest = [
             model.flatten(tensors_of(strategy.models[i])) for i in strategy.history.honest if i in strategy.models
         ]

@@ -117,7 +117,7 @@ class PeerHybrid(PeerStrategy):
         segments, relay = Segments(self._run), Relay(self._run, alone=True)
         first = 1
         while first <= num_rounds:
-            if self.experiment.averages(first):
+            if self.assembly.graphs.averages(first):
                 relay.ready = segments.ready
                 yield first, first, relay
                 first += 1

@@ -24,7 +24,7 @@ from ross_flwr.flower.protocol import Setup, models_in
 from ross_flwr.flower.run import Drops, Run
 from ross_flwr.flower.settings import config_of
 from ross_flwr.graph.options import GraphOptions
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.history import History
 from ross_flwr.runs.options import RunOptions
 
@@ -92,8 +92,8 @@ class PeerStrategy(Strategy):
     def _plan(self, config: Config) -> None:
         """Make the parts of a run of a configuration with its true number of agents."""
         self.config = config
-        self.experiment = Experiment(config)
-        self.experiment.check()
+        self.assembly = assemble(config)
+        self.assembly.check()
 
     def start(
         self,
@@ -167,16 +167,16 @@ class PeerStrategy(Strategy):
         nodes = wait_for_nodes(grid, flower)
         agents = {"num-agents": len(nodes)} if self._agent_per_node else {}
         self._plan(resolve({**self._given.values, **agents, "num-rounds": num_rounds}))
-        options, experiment = self.config.part(RunOptions), self.experiment
-        experiment.check_nodes(min(len(nodes), options.num_agents))
+        options, assembly = self.config.part(RunOptions), self.assembly
+        assembly.threats.check_nodes(min(len(nodes), options.num_agents))
         told = relevant(self.config, options.algorithm)
         name, post = f"{grid.run.run_id}-{token_hex(4)}", Post(grid, drops.add)
         answers = ask(post, nodes, Setup(name, told, {}), config, flower.node_timeout)
-        placement = place(experiment.topology, nodes, answers)
+        placement = place(assembly.topology, nodes, answers)
         if self.transport != "relay":
             check_names(placement)
         drops.blocks = placement.blocks
-        self._run = Run(name, experiment, told, placement, post, drops, timeout, flower.node_timeout)
+        self._run = Run(name, assembly, told, placement, post, drops, timeout, flower.node_timeout)
 
     @abstractmethod
     def _stretches(self, num_rounds: int) -> Iterator[tuple[int, int, Way]]:
@@ -224,7 +224,7 @@ class PeerStrategy(Strategy):
     def summary(self) -> None:
         """Log what is about to run."""
         run, graph = self.config.part(RunOptions), self.config.part(GraphOptions).topology
-        gap = self.experiment.topology.spectral_gap
+        gap = self.assembly.topology.spectral_gap
         logger.log(INFO, "Starting %s strategy:", type(self).__name__)
         logger.log(INFO, "\t├──> algorithm: %s", run.algorithm)
         logger.log(INFO, "\t├──> topology: %s of %d agents, spectral gap %.4f", graph, run.num_agents, gap)

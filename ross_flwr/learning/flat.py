@@ -54,6 +54,11 @@ class FlatModel:
         """The module's state when it was wrapped, shape [P]."""
 
     @property
+    def device(self) -> torch.device:
+        """Where the model was when it was wrapped."""
+        return self.initial.device
+
+    @property
     def has_buffers(self) -> bool:
         """Whether the vector carries float buffers behind the parameters."""
         return self.size > self.num_parameters

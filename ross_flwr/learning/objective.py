@@ -79,6 +79,10 @@ class Objective(Protocol):
     def draws_noise(self) -> bool:
         """Whether `gradient` draws from PyTorch's global generator, as dropout does."""
 
+    @property
+    def validation(self) -> Batch:
+        """The validation set Q."""
+
     def batch(self, indices: Tensor) -> Batch:
         """Return the training examples at `indices`, shape [B]."""
 

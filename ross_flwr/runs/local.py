@@ -10,7 +10,7 @@ from torch import Tensor
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import Config, ConfigError, require, resolve
 from ross_flwr.engine.rounds import rounds
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import assemble, read_images
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.history import History
 from ross_flwr.runs.options import MachineOptions, RunOptions
@@ -70,9 +70,9 @@ def holdings(config: Config) -> Tensor:
     ConfigError
         When the data cannot be read or dealt so.
     """
-    experiment = Experiment(config)
-    labels, num_classes = experiment.source.train.labels, experiment.source.num_classes
-    return torch.stack([labels[part].bincount(minlength=num_classes) for part in experiment.partition])
+    images = read_images(config)
+    labels, num_classes = images.source.train.labels, images.source.num_classes
+    return torch.stack([labels[part].bincount(minlength=num_classes) for part in images.shares.parts])
 
 
 class LocalRun:
@@ -89,8 +89,8 @@ class LocalRun:
     ----------
     run : RunOptions
         Its method and length.
-    experiment : Experiment
-        What the configuration stands for.
+    assembly : Assembly
+        The parts that the configuration stands for.
     host : Host
         Hosts all agents.
     history : History
@@ -102,12 +102,12 @@ class LocalRun:
         if self.machine.threads:
             torch.set_num_threads(self.machine.threads)
         self.config = config
-        self.experiment = Experiment(config)
-        self.experiment.check()
-        self.host = self.experiment.host(self.run.algorithm)
+        self.assembly = assemble(config)
+        self.assembly.check()
+        self.host = self.assembly.host(self.run.algorithm)
         self.folder = RunFolder(path) if path else None
-        file = self.folder.history if self.folder else None
-        self.history = History(self.run.num_agents, self.experiment.attackers, file, self.experiment.corrupted)
+        file, threats = self.folder.history if self.folder else None, self.assembly.threats
+        self.history = History(self.run.num_agents, threats.attackers, file, threats.corrupted)
 
     def restore(self) -> None:
         """Go back to the last checkpoint in the folder; without one, to the beginning.
@@ -122,9 +122,11 @@ class LocalRun:
             return
         last, tensors, rest = checkpoint
         try:
-            self.host.restore({key: tensor.to(self.experiment.device) for key, tensor in tensors.items()}, rest)
+            self.host.restore(
+                {key: tensor.to(self.assembly.task.model.device) for key, tensor in tensors.items()}, rest
+            )
             self.history.restore(last)
-            shape = self.experiment.model.initial.shape
+            shape = self.assembly.task.model.initial.shape
             fits = (
                 len(self.history.lines) == last
                 and len(rest["state"]) == len(self.host.agents)
@@ -149,7 +151,7 @@ class LocalRun:
             folder.begin(self.config)
         snapshot = self.host.snapshot()
         try:
-            for finished in rounds(self.host, self.experiment.schedule, done + 1, run.num_rounds):
+            for finished in rounds(self.host, self.assembly.schedule, done + 1, run.num_rounds):
                 line = self.history.add(finished)
                 done, snapshot = finished.number, self.host.snapshot()
                 if folder and every and done % every == 0:
@@ -162,8 +164,8 @@ class LocalRun:
         if folder:
             folder.write_summary(self.summary())
             mean = torch.stack([self.host.agents[i]["model"] for i in self.history.honest]).mean(0)
-            folder.write_model(self.experiment.model.named(mean))
+            folder.write_model(self.assembly.task.model.named(mean))
 
     def summary(self) -> dict[str, Any]:
         """Return what ``summary.json`` holds."""
-        return {**self.experiment.describe(), **self.history.summary(), "dropped": dict(self.host.dropped)}
+        return {**self.assembly.describe(), **self.history.summary(), "dropped": dict(self.host.dropped)}

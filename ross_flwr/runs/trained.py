@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from ross_flwr.config import ConfigError, require, resolve
 from ross_flwr.extras import import_extra
 from ross_flwr.learning.objective import ModuleObjective, Performance, f1_scores
-from ross_flwr.runs.assemble import Experiment, Subset
+from ross_flwr.runs.assemble import assemble, read_images
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.local import beside
 from ross_flwr.runs.options import RunOptions
-from ross_flwr.tasks.options import DataOptions
+from ross_flwr.tasks.images import Subset
 
 __all__ = ["DATA_KEYS", "FORMATS", "Trained", "export"]
 
@@ -40,8 +40,10 @@ class Trained:
     ----------
     folder : RunFolder
         Where the method's results are.
-    experiment : Experiment
-        What its configuration stands for.
+    images : Images
+        Data and model that its configuration names.
+    threats : Threats
+        Who attacked, and whose data was bad.
     agents : dict[int, Tensor]
         Each agent's model at the last checkpoint, shape [P]. A run on Flower leaves none.
     consensus : Tensor
@@ -58,17 +60,19 @@ class Trained:
         if method:
             require("--method", method, methods)
         self.folder = RunFolder(path if method in ("", methods[0]) else path / method)
-        self.experiment = Experiment(self.folder.read_config())
+        self.config = self.folder.read_config()
+        self.images = read_images(self.config)
+        self.threats = assemble(self.config).threats
         checkpoint = self.folder.read_checkpoint()
         if checkpoint:
             _, tensors, rest = checkpoint
             self.agents = {int(i): tensors[names["model"]] for i, names in rest["state"].items()}
-            honest = [model for i, model in self.agents.items() if i not in self.experiment.attackers]
+            honest = [model for i, model in self.agents.items() if i not in self.threats.attackers]
             self.consensus = torch.stack(honest).mean(0)
         else:
             self.agents = {}
-            self.consensus = self.experiment.model.flatten(self.folder.read_model())
-        if self.consensus.shape != self.experiment.model.initial.shape:
+            self.consensus = self.images.model.flatten(self.folder.read_model())
+        if self.consensus.shape != self.images.model.initial.shape:
             raise ConfigError(f"{self.folder.path} holds a config.toml and a checkpoint.safetensors of different runs")
 
     def model(self, agent: int | None) -> Tensor:
@@ -96,20 +100,19 @@ class Trained:
         for key in other:
             if key not in DATA_KEYS:
                 raise ConfigError(f"-c {key} does not say what to test on: use {', '.join(DATA_KEYS)}")
-        source, config = self.experiment.source, self.experiment.config
-        where = Experiment(resolve({**config.values, **other})) if other else self.experiment
+        source = self.images.source
+        where = read_images(resolve({**self.config.values, **other})) if other else self.images
         found = where.source
         if found.image_shape != source.image_shape or found.num_classes > source.num_classes:
-            dataset = where.config.part(DataOptions).dataset
             raise ConfigError(
-                f"dataset = '{dataset}' has {_kind(found.image_shape, found.num_classes)}, and the models "
-                f"take {_kind(source.image_shape, source.num_classes)}"
+                f"dataset = '{where.options.dataset}' has {_kind(found.image_shape, found.num_classes)}, and the "
+                f"models take {_kind(source.image_shape, source.num_classes)}"
             )
-        test = Subset(replace(found, mean=source.mean, std=source.std), found.test, where.test)
+        test = Subset(replace(found, mean=source.mean, std=source.std), found.test, where.shares.test)
         metrics = {"f1": lambda outputs, targets: f1_scores(outputs, targets).nanmean()}
-        objective = ModuleObjective(self.experiment.model, test, None, test, metrics=metrics)
+        objective = ModuleObjective(self.images.model, test, None, test, metrics=metrics)
         for agent in (None, *self.agents):
-            yield agent, objective.test(self.model(agent).to(self.experiment.device))
+            yield agent, objective.test(self.model(agent).to(self.images.device))
 
 
 def _kind(image_shape: tuple[int, int, int], num_classes: int) -> str:
@@ -173,10 +176,10 @@ def export(trained: Trained, agent: int | None, kind: str, out: Path | None) -> 
         When there is no such model, ONNX is not installed, or nothing can be written there.
     """
     suffix, write = FORMATS[kind]
-    model = trained.experiment.model
-    model.bind(trained.model(agent).to(trained.experiment.device))
+    model = trained.images.model
+    model.bind(trained.model(agent).to(trained.images.device))
     file = out or trained.folder.path / f"{'consensus' if agent is None else f'agent-{agent}'}{suffix}"
-    image = torch.zeros(1, *trained.experiment.source.image_shape, device=trained.experiment.device)
+    image = torch.zeros(1, *trained.images.source.image_shape, device=trained.images.device)
     content = write(model.module.eval(), image)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""The keys of the data and the model."""
+"""The keys of the data, of what is wrong with it, and of the model."""
 
 from ross_flwr.config import group, option
 
-__all__ = ["DataOptions"]
+__all__ = ["CorruptionOptions", "DataOptions"]
 
 
 @group("Data and model")
@@ -61,3 +61,16 @@ class DataOptions:
     test_size: int = option(0, "test examples on which accuracy is reported; 0 takes all", unit="examples", minimum=0)
     model: str = option("mlp", "the model; `ross-flwr list models` shows them")
     hidden: int = option(64, "width of the hidden layer of mlp and cnn", unit="units", minimum=1)
+
+
+@group("Bad data")
+class CorruptionOptions:
+    """Whose data is bad, and how."""
+
+    corruption: str = option("none", "what is wrong with some agents' data; `ross-flwr list corruptions` shows it")
+    corrupted: int = option(3, "how many agents hold bad data, drawn from those that do not attack", minimum=0)
+    corrupted_agents: str = option("", "which agents hold bad data, as '1,4,7'; empty to draw `corrupted` of them")
+    corruption_rate: float = option(1.0, "share of a corrupted agent's examples that are bad", minimum=0.0, maximum=1.0)
+    noise_sigma: float = option(0.5, "σ of feature-noise, in deviations of a pixel", minimum=0.0)
+    trigger_size: int = option(3, "side of the backdoor's white square", unit="pixels", minimum=1)
+    target_class: int = option(0, "what the backdoor makes of every image", minimum=0)

@@ -1,6 +1,6 @@
 """Who lies in its messages, to whom, and knowing what."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ross_flwr.algorithms.messages import Exchange, Message, MessageTransform
 from ross_flwr.learning.agent import Agent, stream
-from ross_flwr.learning.objective import Batch
 from ross_flwr.learning.rules import Aggregation
 from ross_flwr.threats.attacks import ATTACKS, BLIND, GRADIENTS_ONLY
 
@@ -47,8 +46,6 @@ class Adversary(MessageTransform):
         What optimised attacks expect of their victims.
     learning_rate : float
         η.
-    validation : callable
-        From an attacker to its sample of the validation distribution.
     """
 
     attack: str
@@ -61,7 +58,6 @@ class Adversary(MessageTransform):
     omniscient: bool = False
     aggregation: Aggregation
     learning_rate: float
-    validation: Callable[[int], Batch]
 
     def send(self, agent: Agent, outbox: dict[int, Message], exchange: Exchange) -> dict[int, Message]:
         """Return what an attacker sends instead of `outbox`; honest agents' messages are left as they are."""
@@ -151,7 +147,7 @@ class Adversary(MessageTransform):
         def gradient(vector: Tensor) -> Tensor:
             with torch.random.fork_rng():
                 torch.manual_seed(int(draws("dropout").integers(2**62)))
-                return agent.objective.gradient(vector, self.validation(agent.index))
+                return agent.objective.gradient(vector, agent.objective.validation)
 
         prefix = f"noted.{step}.{name}.{victim}."
         notes = {key.removeprefix(prefix): agent.state.pop(key) for key in list(agent.state) if key.startswith(prefix)}

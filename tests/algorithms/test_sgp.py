@@ -10,7 +10,7 @@ from ross_flwr.algorithms.dpsgd import DPSGD
 from ross_flwr.algorithms.sgp import SGP
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.graph import topology
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import assemble
 
 N = 8
 DIRECTED = ["directed-ring", "directed-exponential", "random-out"]
@@ -102,7 +102,7 @@ def test_a_lost_message_takes_weight_and_model_alike():
 
 def refusal(**options):
     with pytest.raises(ConfigError) as error:
-        Experiment(resolve({key.replace("_", "-"): value for key, value in options.items()})).check()
+        assemble(resolve({key.replace("_", "-"): value for key, value in options.items()})).check()
     return str(error.value)
 
 
@@ -113,7 +113,7 @@ def test_a_directed_graph_asks_for_push_and_push_for_a_method_that_can():
     said = refusal(algorithm="dpsgd", topology="random-out", mixing="push")
     assert "sum to 1" in said
     assert "use algorithm = 'sgp'" in said
-    Experiment(resolve({"algorithm": "dpsgd", "topology": "directed-ring", "mixing": "push"})).check()
+    assemble(resolve({"algorithm": "dpsgd", "topology": "directed-ring", "mixing": "push"})).check()
 
 
 @pytest.mark.parametrize("name", ["ross", "cga", "ngc", "cross-gradient", "cgsv"])

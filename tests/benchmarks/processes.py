@@ -25,11 +25,12 @@ from ross_flwr.direct.certificates import Credentials
 from ross_flwr.direct.loop import Session
 from ross_flwr.direct.peer import Neighbor
 from ross_flwr.engine.rounds import Schedule
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import assemble
+from ross_flwr.runs.assembly import Assembly
 
 Run: TypeAlias = Callable[[int], None]
 """Runs so many rounds more."""
-Carrier: TypeAlias = Callable[[Experiment, int, list[str], Path | None], AbstractContextManager[Run]]
+Carrier: TypeAlias = Callable[[Assembly, int, list[str], Path | None], AbstractContextManager[Run]]
 """How an agent, by its index, and its neighbours exchange messages, at these addresses and with these certificates."""
 
 
@@ -42,17 +43,17 @@ def issue(folder: Path, number: int) -> Path:
 
 
 @contextmanager
-def direct(experiment: Experiment, index: int, addresses: list[str], certs: Path | None) -> Iterator[Run]:
+def direct(assembly: Assembly, index: int, addresses: list[str], certs: Path | None) -> Iterator[Run]:
     """Over the direct transport, as in the segment of a deployment."""
-    topology = experiment.topology
-    host = experiment.host("run", {index: topology.place(index)})
+    topology = assembly.topology
+    host = assembly.host("run", {index: topology.place(index)})
     (agent,) = host.agents.values()
     with Session(
         host,
         [Neighbor(f"n{j}", addresses[j], (j,)) for j in agent.neighbors],
         address=addresses[index],
         topology=topology.digest,
-        layout=experiment.model.digest,
+        layout=assembly.task.model.digest,
         patience=60,
         credentials=Credentials.read(certs / f"n{index}") if certs else None,
     ) as session:
@@ -68,10 +69,10 @@ def direct(experiment: Experiment, index: int, addresses: list[str], certs: Path
 
 
 @contextmanager
-def bare(experiment: Experiment, index: int, addresses: list[str], certs: Path | None) -> Iterator[Run]:
+def bare(assembly: Assembly, index: int, addresses: list[str], certs: Path | None) -> Iterator[Run]:
     """D-PSGD on a ring over sockets, as one would write it for this case alone: the same models and gradients."""
-    (agent,) = experiment.agents({index: experiment.topology.place(index)})
-    learning_rate = experiment.algorithm.learning_rate
+    (agent,) = assembly.agents({index: assembly.topology.place(index)})
+    learning_rate = assembly.algorithm.learning_rate
     before, after = (index - 1) % len(addresses), (index + 1) % len(addresses)
     host, port = addresses[index].split(":")
     with socket.create_server((host, int(port))) as server:
@@ -98,13 +99,13 @@ def bare(experiment: Experiment, index: int, addresses: list[str], certs: Path |
 
 
 @contextmanager
-def streams(experiment: Experiment, index: int, addresses: list[str], certs: Path | None) -> Iterator[Run]:
+def streams(assembly: Assembly, index: int, addresses: list[str], certs: Path | None) -> Iterator[Run]:
     """The same over gRPC, as bare as it gets: a stream to each neighbour, all of them in one event loop.
 
     The bytes are the message, and nobody checks or confirms anything.
     """
-    (agent,) = experiment.agents({index: experiment.topology.place(index)})
-    learning_rate = experiment.algorithm.learning_rate
+    (agent,) = assembly.agents({index: assembly.topology.place(index)})
+    learning_rate = assembly.algorithm.learning_rate
     neighbors = [(index - 1) % len(addresses), (index + 1) % len(addresses)]
     inboxes: dict[int, SimpleQueue[bytes]] = {j: SimpleQueue() for j in neighbors}
     channels, calls = [], {}
@@ -214,7 +215,7 @@ def _node(
     pipe: Connection, carrier: Carrier, options: dict[str, Any], index: int, addresses: list[str], certs: Path | None
 ) -> None:
     torch.set_num_threads(1)
-    with carrier(Experiment(resolve(options)), index, addresses, certs) as run, suppress(EOFError):
+    with carrier(assemble(resolve(options)), index, addresses, certs) as run, suppress(EOFError):
         while True:
             run(pipe.recv())
             pipe.send(None)

@@ -40,7 +40,7 @@ def rounds_per_second(num_nodes: int, num_rounds: int, **more: Any) -> float:
 
     def play(grid: Grid) -> None:
         relay = PeerRelay(**OPTIONS, **more, num_rounds=total, test_size=100)
-        model = relay.experiment.model
+        model = relay.assembly.task.model
         relay.start(grid, record_of(model.named(model.initial)), total)
         lines.extend(relay.history.lines)
 

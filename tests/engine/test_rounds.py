@@ -178,7 +178,7 @@ def test_agents_are_tested_every_so_many_rounds_and_in_the_last():
 
 def test_the_model_of_a_run_is_the_mean_of_the_honest_ones(tmp_path):
     run = finished(config_of(num_rounds=2), tmp_path)
-    honest = [run.host.agents[i]["model"].double() for i in range(5) if i not in run.experiment.attackers]
+    honest = [run.host.agents[i]["model"].double() for i in range(5) if i not in run.assembly.threats.attackers]
     assert len(honest) == 4
     saved = load_file(tmp_path / "model.safetensors")
     assert set(saved) == {"1.weight", "1.bias", "3.weight", "3.bias"}

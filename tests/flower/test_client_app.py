@@ -9,7 +9,7 @@ from ross_flwr.config import ConfigError, resolve
 from ross_flwr.flower.hosting import begin, wake
 from ross_flwr.flower.protocol import Setup
 from ross_flwr.flower.records import record_of
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import read_images
 
 CHOSEN = {"algorithm": "dpsgd", "num-agents": 3, "topology": "complete", "attackers": 0, "validation-size": 20}
 
@@ -25,7 +25,7 @@ def context_of(**node_config):
 
 def beginning(agents, **chosen):
     """What the relay sends first, but for the call of a step: the set-up and the initial model."""
-    model = Experiment(resolve(options())).model
+    model = read_images(resolve(options())).model
     setup = Setup("r", options() | chosen, {i: PLACES[i] for i in agents})
     return RecordDict({"setup": setup.to_record(), "initial": record_of(model.named(model.initial))})
 
@@ -53,32 +53,33 @@ def own_data(tmp_path):
 def test_an_agent_on_a_device_holds_all_and_only_the_data_there(own_data):
     context = context_of(dataset="file", data_path=own_data)
     begin(beginning(AGENT), context)
-    host, experiment = wake(context)
-    (agent,) = host.agents.values()
+    hosted = wake(context)
+    images = hosted.assembly.task
+    (agent,) = hosted.host.agents.values()
     batch = agent.objective.batch(torch.arange(agent.objective.num_examples))
-    assert (agent.index, len(batch), len(experiment.source.test)) == (1, 20, 5)
+    assert (agent.index, len(batch), len(images.source.test)) == (1, 20, 5)
     assert batch.targets.bincount().min() >= 6
-    assert experiment.source.train.images.min() >= 100
-    validation = experiment.validation(1)
-    assert not set(validation.tolist()) & set(experiment.partition[1].tolist())
+    assert images.source.train.images.min() >= 100
+    validation = images.shares.validation(1)
+    assert not set(validation.tolist()) & set(images.shares.parts[1].tolist())
     assert len(validation) == 20
-    assert experiment.describe()["validation"].endswith("of file that no agent trains on")
+    assert images.describe()["validation"].endswith("of file that no agent trains on")
 
 
 def test_a_node_without_data_of_its_own_holds_its_share_of_the_runs():
     context = context_of()
     begin(beginning(AGENT), context)
-    host, experiment = wake(context)
-    assert experiment.config.values == options()
+    hosted = wake(context)
+    assert hosted.config.values == options()
     assert Setup.of(context.state).options == options()
-    assert host.agents[1].objective.num_examples == len(Experiment(resolve(options())).partition[1])
+    assert hosted.host.agents[1].objective.num_examples == len(read_images(resolve(options())).shares.parts[1])
 
 
 def test_a_node_is_told_its_agents_places_and_needs_no_file_of_the_graph():
     context = context_of()
     begin(beginning([1, 2], **{"topology": "edge-list", "topology-file": "on the server.txt"}), context)
-    host, _ = wake(context)
-    assert {i: agent.mixing_row for i, agent in host.agents.items()} == ROWS
+    hosted = wake(context)
+    assert {i: agent.mixing_row for i, agent in hosted.host.agents.items()} == ROWS
 
 
 def test_two_agents_do_not_share_a_devices_data(own_data):

@@ -16,7 +16,7 @@ from ross_flwr.flower import direct as segments
 from ross_flwr.flower import handlers
 from ross_flwr.flower.hosting import HOSTS
 from ross_flwr.flower.records import tensors_of
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.local import LocalRun
 from ross_flwr.runs.options import RunOptions
 
@@ -48,13 +48,13 @@ def play(strategy, certs, *, app=None, **options):
         lambda k: {"peer-address": addresses[k], "peer-certs": str(certs[k])},
     )
     relay = strategy(**DIRECT | options)
-    model = expected.experiment.model
+    model = expected.assembly.task.model
     relay.start(nodes, ArrayRecord(model.named(model.initial)), config.part(RunOptions).num_rounds)
     return relay, expected, lines
 
 
 def assert_equal_runs(relay, expected, lines):
-    model = expected.experiment.model
+    model = expected.assembly.task.model
     for index, agent in expected.host.agents.items():
         assert not torch.equal(agent["model"], model.initial)
         torch.testing.assert_close(model.flatten(tensors_of(relay.models[index])), agent["model"], rtol=0, atol=1e-4)
@@ -83,7 +83,7 @@ def test_directed_and_changing_graphs_give_the_models_of_the_local_engine(option
 
 def test_a_node_whose_process_is_another_in_every_segment_goes_on_from_its_state(certs, tmp_path):
     def forget(message, context, call_next):
-        for setup in [setup for setup, (host, _) in HOSTS.held.items() if context.node_id in host.agents]:
+        for setup in [setup for setup, held in HOSTS.held.items() if context.node_id in held.host.agents]:
             HOSTS.held.pop(setup, None)  # nodes forget in threads of their own
         return call_next(message, context)
 
@@ -242,7 +242,7 @@ def test_gossip_is_averaged_exactly_in_every_third_round():
 )
 def test_what_cannot_be_averaged_is_told(options, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        Experiment(resolve(options)).check()
+        assemble(resolve(options)).check()
 
 
 def test_a_hybrid_without_rounds_of_averaging_is_refused():

@@ -165,7 +165,7 @@ def test_an_app_that_loads_the_configurations_data_itself_gives_the_same_models(
     options = {"num-agents": 4, "topology": "ring", "attackers": 1, "num-rounds": 2, "validation-size": 20}
     config = resolve(options)
     expected = LocalRun(config)
-    model = expected.experiment.model
+    model = expected.assembly.task.model
     relay = PeerRelay(**options)
     relay.start(Nodes(app_of(config)), ArrayRecord(model.named(model.initial)), 2)
     lines = list(expected.rounds())
@@ -288,7 +288,7 @@ def test_data_is_loaded_once_by_a_node_and_its_loaders_batch_size_counts():
     app = peer_app(**REGRESSION | {"train_data": train_data})
     start(app, 3, algorithm="ross")
     assert sorted(loads) == [0, 1, 2, 3]
-    assert {host.agents[i].batch_size for host, _ in list(HOSTS.held.values())[-4:] for i in host.agents} == {7}
+    assert {agent.batch_size for held in list(HOSTS.held.values())[-4:] for agent in held.host.agents.values()} == {7}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from ross_flwr.flower.protocol import Call
 from ross_flwr.flower.records import pack, record_of, tensors_of, unpack
 from ross_flwr.flower.relay import Relay
 from ross_flwr.flower.run import Drops, Run
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.local import LocalRun
 
 SAME = {"num_agents": 6, "topology_degree": 3, "attackers": 1, "validation_size": 20, "test_size": 50, "hidden": 8}
@@ -68,7 +68,7 @@ def play(num_nodes, app=None, timeout=60, evaluate_fn=None, **options):
     """Run a relay over nodes of this process, one at a time."""
     options = {"num_rounds": 3} | options
     relay = PeerRelay(**options)
-    model = relay.experiment.model
+    model = relay.assembly.task.model
     nodes = Nodes(app or peer_app(), range(10, 10 + num_nodes), together=app is not None)
     initial = record_of(model.named(model.initial))
     result = relay.start(nodes, initial, options["num_rounds"], timeout, evaluate_fn=evaluate_fn)
@@ -84,7 +84,7 @@ def locally(**options):
 
 def assert_equal(relay, expected, atol=1e-5):
     assert sorted(relay.models) == sorted(expected.host.agents)
-    model = expected.experiment.model
+    model = expected.assembly.task.model
     for index, agent in expected.host.agents.items():
         assert not torch.equal(agent["model"], model.initial)
         torch.testing.assert_close(model.flatten(tensors_of(relay.models[index])), agent["model"], rtol=1e-4, atol=atol)
@@ -170,7 +170,7 @@ def test_the_result_is_what_fedavg_would_return():
     assert list(result.train_metrics_clientapp) == [1, 2, 3]
     assert list(result.evaluate_metrics_clientapp) == [1, 2, 3]
     assert list(result.evaluate_metrics_serverapp) == tested == [0, 1, 2, 3]
-    model = relay.experiment.model
+    model = relay.assembly.task.model
     assert list(result.arrays) == list(model.module.state_dict())
     mean = torch.stack([model.flatten(tensors_of(relay.models[i])) for i in relay.history.honest]).mean(0)
     torch.testing.assert_close(model.flatten(tensors_of(result.arrays)), mean)
@@ -178,9 +178,9 @@ def test_the_result_is_what_fedavg_would_return():
 
 def relay_of_four():
     """Agent i of a ring of four is on node 10 + i."""
-    experiment = Experiment(resolve({"num-agents": 4, "topology": "ring", "attackers": 0, "algorithm": "dpsgd"}))
+    assembly = assemble(resolve({"num-agents": 4, "topology": "ring", "attackers": 0, "algorithm": "dpsgd"}))
     placement = Placement({10 + i: (i,) for i in range(4)}, {})
-    return Relay(Run("r", experiment, {}, placement, None, Drops(), 1.0, 1.0))
+    return Relay(Run("r", assembly, {}, placement, None, Drops(), 1.0, 1.0))
 
 
 def reply_from(node, **columns):

@@ -73,7 +73,7 @@ def played():
     def run(grid):
         for name, options in PLAYS.items():
             relay = PeerRelay(**options, num_nodes=6)
-            model = relay.experiment.model
+            model = relay.assembly.task.model
             if name == "ten":
                 grid = played["watch"] = Watch(grid)
             told = ConfigRecord({"fail": name == "error"})
@@ -87,7 +87,7 @@ def played():
 def test_every_agent_ends_with_the_model_that_it_has_locally(played):
     expected = LocalRun(resolve({name.replace("_", "-"): value for name, value in SAME.items()}))
     lines = list(expected.rounds())
-    model, relay = expected.experiment.model, played["same"]
+    model, relay = expected.assembly.task.model, played["same"]
     for index, agent in expected.host.agents.items():
         torch.testing.assert_close(model.flatten(tensors_of(relay.models[index])), agent["model"], rtol=0, atol=1e-5)
     for line, local_line in zip(relay.history.lines, lines, strict=True):
@@ -113,5 +113,5 @@ def test_replies_lie_no_longer_than_between_two_looks(played):
 
 def test_the_server_process_holds_at_most_two_copies_of_each_model(played):
     relay = played["ten"]
-    one = relay.experiment.model.initial.nbytes + 128  # a header of NumPy's format
+    one = relay.assembly.task.model.initial.nbytes + 128  # a header of NumPy's format
     assert 8 * one < played["watch"].peak <= 20 * one

@@ -15,7 +15,7 @@ SMALL = {"num_agents": 4, "topology": "ring", "validation_size": 20, "test_size"
 
 
 def start(strategy, num_rounds, **arguments):
-    model = strategy.experiment.model
+    model = strategy.assembly.task.model
     nodes = Nodes(peer_app(), (10, 11), together=False)
     return strategy.start(nodes, record_of(model.named(model.initial)), num_rounds, **arguments)
 
@@ -23,9 +23,9 @@ def start(strategy, num_rounds, **arguments):
 def test_the_rounds_of_start_are_what_the_nodes_are_told():
     relay = PeerRelay(algorithm="dpsgd", num_rounds=50, evaluate_every=10, **SMALL)
     start(relay, 2)
-    (host, experiment), *_ = reversed(HOSTS.held.values())
-    assert {agent.total_passes for agent in host.agents.values()} == {2}
-    assert experiment.config.part(RunOptions).num_rounds == 2
+    hosted, *_ = reversed(HOSTS.held.values())
+    assert {agent.total_passes for agent in hosted.host.agents.values()} == {2}
+    assert hosted.config.part(RunOptions).num_rounds == 2
     assert [bool(line["accuracy"]) for line in relay.history.lines] == [False, True]
 
 
@@ -46,9 +46,9 @@ def test_a_run_ends_early_with_its_models_when_it_should_stop():
 
 def test_an_algorithm_object_is_its_name_and_options_on_the_nodes():
     start(PeerRelay(algorithm=DPSGD(learning_rate=0.0625), **SMALL), 1)
-    (host, _), *_ = reversed(HOSTS.held.values())
-    assert type(host.algorithm) is DPSGD
-    assert host.algorithm.learning_rate == 0.0625
+    hosted, *_ = reversed(HOSTS.held.values())
+    assert type(hosted.host.algorithm) is DPSGD
+    assert hosted.host.algorithm.learning_rate == 0.0625
     with pytest.raises(ConfigError, match="learning-rate is an option of the algorithm object: give it there alone"):
         PeerRelay(algorithm=DPSGD(), learning_rate=0.1)
 
@@ -78,7 +78,7 @@ def test_an_algorithm_that_the_nodes_do_not_know_is_told_before_the_first_round(
 @pytest.mark.parametrize("strategy", [PeerRelay, PeerDirect, PeerHybrid])
 def test_nobody_attacks_unless_it_is_said_and_no_other_transport_is_taken(strategy):
     made = strategy(average_every=5, **SMALL)
-    assert not made.experiment.attackers
+    assert not made.assembly.threats.attackers
     other = "relay" if strategy is PeerDirect else "direct"
     with pytest.raises(ConfigError, match=f"transport = '{other}' is another strategy: use PeerRelay for relay"):
         strategy(transport=other)

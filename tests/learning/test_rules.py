@@ -18,7 +18,7 @@ from ross_flwr.graph import topology
 from ross_flwr.learning import rules
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.rules import AGGREGATORS, PRE_AGGREGATIONS, Aggregation, feasible
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.local import LocalRun
 
 ROBUST = sorted(AGGREGATORS.keys() - {"mean"})
@@ -370,9 +370,9 @@ def test_averaging_by_name_is_averaging_with_the_mixing_row():
 
 
 def test_without_a_rule_agents_mix_as_ever():
-    assert Experiment(resolve(CONFIG)).aggregation is None
-    assert all(agent.aggregation is None for agent in Experiment(resolve(CONFIG)).agents())
-    assert Experiment(resolve({**CONFIG, "pre-aggregation": "nnm"})).aggregation == Aggregation("mean", "nnm", 1, 1.0)
+    assert assemble(resolve(CONFIG)).aggregation is None
+    assert all(agent.aggregation is None for agent in assemble(resolve(CONFIG)).agents())
+    assert assemble(resolve({**CONFIG, "pre-aggregation": "nnm"})).aggregation == Aggregation("mean", "nnm", 1, 1.0)
 
 
 @pytest.mark.parametrize("method", ["dpsgd", "ross"])

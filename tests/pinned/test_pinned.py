@@ -14,7 +14,7 @@ import torch
 
 from ross_flwr.config import resolve
 from ross_flwr.flower.records import pack, unpack
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.local import LocalRun
 from ross_flwr.runs.options import RunOptions
 
@@ -71,8 +71,8 @@ def on_two_nodes(config):
     """Run as two nodes do that send each other records through Flower."""
     hosts = []
     for block in (range(0, 6, 2), range(1, 6, 2)):
-        experiment = Experiment(config)
-        hosts.append(experiment.host("run", {i: experiment.topology.place(i) for i in block}))
+        assembly = assemble(config)
+        hosts.append(assembly.host("run", {i: assembly.topology.place(i) for i in block}))
     sent, gradients = Counter(), 0
     for number in range(config.part(RunOptions).num_rounds):
         mail = [(), ()]

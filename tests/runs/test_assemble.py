@@ -9,14 +9,18 @@ import torch
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.learning.objective import ModuleObjective
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import assemble, read_images
 from ross_flwr.runs.local import LocalRun, holdings
 
 OURS = [name for name, cls in ALGORITHMS.items() if cls.__module__.startswith("ross_flwr.")]
 
 
-def experiment(**options):
-    return Experiment(resolve({key.replace("_", "-"): value for key, value in options.items()}))
+def config_of(**options):
+    return resolve({key.replace("_", "-"): value for key, value in options.items()})
+
+
+def images(**options):
+    return read_images(config_of(**options))
 
 
 def classes_of(made, indices):
@@ -26,30 +30,30 @@ def classes_of(made, indices):
 @pytest.mark.parametrize("validation", ["balanced", "own-mix", "few-classes"])
 @pytest.mark.parametrize("size", [1, 30, 100])
 def test_a_validation_set_has_its_size_and_mix_and_nobody_trains_on_it(validation, size):
-    made = experiment(validation=validation, validation_size=size, classes_per_agent=3)
-    trained = set(torch.cat(made.partition).tolist())
+    made = images(validation=validation, validation_size=size, classes_per_agent=3)
+    trained = set(torch.cat(made.shares.parts).tolist())
     for agent in range(10):
-        chosen = made.validation(agent)
+        chosen = made.shares.validation(agent)
         counts = classes_of(made, chosen)
         assert len(chosen) == size
         assert not trained & set(chosen.tolist())
-        assert torch.equal(chosen, made.validation(agent))
+        assert torch.equal(chosen, made.shares.validation(agent))
         if validation == "balanced":
             assert counts.max() - counts.min() <= 1
         elif validation == "few-classes":
             assert (counts > 0).sum() == min(3, size)
         else:
-            own = classes_of(made, made.partition[agent])
+            own = classes_of(made, made.shares.parts[agent])
             assert np.abs(counts - own / own.sum() * size).max() < 1
     assert made.describe()["validation"].startswith(f"{size} examples an agent, ")
     assert "training examples of digits that no agent trains on" in made.describe()["validation"]
 
 
 def test_a_share_of_the_validation_labels_can_be_wrong():
-    right, wrong = (experiment(validation_noise=share).objective(0).validation for share in (0.0, 0.25))
+    right, wrong = (images(validation_noise=share).objective(0).validation for share in (0.0, 0.25))
     assert torch.equal(right.inputs, wrong.inputs)
     assert (right.targets != wrong.targets).sum() == 25
-    assert "25% of their labels wrong" in experiment(validation_noise=0.25).describe()["validation"]
+    assert "25% of their labels wrong" in images(validation_noise=0.25).describe()["validation"]
 
 
 @pytest.mark.parametrize("loss_data", ["batch", "validation"])
@@ -62,7 +66,7 @@ def test_without_a_validation_set_a_method_is_refused_or_never_asks_for_one(name
     graph = "star" if name == "cgsv-server" else "complete"
     options = {"algorithm": name, "beside": "", "topology": graph, "mixing": "lazy-metropolis", "num-rounds": 8}
     config = resolve(options | {"attackers": 0, "validation-size": 0, "loss-data": loss_data, "merge-passes": 7})
-    if Experiment(config).algorithm.needs_validation:
+    if assemble(config).algorithm.needs_validation:
         with pytest.raises(ConfigError, match=f"validation-size = 0 .* algorithm = '{name}' needs: use .*'cgsv'"):
             LocalRun(config)
     else:
@@ -70,19 +74,19 @@ def test_without_a_validation_set_a_method_is_refused_or_never_asks_for_one(name
 
 
 def test_methods_with_losses_are_given_the_same_validation_set_as_ross():
-    ross, ubar = (experiment(algorithm=name, loss_data="validation") for name in ("ross", "ubar"))
+    ross, ubar = (assemble(config_of(algorithm=name, loss_data="validation")) for name in ("ross", "ubar"))
     assert (ross.algorithm.needs_validation, ubar.algorithm.needs_validation) == (True, True)
-    assert not experiment(algorithm="ubar").algorithm.needs_validation
+    assert not assemble(config_of(algorithm="ubar")).algorithm.needs_validation
     first, second = ross.agents()[4], ubar.agents()[4]
     assert -first.utility(first["model"], "loss") == second.loss(second["model"], "validation")
 
 
 def test_who_holds_too_little_is_refused_or_topped_up_and_told(caplog):
     with pytest.raises(ConfigError, match=r"batch-size = 32 .* 'pow' leaves an agent .* too-few = 'top-up'"):
-        _ = experiment(partition="pow").partition
-    made = experiment(partition="pow", too_few="top-up")
+        _ = images(partition="pow").shares.parts
+    made = images(partition="pow", too_few="top-up")
     with caplog.at_level(logging.INFO, "ross_flwr"):
-        assert min(map(len, made.partition)) == 32
+        assert min(map(len, made.shares.parts)) == 32
     assert caplog.messages == ["topped up to batch-size = 32: agents [0]"]
     assert list(made.describe()["topped-up"]) == [0]
 

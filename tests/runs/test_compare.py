@@ -18,7 +18,7 @@ from ross_flwr.config import ConfigError, resolve
 from ross_flwr.data import PARTITIONS, SOURCES
 from ross_flwr.report.comparison import write_markdown
 from ross_flwr.runs import compare
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.local import LocalRun
 
 SMALL = """
@@ -214,9 +214,9 @@ def test_every_cell_of_every_shipped_experiment_names_what_there_is(name):
     quick = plan.quick().cells({})
     assert all(cell.config.values["num-rounds"] == 20 for cell in quick)
     for cell in [*quick, *plan.tuning_cells()]:
-        experiment = Experiment(cell.config)  # which knows attack, aggregator and corruption
-        assert experiment.algorithm
-        assert experiment.topology.num_agents == cell.config.values["num-agents"]
+        assembly = assemble(cell.config)  # which knows attack, aggregator and corruption
+        assert assembly.algorithm
+        assert assembly.topology.num_agents == cell.config.values["num-agents"]
         assert cell.config.values["partition"] in PARTITIONS
         assert cell.config.values["dataset"] in SOURCES
     assert len(plan.tuning_cells()) == len(plan.methods) * len(plan.tuning.get("learning-rate", []))

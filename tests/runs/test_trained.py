@@ -14,7 +14,7 @@ from ross_flwr import data
 from ross_flwr.cli import cli
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.learning.flat import FlatModel
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import read_images
 from ross_flwr.runs.local import start
 from ross_flwr.runs.trained import Trained, export
 
@@ -39,7 +39,7 @@ def images():
 
 def loaded(file):
     """Return a model of the run's shape with the parameters in a file, all of them and no others."""
-    module = Experiment(resolve(SMALL)).model.module
+    module = read_images(resolve(SMALL)).model.module
     state = torch.load(file, weights_only=True) if file.suffix == ".pt" else load_file(file)
     module.load_state_dict(state, strict=True)
     return module.eval()
@@ -58,8 +58,8 @@ def test_an_exported_model_gives_the_outputs_of_the_run_s(results, images, agent
     run = Trained(results)
     file = export(run, agent, kind, None)
     assert file == results / name
-    run.experiment.model.bind(run.model(agent))
-    expected = run.experiment.model.module(images)
+    run.images.model.bind(run.model(agent))
+    expected = run.images.model.module(images)
     assert torch.equal(loaded(file)(images), expected)
 
 
@@ -68,17 +68,17 @@ def test_so_does_one_in_onnx_under_the_same_names_for_any_number_of_images(resul
     reference = pytest.importorskip("onnx.reference", reason="needs the extra 'onnx'")
     run = Trained(results)
     model = reference.ReferenceEvaluator(str(export(run, 2, "onnx", tmp_path / "model.onnx")))
-    assert {tensor.name for tensor in model.proto_.graph.initializer} >= set(run.experiment.model.shapes)
-    run.experiment.model.bind(run.model(2))
+    assert {tensor.name for tensor in model.proto_.graph.initializer} >= set(run.images.model.shapes)
+    run.images.model.bind(run.model(2))
     for some in (images, images[:1]):
         (found,) = model.run(None, {"images": some.numpy()})
-        assert np.allclose(found, run.experiment.model.module(some), atol=1e-5)
+        assert np.allclose(found, run.images.model.module(some), atol=1e-5)
 
 
 def test_the_models_are_those_of_the_run_of_the_method_beside_it_too(results):
     for method, folder in (("ross", results), ("dpsgd", results / "dpsgd")):
         run = Trained(results, method)
-        consensus = run.experiment.model.named(run.consensus)
+        consensus = run.images.model.named(run.consensus)
         written = load_file(folder / "model.safetensors")
         assert all(torch.equal(consensus[name], tensor) for name, tensor in written.items())
         lines = (folder / "history.jsonl").read_text().splitlines()
@@ -89,8 +89,8 @@ def test_the_models_are_those_of_the_run_of_the_method_beside_it_too(results):
 def test_integer_buffers_are_exported_too(results, tmp_path):
     run = Trained(results)
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Linear(64, 10))
-    run.experiment.model = FlatModel(module)
-    run.consensus = run.experiment.model.initial
+    run.images.model = FlatModel(module)
+    run.consensus = run.images.model.initial
     state = load_file(export(run, None, "safetensors", tmp_path / "new" / "model.safetensors"))
     assert state["1.num_batches_tracked"].dtype == torch.int64
     module.load_state_dict(state, strict=True)
@@ -98,10 +98,10 @@ def test_integer_buffers_are_exported_too(results, tmp_path):
 
 def test_what_is_tested_is_the_share_of_right_answers_the_loss_and_the_mean_f1(results):
     run = Trained(results)
-    source = run.experiment.source
-    run.experiment.model.bind(run.consensus)
+    source = run.images.source
+    run.images.model.bind(run.consensus)
     with torch.no_grad():
-        outputs = run.experiment.model.module.eval()(data.normalize(source.test.images, source))
+        outputs = run.images.model.module.eval()(data.normalize(source.test.images, source))
     labels, guesses = source.test.labels, outputs.argmax(1)
     f1 = []
     for label in range(10):
@@ -136,7 +136,7 @@ def test_the_commands_write_a_model_and_show_a_table(results):
     done = CliRunner().invoke(cli, ["evaluate", str(results), "-c", "test-size=100"], catch_exceptions=False)
     rows = [row.split() for row in done.output.splitlines() if "%" in row]
     assert [row[0] for row in rows] == ["consensus"] + 4 * ["agent"]
-    (attacker,) = Trained(results).experiment.attackers
+    (attacker,) = Trained(results).threats.attackers
     assert [row[1] for row in rows if "(attacks)" in row] == [str(attacker)]
     assert all(math.isclose(float(row[-3].rstrip("%")) % 1, 0) for row in rows)  # of 100 images
 

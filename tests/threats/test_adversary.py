@@ -11,9 +11,8 @@ from ross_flwr.algorithms.messages import Exchange
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.engine.host import Host
 from ross_flwr.graph import topology
-from ross_flwr.learning.objective import Batch
 from ross_flwr.learning.rules import Aggregation
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.local import LocalRun, resume
 from ross_flwr.threats.adversary import Adversary
 from ross_flwr.threats.attacks import ATTACKS, BLIND, GRADIENTS_ONLY
@@ -30,8 +29,7 @@ def method(name, **options):
 
 def adversary(attack, attackers=(1, 4), **settings):
     settings = {"seed": 0, "num_agents": 6, "aggregation": Aggregation(), "learning_rate": 0.1} | settings
-    everything = Batch(torch.zeros(3, 6), torch.zeros(3))
-    return Adversary(attack=attack, attackers=frozenset(attackers), validation=lambda _: everything, **settings)
+    return Adversary(attack=attack, attackers=frozenset(attackers), **settings)
 
 
 def host_with(liar, algorithm, graph=RING, **settings):
@@ -148,12 +146,12 @@ def test_dissensus_of_the_omniscient_gives_every_victim_back_its_own_model(graph
 
 def test_omniscience_over_several_nodes_is_refused_in_one_sentence():
     options = {"attack": "alie", "omniscient": True, "beside": ""}
-    experiment = Experiment(resolve(options))
-    experiment.check_nodes(1)
+    threats = assemble(resolve(options)).threats
+    threats.check_nodes(1)
     with pytest.raises(ConfigError, match="omniscient = true takes all agents in one process, and they are on 3 nodes"):
-        experiment.check_nodes(3)
-    Experiment(resolve(options | {"omniscient": False})).check_nodes(3)
-    Experiment(resolve(options | {"attackers": 0})).check_nodes(3)
+        threats.check_nodes(3)
+    assemble(resolve(options | {"omniscient": False})).threats.check_nodes(3)
+    assemble(resolve(options | {"attackers": 0})).threats.check_nodes(3)
 
 
 @pytest.mark.parametrize("options", [{"attack": "shapley-adaptive"}, {"attack": "zero", "attack-target": "gradients"}])

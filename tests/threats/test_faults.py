@@ -12,7 +12,7 @@ from ross_flwr.algorithms.ross import ROSS
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.engine.host import Host
 from ross_flwr.graph import topology
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.local import LocalRun, resume, start
 from ross_flwr.threats.faults import Faults, Loss
 
@@ -123,11 +123,11 @@ def test_the_history_says_who_was_absent_and_whose_messages_were_missing():
     config = {"beside": "", "algorithm": "dpsgd", "num-rounds": 12, "attackers": 0, "stopped": 2, "message-loss": 0.1}
     run = LocalRun(resolve(config))
     lines = list(run.rounds())
-    faults, (loss,) = run.experiment.faults, run.experiment.transforms
+    absent_in, (loss,) = run.assembly.threats.absent, run.assembly.threats.lies
     for line in lines:
-        absent = [i for i in range(10) if faults.absent(i, line["round"] - 1)]
+        absent = [i for i in range(10) if absent_in(i, line["round"] - 1)]
         assert line["absent"] == absent
-        graph = run.experiment.topology
+        graph = run.assembly.topology
         expected = {(i, j) for j in absent for i in graph.neighbors(j) if i not in absent}
         lost = {(i, j) for i in range(10) for j in graph.neighbors(i) if is_lost(j, i, line["round"] - 1, 0, loss)}
         expected |= {(i, j) for i, j in lost if i not in absent}
@@ -153,4 +153,4 @@ def test_a_resumed_run_has_the_same_faults(tmp_path):
 @pytest.mark.parametrize("key", ["stopped", "slow"])
 def test_somebody_has_to_be_left(key):
     with pytest.raises(ConfigError, match=f"{key} = 10 leaves nobody"):
-        Experiment(resolve({key: 10})).check()
+        assemble(resolve({key: 10})).check()

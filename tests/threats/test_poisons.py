@@ -6,7 +6,7 @@ from quadratics import normal, objective_of
 
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.learning.agent import Agent
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import assemble
 from ross_flwr.threats.poisons import POISONS, Poisoning
 
 PLACE = {0: 0.5, 1: 0.5}
@@ -61,14 +61,14 @@ def test_own_gradients_and_cross_gradients_can_be_poisoned_each_alone(target, ow
     options = {"algorithm": "ross", "beside": "", "num-agents": 5, "topology": "ring", "attackers": 1, "num-rounds": 1}
     sent = []
     for chosen in (options | {"attack-target": target}, options | {"attack": "none"}):
-        experiment = Experiment(resolve(chosen))
-        host = experiment.host("run")
+        assembly = assemble(resolve(chosen))
+        host = assembly.host("run")
         for step in range(2):
             host.activate(0, step)
         sent.append(
             {(i, j): message["gradient"] for i, inbox in host.mailroom.waiting.items() for j, message in inbox.items()}
         )
-    (liar,) = Experiment(resolve(options)).attackers
+    (liar,) = assemble(resolve(options)).threats.attackers
     spoilt = {edge for edge, gradient in sent[0].items() if not torch.equal(gradient, sent[1][edge])}
     expected = {(liar, liar)} if own else set()
     expected |= {(i, liar) for i in ((liar - 1) % 5, (liar + 1) % 5)} if crossed else set()
@@ -77,7 +77,7 @@ def test_own_gradients_and_cross_gradients_can_be_poisoned_each_alone(target, ow
 
 def test_a_target_that_a_method_does_not_have_is_refused():
     with pytest.raises(ConfigError, match="dpsgd sends none"):
-        Experiment(resolve({"algorithm": "dpsgd", "attack-target": "gradients"})).check()
+        assemble(resolve({"algorithm": "dpsgd", "attack-target": "gradients"})).check()
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_a_target_that_a_method_does_not_have_is_refused():
 )
 def test_every_local_step_is_the_agents_own_gradient(target, spoilt):
     options = {"algorithm": "ross", "beside": "", "num-agents": 5, "topology": "ring", "attackers": 1, "num-rounds": 1}
-    experiment = Experiment(resolve(options | {"attack-target": target, "local-steps": 5, "local-slack": 1e9}))
-    (liar,), host, seen = experiment.attackers, experiment.host("run"), []
+    assembly = assemble(resolve(options | {"attack-target": target, "local-steps": 5, "local-slack": 1e9}))
+    (liar,), host, seen = assembly.threats.attackers, assembly.host("run"), []
     poisoning, agent = *host.agents[liar].gradient_chain, host.agents[liar]
 
     def spy(gradient, agent, of):
@@ -104,8 +104,8 @@ def test_every_local_step_is_the_agents_own_gradient(target, spoilt):
 
 def test_attackers_and_nobody_else_are_poisoned_from_the_round_asked_for():
     options = {"attack": "gradient-noise", "attack-from": 3, "batches-per-round": 4, "beside": "", "num-agents": 5}
-    experiment = Experiment(resolve(options | {"attackers": 2, "topology": "ring"}))
-    poisoned = {agent.index: agent.gradient_chain for agent in experiment.agents() if agent.gradient_chain}
-    assert poisoned.keys() == experiment.attackers
+    assembly = assemble(resolve(options | {"attackers": 2, "topology": "ring"}))
+    poisoned = {agent.index: agent.gradient_chain for agent in assembly.agents() if agent.gradient_chain}
+    assert poisoned.keys() == assembly.threats.attackers
     assert {poisoning.since for (poisoning,) in poisoned.values()} == {8}
-    assert experiment.adversary is None
+    assert assembly.threats.lies == []

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ross_flwr.config import ConfigError
+from ross_flwr.config import ConfigError, require
 from ross_flwr.learning.agent import stream
 from ross_flwr.learning.objective import Batch, Split
+from ross_flwr.tasks.options import CorruptionOptions
 
-__all__ = ["CORRUPTIONS", "Corruption", "choose"]
+__all__ = ["CORRUPTIONS", "Corruption", "draw_corrupted"]
 
 CORRUPTIONS = {
     "none": "all data is as published",
@@ -27,14 +28,20 @@ CORRUPTIONS = {
 }
 
 
-def choose(listed: str, count: int, num_agents: int, attackers: Collection[int], seed: int) -> frozenset[int]:
-    """Return the agents whose data is bad: those `listed` as "1,4,7", else `count` non-attackers drawn by the seed.
+def draw_corrupted(
+    options: CorruptionOptions, attackers: Collection[int], *, num_agents: int, seed: int
+) -> frozenset[int]:
+    """Return the agents whose data is bad: those that the options list, else as many non-attackers as they say.
 
     Raises
     ------
     ConfigError
-        If the list is none, names an agent that is not there, or `count` is more than there are.
+        When the corruption is not known, the list names an agent that does not exist, or there are too few agents.
     """
+    require("corruption", options.corruption, CORRUPTIONS)
+    if options.corruption == "none":
+        return frozenset()
+    listed, count = options.corrupted_agents, options.corrupted
     if listed:
         try:
             named = frozenset(int(entry) for entry in listed.split(","))
@@ -54,14 +61,14 @@ def choose(listed: str, count: int, num_agents: int, attackers: Collection[int],
 
 @dataclass(frozen=True, eq=False)
 class Corruption:
-    """What happens to the data of a corrupted agent.
+    """What is wrong with the data of a corrupted agent.
 
     Attributes
     ----------
     kind : str
         A key of `CORRUPTIONS`.
     rate : float
-        The share of the examples it happens to.
+        The share of the examples that it changes.
     sigma : float
         Standard deviation of `feature-noise`.
     trigger_size : int

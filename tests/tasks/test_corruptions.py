@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from ross_flwr.config import ConfigError, resolve
-from ross_flwr.runs.assemble import Experiment
+from ross_flwr.runs.assemble import read_images
 from ross_flwr.runs.local import LocalRun
-from ross_flwr.threats.corruptions import CORRUPTIONS, choose
+from ross_flwr.tasks.corruptions import CORRUPTIONS, draw_corrupted
+from ross_flwr.tasks.options import CorruptionOptions
 
 KINDS = [kind for kind in CORRUPTIONS if kind != "none"]
 SMALL = {"num-agents": 4, "topology": "ring", "attackers": 0, "beside": "", "hidden": 8, "corrupted-agents": "2"}
@@ -15,7 +16,7 @@ SMALL = {"num-agents": 4, "topology": "ring", "attackers": 0, "beside": "", "hid
 
 def training(kind, agent=2, **options):
     """All training examples of an agent, as it trains on them."""
-    objective = Experiment(resolve({**SMALL, "corruption": kind, **options})).objective(agent)
+    objective = read_images(resolve({**SMALL, "corruption": kind, **options})).objective(agent)
     return objective.batch(torch.arange(objective.num_examples))
 
 
@@ -24,7 +25,7 @@ def test_bad_data_is_the_same_in_any_batch_and_only_on_corrupted_agents(kind):
     clean, bad = training("none"), training(kind, **{"corruption-rate": 0.5})
     changed = (clean.targets != bad.targets) | (clean.inputs != bad.inputs).flatten(1).any(1)
     assert 0.3 < changed.double().mean() <= 0.51  # a flip may hit the label it was
-    again = Experiment(resolve({**SMALL, "corruption": kind, "corruption-rate": 0.5})).objective(2)
+    again = read_images(resolve({**SMALL, "corruption": kind, "corruption-rate": 0.5})).objective(2)
     few = torch.tensor([7, 3, 7, 50])
     assert torch.equal(again.batch(few).inputs, bad.inputs[few])
     assert torch.equal(again.batch(few).targets, bad.targets[few])
@@ -62,8 +63,8 @@ def test_feature_noise_has_the_deviation_asked_for():
 
 
 def test_the_trigger_is_a_white_corner():
-    experiment = Experiment(resolve(SMALL))
-    (mean,), (std,) = experiment.source.mean, experiment.source.std
+    images = read_images(resolve(SMALL))
+    (mean,), (std,) = images.source.mean, images.source.std
     clean, bad = training("none").inputs, training("backdoor", **{"trigger-size": 2}).inputs
     assert torch.allclose(bad[..., -2:, -2:], torch.tensor((1 - mean) / std))
     bad[..., -2:, -2:] = clean[..., -2:, -2:]
@@ -82,8 +83,8 @@ def test_a_backdoor_that_is_learned_is_reported_and_where_nobody_teaches_it_ther
 
 
 def test_success_is_measured_on_images_of_other_classes():
-    experiment = Experiment(resolve({**SMALL, "corruption": "backdoor", "target-class": 3}))
-    triggered = experiment.objective(0).triggered
+    images = read_images(resolve({**SMALL, "corruption": "backdoor", "target-class": 3}))
+    triggered = images.objective(0).triggered
     batch = triggered.batch(torch.arange(len(triggered)))
     assert len(batch) == 324
     assert batch.targets.unique().tolist() == [3]
@@ -91,11 +92,15 @@ def test_success_is_measured_on_images_of_other_classes():
 
 
 def test_who_is_corrupted_follows_from_the_seed_and_spares_attackers():
-    drawn = [choose("", 4, 10, {0, 1, 2}, seed) for seed in range(20)]
+    def choose(seed, attackers=(0, 1, 2), **options):
+        options = CorruptionOptions(corruption="label-flip", **options)
+        return draw_corrupted(options, attackers, num_agents=10, seed=seed)
+
+    drawn = [choose(seed, corrupted=4) for seed in range(20)]
     assert all(len(agents) == 4 and not agents & {0, 1, 2} for agents in drawn)
     assert len(set(drawn)) > 10
-    assert drawn[3] == choose("", 4, 10, {0, 1, 2}, 3)
-    assert choose("1, 4,7", 0, 10, {1}, 0) == {1, 4, 7}
+    assert drawn[3] == choose(3, corrupted=4)
+    assert choose(0, {1}, corrupted_agents="1, 4,7") == {1, 4, 7}
 
 
 @pytest.mark.parametrize(
@@ -115,9 +120,9 @@ def test_impossible_bad_data_is_refused(options, words):
 
 
 def test_images_are_not_copied():
-    experiment = Experiment(resolve({**SMALL, "corruption": "feature-noise"}))
-    objective = experiment.objective(2)
-    assert objective.train_data.clean.examples.images is experiment.source.train.images
+    images = read_images(resolve({**SMALL, "corruption": "feature-noise"}))
+    objective = images.objective(2)
+    assert objective.train_data.clean.examples.images is images.source.train.images
     assert np.shares_memory(
-        objective.train_data.clean.examples.images.numpy(), experiment.objective(1).train_data.examples.images.numpy()
+        objective.train_data.clean.examples.images.numpy(), images.objective(1).train_data.examples.images.numpy()
     )

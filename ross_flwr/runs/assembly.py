@@ -1,0 +1,170 @@
+"""The parts of a run, and the agents that they make."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ross_flwr.algorithms import Algorithm
+from ross_flwr.config import ConfigError
+from ross_flwr.engine.engines import Engine
+from ross_flwr.engine.host import Host
+from ross_flwr.engine.rounds import Schedule
+from ross_flwr.graph.schedule import Graphs
+from ross_flwr.graph.topology import Place, Topology
+from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.rules import Aggregation, feasible
+from ross_flwr.tasks.images import Images
+from ross_flwr.tasks.task import Task
+from ross_flwr.threats.threats import Threats
+
+__all__ = ["Assembly"]
+
+
+@dataclass(kw_only=True)
+class Assembly:
+    """The parts of a run. Nodes that hold equal parts make equal agents.
+
+    Attributes
+    ----------
+    algorithm : Algorithm
+        The method with its hyper-parameters.
+    graphs : Graphs
+        The graph of every pass.
+    task : Task
+        What is learned. Where the algorithm pools data, every agent holds the data of all honest and sound agents.
+    schedule : Schedule
+        How passes make rounds, and which rounds are tested.
+    seed : int (default: 0)
+        Everything random follows from it.
+    threats : Threats, optional
+        Who attacks, who is away, what gets lost.
+    aggregation : Aggregation, optional
+        What agents do instead of mixing with W.
+    variance : {"none", "own", "others"}
+        Whose variance a mean of models is given.
+
+    Raises
+    ------
+    ConfigError
+        When the algorithm pools data and the task cannot.
+    """
+
+    algorithm: Algorithm
+    graphs: Graphs
+    task: Task
+    schedule: Schedule
+    seed: int = 0
+    threats: Threats = field(default_factory=Threats)
+    aggregation: Aggregation | None = None
+    variance: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.algorithm.pools_data:
+            if not isinstance(self.task, Images):
+                raise ConfigError(
+                    f"algorithm = '{self.algorithm.name}' pools the data of all agents, and an app with its own data "
+                    "has only that of its node: use algorithm = 'dpsgd', or FedAvg"
+                )
+            unsound = self.threats.attackers | self.threats.corrupted
+            self.task = self.task.pooled([i for i in range(self.graphs.num_agents) if i not in unsound])
+
+    @property
+    def topology(self) -> Topology:
+        """Graph and mixing matrix of the first pass."""
+        return self.graphs.first
+
+    def check(self) -> None:
+        """Refuse parts that do not fit each other.
+
+        Raises
+        ------
+        ConfigError
+            Naming the agent and the largest `byzantine` that every agent can face, if there is one.
+        """
+        if self.graphs.changes and self.algorithm.fixed_graph:
+            raise ConfigError(
+                f"{self.algorithm.name} takes a graph that stays the same, and {self.graphs.setting} changes it: use "
+                "0 for both, or another algorithm"
+            )
+        self.threats.check(self.algorithm)
+        self.algorithm.check(self.topology.mixing, self.schedule.total_passes)
+        if isinstance(self.task, Images):
+            _check_images(self.task, self.algorithm)
+        if self.aggregation:
+            _check_aggregation(self.aggregation, self.algorithm, self.topology)
+
+    def host(self, run: str, places: Mapping[int, Place] | None = None, engine: Engine | None = None) -> Host:
+        """Return the host of the agents in these `places`, or of all, as at the start of the run."""
+        places = self._places(places)
+        return Host(
+            run,
+            self.algorithm,
+            self.agents(places),
+            engine=engine,
+            transforms=self.threats.lies,
+            places=self.graphs.places(places),
+            absent=self.threats.absent,
+        )
+
+    def agents(self, places: Mapping[int, Place] | None = None) -> list[Agent]:
+        """Return the agents in these `places`, or all in the first topology's, their state as at the start."""
+        return [self._agent(index, place) for index, place in self._places(places).items()]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the summary says of the parts."""
+        return {
+            "algorithm": self.algorithm.name,
+            "topology": self.graphs.name,
+            "topology-every": self.graphs.every,
+            "average-every": self.graphs.average_every,
+            "edges": self.topology.graph.number_of_edges(),
+            "spectral-gap": self.topology.spectral_gap,
+            **self.task.describe(),
+        }
+
+    def _places(self, places: Mapping[int, Place] | None) -> Mapping[int, Place]:
+        everybody = range(self.graphs.num_agents)
+        return {i: self.topology.place(i) for i in everybody} if places is None else places
+
+    def _agent(self, index: int, place: Place) -> Agent:
+        row, column = place
+        objective, batch_size = self.task.objective(index), self.task.batch_size(index)
+        agent = Agent(index, objective, row, self.seed, batch_size, self.aggregation, self.variance)
+        agent.place(row, column)
+        agent.total_passes = self.schedule.total_passes
+        agent.gradient_chain = self.threats.gradient_chain(index)
+        agent.attackers = self.threats.attackers
+        agent["model"] = self.task.model.initial.clone()
+        self.algorithm.start(agent)
+        return agent
+
+
+def _check_images(images: Images, algorithm: Algorithm) -> None:
+    if images.options.validation_size == 0 and algorithm.needs_validation:
+        raise ConfigError(
+            f"validation-size = 0 leaves agents without the validation set Q_i that algorithm = '{algorithm.name}' "
+            "needs: use algorithm = 'cgsv', for one, which needs none"
+        )
+    images.check()
+
+
+def _check_aggregation(aggregation: Aggregation, algorithm: Algorithm, topology: Topology) -> None:
+    if algorithm.invariant:
+        raise ConfigError(
+            f"aggregator = '{aggregation.rule}' with pre-aggregation = '{aggregation.pre_aggregation}' would "
+            f"break {algorithm.invariant}, on which algorithm = '{algorithm.name}' rests: use aggregator = 'mean' "
+            "with pre-aggregation = 'none'"
+        )
+    sizes = [len(topology.neighbors(agent)) + 1 for agent in range(topology.num_agents)]
+
+    def obstacle(size: int, f: int) -> str:
+        return feasible(aggregation.rule, size, f, aggregation.pre_aggregation)
+
+    for agent, size in enumerate(sizes):
+        if problem := obstacle(size, aggregation.byzantine):
+            possible = [f for f in range(aggregation.byzantine) if not any(obstacle(each, f) for each in set(sizes))]
+            remedy = f"byzantine = {possible[-1]} at most, " if possible else ""
+            raise ConfigError(
+                f"byzantine = {aggregation.byzantine} is too many for aggregator = '{aggregation.rule}' at agent "
+                f"{agent}, which has {size - 1} neighbours: {problem}; use {remedy}another aggregator or topology"
+            )

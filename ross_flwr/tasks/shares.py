@@ -1,0 +1,116 @@
+"""Which examples of a data set are whose: training parts, validation sets and the test set."""
+
+from functools import cached_property
+from logging import INFO, getLogger
+
+import torch
+from torch import Tensor
+
+from ross_flwr import data
+from ross_flwr.data import Source
+from ross_flwr.learning.agent import stream
+from ross_flwr.tasks.options import DataOptions
+
+__all__ = ["Shares"]
+
+VALIDATION_SHARE = 0.1
+"""At most this part of the training data is held out for validation sets, unless one set alone is larger."""
+
+logger = getLogger("ross_flwr")
+
+
+class Shares:
+    """The examples of one source, dealt by the seed: alike on every node, and dealt when first asked for.
+
+    Parameters
+    ----------
+    source : Source
+        The data set.
+    options : DataOptions
+        How it is dealt.
+    num_agents : int
+        N.
+    seed : int
+        Of the run.
+    """
+
+    def __init__(self, source: Source, options: DataOptions, num_agents: int, seed: int) -> None:
+        self.source = source
+        self.options = options
+        self.num_agents = num_agents
+        self.seed = seed
+
+    @property
+    def parts(self) -> list[Tensor]:
+        """Each agent's part: indices into the training data."""
+        return self._dealt[0]
+
+    @property
+    def topped_up(self) -> dict[int, int]:
+        """How many examples some agents were given so that they have a batch."""
+        return self._dealt[1]
+
+    @property
+    def validation_pool(self) -> Tensor:
+        """Indices of the training data that validation sets are drawn from, and that no agent trains on."""
+        return self._pools[0]
+
+    @property
+    def training_pool(self) -> Tensor:
+        """Indices of the rest of the training data."""
+        return self._pools[1]
+
+    def validation(self, agent: int) -> Tensor:
+        """Return indices of agent's Q_i in the training data."""
+        options, pool = self.options, self.validation_pool
+        labels, draw = self.source.train.labels[pool], stream(self.seed, "validation set", agent)
+        if options.validation == "balanced" or not options.validation_size:
+            chosen, _ = data.class_balanced(labels, options.validation_size, draw)
+            return pool[chosen]
+        classes = labels.bincount().nonzero().squeeze(1).cpu().numpy()
+        if options.validation == "own-mix":
+            own = self.source.train.labels[self.parts[agent]]
+            shares = own.bincount(minlength=self.source.num_classes).cpu().numpy()[classes]
+        else:
+            shares = draw.permutation(len(classes)) < options.classes_per_agent
+        return pool[data.draw_classes(labels.cpu().numpy(), shares, options.validation_size, draw)]
+
+    @cached_property
+    def test(self) -> Tensor:
+        """Indices into the test data on which accuracy is reported."""
+        labels = self.source.test.labels
+        if not 0 < self.options.test_size < len(labels):
+            return torch.arange(len(labels))
+        chosen, _ = data.class_balanced(labels, self.options.test_size, stream(self.seed, "test"))
+        return chosen
+
+    @cached_property
+    def _pools(self) -> tuple[Tensor, Tensor]:
+        labels, size = self.source.train.labels, self.options.validation_size
+        pool = min(size * self.num_agents, max(size, int(len(labels) * VALIDATION_SHARE)))
+        if pool and self.options.validation != "balanced":  # some of every class
+            pool = max(pool, int(labels.bincount().count_nonzero()))
+        return data.class_balanced(labels, pool, stream(self.seed, "validation pool"))
+
+    @cached_property
+    def _dealt(self) -> tuple[list[Tensor], dict[int, int]]:
+        options, owners, pool = self.options, self.source.owners, self.training_pool
+        topped_up = options.too_few == "top-up"
+        parts = data.partition(
+            options.partition,
+            self.source.train.labels[pool],
+            self.num_agents,
+            alpha=options.partition_alpha,
+            classes_per_agent=options.classes_per_agent,
+            minimum=0 if topped_up else options.batch_size,
+            seed=self.seed,
+            imbalance=options.imbalance,
+            examples_per_agent=options.examples_per_agent,
+            owners=None if owners is None else owners[pool],
+        )
+        added: dict[int, int] = {}
+        if topped_up:
+            parts, added = data.top_up(parts, options.batch_size, self.seed)
+        if added:
+            logger.log(INFO, "topped up to batch-size = %d: agents %s", options.batch_size, sorted(added))
+        return [pool[part] for part in parts], added

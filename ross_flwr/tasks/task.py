@@ -1,0 +1,29 @@
+"""What is learned: the interface between a run and its model and data."""
+
+from typing import Any, Protocol
+
+from ross_flwr.learning.flat import FlatModel
+from ross_flwr.learning.objective import Objective
+
+__all__ = ["Task"]
+
+
+class Task(Protocol):
+    """A model, and every agent's share of the data.
+
+    A class need not inherit from this one. The same task has to be made on every node: two nodes that make it from the
+    same arguments agree on the model's layout and on each agent's objective.
+    """
+
+    @property
+    def model(self) -> FlatModel:
+        """The module that all agents of this process compute with, and the model that each starts from."""
+
+    def batch_size(self, agent: int) -> int:
+        """Return how many examples a mini-batch of `agent` has; with fewer, the agent takes all."""
+
+    def objective(self, agent: int) -> Objective:
+        """Return the loss of `agent` on its own data."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the summary of a run says of the task, as JSON."""

@@ -1,0 +1,176 @@
+"""The threats of a run: who attacks and how, who is away, and which messages get lost."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ross_flwr.algorithms import Algorithm
+from ross_flwr.algorithms.messages import MessageTransform
+from ross_flwr.config import ConfigError, require
+from ross_flwr.learning.agent import GradientTransform, stream
+from ross_flwr.learning.rules import Aggregation
+from ross_flwr.threats.adversary import Adversary
+from ross_flwr.threats.attacks import ATTACKS, GRADIENTS_ONLY
+from ross_flwr.threats.faults import Faults, Loss
+from ross_flwr.threats.options import AttackOptions, FaultOptions
+from ross_flwr.threats.poisons import POISONS, Poisoning
+
+__all__ = ["Threats", "draw_attackers", "read_threats"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threats:
+    """What goes wrong in a run; by default, nothing.
+
+    Attributes
+    ----------
+    attackers : frozenset of int
+        The agents that do not follow the algorithm.
+    corrupted : frozenset of int
+        The agents whose data is bad. They follow the algorithm and count as honest.
+    poisons : sequence of GradientTransform
+        Links of the gradient chain of every attacker.
+    lies : sequence of MessageTransform
+        Links of the message chain, for all agents.
+    absent : callable, optional
+        From an agent and a pass to whether the agent sits it out.
+    omniscient : bool
+        Whether the lies need all agents in one process.
+    """
+
+    attackers: frozenset[int] = frozenset()
+    corrupted: frozenset[int] = frozenset()
+    poisons: Sequence[GradientTransform] = ()
+    lies: Sequence[MessageTransform] = ()
+    absent: Callable[[int, int], bool] | None = None
+    omniscient: bool = False
+
+    def gradient_chain(self, agent: int) -> list[GradientTransform]:
+        """Return the gradient chain of an agent: computed, poisoned."""
+        return list(self.poisons) if agent in self.attackers else []
+
+    def check(self, algorithm: Algorithm) -> None:
+        """Refuse an attack on cross-gradients alone where the algorithm sends none.
+
+        Raises
+        ------
+        ConfigError
+            Naming the attack and its target.
+        """
+        if "cross_gradients" in algorithm.steps:
+            return
+        for link in (*self.poisons, *self.lies):
+            match link:
+                case Poisoning(poison=name, target=target) | Adversary(attack=name, target=target):
+                    if target == "gradients" or name in GRADIENTS_ONLY:
+                        raise ConfigError(
+                            f"attack = '{name}' with attack-target = '{target}' lies about cross-gradients, and "
+                            f"{algorithm.name} sends none: use another attack or attack-target, or a method such as "
+                            "ross with beside = ''"
+                        )
+
+    def check_nodes(self, nodes: int) -> None:
+        """Refuse attackers that would have to look into other nodes.
+
+        Raises
+        ------
+        ConfigError
+            When they are omniscient and agents are spread over several nodes.
+        """
+        if self.omniscient and nodes > 1:
+            raise ConfigError(
+                f"omniscient = true takes all agents in one process, and they are on {nodes} nodes: use "
+                "`ross-flwr run`, num-nodes = 1, or omniscient = false"
+            )
+
+
+def draw_attackers(options: AttackOptions, *, num_agents: int, seed: int) -> frozenset[int]:
+    """Return who attacks: `attackers` agents drawn by the seed.
+
+    Raises
+    ------
+    ConfigError
+        When the attack is not known, or leaves no honest agent.
+    """
+    require("attack", options.attack, ("none", *POISONS, *ATTACKS))
+    if options.attackers >= num_agents:
+        raise ConfigError(f"attackers = {options.attackers} leaves no honest agent among num-agents = {num_agents}")
+    if options.attack == "none":
+        return frozenset()
+    drawn = stream(seed, "attackers").permutation(num_agents)[: options.attackers]
+    return frozenset(int(i) for i in drawn)
+
+
+def read_threats(
+    attack: AttackOptions,
+    fault: FaultOptions,
+    algorithm: Algorithm,
+    aggregation: Aggregation | None,
+    corrupted: frozenset[int] = frozenset(),
+    *,
+    num_agents: int,
+    num_rounds: int,
+    passes: int,
+    seed: int,
+) -> Threats:
+    """Return the threats that the keys ask for.
+
+    Raises
+    ------
+    ConfigError
+        When the attack is not known, or nobody is left.
+    """
+    attackers = draw_attackers(attack, num_agents=num_agents, seed=seed)
+    since = (attack.attack_from - 1) * passes
+    poisons: list[GradientTransform] = []
+    lies: list[MessageTransform] = []
+    if attackers and attack.attack in POISONS:
+        poisons.append(
+            Poisoning(poison=attack.attack, scale=attack.attack_scale, since=since, target=attack.attack_target)
+        )
+    elif attackers:
+        lies.append(
+            Adversary(
+                attack=attack.attack,
+                attackers=attackers,
+                seed=seed,
+                num_agents=num_agents,
+                strength=attack.attack_strength,
+                target=attack.attack_target,
+                since=since,
+                omniscient=attack.omniscient,
+                aggregation=aggregation or Aggregation(),
+                learning_rate=algorithm.learning_rate,
+            )
+        )
+    omniscient = attack.omniscient and bool(lies)
+    if fault.message_loss:
+        lies.append(Loss(seed, fault.message_loss))
+    faults = _read_faults(fault, num_agents=num_agents, num_rounds=num_rounds, passes=passes, seed=seed)
+    absent = faults.absent if faults else None
+    return Threats(
+        attackers=attackers,
+        corrupted=corrupted,
+        poisons=poisons,
+        lies=lies,
+        absent=absent,
+        omniscient=omniscient,
+    )
+
+
+def _read_faults(options: FaultOptions, *, num_agents: int, num_rounds: int, passes: int, seed: int) -> Faults | None:
+    for key, count in (("stopped", options.stopped), ("slow", options.slow)):
+        if count >= num_agents:
+            raise ConfigError(f"{key} = {count} leaves nobody as usual among num-agents = {num_agents}")
+    if not (options.dropout or options.stopped or options.slow):
+        return None
+    return Faults(
+        seed,
+        num_agents,
+        num_rounds,
+        passes,
+        options.dropout,
+        options.outage_rounds,
+        options.stopped,
+        options.slow,
+        options.slow_rounds,
+    )
