@@ -5,8 +5,8 @@ A record crosses a border: whoever reads one checks it, and `MalformedError` is 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import ClassVar, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
@@ -38,7 +38,7 @@ class Record:
 
     def to_text(self) -> str:
         """Return the record as JSON."""
-        return json.dumps(asdict(self))  # type: ignore[call-overload]
+        return json.dumps(_fields(self), default=_fields)
 
     def to_record(self) -> ConfigRecord:
         """Return the record as Flower carries it."""
@@ -188,6 +188,11 @@ class Answer(Record):
     name: str = ""
     address: str = ""
     problem: str = ""
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass; `asdict` would copy all that is in them."""
+    return {each.name: getattr(value, each.name) for each in fields(value)}
 
 
 def model_key(agent: int) -> str:

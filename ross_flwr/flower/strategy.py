@@ -148,7 +148,7 @@ class PeerStrategy(Strategy):
         result = self._outcome.result
         _test(evaluate_fn, 0, result)
         for first, last, way in self._stretches(num_rounds):
-            logger.log(INFO, "[ROUND %s/%d]", first if first == last else f"{first}–{last}", num_rounds)
+            logger.log(INFO, f"[ROUND {last}/%d]" if first == last else f"[ROUNDS {first}–{last}/%d]", num_rounds)
             self._way, self._began = way, time.perf_counter()
             for _ in way.exchanges(first, last):
                 replies = way.exchange(self.configure_train(last, initial_arrays, train_config, grid))

@@ -108,10 +108,9 @@ def test_attackers_tell_the_same_lies_through_the_relay(attack):
 
 @pytest.mark.parametrize("name", EQUAL)
 def test_every_agent_ends_with_the_model_that_it_has_locally(name):
-    expected = locally(**EQUAL[name])
-    for num_nodes in (2, 6):
-        relay, _ = play(num_nodes, **EQUAL[name])
-        assert_equal(relay, expected)
+    """Of four nodes two host two agents each, so that messages travel in a node and between nodes."""
+    relay, _ = play(4, **EQUAL[name])
+    assert_equal(relay, locally(**EQUAL[name]))
 
 
 def test_agents_are_spread_evenly_and_spare_nodes_stay_idle():
