@@ -1,7 +1,8 @@
 """Data: sources, partitions over agents, and draws by class."""
 
+from ross_flwr.data.draws import class_balanced, draw_classes, top_up
 from ross_flwr.data.examples import Examples, Place, Source, normalize
-from ross_flwr.data.partitions import PARTITIONS, class_balanced, draw_classes, partition, top_up
+from ross_flwr.data.partitions import PARTITIONS, partition
 from ross_flwr.data.sources import SOURCES, load
 
 __all__ = [

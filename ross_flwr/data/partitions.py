@@ -12,21 +12,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.random import Generator, default_rng
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ross_flwr.config import ConfigError, require
+from ross_flwr.data.draws import Indices, indices
 from ross_flwr.extras import import_extra
 
-__all__ = ["PARTITIONS", "class_balanced", "draw_classes", "partition", "top_up"]
+__all__ = ["PARTITIONS", "partition"]
 
-Indices = NDArray[np.int64]
 Deal = Callable[..., list[Indices]]
 
 _PURPOSE = 1  # of the partition's own random stream, default_rng([seed, _PURPOSE])
-_TOP_UP = 2  # and of top_up's
 _POWER = 1.6591  # exponent of CGSV's power law
 _DRAWS = 10_000  # half a second for 100 agents; at alpha 0.1 and batch size 32 one draw in 200 will do
 
@@ -296,83 +293,4 @@ def partition(
             f"batch-size = {minimum} is too large: partition = '{name}' leaves an agent {fewest}, which "
             "too-few = 'top-up' would fill up"
         )
-    return [_indices(dealt[part]) for part in parts]
-
-
-def top_up(parts: list[Tensor], minimum: int, seed: int) -> tuple[list[Tensor], dict[int, int]]:
-    """Give every agent at least `minimum` examples, taken at random from whoever holds most at that moment.
-
-    Returns
-    -------
-    tuple[list[Tensor], dict[int, int]]
-        The indices of each agent, ascending, and how many more some hold now, by agent.
-
-    Raises
-    ------
-    ConfigError
-        If there are not `minimum` for everybody.
-    """
-    if (dealt := sum(map(len, parts))) < minimum * len(parts):
-        raise ConfigError(
-            f"batch-size = {minimum} is too large: {dealt} examples are dealt, less than a batch for each of "
-            f"num-agents = {len(parts)}"
-        )
-    generator = default_rng([seed, _TOP_UP])
-    held = [part.numpy() for part in parts]
-    for poor in range(len(held)):
-        while len(held[poor]) < minimum:
-            rich = max(range(len(held)), key=lambda i: len(held[i]))
-            given = min(minimum - len(held[poor]), len(held[rich]) - minimum)
-            shuffled = generator.permutation(held[rich])
-            held[poor], held[rich] = np.concatenate([held[poor], shuffled[:given]]), shuffled[given:]
-    added = {i: len(part) - len(parts[i]) for i, part in enumerate(held) if len(part) > len(parts[i])}
-    return [_indices(part) for part in held], added
-
-
-def draw_classes(labels: Indices, shares: NDArray[Any], count: int, generator: Generator) -> Indices:
-    """Draw `count` examples whose classes stand in the ratio `shares`, a weight for each class there is, ascending.
-
-    A class that has too few examples gives some of them twice.
-    """
-    quotas = shares / shares.sum() * count
-    counts = quotas.astype(np.int64)
-    counts[np.argsort(counts - quotas, kind="stable")[: count - counts.sum()]] += 1  # largest remainders first
-    members = [np.flatnonzero(labels == value) for value in np.unique(labels)]
-    drawn = [
-        generator.choice(own, size=size, replace=bool(size > len(own)))
-        for own, size in zip(members, counts, strict=True)
-    ]
-    return np.concatenate(drawn)
-
-
-def class_balanced(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Draw a class-balanced subset: a validation set Q_i, say, out of data on which no accuracy is reported.
-
-    Returns
-    -------
-    tuple[Tensor, Tensor]
-        The indices of the `count` chosen and of the rest, int64, ascending. Of any two classes present in
-        `labels` (integer, shape (n,)) the numbers chosen differ by at most 1.
-
-    Raises
-    ------
-    ConfigError
-        If a class is too small for its part of `count`.
-    """
-    _values, classes, sizes = np.unique(labels.cpu().numpy(), return_inverse=True, return_counts=True)
-    most = int(np.minimum(sizes, sizes.min(initial=len(labels)) + 1).sum())
-    if not 0 <= count <= most:
-        raise ConfigError(
-            f"{count} examples, equally many of each class, cannot be drawn from these {len(labels)}: "
-            f"their classes allow from 0 to {most} (see validation-size)"
-        )
-    # Every class, in random order, gives an example before any class gives another.
-    by_class = np.lexsort((generator.random(len(classes)), classes))
-    turn = np.empty_like(by_class)
-    turn[by_class] = np.arange(len(classes)) - np.repeat(sizes.cumsum() - sizes, sizes)
-    order = np.lexsort((generator.random(len(classes)), turn))
-    return _indices(order[:count]), _indices(order[count:])
-
-
-def _indices(unsorted: Indices) -> Tensor:
-    return torch.from_numpy(np.sort(unsorted))
+    return [indices(dealt[part]) for part in parts]

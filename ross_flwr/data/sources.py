@@ -23,9 +23,9 @@ from torch import Tensor
 
 from ross_flwr.config import ConfigError, require
 from ross_flwr.data.cache import cached, stamps
+from ross_flwr.data.draws import class_balanced
 from ross_flwr.data.examples import Examples, Place, Source, assemble, channels_first, decode
 from ross_flwr.data.files import array_file, from_tensors, huggingface, image_folder
-from ross_flwr.data.partitions import class_balanced
 from ross_flwr.vision import import_torchvision
 
 __all__ = ["SOURCES", "load"]

@@ -17,6 +17,7 @@ from ross_flwr import ConfigError, doctor
 from ross_flwr.cli import cli
 from ross_flwr.direct import certificates
 from ross_flwr.direct.certificates import Credentials
+from ross_flwr.doctor import installation, node
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def strangers(tmp_path):
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
-    monkeypatch.setattr(doctor, "LARGEST", 1 << 16)
+    monkeypatch.setattr(node, "LARGEST", 1 << 16)
 
 
 def issue_at(authority, folder, age, days, monkeypatch):
@@ -102,15 +103,15 @@ def test_what_does_not_fit_is_told_with_what_does(monkeypatch, package, installe
             raise PackageNotFoundError(name)
         return installed if name == package else version(name)
 
-    monkeypatch.setattr(doctor, "version", pretended)
+    monkeypatch.setattr(installation, "version", pretended)
     (problem,) = (finding for finding in doctor.examine() if not finding.ok)
     assert (problem.what, problem.text) == (package, text)
     assert problem.remedy.startswith(remedy)
 
 
 def test_simulations_need_ray_and_nothing_else_does(monkeypatch):
-    monkeypatch.setattr(doctor, "_wanted", lambda package, extra="": {})
-    monkeypatch.setattr(doctor, "version", lambda name: (_ for _ in ()).throw(PackageNotFoundError(name)))
+    monkeypatch.setattr(installation, "_wanted", lambda package, extra="": {})
+    monkeypatch.setattr(installation, "version", lambda name: (_ for _ in ()).throw(PackageNotFoundError(name)))
     assert [(finding.what, finding.ok) for finding in doctor.examine()] == [("python", True), ("ray", True)]
 
 
@@ -118,8 +119,8 @@ def test_an_old_python_and_a_torchvision_that_does_not_import_are_problems(monke
     def broken():
         raise ImportError("libtorch.so is missing")
 
-    monkeypatch.setattr(doctor.platform, "python_version", lambda: "3.10.4")
-    monkeypatch.setattr(doctor, "import_torchvision", broken)
+    monkeypatch.setattr(installation.platform, "python_version", lambda: "3.10.4")
+    monkeypatch.setattr(installation, "import_torchvision", broken)
     problems = {finding.what: finding.text for finding in doctor.examine() if not finding.ok}
     assert problems["python"] == "3.10.4"
     assert "libtorch.so is missing" in problems["torchvision"]
@@ -201,20 +202,20 @@ def test_bandwidths_are_of_bytes_that_travel(authority, monkeypatch):
     address, _ = serving(authority / "kitchen")
     host, port = address.split(":")
     with (
-        doctor._call((host, int(port)), authority / "cellar", "kitchen.ross-flwr") as link,
+        node._call((host, int(port)), authority / "cellar", "kitchen.ross-flwr") as link,
         link.makefile("rwb") as stream,
     ):
         began = time.perf_counter()
-        speeds = [doctor._bandwidth(stream, verb) for verb in ("take", "give")]
+        speeds = [node._bandwidth(stream, verb) for verb in ("take", "give")]
         seconds = time.perf_counter() - began
-    assert min(speeds) > doctor.LARGEST / seconds
+    assert min(speeds) > node.LARGEST / seconds
     assert max(speeds) < 1e11
 
 
 @pytest.mark.parametrize(("seconds", "ok"), [(60, False), (-60, False), (2, True)])
 def test_clocks_that_differ_are_a_problem_where_flower_minds(authority, monkeypatch, seconds, ok):
     now = time.time_ns
-    monkeypatch.setattr(doctor.time, "time_ns", lambda: now() + seconds * 10**9)
+    monkeypatch.setattr(node.time, "time_ns", lambda: now() + seconds * 10**9)
     address, _ = serving(authority / "kitchen")
     clock = found(certs=authority / "cellar", peers=(f"kitchen@{address}",))["clock of kitchen"]
     assert clock.ok == ok
@@ -269,7 +270,7 @@ def test_nobody_and_somebody_who_says_nothing_are_told(authority, monkeypatch):
     text, remedy = problem_with(authority / "cellar", f"kitchen@127.0.0.1:{free_port()}")
     assert "cannot be reached: Connection refused" in text
     assert "firewall" in remedy
-    monkeypatch.setattr(doctor, "PATIENCE", 0.2)
+    monkeypatch.setattr(node, "PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         text, _ = problem_with(authority / "cellar", f"kitchen@127.0.0.1:{silent.getsockname()[1]}")
     assert "no answer" in text

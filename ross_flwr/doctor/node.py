@@ -1,34 +1,29 @@
-"""What is wrong with an installation, or with a node of a deployment, found before a run finds it."""
+"""What is wrong with an installation or a node of a deployment, found before a run finds it."""
 
 import os
-import platform
 import socket
 import ssl
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from errno import EADDRINUSE
-from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from io import BufferedRWPair
 from ipaddress import ip_address
 from pathlib import Path
 from threading import Thread
 from typing import Any, TypeAlias
 
-import torch
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 
 from ross_flwr.config import ConfigError, host_and_port
 from ross_flwr.direct.certificates import DOMAIN, Credentials
-from ross_flwr.vision import import_torchvision
+from ross_flwr.doctor.finding import Finding
+from ross_flwr.doctor.installation import installation
 
-__all__ = ["Finding", "examine", "serve"]
+__all__ = ["examine", "serve"]
 
 PATIENCE = 5.0
 """Seconds that a connection, and each answer on it, may take."""
@@ -43,20 +38,6 @@ PROTOCOL = "ross-flwr-doctor"
 """The name by which two doctors know each other in the TLS handshake (ALPN)."""
 
 Address: TypeAlias = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was looked at, how it is, and what to do where that is a problem."""
-
-    what: str
-    text: str
-    remedy: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is nothing to do."""
-        return not self.remedy
 
 
 def examine(
@@ -86,7 +67,7 @@ def examine(
     called = [(name, host_and_port(where, f"--peer NAME@{where}")) for name, where in named]
     if (called or link) and certs is None:
         raise ConfigError("--peer and --superlink need --certs FOLDER: nodes prove who they are")
-    yield from _installation()
+    yield from installation()
     usable = certs if certs and (yield from _certificates(certs)) else None
     if here:
         yield _port(here, usable)
@@ -96,57 +77,6 @@ def examine(
         yield _superlink(link, usable)
     for name, at in called:
         yield from _neighbour(name, at, usable)
-
-
-# The installation.
-
-
-def _installation() -> Iterator[Finding]:
-    """Yield the version of everything that ross_flwr needs, and of Ray, and whether they fit each other."""
-    ours, python = _wanted("ross-flwr"), SpecifierSet(metadata("ross-flwr")["Requires-Python"])
-    fits = platform.python_version() in python
-    yield Finding("python", platform.python_version(), "" if fits else f"make a virtual environment of Python {python}")
-    others = {"flwr": _wanted("flwr", "simulation"), "torchvision": _wanted("torchvision")}
-    for name in [*ours, "ray"]:
-        try:
-            found = version(name)
-        except PackageNotFoundError:
-            if name == "ray":
-                yield Finding(name, 'not installed; simulations through Flower need it: pip install ".[simulation]"')
-            else:
-                yield Finding(name, "not installed", f'pip install "{name}{ours[name]}"')
-            continue
-        wishes = {who: wanted[name] for who, wanted in {"ross-flwr": ours, **others}.items() if name in wanted}
-        unmet = [who for who, specifier in wishes.items() if not specifier.contains(found, prereleases=True)]
-        if unmet:
-            everybodys = ",".join(str(wishes[who]) for who in unmet)
-            yield Finding(name, f"{found} does not fit {' and '.join(unmet)}", f'pip install "{name}{everybodys}"')
-        elif name == "torchvision":
-            yield _torchvision(found)
-        elif name == "torch" and torch.cuda.is_available():
-            yield Finding(name, f"{found}, on {torch.cuda.get_device_name()}")
-        else:
-            yield Finding(name, found)
-
-
-def _wanted(package: str, extra: str = "") -> dict[str, SpecifierSet]:
-    """Return which versions of which packages an installed package wants."""
-    try:
-        wanted = map(Requirement, requires(package) or ())
-    except PackageNotFoundError:
-        return {}
-    return {each.name: each.specifier for each in wanted if not each.marker or each.marker.evaluate({"extra": extra})}
-
-
-def _torchvision(found: str) -> Finding:
-    try:
-        import_torchvision()
-    except (ImportError, RuntimeError) as error:
-        return Finding("torchvision", f"{found} does not import: {error}", "install it and torch anew, both at once")
-    return Finding("torchvision", f"{found}, fits torch {torch.__version__}")
-
-
-# The node's own.
 
 
 def _certificates(folder: Path) -> Generator[Finding, None, bool]:

@@ -1,0 +1,97 @@
+"""Draws of examples by class, and top-ups of small shares."""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.random import Generator, default_rng
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ross_flwr.config import ConfigError
+
+__all__ = ["Indices", "class_balanced", "draw_classes", "indices", "top_up"]
+
+Indices: TypeAlias = NDArray[np.int64]
+
+_TOP_UP = 2  # of the random stream of `top_up`, default_rng([seed, _TOP_UP])
+
+
+def top_up(parts: list[Tensor], minimum: int, seed: int) -> tuple[list[Tensor], dict[int, int]]:
+    """Give every agent at least `minimum` examples, taken at random from whoever holds most at that moment.
+
+    Returns
+    -------
+    tuple[list[Tensor], dict[int, int]]
+        The indices of each agent, ascending, and how many more some hold now, by agent.
+
+    Raises
+    ------
+    ConfigError
+        If there are not `minimum` for everybody.
+    """
+    if (dealt := sum(map(len, parts))) < minimum * len(parts):
+        raise ConfigError(
+            f"batch-size = {minimum} is too large: {dealt} examples are dealt, less than a batch for each of "
+            f"num-agents = {len(parts)}"
+        )
+    generator = default_rng([seed, _TOP_UP])
+    held = [part.numpy() for part in parts]
+    for poor in range(len(held)):
+        while len(held[poor]) < minimum:
+            rich = max(range(len(held)), key=lambda i: len(held[i]))
+            given = min(minimum - len(held[poor]), len(held[rich]) - minimum)
+            shuffled = generator.permutation(held[rich])
+            held[poor], held[rich] = np.concatenate([held[poor], shuffled[:given]]), shuffled[given:]
+    added = {i: len(part) - len(parts[i]) for i, part in enumerate(held) if len(part) > len(parts[i])}
+    return [indices(part) for part in held], added
+
+
+def draw_classes(labels: Indices, shares: NDArray[Any], count: int, generator: Generator) -> Indices:
+    """Draw `count` examples whose classes stand in the ratio `shares`, a weight for each class there is, ascending.
+
+    A class that has too few examples gives some of them twice.
+    """
+    quotas = shares / shares.sum() * count
+    counts = quotas.astype(np.int64)
+    counts[np.argsort(counts - quotas, kind="stable")[: count - counts.sum()]] += 1  # largest remainders first
+    members = [np.flatnonzero(labels == value) for value in np.unique(labels)]
+    drawn = [
+        generator.choice(own, size=size, replace=bool(size > len(own)))
+        for own, size in zip(members, counts, strict=True)
+    ]
+    return np.concatenate(drawn)
+
+
+def class_balanced(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Draw a class-balanced subset: a validation set Q_i, say, out of data on which no accuracy is reported.
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        The indices of the `count` chosen and of the rest, int64, ascending. Of any two classes present in
+        `labels` (integer, shape (n,)) the numbers chosen differ by at most 1.
+
+    Raises
+    ------
+    ConfigError
+        If a class is too small for its part of `count`.
+    """
+    _values, classes, sizes = np.unique(labels.cpu().numpy(), return_inverse=True, return_counts=True)
+    most = int(np.minimum(sizes, sizes.min(initial=len(labels)) + 1).sum())
+    if not 0 <= count <= most:
+        raise ConfigError(
+            f"{count} examples, equally many of each class, cannot be drawn from these {len(labels)}: "
+            f"their classes allow from 0 to {most} (see validation-size)"
+        )
+    # Every class, in random order, gives an example before any class gives another.
+    by_class = np.lexsort((generator.random(len(classes)), classes))
+    turn = np.empty_like(by_class)
+    turn[by_class] = np.arange(len(classes)) - np.repeat(sizes.cumsum() - sizes, sizes)
+    order = np.lexsort((generator.random(len(classes)), turn))
+    return indices(order[:count]), indices(order[count:])
+
+
+def indices(unsorted: Indices) -> Tensor:
+    """Return indices in ascending order, as a tensor."""
+    return torch.from_numpy(np.sort(unsorted))

@@ -1,0 +1,6 @@
+"""What is wrong here: the installation, and a node of a deployment."""
+
+from ross_flwr.doctor.finding import Finding
+from ross_flwr.doctor.node import examine, serve
+
+__all__ = ["Finding", "examine", "serve"]

@@ -1,0 +1,62 @@
+"""Whether the installed packages fit each other."""
+
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+
+import torch
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from ross_flwr.doctor.finding import Finding
+from ross_flwr.vision import import_torchvision
+
+__all__ = ["installation"]
+
+
+def installation() -> Iterator[Finding]:
+    """Yield the version of everything that ross_flwr needs, and of Ray, and whether they fit each other."""
+    ours, python = _wanted("ross-flwr"), SpecifierSet(metadata("ross-flwr")["Requires-Python"])
+    fits = platform.python_version() in python
+    yield Finding("python", platform.python_version(), "" if fits else f"make a virtual environment of Python {python}")
+    others = {"flwr": _wanted("flwr", "simulation"), "torchvision": _wanted("torchvision")}
+    for name in [*ours, "ray"]:
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            if name == "ray":
+                yield Finding(name, 'not installed; simulations through Flower need it: pip install ".[simulation]"')
+            else:
+                yield Finding(name, "not installed", f'pip install "{name}{ours[name]}"')
+            continue
+        wishes = {who: wanted[name] for who, wanted in {"ross-flwr": ours, **others}.items() if name in wanted}
+        unmet = [who for who, specifier in wishes.items() if not specifier.contains(found, prereleases=True)]
+        if unmet:
+            everybodys = ",".join(str(wishes[who]) for who in unmet)
+            yield Finding(name, f"{found} does not fit {' and '.join(unmet)}", f'pip install "{name}{everybodys}"')
+        elif name == "torchvision":
+            yield _torchvision(found)
+        elif name == "torch" and torch.cuda.is_available():
+            yield Finding(name, f"{found}, on {torch.cuda.get_device_name()}")
+        else:
+            yield Finding(name, found)
+
+
+def _wanted(package: str, extra: str = "") -> dict[str, SpecifierSet]:
+    """Return which versions of which packages an installed package wants."""
+    try:
+        wanted = map(Requirement, requires(package) or ())
+    except PackageNotFoundError:
+        return {}
+    return {each.name: each.specifier for each in wanted if not each.marker or each.marker.evaluate({"extra": extra})}
+
+
+def _torchvision(found: str) -> Finding:
+    try:
+        import_torchvision()
+    except (ImportError, RuntimeError) as error:
+        return Finding("torchvision", f"{found} does not import: {error}", "install it and torch anew, both at once")
+    return Finding("torchvision", f"{found}, fits torch {torch.__version__}")
+
+
+# The node's own.
