@@ -16,7 +16,7 @@ from numpy.random import Generator, default_rng
 from torch import Tensor
 
 from ross_flwr.config import ConfigError, require
-from ross_flwr.data.draws import Indices, indices
+from ross_flwr.data.draws import Indices, draw_classes, indices
 from ross_flwr.extras import import_extra
 
 __all__ = ["PARTITIONS", "partition"]
