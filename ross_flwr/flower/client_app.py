@@ -22,6 +22,7 @@ from ross_flwr.runs.options import MachineOptions
 from ross_flwr.tasks.loaded import Data
 from ross_flwr.tasks.options import DataOptions
 from ross_flwr.tasks.own import Own
+from ross_flwr.tasks.task import Task
 
 __all__ = ["app", "peer_app"]
 
@@ -69,6 +70,7 @@ def peer_app(
     mods: list[Mod] | None = None,
     *,
     app: ClientApp | None = None,
+    task: Callable[[Context], Task] | None = None,
     model: Callable[[Context], nn.Module] | None = None,
     train_data: Callable[[Context], Data] | None = None,
     validation_data: Callable[[Context], Data] | None = None,
@@ -80,7 +82,8 @@ def peer_app(
 ) -> ClientApp:
     """Return a ClientApp that hosts agents: one ``train.<step>`` handler for every step of every registered method.
 
-    With a model and data of its own a node hosts one agent; without, the run configuration names them.
+    With a task of its own a node hosts any agents; with functions for a model and data it hosts one. Without either,
+    the run configuration names the task.
 
     Parameters
     ----------
@@ -88,6 +91,8 @@ def peer_app(
         Flower mods to wrap around each handler.
     app : ClientApp, optional
         Where to register the handlers, beside those it has; a new one without.
+    task : callable, optional
+        From the node's Context to the `Task` of the whole run, which has an objective for each agent.
     model : callable, optional
         From the node's Context to the module that its agent learns. Its own initial values are not used.
     train_data, test_data : callable, optional
@@ -108,8 +113,8 @@ def peer_app(
     Raises
     ------
     ConfigError
-        When only some of model, train_data and test_data are given, a metric has a name that is taken, or a mod
-        rewrites the one model that it expects in a message.
+        When only some of model, train_data and test_data are given, or a task beside them, a metric has a name that is
+        taken, or a mod rewrites the one model that it expects in a message.
     """
     for mod in mods or []:
         if mod in (fixedclipping_mod, adaptiveclipping_mod) or isinstance(mod, LocalDpMod):
@@ -120,8 +125,13 @@ def peer_app(
             )
     if taken := [name for name in metrics or {} if name in _REPORTED]:
         raise ConfigError(f"metrics have the name '{taken[0]}', which every test reports: use another name")
+    functions = (model, train_data, validation_data, test_data, metrics, utility, pair)
+    if task and any(functions):
+        raise ConfigError("peer_app takes a task, or functions for a model and data: give it one of the two")
     make_task: MakeTask | None = None
-    if model and train_data and test_data:
+    if task:
+        make_task = _alone(task)
+    elif model and train_data and test_data:
         make_task = Functions(
             model=model,
             train_data=train_data,
@@ -132,7 +142,7 @@ def peer_app(
             utility=utility,
             pair=pair,
         ).task
-    elif any((model, train_data, validation_data, test_data, metrics, utility, pair)):
+    elif any(functions):
         needed = {"model": model, "train_data": train_data, "test_data": test_data}
         missing = [name for name, function in needed.items() if function is None]
         raise ConfigError(f"an app of its own needs {', '.join(missing)} too: give peer_app all of {', '.join(needed)}")
@@ -143,6 +153,10 @@ def peer_app(
     peer.query("who", mods=mods)(handlers.who)
     peer.train("segment", mods=mods)(partial(handlers.segment, make_task=make_task))
     return peer
+
+
+def _alone(task: Callable[[Context], Task]) -> MakeTask:
+    return lambda _setup, _config, context: task(context)
 
 
 app = peer_app()

@@ -1,0 +1,92 @@
+"""A task from outside the package: twenty lines, and it is learned in this process and through the relay."""
+
+import pytest
+import torch
+from flwr.app import ArrayRecord
+from flwr.supercore.task_identity import TaskIdentity
+from nodes import Nodes
+from quadratics import Table
+from torch import nn
+
+from ross_flwr import PeerRelay, peer_app, resolve
+from ross_flwr.config import ConfigError
+from ross_flwr.engine.rounds import rounds
+from ross_flwr.flower.records import tensors_of
+from ross_flwr.learning.flat import FlatModel
+from ross_flwr.learning.objective import ModuleObjective
+from ross_flwr.runs.assemble import assemble
+
+OPTIONS = {
+    "algorithm": "ross",
+    "num-agents": 6,
+    "topology": "ring",
+    "attackers": 0,
+    "utility": "loss",
+    "momentum": 0.5,
+    "num-rounds": 20,
+}
+
+
+class Line:
+    """Regression on points of y = 3 x₀ − 2 x₁ + 1, which every agent draws for itself."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.model = FlatModel(nn.Linear(2, 1))
+
+    def batch_size(self, agent):
+        return 8
+
+    def objective(self, agent):
+        generator = torch.Generator().manual_seed(agent)
+        inputs = torch.randn(60, 2, generator=generator)
+        points = Table(inputs, inputs @ torch.tensor([[3.0], [-2.0]]) + 1)
+        train, validation, test = (Part(points, *limits) for limits in ((0, 40), (40, 50), (50, 60)))
+        return ModuleObjective(self.model, train, validation, test, nn.functional.mse_loss)
+
+    def describe(self):
+        return {"examples": 60}
+
+
+class Part:
+    def __init__(self, table, first, last):
+        self.table, self.first, self.last = table, first, last
+
+    def __len__(self):
+        return self.last - self.first
+
+    def batch(self, indices):
+        return self.table.batch(indices + self.first)
+
+
+def locally():
+    assembly = assemble(resolve(OPTIONS), Line())
+    assembly.check()
+    host = assembly.host("line")
+    assert assembly.describe()["examples"] == 60
+    *_, last = rounds(host, assembly.schedule, 1, assembly.schedule.num_rounds)
+    return host, last
+
+
+def test_a_task_from_outside_is_learned_by_ross():
+    host, last = locally()
+    assert max(report.loss for report in last.reports) < 0.5
+    for agent in host.agents.values():
+        assert agent["model"].tolist() == pytest.approx([3, -2, 1], abs=0.5)
+
+
+def test_a_task_from_outside_gives_the_same_models_through_the_relay_with_several_agents_on_a_node():
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    host, _ = locally()
+    relay = PeerRelay(**OPTIONS)
+    model = Line().model
+    nodes = Nodes(peer_app(task=lambda context: Line()), (100, 101))
+    relay.start(nodes, ArrayRecord(model.named(model.initial)), OPTIONS["num-rounds"])
+    assert sorted(relay.models) == list(range(6))
+    for index, agent in host.agents.items():
+        torch.testing.assert_close(model.flatten(tensors_of(relay.models[index])), agent["model"], rtol=0, atol=1e-5)
+
+
+def test_an_app_has_a_task_or_functions_and_not_both():
+    with pytest.raises(ConfigError, match="takes a task, or functions for a model and data: give it one of the two"):
+        peer_app(task=lambda context: Line(), model=lambda context: nn.Linear(2, 1))
