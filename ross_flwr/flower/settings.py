@@ -1,12 +1,23 @@
 """From what a strategy is given, objects or names, to the configuration that its nodes are told."""
 
+import networkx as nx
+
 from ross_flwr.algorithms import ALGORITHMS, Algorithm
 from ross_flwr.config import Config, ConfigError, Scalar, keys_of, resolve
+from ross_flwr.graph.options import GraphOptions
+from ross_flwr.graph.schedule import Graphs
+from ross_flwr.graph.topology import of_graph
+from ross_flwr.runs.options import RunOptions
 
-__all__ = ["config_of"]
+__all__ = ["config_of", "graphs_of"]
+
+GIVEN = "graph"
+"""The name of a topology that is given as a graph. Nodes need no more, for they are told their agents' places."""
 
 
-def config_of(transport: str, algorithm: str | Algorithm, topology: str, options: dict[str, Scalar]) -> Config:
+def config_of(
+    transport: str, algorithm: str | Algorithm, topology: str | nx.Graph, options: dict[str, Scalar]
+) -> Config:
     """Return the configuration of a run in which nobody attacks unless `attackers` says so.
 
     An algorithm object stands for its name and its options: nodes make it again.
@@ -25,8 +36,30 @@ def config_of(transport: str, algorithm: str | Algorithm, topology: str, options
     own = {} if isinstance(algorithm, str) else _options_of(algorithm)
     if twice := own.keys() & given.keys():
         raise ConfigError(f"{min(twice)} is an option of the algorithm object: give it there alone")
-    name = algorithm if isinstance(algorithm, str) else algorithm.name
-    return resolve({"attackers": 0, **own, **given, "algorithm": name, "topology": topology})
+    own["algorithm"] = algorithm if isinstance(algorithm, str) else algorithm.name
+    own["topology"] = topology if isinstance(topology, str) else GIVEN
+    if not isinstance(topology, str) and given.setdefault("num-agents", len(topology)) != len(topology):
+        raise ConfigError(f"num-agents = {given['num-agents']} and a graph of {len(topology)} agents: leave one out")
+    return resolve({"attackers": 0, **own, **given})
+
+
+def graphs_of(graph: nx.Graph, config: Config) -> Graphs:
+    """Return the graphs of a run on a graph that is given.
+
+    Raises
+    ------
+    ConfigError
+        When its nodes are not the agents 0 … N−1, it does not connect them, or it does not fit the mixing rule.
+    """
+    options = config.part(GraphOptions)
+    mixing, average_every = options.mixing, options.average_every
+    if graph.is_directed() and mixing != "push":
+        raise ConfigError(f"mixing = '{mixing}' takes an undirected graph, and this one is directed: use mixing='push'")
+    connected = nx.is_strongly_connected(graph) if graph.is_directed() else nx.is_connected(graph)
+    if not connected and not average_every:
+        raise ConfigError("the graph does not connect all agents: add edges, or use average_every=10, say")
+    drawn, passes = of_graph(graph, mixing), config.part(RunOptions).batches_per_round
+    return Graphs(lambda _epoch: drawn, len(graph), average_every=average_every, passes=passes, name=GIVEN)
 
 
 def _options_of(algorithm: Algorithm) -> dict[str, Scalar]:

@@ -22,8 +22,8 @@ class PeerRelay(PeerStrategy):
     algorithm : str or Algorithm (default: "ross")
         The method, by name or as an object, which stands for its name and options: nodes need the same class, so their
         client app imports the module that registers it.
-    topology : str (default: "random-regular")
-        Who talks to whom, by name.
+    topology : str or networkx.Graph (default: "random-regular")
+        Who talks to whom, by name or as a graph on the agents 0 … N−1, which sets `num_agents`.
     **options : bool, int, float or str
         Configuration keys (``ross-flwr config`` lists them), written with ``-`` or ``_``. Without `num_agents` there is
         one agent for each node that is there at the start; without `attackers` nobody attacks.

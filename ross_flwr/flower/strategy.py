@@ -9,6 +9,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, ClassVar, Protocol
 
+import networkx as nx
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -22,7 +23,7 @@ from ross_flwr.flower.outcome import Outcome
 from ross_flwr.flower.placement import Placement, ask, place, wait_for_nodes
 from ross_flwr.flower.protocol import Setup, models_in
 from ross_flwr.flower.run import Drops, Run
-from ross_flwr.flower.settings import config_of
+from ross_flwr.flower.settings import config_of, graphs_of
 from ross_flwr.graph.options import GraphOptions
 from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.history import History
@@ -60,10 +61,15 @@ class PeerStrategy(Strategy):
     """The value of the key `transport` that stands for the strategy."""
 
     def __init__(
-        self, *, algorithm: str | Algorithm = "ross", topology: str = "random-regular", **options: Scalar
+        self,
+        *,
+        algorithm: str | Algorithm = "ross",
+        topology: str | nx.Graph = "random-regular",
+        **options: Scalar,
     ) -> None:
         self._given = config_of(self.transport, algorithm, topology, options)
-        self._agent_per_node = not {"num_agents", "num-agents"} & options.keys()
+        self._graph = None if isinstance(topology, str) else topology
+        self._agent_per_node = self._graph is None and not {"num_agents", "num-agents"} & options.keys()
         self.history_file: Path | None = None
         self.on_round: Callable[[dict[str, Any]], None] = lambda _line: None
         if not self._agent_per_node:
@@ -93,6 +99,8 @@ class PeerStrategy(Strategy):
         """Make the parts of a run of a configuration with its true number of agents."""
         self.config = config
         self.assembly = assemble(config)
+        if self._graph is not None:
+            self.assembly.graphs = graphs_of(self._graph, config)
         self.assembly.check()
 
     def start(

@@ -1,5 +1,6 @@
 """What the strategies take, and what their start promises."""
 
+import networkx as nx
 import pytest
 from nodes import Nodes
 
@@ -51,6 +52,32 @@ def test_an_algorithm_object_is_its_name_and_options_on_the_nodes():
     assert hosted.host.algorithm.learning_rate == 0.0625
     with pytest.raises(ConfigError, match="learning-rate is an option of the algorithm object: give it there alone"):
         PeerRelay(algorithm=DPSGD(), learning_rate=0.1)
+
+
+def test_a_networkx_graph_is_the_topology_and_nodes_need_not_know_it():
+    graph = nx.Graph([(0, 1), (1, 2), (2, 3), (3, 0), (0, 2)])
+    options = {name: value for name, value in SMALL.items() if name not in ("num_agents", "topology")}
+    relay = PeerRelay(algorithm="dpsgd", topology=graph, average_every=3, **options)
+    start(relay, 3)
+    edges = {f"{i}>{j}" for edge in graph.edges for i, j in (edge, edge[::-1])}
+    assert [set(line["sent"]) == edges for line in relay.history.lines] == [True, True, False]
+    assert [line["missing"] for line in relay.history.lines] == [[], [], []]
+    assert len(relay.history.lines[2]["sent"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("graph", "options", "sentence"),
+    [
+        (nx.path_graph(4), {"num_agents": 5}, "num-agents = 5 and a graph of 4 agents: leave one out"),
+        (nx.Graph([(1, 2)]), {}, "expected the agents 0 to 1"),
+        (nx.Graph([(0, 1), (2, 3)]), {}, "the graph does not connect all agents"),
+        (nx.DiGraph([(0, 1), (1, 0)]), {}, "takes an undirected graph, and this one is directed: use mixing='push'"),
+        (nx.path_graph(4), {"topology_every": 2}, "topology-every = 2 changes nothing"),
+    ],
+)
+def test_a_graph_that_cannot_be_is_refused(graph, options, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        PeerRelay(algorithm="dpsgd", topology=graph, **options)
 
 
 def test_an_algorithm_that_is_not_registered_here_is_refused():
