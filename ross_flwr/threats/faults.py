@@ -1,92 +1,154 @@
 """Agents that are away and messages that get lost: nobody's fault, and nobody's lie."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
+from typing import TypeAlias
 
 from ross_flwr.algorithms.messages import Exchange, Message, MessageTransform, Refused
 from ross_flwr.learning.agent import Agent, stream
 
-__all__ = ["FAULTS", "Faults", "Loss"]
+__all__ = ["FAULTS", "Absence", "Attendance", "Away", "Dropout", "Loss", "Slow", "Stopped"]
 
-FAULTS = {
-    "dropout": "each agent misses this part of the rounds, by chance, for outage-rounds at a time",
-    "stopped": "so many agents stop for ever, each after a round drawn by the seed",
-    "slow": "so many agents take part in one of slow-rounds rounds only",
-    "message-loss": "this part of the messages gets lost on its way, by chance",
-}
-"""Keys and what they do."""
+Away: TypeAlias = Callable[[int, int], bool]
+"""From an agent and a round (counted from 0) to whether the agent is away."""
+
+
+class Absence(ABC):
+    """A reason for which agents are away; it follows from the seed, so it is the same on every transport."""
+
+    @abstractmethod
+    def drawn(self, seed: int, num_agents: int, num_rounds: int) -> Away:
+        """Return who is away when in a run with this seed."""
 
 
 @dataclass(frozen=True)
-class Faults:
-    """Who is away when: the same on every transport, for it follows from the seed.
+class Dropout(Absence):
+    """Each agent misses a part of the rounds, by chance, for some rounds at a time.
+
+    Parameters
+    ----------
+    rate : float
+        The part of the rounds.
+    rounds : int (default: 1)
+        How many rounds an agent then stays away.
+    """
+
+    rate: float
+    rounds: int = 1
+
+    def drawn(self, seed: int, num_agents: int, num_rounds: int) -> Away:
+        """Return who is away when."""
+        return lambda agent, number: bool(stream(seed, "dropout", agent, number // self.rounds).random() < self.rate)
+
+
+@dataclass(frozen=True)
+class Stopped(Absence):
+    """Some agents stop for ever, each after a round drawn by the seed.
+
+    Parameters
+    ----------
+    count : int
+        How many agents.
+    """
+
+    count: int
+
+    def drawn(self, seed: int, num_agents: int, num_rounds: int) -> Away:
+        """Return who is away when."""
+        generator = stream(seed, "stopped")
+        agents = generator.permutation(num_agents)[: self.count].tolist()
+        last = {agent: int(generator.integers(1, max(2, num_rounds))) for agent in agents}
+        return lambda agent, number: number >= last.get(agent, inf)
+
+
+@dataclass(frozen=True)
+class Slow(Absence):
+    """Some agents take part in one of several rounds only.
+
+    Parameters
+    ----------
+    count : int
+        How many agents.
+    rounds : int (default: 3)
+        How many rounds they need for one.
+    """
+
+    count: int
+    rounds: int = 3
+
+    def drawn(self, seed: int, num_agents: int, num_rounds: int) -> Away:
+        """Return who is away when."""
+        generator = stream(seed, "slow")
+        agents = generator.permutation(num_agents)[: self.count].tolist()
+        phases = {agent: int(generator.integers(self.rounds)) for agent in agents}
+        return lambda agent, number: agent in phases and number % self.rounds != phases[agent]
+
+
+@dataclass(frozen=True)
+class Attendance:
+    """Who takes part when.
 
     An agent that is away computes and sends nothing in that round; it keeps its state, and goes on with it on return.
 
     Parameters
     ----------
+    absences : sequence of Absence
+        Why agents are away.
     seed, num_agents, num_rounds : int
         Of the run.
-    passes : int
+    passes : int (default: 1)
         Passes over the method's steps in one round.
-    dropout, outage_rounds, stopped, slow, slow_rounds
-        The keys of these names.
+
+    Examples
+    --------
+    >>> attendance = Attendance([Slow(1, rounds=2)], seed=0, num_agents=1, num_rounds=4)
+    >>> [attendance.absent(0, t) for t in range(4)]
+    [False, True, False, True]
     """
 
+    absences: Sequence[Absence]
     seed: int
     num_agents: int
     num_rounds: int
     passes: int = 1
-    dropout: float = 0.0
-    outage_rounds: int = 1
-    stopped: int = 0
-    slow: int = 0
-    slow_rounds: int = 3
 
     def absent(self, agent: int, pass_number: int) -> bool:
         """Whether `agent` is away in the round of this pass (counted from 0)."""
         number = pass_number // self.passes
-        if number >= self._last_round.get(agent, self.num_rounds):
-            return True
-        if agent in self._phase and number % self.slow_rounds != self._phase[agent]:
-            return True
-        if not self.dropout:
-            return False
-        return bool(stream(self.seed, "dropout", agent, number // self.outage_rounds).random() < self.dropout)
+        return any(away(agent, number) for away in self._drawn)
 
     @cached_property
-    def _last_round(self) -> dict[int, int]:
-        """After how many rounds an agent stops."""
-        generator = stream(self.seed, "stopped")
-        drawn = generator.permutation(self.num_agents)[: self.stopped]
-        return {int(i): int(generator.integers(1, max(2, self.num_rounds))) for i in drawn}
-
-    @cached_property
-    def _phase(self) -> dict[int, int]:
-        """In which of its slow-rounds rounds a slow agent takes part."""
-        generator = stream(self.seed, "slow")
-        drawn = generator.permutation(self.num_agents)[: self.slow]
-        return {int(i): int(generator.integers(self.slow_rounds)) for i in drawn}
+    def _drawn(self) -> list[Away]:
+        return [absence.drawn(self.seed, self.num_agents, self.num_rounds) for absence in self.absences]
 
 
 @dataclass(frozen=True)
 class Loss(MessageTransform):
-    """A link of the message chain that loses messages by chance.
+    """Messages get lost on their way, by chance: a link of the message chain.
 
     Parameters
     ----------
-    seed : int
-        Of the run.
     rate : float
-        The part of the messages that gets lost.
+        The part of the messages.
     """
 
-    seed: int
     rate: float
 
     def receive(self, agent: Agent, source: int, message: Message, exchange: Exchange) -> Message:
         """Return the message, or refuse it as lost."""
-        draw = stream(self.seed, f"loss {exchange.number}", source, exchange.pass_number, agent.index).random()
+        draw = stream(agent.seed, f"loss {exchange.number}", source, exchange.pass_number, agent.index).random()
         if draw < self.rate:
             raise Refused("lost")
         return message
+
+
+FAULTS: dict[str, type[Absence | MessageTransform]] = {
+    "dropout": Dropout,
+    "stopped": Stopped,
+    "slow": Slow,
+    "message-loss": Loss,
+}
+"""Faults by the key that asks for them."""

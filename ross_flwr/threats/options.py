@@ -1,6 +1,12 @@
 """The keys of attackers and faults."""
 
-from ross_flwr.config import group, option
+from dataclasses import replace
+
+from ross_flwr.config import ConfigError, group, keys_of, option, require
+from ross_flwr.learning.agent import Of
+from ross_flwr.threats.attacks import ATTACKS, Attack
+from ross_flwr.threats.faults import Absence, Dropout, Slow, Stopped
+from ross_flwr.threats.poisons import POISONS, Poison
 
 __all__ = ["AttackOptions", "FaultOptions"]
 
@@ -11,16 +17,10 @@ class AttackOptions:
 
     attack: str = option("gradient-scaling", "what attackers do; `ross-flwr list attacks` shows them")
     attackers: int = option(3, "how many agents attack, chosen by the seed", unit="agents", minimum=0)
-    attack_scale: float = option(
-        -3.0,
-        "the number of attacks on gradients as they are computed: the factor of gradient-scaling, the σ of "
-        "gradient-noise, the value of gradient-constant",
-    )
     attack_strength: float = option(
         0.0,
-        "the number of attacks on messages: s of sign-flip, ε of ipm and dissensus, z of alie, σ of gaussian, k of "
-        "stale; 0 takes the one that `ross-flwr list attacks` names or implies",
-        minimum=0.0,
+        "the number of the attack: the factor of gradient-scaling, s of sign-flip, ε of ipm and dissensus, z of alie, "
+        "σ of gaussian, k of stale; 0 for the one that `ross-flwr list attacks` names or implies",
     )
     attack_target: str = option(
         "all",
@@ -31,6 +31,38 @@ class AttackOptions:
     omniscient: bool = option(
         False, "whether attackers know what honest agents send in the same step, and not only what they have heard"
     )
+
+    def chosen(self) -> Attack | Poison | None:
+        """Return the attack that the keys `attack` and `attack-strength` describe; None for ``"none"``.
+
+        Raises
+        ------
+        ConfigError
+            When there is no such attack, or it does not take this number.
+        """
+        require("attack", self.attack, ("none", *POISONS, *ATTACKS))
+        if self.attack == "none":
+            return None
+        found: Attack | Poison = POISONS[self.attack]() if self.attack in POISONS else ATTACKS[self.attack]()
+        return self._with_strength(found) if self.attack_strength else found
+
+    def _with_strength(self, found: Attack | Poison) -> Attack | Poison:
+        """Return the attack with `attack-strength` as its number."""
+        for key in keys_of(type(found)):
+            whole = key.kind is int and self.attack_strength.is_integer()
+            number = int(self.attack_strength) if whole else self.attack_strength
+            value = replace(key, name="attack-strength").parse(number)
+            return replace(found, **{key.name.replace("-", "_"): value})
+        raise ConfigError(
+            f"attack-strength = {self.attack_strength:g} is not allowed: attack = '{self.attack}' takes no number, "
+            "so use 0"
+        )
+
+    @property
+    def about(self) -> tuple[Of, ...]:
+        """What `attack-target` names: gradients and messages of the agent's own, cross-gradients, or both."""
+        targets: dict[str, tuple[Of, ...]] = {"all": ("own", "cross"), "model": ("own",), "gradients": ("cross",)}
+        return targets[self.attack_target]
 
 
 @group("Faults")
@@ -45,3 +77,15 @@ class FaultOptions:
     message_loss: float = option(
         0.0, "part of the messages that get lost on their way, by chance", minimum=0.0, maximum=1.0
     )
+
+    @property
+    def absences(self) -> list[Absence]:
+        """Why agents are away."""
+        found: list[Absence] = []
+        if self.dropout:
+            found.append(Dropout(self.dropout, self.outage_rounds))
+        if self.stopped:
+            found.append(Stopped(self.stopped))
+        if self.slow:
+            found.append(Slow(self.slow, self.slow_rounds))
+        return found

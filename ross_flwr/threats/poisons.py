@@ -1,67 +1,93 @@
 """Poisons: what an attacker makes of the gradients it steps along, and of the cross-gradients it returns."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
-from numpy.random import Generator
 from torch import Tensor
 
-from ross_flwr.learning.agent import Agent, Of
+from ross_flwr.config import option
+from ross_flwr.learning.agent import Agent, GradientTransform, Of
 
-__all__ = ["POISONS", "Poison", "Poisoning"]
-
-Poison = Callable[..., Tensor]
-"""From a gradient, shape [P], to another in its place; scale and a generator by keyword."""
+__all__ = ["POISONS", "GradientConstant", "GradientNoise", "GradientScaling", "Poison", "Poisoning"]
 
 
-def scaling(gradient: Tensor, *, scale: float, **_: object) -> Tensor:
-    """Multiply every gradient an attacker computes by attack-scale: below 0 it climbs the loss, 0 teaches nothing."""
-    return gradient * scale
+@dataclass(frozen=True)
+class Poison(ABC):
+    """A link of the gradient chain that does harm.
+
+    A subclass is a frozen dataclass. Its first field, if it has any, is declared with `option` and is what the key
+    `attack-strength` sets.
+    """
+
+    @abstractmethod
+    def __call__(self, gradient: Tensor, agent: Agent, of: Of) -> Tensor:
+        """Return what the poison makes of `gradient`, a new tensor of shape [P]."""
 
 
-def noise(gradient: Tensor, *, scale: float, generator: Generator, **_: object) -> Tensor:
-    """Add noise from N(0, attack-scale² I) to every gradient an attacker computes."""
-    return gradient + scale * torch.from_numpy(generator.standard_normal(len(gradient))).to(gradient)
+@dataclass(frozen=True)
+class GradientScaling(Poison):
+    """Multiply every gradient an attacker computes by s (−3): below 0 it climbs the loss, at 0 it teaches nothing."""
+
+    scale: float = option(-3.0, "s")
+
+    def __call__(self, gradient: Tensor, agent: Agent, of: Of) -> Tensor:
+        """Return s g."""
+        return gradient * self.scale
 
 
-def constant(gradient: Tensor, *, scale: float, **_: object) -> Tensor:
-    """Put attack-scale in every coordinate of every gradient an attacker computes."""
-    return torch.full_like(gradient, scale)
+@dataclass(frozen=True)
+class GradientNoise(Poison):
+    """Add noise from N(0, σ² I) with σ = 3 to every gradient an attacker computes."""
+
+    sigma: float = option(3.0, "σ", minimum=0.0)
+
+    def __call__(self, gradient: Tensor, agent: Agent, of: Of) -> Tensor:
+        """Return g and noise, which is drawn anew for every gradient."""
+        generator = agent.stream("poison", agent.counts["gradients"])
+        return gradient - self.sigma * torch.from_numpy(generator.standard_normal(len(gradient))).to(gradient)
 
 
-POISONS: dict[str, Poison] = {
-    "gradient-scaling": scaling,
-    "gradient-noise": noise,
-    "gradient-constant": constant,
+@dataclass(frozen=True)
+class GradientConstant(Poison):
+    """Put c (−3) in every coordinate of every gradient an attacker computes."""
+
+    value: float = option(-3.0, "c")
+
+    def __call__(self, gradient: Tensor, agent: Agent, of: Of) -> Tensor:
+        """Return c in every coordinate."""
+        return torch.full_like(gradient, self.value)
+
+
+POISONS: dict[str, type[Poison]] = {
+    "gradient-scaling": GradientScaling,
+    "gradient-noise": GradientNoise,
+    "gradient-constant": GradientConstant,
 }
+"""Poisons by name."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Poisoning:
-    """A link of the gradient chain that poisons what an attacker computes, and through it the models it shares.
+    """A link of the gradient chain that applies another one to some gradients only.
 
     Parameters
     ----------
-    poison : str
-        A name in `POISONS`.
-    scale : float
-        The number it takes.
+    poison : GradientTransform
+        The other link.
+    about : collection of {"own", "cross"} (default: both)
+        The gradients that are poisoned: the agent's own, those at its neighbours' models, or both.
     since : int (default: 0)
         The pass (counted from 0) in which it begins.
-    target : str (default: "all")
-        Poisoned are cross-gradients (``"gradients"``), the agent's own gradients (``"model"``), or both.
     """
 
-    poison: str
-    scale: float
+    poison: GradientTransform
+    about: Collection[Of] = ("own", "cross")
     since: int = 0
-    target: str = "all"
 
     def __call__(self, gradient: Tensor, agent: Agent, of: Of) -> Tensor:
         """Return what the poison makes of the gradient, shape [P]; the honest one before its time or off its target."""
-        spared = {"all": "", "model": "cross", "gradients": "own"}[self.target]
-        if agent.pass_number < self.since or of == spared:
+        if agent.pass_number < self.since or of not in self.about:
             return gradient
-        generator = agent.stream("poison", agent.counts["gradients"])
-        return POISONS[self.poison](gradient, scale=self.scale, generator=generator)
+        return self.poison(gradient, agent, of)

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from ross_flwr.algorithms import Algorithm
 from ross_flwr.algorithms.messages import MessageTransform
-from ross_flwr.config import ConfigError, require
+from ross_flwr.config import ConfigError
 from ross_flwr.learning.agent import GradientTransform, stream
 from ross_flwr.learning.rules import Aggregation
 from ross_flwr.threats.adversary import Adversary
-from ross_flwr.threats.attacks import ATTACKS, GRADIENTS_ONLY
-from ross_flwr.threats.faults import Faults, Loss
+from ross_flwr.threats.attacks import Attack
+from ross_flwr.threats.faults import Attendance, Loss
 from ross_flwr.threats.options import AttackOptions, FaultOptions
-from ross_flwr.threats.poisons import POISONS, Poisoning
+from ross_flwr.threats.poisons import Poison, Poisoning
 
 __all__ = ["Threats", "draw_attackers", "read_threats"]
 
@@ -60,13 +60,16 @@ class Threats:
             return
         for link in (*self.poisons, *self.lies):
             match link:
-                case Poisoning(poison=name, target=target) | Adversary(attack=name, target=target):
-                    if target == "gradients" or name in GRADIENTS_ONLY:
-                        raise ConfigError(
-                            f"attack = '{name}' with attack-target = '{target}' lies about cross-gradients, and "
-                            f"{algorithm.name} sends none: use another attack or attack-target, or a method such as "
-                            "ross with beside = ''"
-                        )
+                case Poisoning(poison=attack, about=["cross"]) | Adversary(attack=attack, about=["cross"]):
+                    pass
+                case Adversary(attack=Attack(gradients_only=True) as attack):
+                    pass
+                case _:
+                    continue
+            raise ConfigError(
+                f"the attack, {attack}, is about cross-gradients alone, and {algorithm.name} sends none: use another "
+                "attack or attack-target, or a method such as ross with beside = ''"
+            )
 
     def check_nodes(self, nodes: int) -> None:
         """Refuse attackers that would have to look into other nodes.
@@ -91,10 +94,10 @@ def draw_attackers(options: AttackOptions, *, num_agents: int, seed: int) -> fro
     ConfigError
         When the attack is not known, or leaves no honest agent.
     """
-    require("attack", options.attack, ("none", *POISONS, *ATTACKS))
+    attack = options.chosen()
     if options.attackers >= num_agents:
         raise ConfigError(f"attackers = {options.attackers} leaves no honest agent among num-agents = {num_agents}")
-    if options.attack == "none":
+    if attack is None:
         return frozenset()
     drawn = stream(seed, "attackers").permutation(num_agents)[: options.attackers]
     return frozenset(int(i) for i in drawn)
@@ -120,22 +123,18 @@ def read_threats(
         When the attack is not known, or nobody is left.
     """
     attackers = draw_attackers(attack, num_agents=num_agents, seed=seed)
-    since = (attack.attack_from - 1) * passes
+    chosen, since = attack.chosen(), (attack.attack_from - 1) * passes
     poisons: list[GradientTransform] = []
     lies: list[MessageTransform] = []
-    if attackers and attack.attack in POISONS:
-        poisons.append(
-            Poisoning(poison=attack.attack, scale=attack.attack_scale, since=since, target=attack.attack_target)
-        )
-    elif attackers:
+    if attackers and isinstance(chosen, Poison):
+        poisons.append(Poisoning(chosen, attack.about, since))
+    elif attackers and chosen:
         lies.append(
             Adversary(
-                attack=attack.attack,
+                attack=chosen,
                 attackers=attackers,
-                seed=seed,
                 num_agents=num_agents,
-                strength=attack.attack_strength,
-                target=attack.attack_target,
+                about=attack.about,
                 since=since,
                 omniscient=attack.omniscient,
                 aggregation=aggregation or Aggregation(),
@@ -144,33 +143,16 @@ def read_threats(
         )
     omniscient = attack.omniscient and bool(lies)
     if fault.message_loss:
-        lies.append(Loss(seed, fault.message_loss))
-    faults = _read_faults(fault, num_agents=num_agents, num_rounds=num_rounds, passes=passes, seed=seed)
-    absent = faults.absent if faults else None
+        lies.append(Loss(fault.message_loss))
+    for key, count in (("stopped", fault.stopped), ("slow", fault.slow)):
+        if count >= num_agents:
+            raise ConfigError(f"{key} = {count} leaves nobody as usual among num-agents = {num_agents}")
+    attendance = Attendance(fault.absences, seed, num_agents, num_rounds, passes)
     return Threats(
         attackers=attackers,
         corrupted=corrupted,
         poisons=poisons,
         lies=lies,
-        absent=absent,
+        absent=attendance.absent if attendance.absences else None,
         omniscient=omniscient,
-    )
-
-
-def _read_faults(options: FaultOptions, *, num_agents: int, num_rounds: int, passes: int, seed: int) -> Faults | None:
-    for key, count in (("stopped", options.stopped), ("slow", options.slow)):
-        if count >= num_agents:
-            raise ConfigError(f"{key} = {count} leaves nobody as usual among num-agents = {num_agents}")
-    if not (options.dropout or options.stopped or options.slow):
-        return None
-    return Faults(
-        seed,
-        num_agents,
-        num_rounds,
-        passes,
-        options.dropout,
-        options.outage_rounds,
-        options.stopped,
-        options.slow,
-        options.slow_rounds,
     )

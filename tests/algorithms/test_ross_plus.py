@@ -293,7 +293,7 @@ POISONED = {
     "hidden": 16,
     "num-rounds": 12,
     "attackers": 1,
-    "attack-scale": -3.0,
+    "attack-strength": -3.0,
     "weighting": "relu",
     "screen": 0.0,
 }
@@ -312,7 +312,7 @@ def test_a_poisoned_neighbour_gets_no_weight(name):
     assert run.summary()["accuracy"]["min"] > 0.5
 
 
-SKEWED = {"attack-scale": -3.0, "partition-alpha": 0.1, "num-rounds": 20, "topology": "ring", "weighting": "uniform"}
+SKEWED = {"attack-strength": -3.0, "partition-alpha": 0.1, "num-rounds": 20, "topology": "ring", "weighting": "uniform"}
 
 
 @pytest.mark.parametrize(("local_steps", "honest"), [(1, 0.9), (5, 0.8)])

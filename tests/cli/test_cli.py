@@ -99,7 +99,7 @@ def test_a_first_run_shows_what_came_out_and_keeps_it(tmp_path):
         ("run -c num-rounds=0", ["num-rounds = 0", "at least 1"]),
         ("run -c num-rounds=", ["num-rounds = ''", "at least 1"]),
         ("run -c download=1", ["download = 1", "true or false"]),
-        ("run -c attack-scale=nan", ["attack-scale = nan", "a number"]),
+        ("run -c attack-strength=nan", ["attack-strength = nan", "a number"]),
         ("run -c topology=rign", ["topology = 'rign'", "random-regular", "did you mean 'ring'?"]),
         ("run -c topology-degree=10", ["topology-degree = 10", "from 1 to 9"]),
         ("run -c dataset=digit", ["dataset = 'digit'", "did you mean 'digits'?"]),
@@ -159,7 +159,7 @@ def test_what_config_prints_can_be_run(ross_flwr, tmp_path):
         (["num-rounds=5"], {"num-rounds": 5}),
         (["num-rounds=5", "num-rounds=6"], {"num-rounds": 6}),
         (["num-rounds=5 topology='ring' download=true"], {"num-rounds": 5, "topology": "ring", "download": True}),
-        (["attack-scale=-1.5 topology=ring beside="], {"attack-scale": -1.5, "topology": "ring", "beside": ""}),
+        (["attack-strength=-1.5 topology=ring beside="], {"attack-strength": -1.5, "topology": "ring", "beside": ""}),
         (["data-path=/a folder/of mine"], {"data-path": "/a folder/of mine"}),
         (["data-path='/a folder' seed=1"], {"data-path": "/a folder", "seed": 1}),
         (['data-path="a=b"'], {"data-path": "a=b"}),
@@ -180,7 +180,7 @@ def test_keys_come_as_pairs_or_from_files_and_the_last_wins(monkeypatch, tmp_pat
 def test_flower_reads_the_same_keys_from_the_same_texts_and_files(tmp_path):
     file = tmp_path / "my.toml"
     file.write_text(to_toml(resolve({"seed": 3, "data-path": 'a "b"'})), encoding="utf-8")
-    for entry in ("num-rounds=5 attack-scale=-1.5 topology='ring' download=true data-path=\"a b\"", str(file)):
+    for entry in ("num-rounds=5 attack-strength=-1.5 topology='ring' download=true data-path=\"a b\"", str(file)):
         assert read([entry]) == parse_config_args([entry])
 
 

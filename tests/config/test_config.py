@@ -92,10 +92,10 @@ def test_defaults_are_filled_in_and_what_is_given_stays():
             "topology-probability = 1.5 is not allowed: it takes a number from 0 to 1",
         ),
         ({"partition-alpha": math.nan}, "partition-alpha = nan is not allowed: it takes a number of at least 0.001"),
-        ({"attack-scale": math.nan}, "attack-scale = nan is not allowed: it takes a number"),
-        ({"attack-scale": -math.inf}, "attack-scale = -inf is not allowed: it takes a number"),
-        ({"attack-scale": "x"}, "attack-scale = 'x' is not allowed: it takes a number"),
-        ({"attack-scale": False}, "attack-scale = false is not allowed: it takes a number"),
+        ({"attack-strength": math.nan}, "attack-strength = nan is not allowed: it takes a number"),
+        ({"attack-strength": -math.inf}, "attack-strength = -inf is not allowed: it takes a number"),
+        ({"attack-strength": "x"}, "attack-strength = 'x' is not allowed: it takes a number"),
+        ({"attack-strength": False}, "attack-strength = false is not allowed: it takes a number"),
         ({"topology": 3}, "topology = 3 is not allowed: it takes a text"),
         ({"topology": ["ring"]}, "topology = ['ring'] is not allowed: it takes a text"),
         ({"data-path": "\udcff"}, r"data-path = '\udcff' is not allowed: it takes a text"),
@@ -127,8 +127,8 @@ def test_of_very_many_names_only_the_nearest_are_told():
 
 
 def test_a_whole_number_will_do_for_a_number():
-    options = resolve({"attack-scale": -2, "partition-alpha": 1}).values
-    assert [(options[name], type(options[name])) for name in ("attack-scale", "partition-alpha")] == [
+    options = resolve({"attack-strength": -2, "partition-alpha": 1}).values
+    assert [(options[name], type(options[name])) for name in ("attack-strength", "partition-alpha")] == [
         (-2.0, float),
         (1.0, float),
     ]

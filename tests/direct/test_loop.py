@@ -32,7 +32,7 @@ from ross_flwr.engine.rounds import Schedule
 from ross_flwr.graph import topology
 from ross_flwr.peer.v1.peer_pb2 import Chunk, DType, Header, Hello, Refusal, Request
 from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeStub
-from ross_flwr.threats.faults import Faults, Loss
+from ross_flwr.threats.faults import Attendance, Dropout, Loss
 
 RING = topology.build("ring", 4)
 
@@ -147,8 +147,8 @@ def test_agents_compute_what_they_compute_in_one_process(name, blocks, certs, ca
 
 
 def test_nobody_waits_for_agents_that_are_away_or_for_messages_that_are_lost():
-    faults = Faults(seed=3, num_agents=4, num_rounds=12, dropout=0.3)
-    net = Net(method("ross", learning_rate=0.1), transforms=[Loss(3, 0.2)], absent=faults.absent)
+    attendance = Attendance([Dropout(0.3)], seed=3, num_agents=4, num_rounds=12)
+    net = Net(method("ross", learning_rate=0.1), transforms=[Loss(0.2)], absent=attendance.absent)
     began = time.monotonic()
     hosts, _ = net.run(12, patience=30)
     assert time.monotonic() - began < 20

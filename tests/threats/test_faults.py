@@ -14,39 +14,40 @@ from ross_flwr.engine.host import Host
 from ross_flwr.graph import topology
 from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.local import LocalRun, resume, start
-from ross_flwr.threats.faults import Faults, Loss
+from ross_flwr.threats.faults import Attendance, Dropout, Loss, Slow, Stopped
 
 RUN = {"seed": 3, "num_agents": 10, "num_rounds": 200}
 RING = topology.build("ring", 6)
 
 
-def is_lost(source, destination, pass_number, number, loss=Loss(3, 0.25)):  # noqa: B008 (frozen)
+def is_lost(source, destination, pass_number, number, loss=Loss(0.25), seed=3):  # noqa: B008 (frozen)
     """Whether a message gets lost."""
     exchange = Exchange(pass_number=pass_number, number=number, step="share")
     try:
-        loss.receive(SimpleNamespace(index=destination), source, {}, exchange)
+        loss.receive(SimpleNamespace(index=destination, seed=seed), source, {}, exchange)
     except Refused as error:
         return error.reason == "lost"
     return False
 
 
-def away(faults, rounds=200):
-    return {i: [t for t in range(rounds) if faults.absent(i, t)] for i in range(10)}
+def away(absence, rounds=200):
+    attendance = Attendance([absence], **RUN)
+    return {i: [t for t in range(rounds) if attendance.absent(i, t)] for i in range(10)}
 
 
 def test_an_agent_misses_the_part_of_the_rounds_asked_for_and_no_two_miss_the_same():
-    missed = away(Faults(**RUN, dropout=0.3))
+    missed = away(Dropout(0.3))
     assert sum(map(len, missed.values())) == pytest.approx(600, abs=75)  # 4 deviations
     assert len(set(map(tuple, missed.values()))) == 10
 
 
 def test_an_outage_lasts_as_long_as_configured():
-    for rounds in away(Faults(**RUN, dropout=0.3, outage_rounds=5)).values():
+    for rounds in away(Dropout(0.3, rounds=5)).values():
         assert {t // 5 * 5 + k for t in rounds for k in range(5)} == set(rounds)
 
 
 def test_those_who_stop_never_come_back_and_were_there_before():
-    missed = away(Faults(**RUN, stopped=3))
+    missed = away(Stopped(3))
     stopped = {i: rounds for i, rounds in missed.items() if rounds}
     assert len(stopped) == 3
     assert all(rounds == list(range(rounds[0], 200)) and rounds[0] >= 1 for rounds in stopped.values())
@@ -54,14 +55,22 @@ def test_those_who_stop_never_come_back_and_were_there_before():
 
 
 def test_a_slow_agent_takes_part_in_every_third_round():
-    missed = away(Faults(**RUN, slow=2, slow_rounds=3), 30)
+    missed = away(Slow(2, rounds=3), 30)
     slow = {i: sorted(set(range(30)) - set(rounds)) for i, rounds in missed.items() if rounds}
     assert len(slow) == 2
     assert all(there == list(range(there[0], 30, 3)) for there in slow.values())
 
 
+def test_absences_add_up():
+    reasons = [Dropout(0.3), Stopped(3), Slow(2)]
+    attendance = Attendance(reasons, **RUN)
+    missed = {i: [t for t in range(200) if attendance.absent(i, t)] for i in range(10)}
+    each = [away(reason) for reason in reasons]
+    assert missed == {i: sorted(set().union(*(rounds[i] for rounds in each))) for i in range(10)}
+
+
 def test_a_round_of_several_passes_is_missed_as_a_whole():
-    one, three = Faults(**RUN, dropout=0.4), Faults(**RUN, dropout=0.4, passes=3)
+    one, three = Attendance([Dropout(0.4)], **RUN), Attendance([Dropout(0.4)], **RUN, passes=3)
     assert [three.absent(2, t) for t in range(90)] == [one.absent(2, t // 3) for t in range(90)]
 
 
@@ -129,7 +138,7 @@ def test_the_history_says_who_was_absent_and_whose_messages_were_missing():
         assert line["absent"] == absent
         graph = run.assembly.topology
         expected = {(i, j) for j in absent for i in graph.neighbors(j) if i not in absent}
-        lost = {(i, j) for i in range(10) for j in graph.neighbors(i) if is_lost(j, i, line["round"] - 1, 0, loss)}
+        lost = {(i, j) for i in range(10) for j in graph.neighbors(i) if is_lost(j, i, line["round"] - 1, 0, loss, 0)}
         expected |= {(i, j) for i, j in lost if i not in absent}
         assert set(map(tuple, line["missing"])) == expected
     assert lines[-1]["absent"]

@@ -7,22 +7,24 @@ from quadratics import normal, objective_of
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.learning.agent import Agent
 from ross_flwr.runs.assemble import assemble
-from ross_flwr.threats.poisons import POISONS, Poisoning
+from ross_flwr.threats.options import AttackOptions
+from ross_flwr.threats.poisons import GradientConstant, GradientNoise, GradientScaling, Poisoning
 
 PLACE = {0: 0.5, 1: 0.5}
 
 
-def agents(poison, *, scale=-3.0, since=0):
+def agents(*chain):
+    """An honest agent and one with this gradient chain."""
     parts = 0, objective_of(0, size=50), PLACE, 0, 2
     honest, poisoned = Agent(*parts), Agent(*parts)
-    poisoned.gradient_chain = [Poisoning(poison=poison, scale=scale, since=since)]
+    poisoned.gradient_chain = chain
     return honest, poisoned
 
 
-def gradients(poison, round=4, **settings):
+def gradients(*chain, round=4):
     """An honest gradient and the poisoned one in its place."""
     found = []
-    for agent in agents(poison, **settings):
+    for agent in agents(*chain):
         agent["model"], agent.pass_number = normal(1, 50), round
         found.append(agent.gradient(agent["model"]))
         assert agent.counts["gradients"] == 1
@@ -30,28 +32,39 @@ def gradients(poison, round=4, **settings):
 
 
 def test_scaling_is_exact():
-    honest, poisoned = gradients("gradient-scaling")
+    honest, poisoned = gradients(GradientScaling())
     assert torch.equal(poisoned, honest * -3.0)
 
 
 def test_noise_has_the_deviation_asked_for_and_is_drawn_anew_for_every_gradient():
-    honest, poisoned = gradients("gradient-noise", scale=2.0)
+    honest, poisoned = gradients(GradientNoise(2.0))
     assert float((poisoned - honest).std()) == pytest.approx(2.0, rel=0.4)
-    assert torch.equal(poisoned, gradients("gradient-noise", scale=2.0)[1])
-    assert not torch.equal(poisoned - honest, gradients("gradient-noise", scale=2.0, round=5)[1] - honest)
-    _, agent = agents("gradient-noise")
+    assert torch.equal(poisoned, gradients(GradientNoise(2.0))[1])
+    assert not torch.equal(poisoned - honest, gradients(GradientNoise(2.0), round=5)[1] - honest)
+    _, agent = agents(GradientNoise())
     assert not torch.equal(agent.gradient(honest), agent.gradient(honest))
 
 
 def test_a_constant_takes_the_place_of_the_gradient():
-    assert gradients("gradient-constant", scale=0.5)[1].tolist() == [0.5] * 50
+    assert gradients(GradientConstant(0.5))[1].tolist() == [0.5] * 50
 
 
-@pytest.mark.parametrize("poison", POISONS)
-def test_a_sleeper_computes_honest_gradients_until_its_time(poison):
+def test_a_sleeper_computes_honest_gradients_until_its_time():
     for round, honest in [(0, True), (3, True), (4, False), (9, False)]:
-        truth, given = gradients(poison, round, since=4)
+        truth, given = gradients(Poisoning(GradientScaling(), since=4), round=round)
         assert torch.equal(given, truth) is honest
+
+
+@pytest.mark.parametrize(
+    ("options", "poison"),
+    [
+        ({"attack": "gradient-scaling"}, GradientScaling(-3.0)),
+        ({"attack": "gradient-scaling", "attack-strength": 0.5}, GradientScaling(0.5)),
+        ({"attack": "gradient-noise", "attack-strength": 2.0}, GradientNoise(2.0)),
+    ],
+)
+def test_a_poison_takes_its_number_from_the_configuration(options, poison):
+    assert resolve(options).part(AttackOptions).chosen() == poison
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,178 @@
+"""What an attack is, and what an attacker knows when it lies."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from ross_flwr.learning.agent import stream
+from ross_flwr.learning.objective import Objective
+from ross_flwr.learning.rules import Aggregation
+
+__all__ = ["Attack", "View", "normal", "unit"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class View:
+    """What an attacker knows when it lies to one victim about one vector. What costs time is computed when asked for.
+
+    Parameters
+    ----------
+    own : Tensor
+        What the attacker would send if it were honest, shape [P].
+    known : mapping of int to Tensor
+        The honest vectors that the attacker takes its victim to hear, the victim's own among them, by source.
+    receiver : int
+        The victim, i.
+    row : mapping of int to float
+        The victim's mixing weights w_ij, as far as the attacker knows them, by j in the closed neighbourhood.
+    attackers : collection of int
+        All who attack.
+    num_agents : int
+        N.
+    position : int
+        The victim's place among those that the attacker sends to, counted from 0.
+    pass_number : int
+        t, counted from 0.
+    seed, name : int, str
+        The run's seed, and the name of the vector in its message.
+    draws : callable
+        From a purpose to the stream of this attacker, victim, step, vector and pass.
+    notes : dict[str, Tensor]
+        What the attack remembers from one pass to the next about this victim, step and vector; it may write here.
+    model : Tensor, optional
+        The victim's model, shape [P], if the attacker has heard it.
+    objective : Objective
+        The attacker's own loss, with a sample of the validation distribution.
+    aggregation : Aggregation
+        What the attacker expects its victim to make of the vectors that it hears.
+    learning_rate : float
+        η.
+    """
+
+    own: Tensor
+    known: Mapping[int, Tensor]
+    receiver: int
+    row: Mapping[int, float]
+    attackers: Collection[int]
+    num_agents: int
+    position: int
+    pass_number: int
+    seed: int
+    name: str
+    draws: Callable[[str], Generator]
+    notes: dict[str, Tensor]
+    model: Tensor | None
+    objective: Objective
+    aggregation: Aggregation
+    learning_rate: float
+
+    @cached_property
+    def vectors(self) -> Tensor:
+        """The honest vectors x_1 … x_m, shape [m, P]."""
+        return torch.stack(list(self.known.values())) if self.known else self.own.new_empty(0, len(self.own))
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """μ, the mean of the honest vectors, shape [P]."""
+        return self.vectors.mean(0)
+
+    @cached_property
+    def deviation(self) -> Tensor:
+        """σ, the unbiased standard deviation of each coordinate, shape [P]; zero for a single vector."""
+        return self.vectors.std(0, correction=1 if len(self.vectors) > 1 else 0)
+
+    @property
+    def victim(self) -> Tensor:
+        """x_i, the victim's own vector, shape [P]; the mean of the others if the attacker has not heard it."""
+        return self.known.get(self.receiver, self.mean)
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """The victim's weights w_ij of the honest vectors, float64 of shape [m]."""
+        return torch.tensor([self.row[j] for j in self.known], dtype=torch.float64)
+
+    @cached_property
+    def liar_weights(self) -> Tensor:
+        """The victim's weights of the attackers in its neighbourhood, float64."""
+        return torch.tensor([self.row[b] for b in self.row if b in self.attackers], dtype=torch.float64)
+
+    @property
+    def liars(self) -> int:
+        """m_i, how many of the victim's neighbours attack."""
+        return len(self.liar_weights)
+
+    @property
+    def neighbors(self) -> int:
+        """n_i, how many neighbours the victim has."""
+        return len(self.row) - 1
+
+    @cached_property
+    def generator(self) -> Generator:
+        """Random numbers of this attacker's own."""
+        return self.draws("attack")
+
+    @cached_property
+    def common(self) -> Generator:
+        """Random numbers that all attackers draw alike, for all victims and in every pass."""
+        return stream(self.seed, f"attack {self.name}")
+
+    def defence(self, lie: Tensor) -> Tensor:
+        """Return what the victim makes of the honest vectors if all its liars send `lie`, shape [P]."""
+        shares = torch.cat([self.weights, self.liar_weights.mean().expand(self.liars)])
+        stack = torch.cat([self.vectors, lie.expand(self.liars, -1)])
+        return self.aggregation(stack, own=self.victim, weights=shares / shares.sum(), generator=self.draws("defence"))
+
+    def utility(self, model: Tensor) -> float:
+        """Return minus the loss of `model` on the attacker's validation set."""
+        return self.objective.utility(model, "loss")
+
+    def gradient(self, model: Tensor) -> Tensor:
+        """Return the gradient of the loss on the attacker's validation set at `model`, shape [P]."""
+        with torch.random.fork_rng():
+            torch.manual_seed(int(self.draws("dropout").integers(2**62)))
+            return self.objective.gradient(model, self.objective.validation)
+
+
+@dataclass(frozen=True)
+class Attack(ABC):
+    """What an attacker sends instead of the truth.
+
+    A subclass is a frozen dataclass. Its first field, if it has any, is declared with `option` and is what the key
+    `attack-strength` sets; the default is the published value.
+
+    Examples
+    --------
+    >>> @dataclass(frozen=True)
+    ... class Halve(Attack):
+    ...     blind = True
+    ...     def lie(self, view):
+    ...         return view.own / 2
+
+    ``ATTACKS["halve"] = Halve`` makes it known to configurations by that name.
+    """
+
+    blind: ClassVar[bool] = False
+    """Whether the attack uses no vectors but the attacker's own. Others tell the truth until they have heard one."""
+    gradients_only: ClassVar[bool] = False
+    """Whether the attack is about cross-gradients alone."""
+
+    @abstractmethod
+    def lie(self, view: View) -> Tensor:
+        """Return what the victim gets instead of ``view.own``, a new tensor of shape [P]."""
+
+
+def normal(generator: Generator, like: Tensor) -> Tensor:
+    """Return a vector drawn from N(0, I), shape [P]."""
+    return torch.from_numpy(generator.standard_normal(len(like))).to(like)
+
+
+def unit(vector: Tensor) -> Tensor:
+    """Return the vector at length 1; zero stays zero."""
+    scaled: Tensor = torch.nn.functional.normalize(vector, dim=0)
+    return scaled

@@ -1,0 +1,136 @@
+"""Attacks that use no vectors but the attacker's own."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ross_flwr.config import option
+from ross_flwr.threats.attacks.attack import Attack, View, normal, unit
+
+__all__ = ["BitFlip", "Equivocation", "Gaussian", "Infinite", "SameValue", "SignFlip", "Stale", "Sybil", "Zero"]
+
+JITTER = 1e-3
+"""How much the vectors of Sybils differ, as a part of their length."""
+
+
+@dataclass(frozen=True)
+class SignFlip(Attack):
+    """Send −s times the own vector (s = 3)."""
+
+    scale: float = option(3.0, "s", minimum=0.0)
+    blind = True
+
+    def lie(self, view: View) -> Tensor:
+        """Return −s x."""
+        return view.own * -self.scale
+
+
+@dataclass(frozen=True)
+class BitFlip(Attack):
+    """Send the own vector with every sign turned, −x."""
+
+    blind = True
+
+    def lie(self, view: View) -> Tensor:
+        """Return −x."""
+        return -view.own
+
+
+@dataclass(frozen=True)
+class Gaussian(Attack):
+    """Send noise from N(0, σ² I) with σ = 30."""
+
+    sigma: float = option(30.0, "σ", minimum=0.0)
+    blind = True
+
+    def lie(self, view: View) -> Tensor:
+        """Return noise."""
+        return normal(view.generator, view.own) * self.sigma
+
+
+@dataclass(frozen=True)
+class Zero(Attack):
+    """Send zeros."""
+
+    blind = True
+
+    def lie(self, view: View) -> Tensor:
+        """Return zeros."""
+        return torch.zeros_like(view.own)
+
+
+@dataclass(frozen=True)
+class SameValue(Attack):
+    """Send the same number c (1) in every coordinate."""
+
+    value: float = option(1.0, "c")
+    blind = True
+
+    def lie(self, view: View) -> Tensor:
+        """Return c in every coordinate."""
+        return torch.full_like(view.own, self.value)
+
+
+@dataclass(frozen=True)
+class Infinite(Attack):
+    """Send infinity in every coordinate; a receiver takes it for no message."""
+
+    blind = True
+
+    def lie(self, view: View) -> Tensor:
+        """Return infinity in every coordinate."""
+        return torch.full_like(view.own, torch.inf)
+
+
+@dataclass(frozen=True)
+class Stale(Attack):
+    """Ride free: send the own vector of k passes ago, or with k = 0 that of the attack's first pass, again and again.
+
+    As long as none is that old, it is the oldest there is.
+    """
+
+    age: int = option(0, "k", unit="passes", minimum=0)
+    blind = True
+
+    def lie(self, view: View) -> Tensor:
+        """Return an old vector, and keep the own one for later."""
+        notes = view.notes
+        if self.age or not notes:
+            notes[str(view.pass_number)] = view.own
+        old_enough = sorted(int(key) for key in notes if self.age and int(key) <= view.pass_number - self.age)
+        for number in old_enough[:-1]:
+            del notes[str(number)]
+        return notes[min(notes, key=int)].clone()
+
+
+@dataclass(frozen=True)
+class Sybil(Attack):
+    """Pull as one: all attackers send the same wrong direction, s times as long as the own vector, nearly identical.
+
+    One adversary under several identities, as Werthenbach and Pouwelse assume for SybilWall (2023).
+    """
+
+    length: float = option(1.0, "s, in lengths of the own vector", minimum=0.0)
+    blind = True
+
+    def lie(self, view: View) -> Tensor:
+        """Return s |x| d, with a little noise."""
+        direction = unit(normal(view.common, view.own)) + JITTER * unit(normal(view.generator, view.own))
+        return direction * (float(view.own.norm()) * self.length)
+
+
+@dataclass(frozen=True)
+class Equivocation(Attack):
+    """Tell every neighbour something else: pull every second one along a direction, and the others against it.
+
+    x ± s |x| d, with the direction d that all attackers share.
+    """
+
+    length: float = option(1.0, "s, in lengths of the own vector", minimum=0.0)
+    blind = True
+
+    def lie(self, view: View) -> Tensor:
+        """Return x + s |x| d, or x − s |x| d."""
+        away = unit(normal(view.common, view.own)) * (float(view.own.norm()) * self.length)
+        return view.own - away if view.position % 2 else view.own + away

@@ -1,0 +1,134 @@
+"""Attacks that are fitted to their victim: to its place in the graph, its rule, or the game it plays."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ross_flwr.config import option
+from ross_flwr.threats.attacks.attack import Attack, View, normal, unit
+
+__all__ = ["ALIEOptimised", "Dissensus", "IPMOptimised", "Isolation", "ShapleyAdaptive", "ZeroSum"]
+
+EVALUATIONS = 20
+"""How many points a line search looks at."""
+
+
+@dataclass(frozen=True)
+class Dissensus(Attack):
+    """Send x_i − ε Σ_j w_ij (x_j − x_i) / Σ_b w_ib: with ε = 1 plain gossip gives the victim back its own x_i.
+
+    He, Karimireddy and Jaggi, "Byzantine-robust decentralized learning via ClippedGossip", 2022. The sums are over the
+    victim's honest neighbours j and its lying ones b.
+    """
+
+    epsilon: float = option(1.0, "ε", minimum=0.0)
+
+    def lie(self, view: View) -> Tensor:
+        """Return x_i − ε Σ_j w_ij (x_j − x_i) / Σ_b w_ib."""
+        pull = view.weights.to(view.vectors) @ (view.vectors - view.victim)
+        return view.victim - pull * (self.epsilon / float(view.liar_weights.sum()))
+
+
+@dataclass(frozen=True)
+class Isolation(Attack):
+    """Send (r x_i − Σ_j x_j) / m_i for r honest neighbours j: with the lies they sum to r x_i and say nothing new.
+
+    Wu, Chen and Ling, "Byzantine-resilient decentralized stochastic optimization with robust aggregation rules", 2023.
+    Weighted by W it is `Dissensus` with ε = 1.
+    """
+
+    def lie(self, view: View) -> Tensor:
+        """Return (r x_i − Σ_j x_j) / m_i."""
+        return (len(view.vectors) * view.victim - view.vectors.sum(0)) / view.liars
+
+
+@dataclass(frozen=True)
+class ZeroSum(Attack):
+    """Send −Σ_j x_j / m_i over the victim's honest neighbours j: with the lies they sum to zero.
+
+    Wu, Chen and Ling, 2023.
+    """
+
+    def lie(self, view: View) -> Tensor:
+        """Return −Σ_j x_j / m_i."""
+        return (view.victim - view.vectors.sum(0)) / view.liars
+
+
+@dataclass(frozen=True)
+class IPMOptimised(Attack):
+    """Send −τ μ with the τ that moves the victim's aggregate farthest from μ, by line search.
+
+    As in ByzFL (Guerraoui et al., 2025): argmax_τ |agg(x_1 … x_m, lies) − μ|.
+    """
+
+    def lie(self, view: View) -> Tensor:
+        """Return −τ μ."""
+        return _farthest(lambda tau: view.mean * -tau, view)
+
+
+@dataclass(frozen=True)
+class ALIEOptimised(Attack):
+    """Send μ + τ σ with the τ that moves the victim's aggregate farthest from μ, by line search.
+
+    As in ByzFL (Guerraoui et al., 2025): argmax_τ |agg(x_1 … x_m, lies) − μ|.
+    """
+
+    def lie(self, view: View) -> Tensor:
+        """Return μ + τ σ."""
+        return _farthest(lambda tau: view.mean + tau * view.deviation, view)
+
+
+def _farthest(lie: Callable[[float], Tensor], view: View) -> Tensor:
+    """Return the lie(τ) that moves the aggregate farthest: τ grows, doubling its steps, while that helps, then less."""
+
+    def damage(tau: float) -> float:
+        return float((view.defence(lie(tau)) - view.mean).norm())
+
+    best, step, growing = 0.0, 10.0, True
+    most = damage(best)
+    for _ in range(EVALUATIONS - 1):
+        tried = damage(best + step)
+        growing = growing and tried > most
+        if tried > most:
+            best, most = best + step, tried
+        step *= 2.0 if growing else 0.8
+    return lie(best)
+
+
+@dataclass(frozen=True)
+class ShapleyAdaptive(Attack):
+    """Buy weight and spend it: descend on the validation distribution, and pull the model away as far as that pays for.
+
+    g = a h + b d, of our own making: h is the gradient at the victim's model on the attacker's sample of the validation
+    distribution, d a direction that all attackers share in all passes, of the length of h. a is the best step along h.
+    Then b > 0 maximises b φ(b), for a victim that weighs by Shapley values moves along d by about that much; φ is g's
+    value, where it is positive, in the game of two players that the attacker can play by itself: g, and the honest
+    gradients it knows, as one. Where nothing pays, and before the victim's model was heard, it is the truth. A lie
+    about cross-gradients only.
+    """
+
+    gradients_only = True
+
+    def lie(self, view: View) -> Tensor:
+        """Return a h + b d."""
+        model = view.model
+        if model is None:
+            return view.own
+
+        def worth(lie: Tensor) -> float:
+            return view.utility(model - view.learning_rate * lie)
+
+        h = view.gradient(model)
+        away = unit(normal(view.common, view.own)) * h.norm()
+        h = h * max((2.0**k for k in range(-2, 7)), key=lambda a: worth(h * a))
+        others, m = view.mean, len(view.vectors)
+        nobody, rest = view.utility(model), worth(others)
+
+        def phi(lie: Tensor) -> float:
+            return (worth(lie) - nobody + worth((lie + m * others) / (m + 1)) - rest) / 2
+
+        lies = {b: h + b * away for b in (2.0**k for k in range(-4, 9))}
+        pulls = {b: b * phi(lie) for b, lie in lies.items()}
+        best = max(pulls, key=lambda b: pulls[b])
+        return lies[best] if pulls[best] > 0 else view.own
