@@ -1,6 +1,6 @@
 """Who lies in its messages, to whom, and knowing what."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -31,7 +31,7 @@ class Adversary(MessageTransform):
         Who attacks.
     num_agents : int
         N.
-    about : collection of {"own", "cross"} (default: both)
+    about : sequence of {"own", "cross"} (default: both)
         Lies are about cross-gradients (``"cross"``), about everything else (``"own"``), or both.
     since : int (default: 0)
         The pass (counted from 0) in which attackers begin to lie.
@@ -47,7 +47,7 @@ class Adversary(MessageTransform):
     attack: Attack
     attackers: frozenset[int]
     num_agents: int
-    about: Collection[Of] = ("own", "cross")
+    about: Sequence[Of] = ("own", "cross")
     since: int = 0
     omniscient: bool = False
     aggregation: Aggregation

@@ -1,7 +1,7 @@
 """Poisons: what an attacker makes of the gradients it steps along, and of the cross-gradients it returns."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,14 +76,14 @@ class Poisoning:
     ----------
     poison : GradientTransform
         The other link.
-    about : collection of {"own", "cross"} (default: both)
+    about : sequence of {"own", "cross"} (default: both)
         The gradients that are poisoned: the agent's own, those at its neighbours' models, or both.
     since : int (default: 0)
         The pass (counted from 0) in which it begins.
     """
 
     poison: GradientTransform
-    about: Collection[Of] = ("own", "cross")
+    about: Sequence[Of] = ("own", "cross")
     since: int = 0
 
     def __call__(self, gradient: Tensor, agent: Agent, of: Of) -> Tensor:

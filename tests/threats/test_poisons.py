@@ -97,7 +97,7 @@ def test_a_target_that_a_method_does_not_have_is_refused():
     ("target", "spoilt"), [("all", {"own", "cross"}), ("model", {"own"}), ("gradients", {"cross"})]
 )
 def test_every_local_step_is_the_agents_own_gradient(target, spoilt):
-    options = {"algorithm": "ross", "beside": "", "num-agents": 5, "topology": "ring", "attackers": 1, "num-rounds": 1}
+    options = {"algorithm": "ross-plus", "beside": "", "num-agents": 5, "topology": "ring", "attackers": 1}
     assembly = assemble(resolve(options | {"attack-target": target, "local-steps": 5, "local-slack": 1e9}))
     (liar,), host, seen = assembly.threats.attackers, assembly.host("run"), []
     poisoning, agent = *host.agents[liar].gradient_chain, host.agents[liar]
