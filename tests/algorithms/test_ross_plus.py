@@ -312,7 +312,14 @@ def test_a_poisoned_neighbour_gets_no_weight(name):
     assert run.summary()["accuracy"]["min"] > 0.5
 
 
-SKEWED = {"attack-strength": -3.0, "partition-alpha": 0.1, "num-rounds": 20, "topology": "ring", "weighting": "uniform"}
+SKEWED = {
+    "algorithm": "ross-plus",
+    "attack-strength": -3.0,
+    "partition-alpha": 0.1,
+    "num-rounds": 20,
+    "topology": "ring",
+    "weighting": "uniform",
+}
 
 
 @pytest.mark.parametrize(("local_steps", "honest"), [(1, 0.9), (5, 0.8)])
