@@ -128,7 +128,7 @@ def read_threats(
     lies: list[MessageTransform] = []
     if attackers and isinstance(chosen, Poison):
         poisons.append(Poisoning(chosen, attack.about, since))
-    elif attackers and chosen:
+    elif attackers and isinstance(chosen, Attack):
         lies.append(
             Adversary(
                 attack=chosen,
