@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr").rglob("*.py")}
 
 EXPERIMENTS = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr/studies").glob("*.toml")}
+READMES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr").glob("*/README.md")}
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +54,8 @@ def test_the_fab_holds_the_package_and_its_data_is_small_and_has_no_tests(tree):
     fab, names = packed(tree, "*.fab", sys.executable, "-c", flwr, "build")
     assert fab.stat().st_size < 2_000_000  # of the 10 MB that Flower takes
     package = {name for name in names if name.startswith("ross_flwr/")}
-    told = {f"ross_flwr/{room}/README.md" for room in ("algorithms", "engine", "report", "studies", "threats")}
-    assert package == MODULES | EXPERIMENTS | told | {"ross_flwr/data/digits.jsonl"}
-    beside = {"pyproject.toml", "README.md", "deploy/README.md", "LICENSE", ".info/CONTENT"}
+    assert package == MODULES | EXPERIMENTS | READMES | {"ross_flwr/data/digits.jsonl"}
+    beside = {"pyproject.toml", "README.md", "LICENSE", ".info/CONTENT"}
     assert names.keys() - package == beside
     assert max(names.values()) < 1_000_000
 

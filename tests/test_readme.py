@@ -19,7 +19,14 @@ from ross_flwr.cli import cli
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-SCENARIOS = re.findall(r"^\| .* \| `ross-flwr (.*)` \|$", README.read_text(encoding="utf-8"), flags=re.M)
+READMES = [
+    README,
+    *sorted(ROOT.glob("ross_flwr/*/README.md")),
+    ROOT / "deploy/README.md",
+    ROOT / "tests/benchmarks/README.md",
+]
+TEXTS = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in READMES}
+SCENARIOS = re.findall(r"^\| .* \| `ross-flwr ((?:run|data)\b.*)` \|$", "\n".join(TEXTS.values()), flags=re.M)
 
 ELSEWHERE = {
     "python3 -m venv": "installs: .ci/run does",
@@ -28,11 +35,11 @@ ELSEWHERE = {
     "tensorboard --logdir": "serves until it is stopped; tests/report/test_trackers.py reads what it would show",
     "flwr run . NAME-OF-THE-SUPERLINK": "tests/deployment",
     "deploy/local.sh": "tests/deployment",
-    "(cd my-app": "tests/test_new.py",
-    "APP=my-app deploy/local.sh": "tests/test_new.py",
+    "(cd my-app": "tests/cli/test_new.py",
+    "APP=my-app deploy/local.sh": "tests/cli/test_new.py",
     "flower-supernode": "other machines",
-    "ross-flwr doctor --certs": "other machines; tests/test_doctor.py",
-    "ross-flwr run -c beside= -c dataset=mnist": "data that has to be fetched",
+    "ross-flwr doctor --certs": "other machines; tests/cli/test_doctor.py",
+    "ross-flwr run -c algorithm=ross-plus -c beside= -c dataset=mnist": "data that has to be fetched",
     "ross-flwr compare cgsv": "data that has to be fetched",
     "for partition in UNI POW CLA": "data that has to be fetched",
 }
@@ -40,7 +47,7 @@ ELSEWHERE = {
 
 SHORTER = {
     "flwr run": "--run-config 'num-rounds=2'",  # and ross-flwr run
-    "ross-flwr compare": "--quick --methods ross,dpsgd --topologies ring",
+    "ross-flwr compare": "--quick --methods ross-plus,dpsgd --topologies ring",
 }
 """What is added to commands that would take long."""
 
@@ -48,8 +55,8 @@ SHORTER = {
 def commands():
     """The commands in the `bash` blocks of all READMEs, in their order, a loop as one; `sh` is for other machines."""
     found = []
-    for file in [README, ROOT / "deploy/README.md", *sorted(ROOT.glob("ross_flwr/*/README.md"))]:
-        for block in re.findall(r"^ *```bash\n(.*?)```", file.read_text(encoding="utf-8"), flags=re.M | re.S):
+    for text in TEXTS.values():
+        for block in re.findall(r"^ *```bash\n(.*?)```", text, flags=re.M | re.S):
             text = dedent(block).replace("\\\n", " ")
             found += [text] if text.startswith("for ") else [line.partition("  #")[0] for line in text.splitlines()]
     return found
@@ -60,6 +67,17 @@ HERE = [command for command in commands() if not command.startswith(tuple(ELSEWH
 
 def test_the_tables_of_scenarios_are_found():
     assert len(SCENARIOS) > 20
+
+
+def test_the_readme_is_short_and_every_room_beside_it_is_named_in_it():
+    assert len(TEXTS["README.md"].splitlines()) <= 150
+    assert [name for name in TEXTS if name != "README.md" and f"({name})" not in TEXTS["README.md"]] == []
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_lead_to_files_that_are_there(name):
+    targets = re.findall(r"\]\((?!https?://)([^)#]+)\)", TEXTS[name])
+    assert [target for target in targets if not (ROOT / name).parent.joinpath(target).is_file()] == []
 
 
 @pytest.mark.parametrize("command", [each for each in SCENARIOS if "data-path" not in each])

@@ -199,7 +199,7 @@ def test_models_of_any_size_arrive(benchmark: BenchmarkFixture, size: int) -> No
 
 MNIST = DATA / "MNIST"
 OPTIONS = {"dataset": "mnist", "data-path": str(DATA), "topology": "ring", "attackers": 0, "beside": ""}
-ROSS = {**OPTIONS, "algorithm": "ross", "local-steps": 1, "num-agents": 4, "model": "cnn"}
+ROSS_PLUS = {**OPTIONS, "algorithm": "ross-plus", "local-steps": 1, "num-agents": 4, "model": "cnn"}
 DPSGD = {**OPTIONS, "algorithm": "dpsgd", "num-agents": 10, "hidden": 100, "batch-size": 32}
 
 
@@ -208,7 +208,7 @@ DPSGD = {**OPTIONS, "algorithm": "dpsgd", "num-agents": 10, "hidden": 100, "batc
 def test_dpsgd_in_ten_processes_runs_at_35_percent_of_bare_sockets(
     benchmark: BenchmarkFixture, secure: bool, tmp_path: Path
 ) -> None:
-    """Beside plain sockets, with TLS too. The aims: 0.5, which is not reached, and 30 rounds/s, which are: README."""
+    """Beside plain sockets, with TLS too. The aims: 0.5, which is not reached, and 30 rounds/s, which are."""
     certs = issue(tmp_path, 10) if secure else None
     with Nodes(direct, DPSGD, certs) as ours, Nodes(bare, DPSGD) as sockets:
         speed = ratio(benchmark, lambda: ours.run(50), lambda: sockets.run(50), repeats=5)
@@ -228,8 +228,8 @@ def test_dpsgd_in_ten_processes_runs_at_half_the_speed_of_bare_grpc(benchmark: B
 
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="needs MNIST in shared/data beside the checkout")
-def test_ross_in_four_processes_runs_at_40_percent_of_the_local_engine(benchmark: BenchmarkFixture) -> None:
-    options = {**ROSS, "evaluate-every": 10**6}
+def test_ross_plus_in_four_processes_runs_at_40_percent_of_the_local_engine(benchmark: BenchmarkFixture) -> None:
+    options = {**ROSS_PLUS, "evaluate-every": 10**6}
     rounds = LocalRun(resolve({**options, "num-rounds": 10**6})).rounds()
     with Nodes(direct, options) as ours:
         speed = ratio(benchmark, lambda: ours.run(5), lambda: list(islice(rounds, 5)), repeats=5)
@@ -240,20 +240,20 @@ def test_ross_in_four_processes_runs_at_40_percent_of_the_local_engine(benchmark
 
 
 def seconds_of_rounds(work: Path, transport: str, num_rounds: int) -> list[float]:
-    """Run ROSS in a deployment of four SuperNodes with TLS; return the seconds of each round."""
-    keys = {**ROSS, "transport": transport, "num-rounds": num_rounds, "evaluate-every": num_rounds}
+    """Run ross-plus in a deployment of four SuperNodes with TLS; return the seconds of each round."""
+    keys = {**ROSS_PLUS, "transport": transport, "num-rounds": num_rounds, "evaluate-every": num_rounds}
     keys |= {"segment-rounds": num_rounds, "phase-timeout": 60.0, "results": str(work / "results")}
     written = " ".join(f"{key}={json.dumps(value)}" for key, value in keys.items())
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "WORK": str(work)}
     subprocess.run([ROOT / "deploy/local.sh", written], env=environment, check=True, capture_output=True)
-    lines = [json.loads(line) for line in (work / "results/ross/history.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (work / "results/ross-plus/history.jsonl").read_text().splitlines()]
     assert [(line["round"], line["missing"]) for line in lines] == [(k + 1, []) for k in range(num_rounds)]
     return [line["seconds"] for line in lines]
 
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="needs MNIST in shared/data beside the checkout")
-def test_ross_runs_a_hundred_times_as_fast_directly_as_through_flower(
+def test_ross_plus_runs_a_hundred_times_as_fast_directly_as_through_flower(
     benchmark: BenchmarkFixture, tmp_path: Path
 ) -> None:
     """Two deployments by `deploy/local.sh`, one of each; their first rounds, which read data, do not count."""
