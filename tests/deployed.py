@@ -75,7 +75,7 @@ class Results:
                 assert line["accuracy"] == pytest.approx(local_line["accuracy"], abs=1e-6)
         consensus = load_file(self._of_method("model.safetensors"))
         models = [here.host.agents[i]["model"] for i in here.history.honest]
-        mean = here.experiment.model.named(sum(models) / len(models))
+        mean = here.assembly.task.model.named(sum(models) / len(models))
         assert consensus.keys() == mean.keys()
         for name, tensor in mean.items():
             assert (consensus[name] - tensor).abs().max() < 1e-4

@@ -47,13 +47,14 @@ class Quadratic:
 
     @property
     def validation(self):
-        return Batch(self.target[None], torch.zeros(1))
+        """Q holds one example, the target, of class 0."""
+        return Batch(self.target[None], torch.zeros(1, dtype=torch.int64))
 
     def batch(self, indices):
         self.batches.append(indices.tolist())
         return Batch(self.examples[indices], indices)
 
-    def gradient(self, vector, batch):
+    def gradient(self, vector, batch, *, training=True):
         return vector - batch.inputs.mean(0)
 
     def loss(self, vector, batch):
@@ -65,14 +66,10 @@ class Quadratic:
     def utility(self, vector, kind):
         return -0.5 * float((vector - self.target).square().sum())
 
-    def class_gradients(self, vector):
-        """As if Q were one class, whose optimum is the target."""
-        return (vector - self.target)[None]
-
-    def f1(self, vector):
-        """The better the nearer a class's weight and bias are to the target's."""
+    def outputs(self, vector, batch):
+        """Scores of two classes, the better the nearer a class's weight and bias are to the target's."""
         gap = (vector - self.target)[self.output_layer].view(2, 2).square().sum(0)
-        return 1 / (1 + gap)
+        return (1 / (1 + gap)).expand(len(batch), 2)
 
     def test(self, vector):
         return Performance(loss=-self.utility(vector, "loss"), accuracy=float((vector > 0).float().mean()))

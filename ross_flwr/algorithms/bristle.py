@@ -9,6 +9,7 @@ from ross_flwr.algorithms.messages import Form, Inbox, Outbox, broadcast
 from ross_flwr.algorithms.screening import ModelScreening, distance
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.classes import f1_scores
 
 
 @register("bristle")
@@ -73,12 +74,12 @@ class Bristle(ModelScreening):
 
     def combine(self, agent: Agent, own: Tensor, others: dict[int, Tensor]) -> Tensor:
         """Return h_i."""
-        own_f1 = agent.f1(self.with_layer(agent, own))
+        own_f1 = class_scores(agent, self.with_layer(agent, own))
         num_classes = len(own_f1)
         inputs = len(own) // num_classes - 1
         mixed, total = own.clone(), torch.ones_like(own)
         for j in self.chosen(agent, own, others):
-            f1 = agent.f1(self.with_layer(agent, others[j]))
+            f1 = class_scores(agent, self.with_layer(agent, others[j]))
             known = f1 > 2 / (num_classes + 1)
             if known.any():
                 ours, theirs = own_f1[known], f1[known]
@@ -114,6 +115,13 @@ def layer_size(agent: Agent) -> int:
     """Return how many numbers the output layer has."""
     layer = agent.objective.output_layer
     return int(layer.stop) - int(layer.start)
+
+
+def class_scores(agent: Agent, model: Tensor) -> Tensor:
+    """Return the F1 score of every class on Q_i, shape [C]; NaN for a class that Q_i lacks. It counts as a utility."""
+    objective, validation = agent.objective, agent.objective.validation
+    with agent.counted("utilities"):
+        return f1_scores(objective.outputs(model, validation), validation.targets)
 
 
 def trust(scores: Tensor) -> Tensor:

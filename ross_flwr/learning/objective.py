@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, nan
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,25 +11,33 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from ross_flwr.config import ConfigError
 from ross_flwr.learning.flat import FlatModel
+from ross_flwr.learning.tensors import Tree, leaves, map_tensors
 
-__all__ = ["Batch", "Loss", "Metric", "ModuleObjective", "Objective", "Performance", "Split", "f1_scores"]
+__all__ = ["Batch", "Loss", "Metric", "ModuleObjective", "Objective", "Performance", "Split"]
 
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Loss: TypeAlias = Callable[[Any, Any], Tensor]
 """From (outputs, targets) to their mean loss, with a gradient."""
 
-Metric: TypeAlias = Callable[[Tensor, Tensor], Tensor | float]
+Metric: TypeAlias = Callable[[Any, Any], Tensor | float]
 """From (outputs, targets) to one number."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs, shape [B, ...], and targets, shape [B, ...]."""
+    """B examples.
 
-    inputs: Tensor
-    targets: Tensor
+    Attributes
+    ----------
+    inputs, targets : Tree
+        A tensor of shape [B, ...] each, or tuples, lists and dictionaries of such tensors. The module gets the inputs
+        as its one argument.
+    """
+
+    inputs: Tree
+    targets: Tree
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(next(leaves(self.inputs)))
 
 
 class Performance(dict[str, float]):
@@ -86,8 +94,14 @@ class Objective(Protocol):
     def batch(self, indices: Tensor) -> Batch:
         """Return the training examples at `indices`, shape [B]."""
 
-    def gradient(self, vector: Tensor, batch: Batch) -> Tensor:
-        """Return the gradient of the mean loss on `batch` at `vector`, a new tensor of shape [P]."""
+    def gradient(self, vector: Tensor, batch: Batch, *, training: bool = True) -> Tensor:
+        """Return the gradient of the mean loss on `batch` at `vector`, a new tensor of shape [P].
+
+        Without `training`, the module computes as in `loss`: no dropout, and statistics as the model carries them.
+        """
+
+    def outputs(self, vector: Tensor, batch: Batch) -> Tree:
+        """Return what the module makes of the inputs of `batch` at `vector`, in evaluation mode."""
 
     def loss(self, vector: Tensor, batch: Batch) -> float:
         """Return the mean loss on `batch` at `vector`."""
@@ -95,26 +109,11 @@ class Objective(Protocol):
     def utility(self, vector: Tensor, kind: str) -> float:
         """Return how good `vector` is on the validation set Q: its accuracy, minus its loss, or by the own function."""
 
-    def f1(self, vector: Tensor) -> Tensor:
-        """Return the F1 score of every class on the validation set Q, shape [C]; NaN for a class that Q lacks."""
-
-    def class_gradients(self, vector: Tensor) -> Tensor:
-        """Return the gradient of the mean loss on each class of the validation set Q, shape [C, P]."""
-
     def test(self, vector: Tensor) -> Performance:
         """Return loss and accuracy on the test set."""
 
     def buffer_shift(self) -> Tensor | None:
         """Return by how much the last `gradient` moved the float buffers, or None when there are none."""
-
-
-def f1_scores(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the F1 score of every class, shape [C], of outputs [B, C]; NaN for a class that no target is."""
-    num_classes = outputs.shape[-1]
-    pairs = torch.bincount(targets * num_classes + outputs.argmax(-1), minlength=num_classes**2)
-    confusion = pairs.view(num_classes, num_classes)
-    there = confusion.sum(1)
-    return (2 * confusion.diagonal() / (there + confusion.sum(0))).where(there > 0, nan)
 
 
 class ModuleObjective:
@@ -205,7 +204,7 @@ class ModuleObjective:
         """Return the training examples at `indices`, shape [B]."""
         return self.train_data.batch(indices)
 
-    def gradient(self, vector: Tensor, batch: Batch) -> Tensor:
+    def gradient(self, vector: Tensor, batch: Batch, *, training: bool = True) -> Tensor:
         """Return the gradient of the mean loss on `batch` at `vector`, shape [P]; zero for float buffers.
 
         It is zero, too, for parameters that are frozen or have no part in the loss.
@@ -213,6 +212,8 @@ class ModuleObjective:
         `vector` is left as it was: training mode moves the buffers of a copy, and `buffer_shift` tells how far.
         """
         model = self.model
+        if not training:
+            return self._gradient(vector, batch, training=False)
         before = vector[model.num_parameters :]
         if model.has_buffers:
             vector = vector.clone()
@@ -239,28 +240,11 @@ class ModuleObjective:
         if kind == "own":
             if self.own_utility is None:
                 raise ConfigError("utility = 'own' is the app's own function, and it has none: use utility = 'loss'")
-            return float(self.own_utility(self._outputs(vector, self.validation), self.validation.targets))
+            return float(self.own_utility(self.outputs(vector, self.validation), self.validation.targets))
         loss, accuracy = self._evaluate(vector, self.validation)
         if kind == "accuracy-then-loss":
             return accuracy + exp(-loss) / len(self.validation)
         return accuracy if kind == "accuracy" else -loss
-
-    def f1(self, vector: Tensor) -> Tensor:
-        """Return the F1 score of every class on the validation set Q, shape [C]; NaN for a class that Q lacks."""
-        return f1_scores(self._outputs(vector, self.validation), self.validation.targets)
-
-    def class_gradients(self, vector: Tensor) -> Tensor:
-        """Return the gradient of the mean loss on each class that the validation set Q has, shape [C, P].
-
-        Without dropout and by the statistics the model carries, as `loss`. Targets that are not one class each count as
-        of one class.
-        """
-        inputs, targets = self.validation.inputs, self.validation.targets
-        classes = [self.validation]
-        if targets.dim() == 1 and not targets.is_floating_point():
-            members = [targets == each for each in torch.unique(targets)]
-            classes = [Batch(inputs[those], targets[those]) for those in members]
-        return torch.stack([self._gradient(vector, each, training=False) for each in classes])
 
     def test(self, vector: Tensor) -> Performance:
         """Return loss and accuracy on the test set, own metrics, and how often a trigger succeeds if there is one."""
@@ -270,8 +254,8 @@ class ModuleObjective:
             performance["attack-success"] = self._test(vector, self.triggered)[1]
         if self.metrics:
             batches = [self.test_data.batch(indices) for indices in self._chunks(self.test_data)]
-            outputs = torch.cat([self._outputs(vector, batch) for batch in batches])
-            targets = torch.cat([batch.targets for batch in batches])
+            outputs = map_tensors(_cat, *(self.outputs(vector, batch) for batch in batches))
+            targets = map_tensors(_cat, *(batch.targets for batch in batches))
             performance |= {name: float(metric(outputs, targets)) for name, metric in self.metrics.items()}
         return performance
 
@@ -301,20 +285,31 @@ class ModuleObjective:
         return torch.cat([*parts, torch.zeros_like(vector[model.num_parameters :])])
 
     def _evaluate(self, vector: Tensor, batch: Batch) -> tuple[float, float]:
-        outputs = self._outputs(vector, batch)
+        outputs = self.outputs(vector, batch)
         loss = float(self.criterion(outputs, batch.targets))
-        classes = not batch.targets.is_floating_point() and outputs.shape[:-1] == batch.targets.shape
-        accuracy = float((outputs.argmax(-1) == batch.targets).float().mean()) if classes else nan
-        return loss, accuracy
+        return loss, _accuracy(outputs, batch.targets)
 
-    def _outputs(self, vector: Tensor, batch: Batch) -> Tensor:
+    def outputs(self, vector: Tensor, batch: Batch) -> Tree:
+        """Return what the module makes of the inputs of `batch` at `vector`, in evaluation mode."""
         self.model.bind(vector)
         self._mode(training=False)
         with torch.inference_mode():
-            outputs: Tensor = self.model.module(batch.inputs)
-        return outputs
+            return self.model.module(batch.inputs)
 
     def _mode(self, *, training: bool) -> None:
         module: nn.Module = self.model.module
         if module.training is not training:
             module.train(training)
+
+
+def _accuracy(outputs: Tree, targets: Tree) -> float:
+    """Return the part of the classes that are right; NaN where targets are not classes, one for each row of outputs."""
+    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+        return nan
+    if targets.is_floating_point() or outputs.shape[:-1] != targets.shape:
+        return nan
+    return float((outputs.argmax(-1) == targets).float().mean())
+
+
+def _cat(*parts: Tensor) -> Tensor:
+    return torch.cat(parts)

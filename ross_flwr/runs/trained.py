@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ross_flwr.config import ConfigError, require, resolve
 from ross_flwr.extras import import_extra
-from ross_flwr.learning.objective import ModuleObjective, Performance, f1_scores
+from ross_flwr.learning.classes import f1_scores
+from ross_flwr.learning.objective import ModuleObjective, Performance
 from ross_flwr.runs.assemble import assemble, read_images
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.local import beside

@@ -11,8 +11,8 @@ import numpy as np
 
 from ross_flwr.algorithms.ross_plus import ROSSPlus
 from ross_flwr.config import Config
-from ross_flwr.learning.agent import stream
 from ross_flwr.learning.shapley import Game, shapley_values
+from ross_flwr.learning.streams import stream
 from ross_flwr.report.table import markdown, percent
 from ross_flwr.runs.compare import read_plan
 from ross_flwr.runs.local import LocalRun

@@ -10,13 +10,14 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from ross_flwr.config import ConfigError
 from ross_flwr.learning.objective import Batch
+from ross_flwr.learning.tensors import leaves, map_tensors
 
 __all__ = ["Data", "Loaded"]
 
 Data: TypeAlias = Dataset[Any] | DataLoader[Any]
 
 KEPT = 2**28
-"""So many bytes of batches are kept in memory."""
+"""At most this many bytes of batches are kept in memory."""
 
 
 class Loaded:
@@ -46,7 +47,7 @@ class Loaded:
     Raises
     ------
     ConfigError
-        When it is no such data, or empty; from `batch`, when a batch is no pair of tensors.
+        When examples cannot be taken by number, or there are none; from `batch`, when a batch is not such a pair.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Loaded:
         with torch.random.fork_rng():
             torch.manual_seed(zlib.crc32(key))
             batch = self._pair(self.collate(self._examples(indices.tolist())))
-        size = batch.inputs.nbytes + batch.targets.nbytes
+        size = sum(tensor.nbytes for tensor in leaves((batch.inputs, batch.targets)))
         if size <= self._room:
             self._kept[key] = batch
             self._room -= size
@@ -102,14 +103,14 @@ class Loaded:
 
     def _pair(self, collated: Any) -> Batch:
         parts = self.pair(collated) if self.pair else collated
-        tensors = list(parts) if isinstance(parts, list | tuple) else []
-        if len(tensors) != 2 or not all(isinstance(part, Tensor) for part in tensors):
-            kinds = [type(part).__name__ for part in tensors] or type(parts).__name__
+        trees = list(parts) if isinstance(parts, list | tuple) else []
+        if len(trees) != 2 or not all(isinstance(leaf, Tensor) for leaf in leaves(trees)):
+            kinds = [type(part).__name__ for part in trees] or type(parts).__name__
             raise ConfigError(
-                f"{self.name} gives batches of {kinds}: expected (inputs, targets), two tensors; pair= can make them "
-                "of anything else"
+                f"{self.name} gives batches of {kinds}: expected (inputs, targets), each a tensor or tuples, lists and "
+                "dictionaries of tensors; pair= can make them of anything else"
             )
-        return Batch(*(self._ready(part) for part in tensors))
+        return Batch(*(map_tensors(self._ready, tree) for tree in trees))
 
     def _ready(self, tensor: Tensor) -> Tensor:
         tensor = tensor.to(self.device)

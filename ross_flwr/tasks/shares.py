@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ross_flwr import data
 from ross_flwr.data import Source
-from ross_flwr.learning.agent import stream
+from ross_flwr.learning.streams import stream
 from ross_flwr.tasks.options import DataOptions
 
 __all__ = ["Shares"]

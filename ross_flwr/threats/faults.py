@@ -8,7 +8,8 @@ from math import inf
 from typing import TypeAlias
 
 from ross_flwr.algorithms.messages import Exchange, Message, MessageTransform, Refused
-from ross_flwr.learning.agent import Agent, stream
+from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.streams import stream
 
 __all__ = ["FAULTS", "Absence", "Attendance", "Away", "Dropout", "Loss", "Slow", "Stopped"]
 

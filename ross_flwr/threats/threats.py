@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from ross_flwr.algorithms import Algorithm
 from ross_flwr.algorithms.messages import MessageTransform
 from ross_flwr.config import ConfigError
-from ross_flwr.learning.agent import GradientTransform, stream
+from ross_flwr.learning.agent import GradientTransform
 from ross_flwr.learning.rules import Aggregation
+from ross_flwr.learning.streams import stream
 from ross_flwr.threats.adversary import Adversary
 from ross_flwr.threats.attacks import Attack
 from ross_flwr.threats.faults import Attendance, Loss

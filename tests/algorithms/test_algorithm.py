@@ -188,7 +188,7 @@ def test_a_method_of_ones_own_runs_from_a_configuration():
     lines = list(LocalRun(resolve(options)).rounds())
     assert lines[-1]["accuracy"]["mean"] > lines[0]["accuracy"]["mean"] + 0.2
     run = LocalRun(resolve(options | {"shrink": 0.0}))
-    initial = run.experiment.model.initial
+    initial = run.assembly.task.model.initial
     lines = list(run.rounds())
     assert all(torch.allclose(agent["model"], initial) for agent in run.host.agents.values())
     assert [line["gradients"] for line in lines] == [4] * 20

@@ -13,6 +13,7 @@ from ross_flwr.algorithms.bristle import Bristle
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.graph import topology
 from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.objective import Batch
 from ross_flwr.runs.local import LocalRun
 
 CLASSES, INPUTS = 4, 3
@@ -20,7 +21,7 @@ LAYER = CLASSES * (INPUTS + 1)
 
 
 class Scored:
-    """An objective that is asked for F1 alone: a table, looked up by a model's first number."""
+    """An objective that is asked for F1 scores alone: a table, looked up by a model's first number."""
 
     num_examples = 1
     output_layer = slice(1, 1 + LAYER)
@@ -28,8 +29,18 @@ class Scored:
     def __init__(self, table):
         self.table = table
 
-    def f1(self, vector):
+    validation = Batch(torch.zeros(1), torch.zeros(1))
+
+    def outputs(self, vector, batch):
         return torch.tensor(self.table[int(vector[1])])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def outputs_are_scores():
+    """An objective here gives scores as its outputs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ross_flwr.algorithms.bristle.f1_scores", lambda outputs, targets: outputs)
+        yield
 
 
 def judge(table, num_neighbors):
@@ -139,7 +150,7 @@ def test_models_whose_output_layer_is_unknown_are_refused_before_the_run():
     agent = Agent(0, objective_of(0), {0: 1.0}, 0, 1)
     Bristle().start(agent)
     run = LocalRun(resolve({"algorithm": "dpsgd", "beside": ""}))
-    model = run.experiment.model
+    model = run.assembly.task.model
     assert model.output_layer == slice(model.size - 65 * 10, model.size)
     model.parameters = model.parameters[:-1]
     with pytest.raises(ConfigError, match=r"shapes \[\(64,\), \(10, 64\)\]: expected those of an output layer"):

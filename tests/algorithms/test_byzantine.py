@@ -328,8 +328,8 @@ def test_told_who_lies_clipped_gossip_takes_the_radius_of_the_theory():
 
 def test_the_experiment_tells_agents_who_attacks():
     run = LocalRun(resolve({"attackers": 3, "beside": ""}))
-    assert {agent.attackers for agent in run.host.agents.values()} == {run.experiment.attackers}
-    assert len(run.experiment.attackers) == 3
+    assert {agent.attackers for agent in run.host.agents.values()} == {run.assembly.threats.attackers}
+    assert len(run.assembly.threats.attackers) == 3
 
 
 @pytest.mark.parametrize(
@@ -525,7 +525,7 @@ def digits(name, rounds, **changes):
     graph = {"topology-degree": 6} if rule == "bulyan" else {}
     config = {"algorithm": algorithm, "beside": "", "num-rounds": rounds, "evaluate-every": rounds, **choice, **graph}
     run = LocalRun(resolve(config | changes))
-    untrained = run.experiment.objective(0).test(run.experiment.model.initial)["loss"]
+    untrained = run.assembly.task.objective(0).test(run.assembly.task.model.initial)["loss"]
     for _ in run.rounds():
         pass
     return untrained, run.history.lines[-1]

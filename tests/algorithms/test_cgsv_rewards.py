@@ -112,7 +112,7 @@ def test_a_freerider_earns_less_than_those_who_train():
     """Its updates are noise."""
 
     class Noise(Quadratic):
-        def gradient(self, vector, batch):
+        def gradient(self, vector, batch, **_):
             return normal(int(vector.abs().sum() * 1e4), len(vector))
 
     def objective(i):
@@ -155,7 +155,7 @@ def test_a_server_that_hears_nobody_keeps_its_model():
 @pytest.mark.parametrize("name", METHODS)
 def test_an_agent_that_diverges_harms_its_own_reputation_and_no_other_agent(name):
     class Diverged(Quadratic):
-        def gradient(self, vector, batch):
+        def gradient(self, vector, batch, **_):
             return torch.full_like(vector, math.nan)
 
     host, agents = started(

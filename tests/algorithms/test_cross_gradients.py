@@ -220,7 +220,7 @@ class Turned:
     def __getattr__(self, name):
         return getattr(self.objective, name)
 
-    def gradient(self, vector, batch):
+    def gradient(self, vector, batch, **_):
         return self.scale * self.objective.gradient(vector, batch)
 
 

@@ -66,7 +66,7 @@ def test_a_method_asks_for_utilities_on_the_validation_set_if_it_says_so(name):
     method, asked = METHODS[name](), []
     host, agents = started(graph_for(name), method)
     for agent in agents:
-        for question in ("utility", "f1"):
+        for question in ("utility", "outputs"):
             answer = getattr(agent.objective, question)
             setattr(agent.objective, question, lambda *a, answer=answer: asked.append(a) or answer(*a))
     run_round(host, 0)

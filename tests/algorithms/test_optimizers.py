@@ -43,7 +43,7 @@ class Bowl(Quadratic):
         super().__init__(examples.double(), target=torch.zeros(SIZE, dtype=torch.float64))
         self.curvature = 0.5 + normal(2000 + agent, SIZE).double().abs()
 
-    def gradient(self, vector, batch):
+    def gradient(self, vector, batch, **_):
         return self.curvature * (vector - batch.inputs.mean(0))
 
 
@@ -359,7 +359,7 @@ def test_sharpness_is_looked_for_at_the_radius_and_on_the_same_mini_batch():
     asked = []
 
     class Noting(Bowl):
-        def gradient(self, vector, batch):
+        def gradient(self, vector, batch, **_):
             asked.append((vector.clone(), batch))
             return super().gradient(vector, batch)
 
@@ -454,7 +454,7 @@ DIGITS = {
 @pytest.mark.parametrize("name", METHODS)
 def test_the_loss_on_digits_falls(name):
     run = LocalRun(resolve(DIGITS | {"algorithm": name}))
-    initial = run.experiment.objective(0).test(run.experiment.model.initial)["loss"]
+    initial = run.assembly.task.objective(0).test(run.assembly.task.model.initial)["loss"]
     losses = [line["loss"]["mean"] for line in run.rounds() if line["loss"]]
     assert losses[-1] < initial - 0.02
     assert not run.host.dropped

@@ -12,21 +12,22 @@ SMALL |= {"beside": "", "attackers": 2, "learning-rate": 0.3}
 
 def test_centralized_with_full_batches_is_sgd_on_the_union_of_the_honest_agents_data():
     run = LocalRun(resolve(SMALL | {"algorithm": "centralized"}))
-    experiment, source = run.experiment, run.experiment.source
+    task = run.assembly.task
+    source = task.source
     honest = run.history.honest
-    union = torch.cat([experiment.partition[i] for i in honest])
+    union = torch.cat([task.shares.parts[i] for i in honest])
     assert len(honest) == 3
-    assert len(union) < sum(map(len, experiment.partition))
+    assert len(union) < sum(map(len, task.shares.parts))
     for agent in run.host.agents.values():
-        agent.batch_size = agent.objective.num_examples
-        assert agent.batch_size == len(union)
+        agent.batches.size = agent.objective.num_examples
+        assert agent.batches.size == len(union)
     for line in run.rounds():
         assert (line["bytes"], line["gradients"], line["missing"]) == (0, 5, [])
 
     images = source.train.images[union].double() / source.scale
     images = (images - source.mean[0]) / source.std[0]
-    model = experiment.model.module.double()
-    nn.utils.vector_to_parameters(experiment.model.initial.double(), model.parameters())
+    model = task.model.module.double()
+    nn.utils.vector_to_parameters(task.model.initial.double(), model.parameters())
     sgd = torch.optim.SGD(model.parameters(), lr=0.3)
     for _ in range(3):
         sgd.zero_grad()
@@ -45,5 +46,5 @@ def test_the_agents_of_centralized_draw_batches_of_their_own():
 
 
 def test_the_agents_of_isolated_keep_to_their_own_data():
-    experiment = LocalRun(resolve(SMALL | {"algorithm": "isolated"})).experiment
-    assert all(torch.equal(experiment.training(i), experiment.partition[i]) for i in range(5))
+    task = LocalRun(resolve(SMALL | {"algorithm": "isolated"})).assembly.task
+    assert all(torch.equal(task.training(i), task.shares.parts[i]) for i in range(5))

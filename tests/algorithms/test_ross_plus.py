@@ -302,8 +302,8 @@ POISONED = {
 @pytest.mark.parametrize("name", ["ring", "random-regular"])
 def test_a_poisoned_neighbour_gets_no_weight(name):
     run = LocalRun(resolve(POISONED | {"topology": name}))
-    (attacker,) = run.experiment.attackers
-    victims = run.experiment.topology.neighbors(attacker)
+    (attacker,) = run.assembly.threats.attackers
+    victims = run.assembly.topology.neighbors(attacker)
     for line in run.rounds():
         for victim in victims:
             assert line["weights"].get(str(victim), {}).get(str(attacker), 0.0) == 0.0
@@ -330,9 +330,9 @@ def test_the_screen_leaves_out_poisoned_gradients_and_keeps_those_of_skewed_data
     pairs = {True: 0, False: 0}
     for line in run.rounds():
         for i, row in line["weights"].items():
-            for j in (int(i), *run.experiment.topology.neighbors(int(i))):
-                pairs[j in run.experiment.attackers] += 1
-                kept[j in run.experiment.attackers] += row.get(str(j), 0.0) > 0
+            for j in (int(i), *run.assembly.topology.neighbors(int(i))):
+                pairs[j in run.assembly.threats.attackers] += 1
+                kept[j in run.assembly.threats.attackers] += row.get(str(j), 0.0) > 0
     assert kept[True] / pairs[True] < 0.02
     assert kept[False] / pairs[False] > honest
 

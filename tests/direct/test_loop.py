@@ -163,7 +163,7 @@ class Slow(Quadratic):
         super().__init__(inner.examples)
         self.number, self.seconds = number, seconds
 
-    def gradient(self, vector, batch):
+    def gradient(self, vector, batch, **_):
         self.number -= 1
         if self.number == 0:
             time.sleep(self.seconds)
@@ -184,7 +184,7 @@ def test_a_late_neighbour_is_missing_for_the_step_and_the_run_goes_on():
 class Steady(Quadratic):
     """Takes a little time for every gradient, as real models do."""
 
-    def gradient(self, vector, batch):
+    def gradient(self, vector, batch, **_):
         time.sleep(0.02)
         return super().gradient(vector, batch)
 

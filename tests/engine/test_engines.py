@@ -9,7 +9,7 @@ from torch.func import functional_call, grad, vmap
 
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import resolve
-from ross_flwr.learning.agent import Gradient, compute
+from ross_flwr.learning.requests import Gradient, compute
 from ross_flwr.runs.local import LocalRun
 
 SETTING = {

@@ -288,7 +288,7 @@ def test_data_is_loaded_once_by_a_node_and_its_loaders_batch_size_counts():
     app = peer_app(**REGRESSION | {"train_data": train_data})
     start(app, 3, algorithm="ross")
     assert sorted(loads) == [0, 1, 2, 3]
-    assert {agent.batch_size for held in list(HOSTS.held.values())[-4:] for agent in held.host.agents.values()} == {7}
+    assert {agent.batches.size for held in list(HOSTS.held.values())[-4:] for agent in held.host.agents.values()} == {7}
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from torch import nn
 from ross_flwr.algorithms.dpsgd import DPSGD
 from ross_flwr.engine.host import Host
 from ross_flwr.graph import topology
-from ross_flwr.learning.agent import Agent, stream
+from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import Batch, ModuleObjective
+from ross_flwr.learning.streams import stream
 
 KEYS = st.tuples(
     st.integers(0, 2**63), st.sampled_from(["batches", "shapley", "x"]), *[st.integers(0, 2**31) for _ in range(3)]

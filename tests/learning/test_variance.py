@@ -93,5 +93,5 @@ def test_a_key_turns_it_on_in_any_method_that_mixes(name):
 def test_the_running_variances_of_batch_normalisation_are_not_spread_out():
     options = {"model": "shufflenet_v2_x0_5", "variance": "own", "num-rounds": 1, "test-size": 10}
     run = LocalRun(resolve(SMALL | options | {"algorithm": "dpsgd", "num-agents": 3}))
-    objective, model = run.host.agents[0].objective, run.experiment.model
+    objective, model = run.host.agents[0].objective, run.assembly.task.model
     assert sum(objective.parameter_sizes) == model.num_parameters < sum(objective.sizes) == model.size

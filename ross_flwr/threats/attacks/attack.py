@@ -10,9 +10,9 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from ross_flwr.learning.agent import stream
 from ross_flwr.learning.objective import Objective
 from ross_flwr.learning.rules import Aggregation
+from ross_flwr.learning.streams import stream
 
 __all__ = ["Attack", "View", "normal", "unit"]
 

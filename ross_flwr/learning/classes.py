@@ -1,0 +1,31 @@
+"""What is measured class by class."""
+
+from math import nan
+
+import torch
+from torch import Tensor
+
+from ross_flwr.learning.objective import Batch
+from ross_flwr.learning.tensors import map_tensors
+
+__all__ = ["by_class", "f1_scores"]
+
+
+def by_class(batch: Batch) -> list[Batch]:
+    """Split a batch by its targets; where they are not one class each, the whole counts as of one class."""
+    targets = batch.targets
+    if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.is_floating_point():
+        return [batch]
+    members = [targets == each for each in torch.unique(targets)]
+    return [
+        Batch(map_tensors(lambda part, those=those: part[those], batch.inputs), targets[those]) for those in members
+    ]
+
+
+def f1_scores(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the F1 score of every class, shape [C], of outputs [B, C]; NaN for a class that no target is."""
+    num_classes = outputs.shape[-1]
+    pairs = torch.bincount(targets * num_classes + outputs.argmax(-1), minlength=num_classes**2)
+    confusion = pairs.view(num_classes, num_classes)
+    there = confusion.sum(1)
+    return (2 * confusion.diagonal() / (there + confusion.sum(0))).where(there > 0, nan)

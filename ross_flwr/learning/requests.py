@@ -1,0 +1,52 @@
+"""What an agent asks an engine to compute."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ross_flwr.learning.objective import Batch, Objective
+
+__all__ = ["Compute", "Gradient", "Utilities", "compute"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gradient:
+    """A request for the gradient of an objective at `vector` on `batch`; `noise` seeds what the model draws."""
+
+    objective: Objective
+    vector: Tensor
+    batch: Batch
+    noise: int | None = None
+
+    def answer(self) -> tuple[Tensor, Tensor | None]:
+        """Return the gradient, shape [P], and by how much the batch moves the float buffers, if there are any."""
+        if self.noise is None:
+            return self.objective.gradient(self.vector, self.batch), self.objective.buffer_shift()
+        with torch.random.fork_rng():
+            torch.manual_seed(self.noise)
+            return self.objective.gradient(self.vector, self.batch), self.objective.buffer_shift()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Utilities:
+    """A request for the utility, of some `kind`, of each of the `models` on the objective's validation set."""
+
+    objective: Objective
+    models: Iterable[Tensor]
+    kind: str
+
+    def answer(self) -> list[float]:
+        """Return a number for each model."""
+        return [self.objective.utility(model, self.kind) for model in self.models]
+
+
+Compute: TypeAlias = Callable[[Gradient | Utilities], Any]
+"""Answers a request. An engine that gives its agents another one sees all requests of a step at once."""
+
+
+def compute(request: Gradient | Utilities) -> Any:
+    """Answer a request at once."""
+    return request.answer()
