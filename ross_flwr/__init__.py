@@ -13,29 +13,44 @@ import ross_flwr.learning.options
 import ross_flwr.runs.options
 import ross_flwr.tasks.options
 import ross_flwr.threats.options  # noqa: F401 (of these imports, each registers groups of keys)
-from ross_flwr.algorithms import Algorithm, Inbox, Outbox, broadcast, register, step
+from ross_flwr.algorithms import Algorithm, Form, Inbox, MessageTransform, Outbox, broadcast, register, step
+from ross_flwr.algorithms.dpsgd import DPSGD
+from ross_flwr.algorithms.ross import ROSS
+from ross_flwr.algorithms.ross_plus import ROSSPlus
 from ross_flwr.config import Config, ConfigError, option, resolve
 from ross_flwr.learning.agent import Agent
+from ross_flwr.runs.simulate import Result, simulate
+from ross_flwr.tasks.task import Task
+from ross_flwr.threats.threats import Threats
 
 if TYPE_CHECKING:
     from ross_flwr.flower.client_app import peer_app
     from ross_flwr.flower.strategies import PeerDirect, PeerHybrid, PeerRelay
 
 __all__ = [
+    "DPSGD",
+    "ROSS",
     "Agent",
     "Algorithm",
     "Config",
     "ConfigError",
+    "Form",
     "Inbox",
+    "MessageTransform",
     "Outbox",
     "PeerDirect",
     "PeerHybrid",
     "PeerRelay",
+    "ROSSPlus",
+    "Result",
+    "Task",
+    "Threats",
     "broadcast",
     "option",
     "peer_app",
     "register",
     "resolve",
+    "simulate",
     "step",
 ]
 

@@ -41,12 +41,14 @@ class RunFolder:
         """The file with a line per round."""
         return self.path / "history.jsonl"
 
-    def begin(self, config: Config) -> None:
-        """Write the configuration and an empty history; of an earlier run here nothing remains."""
-        self.write_config(config)
+    def begin(self, config: Config | None = None) -> None:
+        """Write the configuration, if there is one, and an empty history; of an earlier run here nothing remains."""
+        if config:
+            self.write_config(config)
         for name in ("summary.json", "model.safetensors", "checkpoint.safetensors"):
             (self.path / name).unlink(missing_ok=True)
-        self.history.write_text("")
+        with self._replacing("history.jsonl") as part:
+            part.write_text("")
 
     def write_config(self, config: Config) -> None:
         """Write every key as resolved, with its meaning."""

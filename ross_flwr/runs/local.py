@@ -14,6 +14,7 @@ from ross_flwr.runs.assemble import assemble, read_images
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.history import History
 from ross_flwr.runs.options import MachineOptions, RunOptions
+from ross_flwr.runs.simulate import consensus
 
 __all__ = ["LocalRun", "beside", "holdings", "resume", "start"]
 
@@ -163,8 +164,7 @@ class LocalRun:
                 folder.write_checkpoint(done, *snapshot)
         if folder:
             folder.write_summary(self.summary())
-            mean = torch.stack([self.host.agents[i]["model"] for i in self.history.honest]).mean(0)
-            folder.write_model(self.assembly.task.model.named(mean))
+            folder.write_model(self.assembly.task.model.named(consensus(self.host, self.history)))
 
     def summary(self) -> dict[str, Any]:
         """Return what ``summary.json`` holds."""

@@ -1,6 +1,6 @@
 """Image classification: a data set that is dealt to the agents."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from copy import copy
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ from ross_flwr.tasks.corruptions import Corruption
 from ross_flwr.tasks.options import CorruptionOptions, DataOptions
 from ross_flwr.tasks.shares import Shares
 
-__all__ = ["Images", "Subset"]
+__all__ = ["Images", "Subset", "images"]
 
 _MIXES = {"balanced": "class-balanced", "own-mix": "mixed as its own data", "few-classes": "of some classes only"}
 
@@ -43,6 +43,44 @@ class Subset:
         """Return the examples at `indices`, int64 of shape [B], of this subset."""
         taken = self.examples.take(self.indices.index_select(0, indices))
         return Batch(data.normalize(taken.images, self.source), taken.labels)
+
+
+def images(
+    dataset: str = "digits",
+    *,
+    corruption: CorruptionOptions | None = None,
+    corrupted: Collection[int] = (),
+    device: torch.device | None = None,
+    **options: Any,
+) -> Callable[[int, int], "Images"]:
+    """Return what makes an image classification from N and a seed, for `simulate`.
+
+    Parameters
+    ----------
+    dataset : str (default: "digits")
+        The data, by its name in ``ross-flwr list datasets``.
+    corruption : CorruptionOptions, optional
+        What is wrong with the data of corrupted agents.
+    corrupted : collection of int
+        Whose data is bad.
+    device : torch.device, optional
+        Where data and model live; the CPU without.
+    **options
+        Other fields of `DataOptions`, such as ``partition_alpha=0.1`` or ``model="cnn"``.
+
+    Examples
+    --------
+    >>> images("digits", hidden=8)(4, 0).model.size
+    610
+    """
+    chosen = DataOptions(dataset=dataset, **options)
+
+    def make(num_agents: int, seed: int) -> Images:
+        return Images(
+            chosen, num_agents=num_agents, seed=seed, device=device, corruption=corruption, corrupted=corrupted
+        )
+
+    return make
 
 
 class Images:

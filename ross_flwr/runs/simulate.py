@@ -1,0 +1,150 @@
+"""Runs from Python: parts in, history and models out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import Tensor
+
+from ross_flwr.algorithms import Algorithm
+from ross_flwr.engine import rounds as engine_rounds
+from ross_flwr.engine.engines import Engine
+from ross_flwr.engine.host import Host
+from ross_flwr.engine.rounds import Schedule
+from ross_flwr.graph.schedule import Graphs
+from ross_flwr.graph.topology import Topology, of_graph
+from ross_flwr.learning.flat import FlatModel
+from ross_flwr.learning.rules import Aggregation
+from ross_flwr.runs.assembly import Assembly
+from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.history import History
+from ross_flwr.tasks.task import Task
+from ross_flwr.threats.threats import Threats
+
+__all__ = ["Result", "consensus", "simulate"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave.
+
+    Attributes
+    ----------
+    history : list of dict
+        A line per round: accuracy, loss, bytes and more, as in ``history.jsonl``.
+    summary : dict
+        Totals and the last test, as in ``summary.json``.
+    models : dict of int to Tensor
+        The final model of each agent, shape [P].
+    consensus : Tensor
+        The mean of the honest agents' models, shape [P].
+    """
+
+    history: list[dict[str, Any]]
+    summary: dict[str, Any]
+    models: Mapping[int, Tensor]
+    consensus: Tensor
+    _model: FlatModel
+
+    def state_dict(self, agent: int | None = None) -> dict[str, Tensor]:
+        """Return the consensus model, or the model of `agent`, under the module's own parameter names."""
+        return self._model.named(self.consensus if agent is None else self.models[agent])
+
+
+def simulate(
+    algorithm: Algorithm,
+    topology: nx.Graph | Topology | Graphs,
+    task: Task | Callable[[int, int], Task],
+    *,
+    rounds: int = 60,
+    passes: int = 1,
+    evaluate_every: int = 1,
+    seed: int = 0,
+    threats: Threats | None = None,
+    rule: Aggregation | None = None,
+    engine: Engine | None = None,
+    folder: Path | None = None,
+    on_round: Callable[[dict[str, Any]], None] = lambda _line: None,
+) -> Result:
+    """Run a method with all agents in this process.
+
+    Parameters
+    ----------
+    algorithm : Algorithm
+        The method with its hyper-parameters.
+    topology : networkx graph, Topology or Graphs
+        Who talks to whom. A networkx graph on 0 … N−1 is mixed by the Metropolis-Hastings rule.
+    task : Task or callable
+        What is learned, or what makes it from N and the seed, such as ``tasks.images("digits")``.
+    rounds : int (default: 60)
+        How long to run.
+    passes : int (default: 1)
+        Passes over the algorithm's steps in one round, one mini-batch each.
+    evaluate_every : int (default: 1)
+        Test the agents every so many rounds, and in the last.
+    seed : int (default: 0)
+        Everything random follows from it.
+    threats : Threats, optional
+        Who attacks and how, who is absent, which messages get lost; nothing of it without.
+    rule : Aggregation, optional
+        What agents do instead of averaging with the mixing matrix.
+    engine : Engine, optional
+        What runs a step for all agents; one after the other without.
+    folder : Path, optional
+        Where to write ``history.jsonl``, ``summary.json`` and ``model.safetensors``; nothing is written without.
+    on_round : callable, optional
+        Called with the history's line of each round.
+
+    Raises
+    ------
+    ConfigError
+        When the parts do not fit each other.
+
+    Examples
+    --------
+    >>> from ross_flwr import ROSS, graph, simulate, tasks
+    >>> result = simulate(ROSS(learning_rate=0.1), graph.ring(4), tasks.images("digits"), rounds=2)
+    >>> [line["round"] for line in result.history], sorted(result.models)
+    ([1, 2], [0, 1, 2, 3])
+    """
+    graphs = _graphs(topology, passes)
+    assembly = Assembly(
+        algorithm=algorithm,
+        graphs=graphs,
+        task=task(graphs.num_agents, seed) if callable(task) else task,
+        schedule=Schedule(rounds, passes, evaluate_every),
+        seed=seed,
+        threats=threats or Threats(),
+        aggregation=rule,
+    )
+    assembly.check()
+    host = assembly.host(algorithm.name, engine=engine)
+    results = RunFolder(folder) if folder else None
+    if results:
+        results.begin()
+    hostile, bad = assembly.threats.attackers, assembly.threats.corrupted
+    history = History(graphs.num_agents, hostile, results.history if results else None, bad)
+    for finished in engine_rounds.rounds(host, assembly.schedule, 1, rounds):
+        on_round(history.add(finished))
+    mean = consensus(host, history)
+    summary = {**assembly.describe(), **history.summary(), "dropped": dict(host.dropped)}
+    if results:
+        results.write_summary(summary)
+        results.write_model(assembly.task.model.named(mean))
+    models = {index: agent["model"] for index, agent in host.agents.items()}
+    return Result(history.lines, summary, models, mean, assembly.task.model)
+
+
+def consensus(host: Host, history: History) -> Tensor:
+    """Return the mean of the honest agents' models, shape [P]."""
+    return torch.stack([host.agents[i]["model"] for i in history.honest]).mean(0)
+
+
+def _graphs(topology: nx.Graph | Topology | Graphs, passes: int) -> Graphs:
+    if isinstance(topology, Graphs):
+        return topology
+    fixed = topology if isinstance(topology, Topology) else of_graph(topology)
+    return Graphs(lambda _epoch: fixed, fixed.num_agents, passes=passes)
