@@ -45,7 +45,7 @@ class ROSS(Momentum):
         choices=("accuracy", "accuracy-then-loss", "loss", "own"),
     )
     fallback: str = option(
-        "self",
+        "skip",
         "when no contribution is positive: follow the own gradient, the mean of all, or skip the step",
         choices=("self", "uniform", "skip"),
     )
