@@ -81,6 +81,14 @@ def test_pair_makes_inputs_and_targets_of_any_batch():
     assert take(split, 0, 2).targets.tolist() == [2, 2]
 
 
+def test_a_batch_holds_trees_of_tensors_in_single_precision():
+    examples = [({"tokens": index, "mask": (1.0, 0.0)}, index % 2) for index in range(3)]
+    batch = take(Loaded(examples, "train_data", CPU, keep=True), 0, 2)
+    assert batch.inputs["tokens"].tolist() == [0, 2]
+    assert [mask.dtype for mask in batch.inputs["mask"]] == [torch.float32] * 2
+    assert len(batch) == 2
+
+
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [

@@ -7,6 +7,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from nodes import Nodes
 from quadratics import Table
 from torch import nn
+from torch.utils.data import Dataset
 
 from ross_flwr import PeerRelay, peer_app, resolve
 from ross_flwr.config import ConfigError
@@ -15,6 +16,7 @@ from ross_flwr.flower.records import tensors_of
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import ModuleObjective
 from ross_flwr.runs.assemble import assemble
+from ross_flwr.tasks.own import Own
 
 OPTIONS = {
     "algorithm": "ross",
@@ -85,6 +87,45 @@ def test_a_task_from_outside_gives_the_same_models_through_the_relay_with_severa
     assert sorted(relay.models) == list(range(6))
     for index, agent in host.agents.items():
         torch.testing.assert_close(model.flatten(tensors_of(relay.models[index])), agent["model"], rtol=0, atol=1e-5)
+
+
+class Words(nn.Module):
+    """The mean of the embeddings of those tokens that the mask lets through, and a layer for two classes."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.layer = nn.Embedding(20, 4), nn.Linear(4, 2)
+
+    def forward(self, inputs):
+        mask = inputs["mask"][..., None]
+        return self.layer((self.embedding(inputs["tokens"]) * mask).sum(1) / mask.sum(1))
+
+
+class Sentences(Dataset):
+    """Six tokens, of which the last two are padding; the class is that of the first: even tokens against odd ones."""
+
+    def __init__(self, seed):
+        tokens = torch.randint(10, (50, 4), generator=torch.Generator().manual_seed(seed))
+        self.labels = torch.arange(50) % 2
+        self.tokens = 2 * tokens + self.labels[:, None]
+
+    def __len__(self):
+        return 50
+
+    def __getitem__(self, index):
+        padding = torch.tensor([0, 1])
+        mask = torch.tensor([1.0, 1, 1, 1, 0, 0])
+        return {"tokens": torch.cat([self.tokens[index], padding]), "mask": mask}, self.labels[index]
+
+
+@pytest.mark.parametrize("algorithm", ["ross", "ross-plus"])
+def test_inputs_can_be_dictionaries(algorithm):
+    torch.manual_seed(0)
+    splits = (lambda agent, part=part: Sentences(3 * agent + part) for part in range(3))
+    config = resolve(OPTIONS | {"algorithm": algorithm, "learning-rate": 0.5, "num-rounds": 25})
+    assembly = assemble(config, Own(Words(), *splits, batch_size=25))
+    *_, last = rounds(assembly.host("words"), assembly.schedule, 1, assembly.schedule.num_rounds)
+    assert min(report.accuracy for report in last.reports) > 0.9
 
 
 def test_an_app_has_a_task_or_functions_and_not_both():
