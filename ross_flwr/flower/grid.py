@@ -55,7 +55,7 @@ class Post:
         self.grid = grid
         self.waiting: dict[str, int] = {}
         self.clock = clock
-        self._drop = drop
+        self.drop = drop
         self._sleep = sleep
 
     @property
@@ -72,7 +72,7 @@ class Post:
             self.waiting.update(dict.fromkeys(taken, node))
             numbers += taken
             if not taken:
-                self._drop("unreachable", node, "Flower takes no message for it")
+                self.drop("unreachable", node, "Flower takes no message for it")
         return numbers
 
     def receive(self, go_on: Callable[[float], bool]) -> Iterator[tuple[str, Reply]]:
@@ -87,9 +87,11 @@ class Post:
         while True:
             for message in self.grid.pull_messages([*self.waiting]) if self.waiting else ():
                 number = message.metadata.reply_to_message_id
+                if number not in self.waiting:
+                    continue  # it came twice
                 node = self.waiting.pop(number)
                 if message.has_error():
-                    self._drop("error", node, message.error.reason or "it gives no reason")
+                    self.drop("error", node, message.error.reason or "it gives no reason")
                 yield number, Reply(node, None if message.has_error() else message)
             elapsed = self.clock() - began
             if not go_on(elapsed):
@@ -113,7 +115,7 @@ class Post:
         for number, reply in self.receive(go_on):
             late = number not in own
             if late and reply.message:
-                self._drop("late", reply.node, "its reply came after the exchange")
+                self.drop("late", reply.node, "its reply came after the exchange")
             replies.append(Reply(reply.node, reply.message, late))
         return replies
 

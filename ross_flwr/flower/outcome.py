@@ -152,6 +152,8 @@ def _misfit(record: ArrayRecord, layout: ArrayRecord) -> str:
     except (TypeError, ValueError, RuntimeError, EOFError) as error:
         return f"it cannot be read: {error}"
     for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            return f"'{name}' is of {tensor.dtype}"
         if name not in layout or tuple(tensor.shape) != tuple(layout[name].shape):
             return f"'{name}' of shape {list(tensor.shape)} is not in the initial model"
     return ""

@@ -94,7 +94,7 @@ def ask(post: Post, nodes: Iterable[int], setup: Setup, config: ConfigRecord, ti
         try:
             answers[reply.node] = Answer.of(reply.message.content)
         except MalformedError as error:
-            logger.log(WARNING, "\t├──> node %d: %s", reply.node, error)
+            post.drop("malformed", reply.node, str(error))
     for node, answer in answers.items():
         if answer.problem:
             raise ConfigError(f"node {node} cannot take part: {answer.problem}")

@@ -57,7 +57,7 @@ class Record:
             value: R = reader_of(cls)(json.loads(text))  # type: ignore[arg-type]
         except MalformedError as error:
             raise MalformedError(f"record '{cls.key}': {error}") from None
-        except (ValueError, RecursionError) as error:
+        except (ValueError, OverflowError, RecursionError) as error:
             raise MalformedError(f"record '{cls.key}' is not JSON: {error}") from None
         return value
 

@@ -5,7 +5,6 @@ import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -147,7 +146,7 @@ def _spread(values: Sequence[float]) -> dict[str, float] | None:
         return None
     if any(map(math.isnan, values)):  # else min and max would depend on the order
         return dict.fromkeys(("mean", "min", "max"), math.nan)
-    return {"mean": fmean(values), "min": min(values), "max": max(values)}
+    return {"mean": sum(values) / len(values), "min": min(values), "max": max(values)}
 
 
 def _to_json(line: dict[str, Any]) -> str:

@@ -88,3 +88,32 @@ def test_a_loss_that_is_not_a_number_crosses_the_wire():
     report = Report([RoundReport(1, None, [AgentReport(0, loss=nan, accuracy=0.0)])])
     (back,) = Report.from_record(report.to_record()).rounds[0].agents
     assert back.loss != back.loss
+
+
+AGENTS = st.integers(0, 2**16)
+COUNTS = st.integers(0, 2**40)
+REALS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+REPORTS = st.builds(
+    AgentReport,
+    AGENTS,
+    gradients=COUNTS,
+    utilities=COUNTS,
+    sent=st.dictionaries(AGENTS, st.dictionaries(st.text(), COUNTS)),
+    missing=st.lists(AGENTS),
+    weights=st.dictionaries(AGENTS, st.floats(0, 1)),
+    time=st.dictionaries(st.text(), st.floats(0, 1)),
+    loss=REALS,
+    accuracy=REALS,
+)
+
+
+@settings(max_examples=40)
+@given(st.lists(REPORTS, max_size=2))
+def test_whatever_agents_report_crosses_the_wire(agents):
+    report = Report([RoundReport(1, None, agents)])
+    assert Report.from_record(report.to_record()) == report
+
+
+def test_a_number_that_no_float_holds_is_malformed():
+    with pytest.raises(MalformedError):
+        Report.from_text('{"rounds": [{"number": 1, "seconds": 1%s, "agents": []}]}' % ("0" * 400))

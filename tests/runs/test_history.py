@@ -1,7 +1,6 @@
 """The lines of a run and what follows from them."""
 
 import json
-from dataclasses import asdict
 from math import inf, isnan, nan
 
 import numpy as np
@@ -212,25 +211,3 @@ def test_restoring_forgets_the_rounds_after_the_checkpoint(tmp_path, last, torn)
         again.add(each)
     assert again.lines == history.lines == read(file)
     assert again.summary() == history.summary()
-
-
-AGENTS = st.integers(0, 2**16)
-COUNTS = st.integers(0, 2**40)
-REALS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
-REPORTS = st.builds(
-    AgentReport,
-    AGENTS,
-    gradients=COUNTS,
-    utilities=COUNTS,
-    sent=st.dictionaries(AGENTS, st.dictionaries(st.text(), COUNTS)),
-    missing=st.lists(AGENTS),
-    weights=st.dictionaries(AGENTS, st.floats(0, 1)),
-    time=st.dictionaries(st.text(), st.floats(0, 1)),
-    loss=REALS,
-    accuracy=REALS,
-)
-
-
-@given(original=REPORTS)
-def test_a_report_survives_json(original):
-    assert AgentReport.from_json(json.loads(json.dumps(asdict(original)))) == original

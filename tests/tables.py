@@ -1,0 +1,51 @@
+"""A grid that is a table, with a clock that only its user moves."""
+
+from collections import Counter
+
+from flwr.app import Error, Message, RecordDict
+
+from ross_flwr.flower.grid import Post
+
+
+class Table:
+    """A grid whose nodes answer after the seconds that stand in `answers`: with an error if negative, never if None.
+
+    A node that is not in it takes no message. `content` gives what a node answers to a message.
+    """
+
+    def __init__(self, content=lambda message: RecordDict(), **answers):
+        self.answers = {int(node.removeprefix("n")): seconds for node, seconds in answers.items()}
+        self.content = content
+        self.now = 0.0
+        self.due = {}
+        self.looks = []
+        self.dropped = Counter()
+        self.post = Post(
+            self, lambda reason, node, text: self.dropped.update([reason]), clock=self.clock, sleep=self.sleep
+        )
+
+    def get_node_ids(self):
+        return list(self.answers)
+
+    def clock(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    def push_messages(self, messages):
+        (message,) = messages
+        node = message.metadata.dst_node_id
+        if node not in self.answers:
+            return [""]
+        number = f"m{len(self.due)}"
+        seconds = self.answers[node]
+        content = Error(code=0, reason="broken") if seconds is not None and seconds < 0 else self.content(message)
+        reply = Message(content, reply_to=message)
+        reply.metadata.__dict__.update(_src_node_id=node, _reply_to_message_id=number)
+        self.due[number] = (float("inf") if seconds is None else self.now + abs(seconds), reply)
+        return [number]
+
+    def pull_messages(self, numbers):
+        self.looks.append(self.now)
+        return [self.due[number][1] for number in numbers if self.due[number][0] <= self.now]
