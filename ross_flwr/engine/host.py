@@ -13,6 +13,7 @@ from ross_flwr.engine.engines import Engine, Loop
 from ross_flwr.engine.envelope import Envelope
 from ross_flwr.engine.events import AgentReport
 from ross_flwr.engine.mailroom import Mailroom
+from ross_flwr.engine.snapshots import Snapshot, put_back, take
 from ross_flwr.graph.topology import Places
 from ross_flwr.learning.agent import Agent
 
@@ -138,60 +139,13 @@ class Host:
             reports.append(report)
         return reports
 
-    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return all that the host carries from one activation to the next: tensors by key, and the rest as JSON.
-
-        It stays as it is when the host goes on, for vectors are replaced, never changed, and what is counted is copied.
-        A tensor that stands in several places (an agent's model and the message with it, say) is returned once.
-        """
-        tensors: dict[str, Tensor] = {}
-        keys: dict[int, str] = {}
-
-        def store(key: str, message: Message) -> dict[str, str]:
-            for name, tensor in message.items():
-                if id(tensor) not in keys:
-                    keys[id(tensor)] = f"{key}.{name}"
-                    tensors[f"{key}.{name}"] = tensor
-            return {name: keys[id(tensor)] for name, tensor in message.items()}
-
-        rest = {
-            "state": {i: store(f"agent.{i}", agent.state) for i, agent in self.agents.items()},
-            "mail": {
-                i: {j: store(f"mail.{j}.{i}", message) for j, message in sack.items()}
-                for i, sack in self.mailroom.waiting.items()
-            },
-            "ran": dict(self.ran),
-            "counts": {i: dict(agent.counts) for i, agent in self.agents.items()},
-            "reported": {i: dict(agent.reported) for i, agent in self.agents.items()},
-            "sent": {i: {j: dict(kinds) for j, kinds in sent.items()} for i, sent in self.mailroom.sent.items()},
-            "missing": {i: sorted(missing) for i, missing in self.mailroom.missing.items()},
-            "dropped": dict(self.dropped),
-        }
-        return tensors, rest
+    def snapshot(self) -> Snapshot:
+        """Return all that the host carries from one activation to the next."""
+        return take(self.agents, self.ran, self.mailroom)
 
     def restore(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
         """Take back what `snapshot` returned; `rest` may have been through JSON, which makes keys texts."""
-
-        def fetch(keys: Mapping[str, str]) -> Message:
-            return {name: tensors[key] for name, key in keys.items()}
-
-        def by_number(entries: Mapping[Any, Any]) -> dict[int, Any]:
-            return {int(i): entry for i, entry in entries.items()}
-
-        state, counts, reported = (by_number(rest[name]) for name in ("state", "counts", "reported"))
-        for i, agent in self.agents.items():
-            agent.state = fetch(state[i])
-            agent.counts = Counter(counts[i])
-            agent.reported = dict(reported[i])
-            if "weights" in agent.reported:
-                agent.reported["weights"] = by_number(agent.reported["weights"])
-        self.ran = {i: (pass_number, number) for i, (pass_number, number) in by_number(rest["ran"]).items()}
-        self.mailroom.waiting = {
-            i: {j: fetch(keys) for j, keys in by_number(sack).items()} for i, sack in by_number(rest["mail"]).items()
-        }
-        self.mailroom.sent = {i: by_number(sent) for i, sent in by_number(rest["sent"]).items()}
-        self.mailroom.missing = {i: set(missing) for i, missing in by_number(rest["missing"]).items()}
-        self.mailroom.dropped = Counter(rest["dropped"])
+        self.ran = put_back(self.agents, self.mailroom, tensors, rest)
 
     def _runs(self, index: int, pass_number: int, number: int) -> bool:
         if number:

@@ -66,6 +66,16 @@ _REPORTED = ("loss", "accuracy", "attack-success")
 """Names that metrics cannot have: what every test reports."""
 
 
+def _refuse_mods(mods: Iterable[Mod]) -> None:
+    for mod in mods:
+        if mod in (fixedclipping_mod, adaptiveclipping_mod) or isinstance(mod, LocalDpMod):
+            name = getattr(mod, "__name__", type(mod).__name__)
+            raise ConfigError(
+                f"{name} rewrites the model update in a reply to a server, and agents send each other models and "
+                "gradients instead: use it on train functions of your own, with @app.train(mods=[...])"
+            )
+
+
 def peer_app(
     mods: list[Mod] | None = None,
     *,
@@ -116,13 +126,7 @@ def peer_app(
         When only some of model, train_data and test_data are given, or a task beside them, a metric has a name that is
         taken, or a mod rewrites the one model that it expects in a message.
     """
-    for mod in mods or []:
-        if mod in (fixedclipping_mod, adaptiveclipping_mod) or isinstance(mod, LocalDpMod):
-            name = getattr(mod, "__name__", type(mod).__name__)
-            raise ConfigError(
-                f"{name} rewrites the model update in a reply to a server, and agents send each other models and "
-                "gradients instead: use it on train functions of your own, with @app.train(mods=[...])"
-            )
+    _refuse_mods(mods or [])
     if taken := [name for name in metrics or {} if name in _REPORTED]:
         raise ConfigError(f"metrics have the name '{taken[0]}', which every test reports: use another name")
     functions = (model, train_data, validation_data, test_data, metrics, utility, pair)

@@ -34,17 +34,7 @@ def plotly_chart(chart: Chart) -> dict[str, Any]:
                 layout[f"xaxis{number}"] |= {"tickvals": list(range(len(panel.names))), "ticktext": panel.names}
             if row is chart.grid[-1]:
                 layout[f"xaxis{number}"]["title"] = {"text": axis_title}
-            layout["annotations"].append(
-                {
-                    "text": panel.title,
-                    "xref": f"x{number} domain",
-                    "yref": f"y{number} domain",
-                    "x": 0.5,
-                    "y": 1.02,
-                    "yanchor": "bottom",
-                    "showarrow": False,
-                }
-            )
+            layout["annotations"].append(_panel_title(panel, number))
             for series in panel.series:
                 for trace, x in _traces(series, axis):
                     trace |= {"xaxis": f"x{number}", "yaxis": f"y{number}", "legendgroup": series.name}
@@ -54,26 +44,34 @@ def plotly_chart(chart: Chart) -> dict[str, Any]:
                 named.add(series.name)
     if len(chart.axes) > 1:
         names = [name for name, entry in layout.items() if name.startswith("xaxis") and "title" in entry]
-        layout["updatemenus"] = [
-            {
-                "type": "buttons",
-                "direction": "right",
-                "x": 1,
-                "xanchor": "right",
-                "y": 1,
-                "yanchor": "bottom",
-                "pad": {"b": 30},
-                "buttons": [
-                    {
-                        "label": title,
-                        "method": "update",
-                        "args": [{"x": [x[key] for x in places]}, {f"{name}.title.text": title for name in names}],
-                    }
-                    for key, title in chart.axes.items()
-                ],
-            }
-        ]
+        layout["updatemenus"] = [_axis_buttons(chart.axes, places, names)]
     return {"data": data, "layout": layout}
+
+
+def _panel_title(panel: Panel, number: str) -> dict[str, Any]:
+    return {
+        "text": panel.title,
+        "xref": f"x{number} domain",
+        "yref": f"y{number} domain",
+        "x": 0.5,
+        "y": 1.02,
+        "yanchor": "bottom",
+        "showarrow": False,
+    }
+
+
+def _axis_buttons(axes: Mapping[str, str], places: list[Mapping[str, Any]], names: list[str]) -> dict[str, Any]:
+    """Return the buttons that put another quantity on all x axes, called `names`."""
+    buttons = [
+        {
+            "label": title,
+            "method": "update",
+            "args": [{"x": [x[key] for x in places]}, {f"{name}.title.text": title for name in names}],
+        }
+        for key, title in axes.items()
+    ]
+    place = {"x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "pad": {"b": 30}}
+    return {"type": "buttons", "direction": "right", "buttons": buttons, **place}
 
 
 def _y_axis(panel: Panel) -> dict[str, Any]:

@@ -1,0 +1,76 @@
+"""What a host carries from one activation to the next, as tensors and JSON."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from ross_flwr.algorithms.messages import Message
+from ross_flwr.engine.mailroom import Mailroom
+from ross_flwr.learning.agent import Agent
+
+__all__ = ["Snapshot", "put_back", "take"]
+
+Snapshot: TypeAlias = tuple[dict[str, Tensor], dict[str, Any]]
+Ran: TypeAlias = dict[int, tuple[int, int]]
+"""The pass and the number of the step that each agent ran last."""
+
+
+def take(agents: Mapping[int, Agent], ran: Ran, mailroom: Mailroom) -> Snapshot:
+    """Return all that a host carries from one activation to the next: tensors by key, and the rest as JSON.
+
+    It stays as it is when the host goes on, for vectors are replaced, never changed, and what is counted is copied.
+    A tensor that stands in several places (an agent's model and the message with it, say) is returned once.
+    """
+    tensors: dict[str, Tensor] = {}
+    keys: dict[int, str] = {}
+
+    def store(key: str, message: Message) -> dict[str, str]:
+        for name, tensor in message.items():
+            if id(tensor) not in keys:
+                keys[id(tensor)] = f"{key}.{name}"
+                tensors[f"{key}.{name}"] = tensor
+        return {name: keys[id(tensor)] for name, tensor in message.items()}
+
+    rest = {
+        "state": {i: store(f"agent.{i}", agent.state) for i, agent in agents.items()},
+        "mail": {
+            i: {j: store(f"mail.{j}.{i}", message) for j, message in sack.items()}
+            for i, sack in mailroom.waiting.items()
+        },
+        "ran": dict(ran),
+        "counts": {i: dict(agent.counts) for i, agent in agents.items()},
+        "reported": {i: dict(agent.reported) for i, agent in agents.items()},
+        "sent": {i: {j: dict(kinds) for j, kinds in sent.items()} for i, sent in mailroom.sent.items()},
+        "missing": {i: sorted(missing) for i, missing in mailroom.missing.items()},
+        "dropped": dict(mailroom.dropped),
+    }
+    return tensors, rest
+
+
+def put_back(
+    agents: Mapping[int, Agent], mailroom: Mailroom, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]
+) -> Ran:
+    """Give agents and mailroom what `take` returned, and return what each agent ran last."""
+
+    def fetch(keys: Mapping[str, str]) -> Message:
+        return {name: tensors[key] for name, key in keys.items()}
+
+    def by_number(entries: Mapping[Any, Any]) -> dict[int, Any]:
+        return {int(i): entry for i, entry in entries.items()}
+
+    state, counts, reported = (by_number(rest[name]) for name in ("state", "counts", "reported"))
+    for i, agent in agents.items():
+        agent.state = fetch(state[i])
+        agent.counts = Counter(counts[i])
+        agent.reported = dict(reported[i])
+        if "weights" in agent.reported:
+            agent.reported["weights"] = by_number(agent.reported["weights"])
+    mailroom.waiting = {
+        i: {j: fetch(keys) for j, keys in by_number(sack).items()} for i, sack in by_number(rest["mail"]).items()
+    }
+    mailroom.sent = {i: by_number(sent) for i, sent in by_number(rest["sent"]).items()}
+    mailroom.missing = {i: set(missing) for i, missing in by_number(rest["missing"]).items()}
+    mailroom.dropped = Counter(rest["dropped"])
+    return {i: (pass_number, number) for i, (pass_number, number) in by_number(rest["ran"]).items()}
