@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import inf, isnan
 from time import perf_counter_ns
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -162,8 +162,7 @@ class Agent:
                 self.state["buffer_shift"] = shift
         for transform in self.gradient_chain:
             gradient = transform(gradient, self, of)
-        found: Tensor = gradient
-        return found
+        return cast(Tensor, gradient)
 
     def end_pass(self) -> None:
         """Let the model's float buffers follow the agent's own batch; the algorithm has only mixed them."""

@@ -145,9 +145,7 @@ def read_threats(
     omniscient = attack.omniscient and bool(lies)
     if fault.message_loss:
         lies.append(Loss(fault.message_loss))
-    for key, count in (("stopped", fault.stopped), ("slow", fault.slow)):
-        if count >= num_agents:
-            raise ConfigError(f"{key} = {count} leaves nobody as usual among num-agents = {num_agents}")
+    _check_faults(fault, num_agents)
     attendance = Attendance(fault.absences, seed, num_agents, num_rounds, passes)
     return Threats(
         attackers=attackers,
@@ -157,3 +155,9 @@ def read_threats(
         absent=attendance.absent if attendance.absences else None,
         omniscient=omniscient,
     )
+
+
+def _check_faults(fault: FaultOptions, num_agents: int) -> None:
+    for key, count in (("stopped", fault.stopped), ("slow", fault.slow)):
+        if count >= num_agents:
+            raise ConfigError(f"{key} = {count} leaves nobody as usual among num-agents = {num_agents}")
