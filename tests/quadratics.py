@@ -109,7 +109,9 @@ def team(
     """The agents `members` (or all) of a run, each at a model of its own, or at the same if `alike`."""
     agents = []
     for index in range(topology.num_agents) if members is None else members:
-        agent = Agent(index, objective(index), topology.mixing_row(index), seed=0, batch_size=batch_size)
+        agent = Agent(
+            index, objective(index), topology.mixing_row(index), seed=0, batch_size=batch_size, rule=algorithm.rule
+        )
         agent.place(topology.mixing_row(index), topology.mixing_column(index))
         agent["model"] = normal(77 if alike else 77 + index, agent.objective.size)
         algorithm.start(agent)

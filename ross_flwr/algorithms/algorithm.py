@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ross_flwr.algorithms.messages import Form, Forms, Inbox, Outbox, vector
-from ross_flwr.config import ConfigError, declare, option
+from ross_flwr.config import ConfigError, declare, option, part
 from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.rules import Rule
 
 __all__ = [
     "ALGORITHMS",
@@ -67,6 +68,8 @@ class Algorithm:
     """
 
     learning_rate: float = option(0.1, "step size η", minimum=0.0)
+    rule: Rule | None = None
+    """How its agents mix; without one, as the run's `aggregator` says."""
 
     name: ClassVar[str]
     family: ClassVar[str] = ""
@@ -85,7 +88,7 @@ class Algorithm:
     @property
     def needs_validation(self) -> bool:
         """Whether agents are asked for utilities, and so need a validation set Q_i."""
-        return False
+        return self.rule is not None and self.rule.needs_validation
 
     def check(self, mixing: NDArray[np.float64], total_passes: int) -> None:
         """Raise `ConfigError` when the method cannot run with mixing matrix W, shape [N, N], in so many passes.
@@ -138,7 +141,7 @@ class Momentum(Algorithm):
 ALGORITHMS: dict[str, type[Algorithm]] = {}
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option, part))
 def register(name: str) -> Callable[[A], A]:
     """Class decorator: make an `Algorithm` known as `name`, with its options as configuration keys."""
 

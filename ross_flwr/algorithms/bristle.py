@@ -5,20 +5,21 @@ import torch
 from torch import Tensor
 
 from ross_flwr.algorithms.algorithm import register, step
+from ross_flwr.algorithms.local_steps import LocalSteps
 from ross_flwr.algorithms.messages import Form, Inbox, Outbox, broadcast
-from ross_flwr.algorithms.screening import ModelScreening, distance
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.classes import f1_scores
+from ross_flwr.learning.rules.stacks import distance
 
 
 @register("bristle")
-class Bristle(ModelScreening):
+class Bristle(LocalSteps):
     """Bristle (Verbraeken, de Vos, Pouwelse, 2021): only the output layer is trained and sent; it is mixed by class.
 
     ::
 
-        h½_i = h_i − η ∇_h F_i(x_i; ξ_i)                          h: weights and biases of the output layer of x
+        h½_i = h_i − η ∇_h F_i(x_i; ξ_i), K times                 h: weights and biases of the output layer of x
         K_j  = {c : F1_jc > 2/(C + 1)}                            F1 of class c on Q_i, with h½_j and the layers of i
         d_jc = 10 |F1_ic − F1_jc|
         s_jc = d_jc^(3 + F1_ic) if F1_jc > F1_ic, else −d_jc^(4 + F1_ic)
@@ -37,9 +38,11 @@ class Bristle(ModelScreening):
     0.81, 0.76 and 0.67 with the default three (D-PSGD 0.09, 0.10, 0.10). No number of liars is assumed.
 
     State: the model. Per agent and round: one exchange, k·C·(H + 1)·4 bytes for C classes and H inputs of the output
-    layer, one gradient and 1 + k evaluations of F1, about 1 + q at most, counted as utilities. Where nobody is any good
+    layer, K gradients and 1 + k evaluations of F1, about 1 + q at most, counted as utilities. Where nobody is any good
     (a_j = 0) agents learn alone.
     """
+
+    family = "Byzantine-robust"
 
     candidates: int = option(10, "q, the neighbours whose models are evaluated in a round", minimum=1)
     exploration: float = option(
@@ -61,7 +64,7 @@ class Bristle(ModelScreening):
         return broadcast(model=self.proposal(agent))
 
     @step()
-    def screen(self, agent: Agent, inbox: Inbox) -> None:
+    def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Combine the own output layer with those that arrived."""
         layers = inbox.gather("model")
         own = layers.pop(agent.index)
@@ -69,8 +72,14 @@ class Bristle(ModelScreening):
 
     def proposal(self, agent: Agent) -> Tensor:
         """Return h½_i."""
-        stepped = agent["model"] - self.learning_rate * agent.gradient(agent["model"])
-        return stepped[agent.objective.output_layer].clone()
+        return self.train(agent)[agent.objective.output_layer].clone()
+
+    def direction(self, agent: Agent, model: Tensor, batch: int) -> Tensor:
+        """Return the gradient of the output layer, with zeros for the layers below."""
+        layer = agent.objective.output_layer
+        direction = torch.zeros_like(model)
+        direction[layer] = agent.gradient(model, batch)[layer]
+        return direction
 
     def combine(self, agent: Agent, own: Tensor, others: dict[int, Tensor]) -> Tensor:
         """Return h_i."""

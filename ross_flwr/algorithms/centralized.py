@@ -12,7 +12,7 @@ class Centralized(Isolated):
     and their spread is that of the draws. The parts of agents with corrupted data are left out as well; such an agent
     corrupts the union, as an attacker does its gradients, for itself alone.
 
-    State: x_i. Per agent and round: no exchange, one gradient, no bytes.
+    State: x_i. Per agent and round: no exchange, K gradients for K local steps, no bytes.
     """
 
     pools_data = True

@@ -16,7 +16,7 @@ class CGSVReward(Rewards):
         u_ij = Γ (x½_j − x_i) / ‖x½_j − x_i‖ for j in M_i;   u_i = Σ_j r_ij u_ij;   x̂_i = x_i + u_i
         r_ij as for `cgsv`, with u_ij in the place of G_ij
         v_ij = the q_ij largest components of x̂_i − x½_j;   q_ij = ⌊P tanh(β r_ij) / max_k tanh(β r_ik)⌋
-        x_i ← x½_i + Σ_j w_ij v_ji                                                             (v_ii in full)
+        x_i ← Σ_j w_ij (x½_i + v_ji)                                                           (v_ii in full)
 
     The paper has a server; here each agent is the server of M_i, an adaptation of ours. What is withheld stays as the
     receiver trained it, so rewards of zero are local training. With β → ∞ nothing is withheld and x_i = Σ_j w_ij x̂_j.
@@ -47,5 +47,6 @@ class CGSVReward(Rewards):
 
     @step()
     def collect(self, agent: Agent, inbox: Inbox) -> None:
-        """Average the rewards."""
-        agent["model"] = agent["model"] + agent.mix(inbox.gather("reward"), models=False)
+        """Mix the models that the rewards make of the own one."""
+        rewarded = {j: agent["model"] + reward for j, reward in inbox.gather("reward").items()}
+        agent["model"] = agent.mix(rewarded)

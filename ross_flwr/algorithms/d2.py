@@ -3,14 +3,15 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ross_flwr.algorithms.algorithm import Algorithm, register, require_symmetric, step
+from ross_flwr.algorithms.algorithm import register, require_symmetric, step
+from ross_flwr.algorithms.local_steps import LocalSteps
 from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.config import ConfigError
 from ross_flwr.learning.agent import Agent
 
 
 @register("d2")
-class D2(Algorithm):
+class D2(LocalSteps):
     """D² (Tang et al., ICML 2018): D-PSGD without the bias that different data give it, for one vector a message.
 
     The paper's listing, with g_i^t = ∇F_i(x_i^t; ξ_i^t), is
@@ -25,13 +26,14 @@ class D2(Algorithm):
 
     ::
 
-        z_i = x_i + c_i − η ∇F_i(x_i; ξ_i)
+        z_i = x_i + c_i − η D_i,   D_i = ∇F_i(x_i; ξ_i) for K = 1
         x_i ← Σ_j w_ij z_j;   c_i ← c_i + Σ_j w_ij z_j − z_i
 
-    Σ_i c_i = 0, so the mean model follows SGD on the mean loss. W has to be symmetric with λ_min(W) > −1/3. A message
-    that only one side of an edge misses breaks the sum for good. So would a corrected variance: the key has no effect.
+    Σ_i c_i = 0, so the mean model follows SGD on the mean loss. With K > 1 local steps, D_i is the sum of their
+    gradients, and the models settle where those sum to 0 over all agents. W has to be symmetric with λ_min(W) > −1/3. A
+    message that only one side of an edge misses breaks the sum for good.
 
-    State: x_i, c_i. Per agent, round and k neighbours: one exchange, one gradient, k·P·4 bytes. With W = 11ᵀ/N it is
+    State: x_i, c_i. Per agent, round and k neighbours: one exchange, K gradients, k·P·4 bytes. With W = 11ᵀ/N it is
     centralized SGD, with c_i kept at 0 D-PSGD, adapt-then-combine.
     """
 
@@ -57,12 +59,11 @@ class D2(Algorithm):
     @step(sends=("model",))
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Send z_i."""
-        gradient = agent.gradient(agent["model"])
-        return broadcast(model=(agent["model"] + agent["correction"]).sub_(gradient, alpha=self.learning_rate))
+        return broadcast(model=self.train(agent).add_(agent["correction"]))
 
     @step()
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Average the neighbourhood's z_j, and gather how far the own one was off."""
         proposals = inbox.gather("model")
-        agent["model"] = agent.mix(proposals, models=False)
+        agent["model"] = agent.mix(proposals)
         agent["correction"] = agent["correction"] + (agent["model"] - proposals[agent.index])

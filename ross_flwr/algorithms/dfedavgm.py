@@ -1,9 +1,11 @@
 """Decentralized federated averaging with momentum."""
 
+import torch
 from torch import Tensor
 
 from ross_flwr.algorithms.algorithm import register
 from ross_flwr.algorithms.local_dsgd import LocalDSGD
+from ross_flwr.algorithms.local_steps import local_steps
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
@@ -26,10 +28,13 @@ class DFedAvgM(LocalDSGD):
 
     momentum: float = option(0.9, "momentum coefficient α", minimum=0.0, maximum=0.9999)
 
-    def train(self, agent: Agent) -> Tensor:
-        """Return z_i^K."""
-        model = previous = agent["model"]
-        for s in range(self.local_steps):
-            gradient = agent.gradient(model, self.local_steps * agent.pass_number + s)
-            previous, model = model, model - self.learning_rate * gradient + self.momentum * (model - previous)
-        return model
+    def descent(self, agent: Agent) -> Tensor:
+        """Return Σ_s u^s, with u^s = α u^(s−1) + ∇F_i(z^s; ξ_i^s): z^(s+1) − z^s = −η u^s."""
+        momentum = torch.zeros_like(agent["model"])
+
+        def direction(model: Tensor, batch: int) -> Tensor:
+            nonlocal momentum
+            momentum = self.momentum * momentum + agent.gradient(model, batch)
+            return momentum
+
+        return local_steps(agent, self.local_steps, self.learning_rate, direction)

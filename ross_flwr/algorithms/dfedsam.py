@@ -26,13 +26,8 @@ class DFedSAM(LocalDSGD):
 
     sam_radius: float = option(0.05, "ρ, how far uphill the gradient is taken", minimum=0.0)
 
-    def train(self, agent: Agent) -> Tensor:
-        """Return z_i^K."""
-        model = agent["model"]
-        for s in range(self.local_steps):
-            batch = self.local_steps * agent.pass_number + s
-            uphill = agent.gradient(model, batch)
-            length = torch.linalg.vector_norm(uphill).clamp_min(torch.finfo(uphill.dtype).tiny)
-            probe = model + uphill * (self.sam_radius / length)
-            model = model - self.learning_rate * agent.gradient(probe, batch)
-        return model
+    def direction(self, agent: Agent, model: Tensor, batch: int) -> Tensor:
+        """Return the gradient uphill of `model`."""
+        uphill = agent.gradient(model, batch)
+        length = torch.linalg.vector_norm(uphill).clamp_min(torch.finfo(uphill.dtype).tiny)
+        return agent.gradient(model + uphill * (self.sam_radius / length), batch)

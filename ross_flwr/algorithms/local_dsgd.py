@@ -1,27 +1,10 @@
 """Decentralized SGD with local steps."""
 
-from dataclasses import dataclass
-
-from torch import Tensor
-
-from ross_flwr.algorithms.algorithm import Algorithm, register, step
+from ross_flwr.algorithms.algorithm import register, step
+from ross_flwr.algorithms.local_steps import LocalSteps, local_steps_option
 from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalSteps(Algorithm):
-    """Train alone for K steps: z^0 = x_i; z^(s+1) = z^s − η ∇F_i(z^s; ξ_i^s) for s = 0 … K−1, a mini-batch each."""
-
-    local_steps: int = option(5, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
-
-    def train(self, agent: Agent) -> Tensor:
-        """Return z_i^K."""
-        model = agent["model"]
-        for s in range(self.local_steps):
-            model = model - self.learning_rate * agent.gradient(model, self.local_steps * agent.pass_number + s)
-        return model
 
 
 @register("local-dsgd")
@@ -33,7 +16,7 @@ class LocalDSGD(LocalSteps):
         z_i^0 = x_i;   z_i^(s+1) = z_i^s − η ∇F_i(z_i^s; ξ_i^s)      for s = 0 … K−1, a mini-batch each
         z_i ← Σ_j w_ij z_j, Q times, from z_i^K;   x_i ← z_i
 
-    Q exchanges mix with W^Q. Other methods with local steps inherit from this one and bring their own `train`.
+    Q exchanges mix with W^Q. Its kin bring another `direction` of the local steps.
 
     State: x_i. Per agent, round and k neighbours: Q exchanges, K gradients, Q·k·P·4 bytes. With K = Q = 1 it is D-PSGD,
     adapt-then-combine.
@@ -41,6 +24,7 @@ class LocalDSGD(LocalSteps):
 
     family = "decentralized optimisation"
 
+    local_steps: int = local_steps_option(5)
     gossip_steps: int = option(1, "exchanges Q in a row, each with mixing, after the local steps", minimum=1)
 
     def __post_init__(self) -> None:

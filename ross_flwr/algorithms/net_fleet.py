@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from ross_flwr.algorithms.algorithm import Algorithm, register, step
+from ross_flwr.algorithms.local_steps import local_steps_option
 from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
@@ -32,7 +33,7 @@ class NETFLEET(Algorithm):
     family = "decentralized optimisation"
     invariant = "Σ_i y_i = Σ_i g_i"
 
-    local_steps: int = option(5, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
+    local_steps: int = local_steps_option(5)
     local_correction: str = option(
         "telescope",
         "what a local step's gradient is compared with: the gradient of the step before as it was, or taken again on "

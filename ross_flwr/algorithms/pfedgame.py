@@ -5,19 +5,20 @@ from math import exp
 import torch
 from torch import Tensor
 
-from ross_flwr.algorithms.algorithm import register
-from ross_flwr.algorithms.screening import ModelScreening
+from ross_flwr.algorithms.algorithm import register, step
+from ross_flwr.algorithms.local_steps import AdaptThenCombine
+from ross_flwr.algorithms.messages import Inbox
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
 
 @register("pfedgame")
-class PFedGame(ModelScreening):
+class PFedGame(AdaptThenCombine):
     """pFedGame (arXiv:2410.04058): the own model meets the best peers' one by one, each pair weighed by Shapley values.
 
     ::
 
-        x½_i = x_i − η ∇F_i(x_i; ξ_i);   z = x½_i
+        x½_i = x_i after K local steps;   z = x½_i
         for the q neighbours j with the largest v(x½_j), from the best on:
             φ_i = ½ (v(z) + v(½ z + ½ x½_j) − v(x½_j));   φ_j = ½ (v(x½_j) + v(½ z + ½ x½_j) − v(z))
             z ← (φ_i z + φ_j x½_j) / (φ_i + φ_j)
@@ -27,7 +28,7 @@ class PFedGame(ModelScreening):
     negative φ counts as 0. The abstract names the choice of peers and the constant-sum game of two; the choice by v
     and the game's values are reconstructed. No number of liars is assumed: who makes the pair worse gets no weight.
 
-    State: the model. Per agent and round: one exchange, k·P·4 bytes, one gradient and k + 2 min(q, k) utilities. Where
+    State: the model. Per agent and round: one exchange, k·P·4 bytes, K gradients and k + 2 min(q, k) utilities. Where
     v is the same everywhere and q = 1 it is the mean with one neighbour.
     """
 
@@ -45,6 +46,12 @@ class PFedGame(ModelScreening):
     def needs_validation(self) -> bool:
         """True: models are judged on Q_i."""
         return True
+
+    @step()
+    def mix(self, agent: Agent, inbox: Inbox) -> None:
+        """Let the own model meet those that arrived."""
+        models = inbox.gather("model")
+        agent["model"] = self.combine(agent, models.pop(agent.index), models)
 
     def combine(self, agent: Agent, own: Tensor, others: dict[int, Tensor]) -> Tensor:
         """Return z after its games with the q best."""

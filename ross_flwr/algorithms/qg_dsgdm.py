@@ -1,23 +1,28 @@
 """Quasi-global momentum."""
 
-from ross_flwr.algorithms.algorithm import Algorithm, register, step
+import torch
+from torch import Tensor
+
+from ross_flwr.algorithms.algorithm import register, step
+from ross_flwr.algorithms.local_steps import LocalSteps
 from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
 
 @register("qg-dsgdm")
-class QGDSGDm(Algorithm):
+class QGDSGDm(LocalSteps):
     """QG-DSGDm (Lin et al., ICML 2021): momentum along the way that mixed models went, not the own gradients.
 
     ::
 
-        x̂_i = x_i − η (α m_i + ∇F_i(x_i; ξ_i));   x_i⁺ = Σ_j w_ij x̂_j
-        m_i ← α m_i + (1 − α) (x_i − x_i⁺) / η;    x_i ← x_i⁺
+        K times, from x̂_i = x_i:  x̂_i ← x̂_i − η (α m_i + ∇F_i(x̂_i; ξ_i));   x_i⁺ = Σ_j w_ij x̂_j
+        m_i ← α m_i + (1 − α) (x_i − x_i⁺) / (K η);    x_i ← x_i⁺
 
-    One α serves both places, as in the paper's experiments. Kept is d_i = η m_i, which needs no division by η.
+    One α serves both places, as in the paper's experiments. K = 1 is the paper's; with more, m_i follows the mean way
+    of a step. Kept is d_i = η m_i, which needs no division by η.
 
-    State: x_i, d_i (zero at first). Per agent, round and k neighbours: one exchange, one gradient, k·P·4 bytes. With
+    State: x_i, d_i (zero at first). Per agent, round and k neighbours: one exchange, K gradients, k·P·4 bytes. With
     α = 0 it is D-PSGD, adapt-then-combine.
     """
 
@@ -32,13 +37,16 @@ class QGDSGDm(Algorithm):
     @step(sends=("model",))
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Send x̂_i."""
-        gradient = agent.gradient(agent["model"])
-        model = agent["model"] - self.momentum * agent["displacement"]
-        return broadcast(model=model.sub_(gradient, alpha=self.learning_rate))
+        return broadcast(model=self.train(agent).sub_(agent["displacement"], alpha=self.local_steps * self.momentum))
 
     @step()
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Average the neighbourhood's models, and let the momentum follow the way there."""
         before, agent["model"] = agent["model"], agent.mix(inbox.gather("model"))
-        went = before - agent["model"]
+        went = (before - agent["model"]) / self.local_steps
         agent["displacement"] = self.momentum * agent["displacement"] + (1 - self.momentum) * went
+
+    def direction(self, agent: Agent, model: Tensor, batch: int) -> Tensor:
+        """Return ∇F_i where the momentum of the steps before has led as well."""
+        steps = batch % self.local_steps
+        return agent.gradient(torch.sub(model, agent["displacement"], alpha=steps * self.momentum), batch)

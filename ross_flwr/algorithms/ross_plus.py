@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ross_flwr.algorithms.algorithm import register
 from ross_flwr.algorithms.cross_gradients import WeightedCrossGradients
+from ross_flwr.algorithms.local_steps import local_steps_option
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.classes import by_class
@@ -87,7 +88,7 @@ class ROSSPlus(WeightedCrossGradients):
         minimum=0.0,
         maximum=1.0,
     )
-    local_steps: int = option(5, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
+    local_steps: int = local_steps_option(5)
     local_slack: float = option(
         2.0,
         "κ: local steps end before the loss on Q_i has grown by so many times what it was; less is slower",

@@ -4,19 +4,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ross_flwr.algorithms.algorithm import Algorithm, register, step
+from ross_flwr.algorithms.algorithm import register, step
+from ross_flwr.algorithms.local_steps import LocalSteps, local_steps
 from ross_flwr.algorithms.messages import Form, Inbox, Message, vector
 from ross_flwr.config import ConfigError
 from ross_flwr.learning.agent import Agent
 
 
 @register("sgp")
-class SGP(Algorithm):
+class SGP(LocalSteps):
     """Stochastic gradient push (Assran et al., ICML 2019): D-PSGD where those who hear me need not be those I hear.
 
     ::
 
-        x_i ← x_i − η ∇F_i(z_i; ξ_i)
+        x_i ← x_i − η ∇F_i(x_i / w_i; ξ_i), K times
         x_i ← Σ_j p_ij x_j;   w_i ← Σ_j p_ij w_j;   z_i = x_i / w_i          (push-sum; w_i = 1 at first)
 
     The matrix of the p_ij is the mixing matrix, whose columns sum to 1: agent j splits x_j and w_j among those who hear
@@ -24,8 +25,9 @@ class SGP(Algorithm):
     gradients alone. Gradients are taken, and accuracy reported, at z_i: ``agent["model"]`` is z_i, and x_i = w_i z_i.
     A message that gets lost takes its share of both x and w away: z stays an average, of fewer.
 
-    State: z_i, w_i. Per agent and round, with k agents that hear it: one exchange, one gradient, k·(P + 1)·4 bytes.
-    With a doubly stochastic matrix every w_i is 1 and it is D-PSGD, adapt-then-combine.
+    State: z_i, w_i. Per agent and round, with k agents that hear it: one exchange, K gradients, k·(P + 1)·4 bytes.
+    With a doubly stochastic matrix every w_i is 1 and it is D-PSGD, adapt-then-combine. The paper takes
+    K = 1.
     """
 
     family = "decentralized optimisation"
@@ -44,8 +46,9 @@ class SGP(Algorithm):
     @step(sends=lambda self, agent: {"model": vector(agent), "push_weight": Form((1,), agent["model"].dtype)})
     def share(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
         """Descend, and send p_ji (x_i, w_i) to every j that hears i."""
-        model, weight = agent["model"], agent["push_weight"]
-        pushed = weight * model - self.learning_rate * agent.gradient(model)
+        weight = agent["push_weight"]
+        descent = local_steps(agent, self.local_steps, self.learning_rate / float(weight))
+        pushed = (weight * agent["model"]).sub_(descent, alpha=self.learning_rate)
         return {j: {"model": p * pushed, "push_weight": p * weight} for j, p in agent.mixing_column.items()}
 
     @step()

@@ -5,7 +5,8 @@ from math import ceil, log
 import numpy as np
 from numpy.typing import NDArray
 
-from ross_flwr.algorithms.algorithm import Algorithm, register, require_symmetric, step
+from ross_flwr.algorithms.algorithm import register, require_symmetric, step
+from ross_flwr.algorithms.local_steps import LocalSteps
 from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.config import ConfigError, option
 from ross_flwr.learning.agent import Agent
@@ -15,12 +16,12 @@ LEFT = 0.01
 
 
 @register("single-merge")
-class SingleMerge(Algorithm):
+class SingleMerge(LocalSteps):
     """Single global merging (arXiv:2507.06542): agents train nearly alone, and their models become one at the end.
 
     ::
 
-        t < T − M:  x_i ← x_i − η ∇F_i(x_i; ξ_i);   x_i ← Σ_j w_ij x_j too if E divides t + 1
+        t < T − M:  x_i ← x_i after K local steps;   x_i ← Σ_j w_ij x_j too if E divides t + 1
         t ≥ T − M:  x_i ← Σ_j w_ij x_j
 
     T counts the passes of the run. The paper averages all models at once after the last step; messages go along edges
@@ -29,7 +30,7 @@ class SingleMerge(Algorithm):
     asked for. This holds for aggregator = 'mean'; a robust rule has a consensus of its own, or none.
 
     State: x_i. Per agent, pass and k neighbours: one exchange, of k·P·4 bytes when agents mix and of empty messages
-    when not; one gradient in the first T − M passes. So a run takes (⌊(T−M)/E⌋ + M)·k·P·4 bytes, where D-PSGD takes
+    when not; K gradients in the first T − M passes. So a run takes (⌊(T−M)/E⌋ + M)·k·P·4 bytes, where D-PSGD takes
     T·k·P·4. With E = 1 it is D-PSGD, adapt-then-combine, until the merging.
     """
 
@@ -58,9 +59,9 @@ class SingleMerge(Algorithm):
 
     @step(sends=("model",), optional=True)
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
-        """Step along the own gradient unless models are merged, and send x_i if agents mix."""
+        """Train unless models are merged, and send x_i if agents mix."""
         if not self.merges(agent):
-            agent["model"] = agent["model"] - self.learning_rate * agent.gradient(agent["model"])
+            agent["model"] = self.train(agent)
         return broadcast(model=agent["model"]) if self.mixes(agent) else {}
 
     @step()

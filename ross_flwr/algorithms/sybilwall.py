@@ -7,19 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from ross_flwr.algorithms.algorithm import register, step
+from ross_flwr.algorithms.local_steps import LocalSteps
 from ross_flwr.algorithms.messages import Form, Inbox, Message, vector
-from ross_flwr.algorithms.screening import ModelScreening
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
 
 @register("sybilwall")
-class SybilWall(ModelScreening):
+class SybilWall(LocalSteps):
     """SybilWall (Werthenbach, Pouwelse, 2023): FoolsGold on the histories of neighbours and, by gossip, of others.
 
     ::
 
-        x½_i = x_i − η ∇F_i(x_i; ξ_i)
+        x½_i = x_i after K local steps
         h_j ← h_j + x½_j − (x½_j of the round before)     for j ∈ N_i, from the common x⁰ on:  h_j = x½_j − x⁰
         to j ∈ N_i, with x½_i, the history h_p of one p known, p ≠ i, j and not told by j:  P(p) ∝ exp(−λ (δ_p − 1))
         σ    = foolsgold({h_p}, p known);   σ_i = 1
@@ -36,9 +36,11 @@ class SybilWall(ModelScreening):
     climb their own loss. Liars can tell false histories of others, and of peers that do not exist, P numbers each.
 
     State: x_i, x⁰, and per known peer p h_p and (δ_p, its round, who told it). Per agent, round and k neighbours: one
-    exchange, one gradient, 2·k·P·4 bytes and 12·k for the gossip's head. Where no two are alike (σ = 1) it is the plain
+    exchange, K gradients, 2·k·P·4 bytes and 12·k for the gossip's head. Where no two are alike (σ = 1) it is the plain
     mean of the neighbourhood.
     """
+
+    family = "Byzantine-robust"
 
     gossip_decay: float = option(
         0.8, "λ, how much likelier histories of near peers are told; 0 tells all alike", minimum=0.0
@@ -57,16 +59,17 @@ class SybilWall(ModelScreening):
     )
     def share(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
         """Send x½_i to all, and to each the history of another peer."""
-        model = self.proposal(agent)
+        model = self.train(agent)
         return {j: {"model": model, **self.gossip(agent, j)} for j in agent.mixing_column}
 
     @step()
-    def screen(self, agent: Agent, inbox: Inbox) -> None:
+    def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Take note of the histories, then combine the models by their scores."""
         for source, message in inbox.items():
             if source != agent.index:
                 self.note(agent, source, message)
-        super().screen(agent, inbox)
+        models = inbox.gather("model")
+        agent["model"] = self.combine(agent, models.pop(agent.index), models)
 
     def gossip(self, agent: Agent, destination: int) -> Message:
         """Return h_p, and p, δ_p and its pass, for a p drawn for `destination`; nothing where there is none to tell."""

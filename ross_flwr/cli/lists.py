@@ -14,6 +14,7 @@ from ross_flwr.cli.keys import read, run_config
 from ross_flwr.cli.names import LISTS, complete_list
 from ross_flwr.cli.screen import console
 from ross_flwr.config import require, resolve, to_toml
+from ross_flwr.learning.rules import Bounded
 from ross_flwr.report.holdings import holdings_table, plot_holdings
 from ross_flwr.runs.local import holdings
 
@@ -84,7 +85,7 @@ def traits(method: type[Algorithm]) -> str:
     default = method()
     exchanges = len(default.steps) - 1
     data = ["a validation set"] if default.needs_validation else []
-    bound = ["f (byzantine)"] if "byzantine" in method.__dataclass_fields__ else []
+    bound = ["f (byzantine)"] if isinstance(default.rule, Bounded) else []
     needs = ", ".join([*method.needs, *data, *bound])
     parts = [method.family, f"{exchanges} exchange{'s' * (exchanges != 1)}", f"needs {needs}" if needs else ""]
     return "[" + "; ".join(filter(None, parts)) + "]"

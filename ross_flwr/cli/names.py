@@ -10,7 +10,7 @@ from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import Key, keys
 from ross_flwr.data import PARTITIONS, SOURCES
 from ross_flwr.graph import topology
-from ross_flwr.learning.rules import AGGREGATORS
+from ross_flwr.learning.rules import RULES
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS
 from ross_flwr.tasks.corruptions import CORRUPTIONS
 from ross_flwr.tasks.models import MODELS
@@ -21,7 +21,7 @@ from ross_flwr.threats.poisons import POISONS
 __all__ = ["LISTS", "complete_list", "complete_pair"]
 
 LISTS: dict[str, Mapping[str, Any]] = {
-    "aggregators": AGGREGATORS,
+    "aggregators": RULES,
     "algorithms": ALGORITHMS,
     "attacks": {"none": "Nobody lies.", **POISONS, **ATTACKS},
     "corruptions": CORRUPTIONS,

@@ -2,13 +2,14 @@
 
 A key is a dataclass field made by `option`. The keys of a run stand in groups, each a dataclass made by `group` in the
 room that it configures; a method's own keys stand on its class in `ross_flwr/algorithms`, beside the equations they
-belong to. `resolve` checks what a user gives and fills in the defaults; `Config.part` gives a group or a method back
-with its values. Outside Python a key is written in kebab-case, in a TOML file, after ``ross-flwr run -c`` and after
-``flwr run --run-config`` alike; `to_toml` writes all of them, with what they mean.
+belong to, and those of a rule on its class in `ross_flwr/learning/rules`. `resolve` checks what a user gives and fills
+in the defaults; `Config.part` gives a group or a method back with its values. Outside Python a key is written in
+kebab-case, in a TOML file, after ``ross-flwr run -c`` and after ``flwr run --run-config`` alike; `to_toml` writes all
+of them, with what they mean.
 """
 
 from ross_flwr.config.groups import declare, group, keys
-from ross_flwr.config.keys import ConfigError, Key, Scalar, host_and_port, keys_of, option, require
+from ross_flwr.config.keys import ConfigError, Key, Scalar, host_and_port, keys_of, option, part, require, values_of
 from ross_flwr.config.resolved import Config, relevant, resolve
 from ross_flwr.config.toml import to_toml
 
@@ -23,8 +24,10 @@ __all__ = [
     "keys",
     "keys_of",
     "option",
+    "part",
     "relevant",
     "require",
     "resolve",
     "to_toml",
+    "values_of",
 ]

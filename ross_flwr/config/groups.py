@@ -24,7 +24,7 @@ _ORDER = (
 """The titles of the groups as they are listed; others follow."""
 
 _groups: dict[str, type] = {}
-_methods: dict[str, type] = {}
+_owners: dict[str, type] = {}
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))
@@ -44,75 +44,82 @@ def group(title: str) -> Callable[[type[T]], type[T]]:
 
     def decorate(cls: type[T]) -> type[T]:
         dataclass(frozen=True, kw_only=True)(cls)
-        _check(cls, _merged(_without(_groups, title), _methods))
+        _check(cls, _merged(_without(_groups, title), _owners))
         _groups[title] = cls
         return cls
 
     return decorate
 
 
-def declare(method: str, cls: type) -> None:
-    """Add the option fields of dataclass `cls` to the known keys, as those of `method`.
+def declare(owner: str, cls: type) -> None:
+    """Add the options of dataclass `cls` to the known keys, as those of `owner`.
 
-    Methods may share a key. They then agree on all that it is but its default: where their defaults differ, the key's
-    own is the empty text, which leaves each method its own.
+    Owners may share a key. They then agree on all that it is but its default: where their defaults differ, the key's
+    own is the empty text, which leaves each its own.
+
+    Parameters
+    ----------
+    owner : str
+        A method by its name, or a value of another key, such as ``"aggregator=krum"``.
+    cls : type
+        The dataclass.
 
     Raises
     ------
     ConfigError
         When a key of the same name already stands elsewhere with another type, range or meaning, or cannot be one.
     """
-    _check(cls, _merged(_groups, _without(_methods, method)), method)
-    _methods[method] = cls
+    _check(cls, _merged(_groups, _without(_owners, owner)), owner)
+    _owners[owner] = cls
 
 
 def keys() -> list[Key]:
-    """Return all known keys: the groups', then the methods', those that the same methods share side by side."""
-    return _merged(_groups, _methods)
+    """Return all known keys: the groups', then the others, those that the same owners share side by side."""
+    return _merged(_groups, _owners)
 
 
-def methods() -> int:
-    """Return how many methods have declared their keys."""
-    return len(_methods)
+def methods() -> set[str]:
+    """Return the methods that have declared their keys."""
+    return {owner for owner in _owners if "=" not in owner}
 
 
 def _without(registry: Mapping[str, type], name: str) -> dict[str, type]:
     return {known: cls for known, cls in registry.items() if known != name}
 
 
-def _check(cls: type, listed: list[Key], method: str = "") -> None:
+def _check(cls: type, listed: list[Key], owner: str = "") -> None:
     known = {key.name: key for key in listed}
     for key in keys_of(cls):
-        name = f"key {key.name} of {method or cls.__name__}"
+        name = f"key {key.name} of {owner or cls.__name__}"
         if key.kind not in KINDS:
             raise ConfigError(f"{name} is a {key.kind}: declare a bool, int, float or str")
         key.parse(key.default)
         twin = known.get(key.name)
         if twin is None:
             continue
-        shared = method and twin.methods
+        shared = owner and twin.owners
         default = key.default if shared else twin.default
-        if replace(twin, default=default, group="", methods=(), defaults={}) != key:
-            owners = ", ".join(twin.methods) or "every run"
+        if replace(twin, default=default, group="", owners=(), defaults={}) != key:
+            owners = ", ".join(twin.owners) or "every run"
             raise ConfigError(f"{name} is already declared differently by {owners}")
 
 
-def _merged(groups: Mapping[str, type], methods: Mapping[str, type]) -> list[Key]:
+def _merged(groups: Mapping[str, type], owners: Mapping[str, type]) -> list[Key]:
     titles = sorted(groups, key=lambda title: _ORDER.index(title) if title in _ORDER else len(_ORDER))
     of_run = {key.name: replace(key, group=title) for title in titles for key in keys_of(groups[title])}
-    of_methods: dict[str, dict[str, Key]] = {}
-    for method, cls in methods.items():
+    of_some: dict[str, dict[str, Key]] = {}
+    for owner, cls in owners.items():
         for key in keys_of(cls):
             if key.name not in of_run:
-                of_methods.setdefault(key.name, {})[method] = key
+                of_some.setdefault(key.name, {})[owner] = key
     blocks: dict[tuple[str, ...], list[Key]] = {}
-    for declared in of_methods.values():
+    for declared in of_some.values():
         blocks.setdefault(tuple(declared), []).append(_shared(declared))
     return [*of_run.values(), *(key for block in blocks.values() for key in block)]
 
 
 def _shared(declared: Mapping[str, Key]) -> Key:
-    """Return the one key that methods share, given as each declares it."""
-    key = replace(next(iter(declared.values())), methods=tuple(declared))
-    defaults = {method: key.default for method, key in declared.items()}
+    """Return the one key that owners share, given as each declares it."""
+    key = replace(next(iter(declared.values())), owners=tuple(declared))
+    defaults = {owner: key.default for owner, key in declared.items()}
     return replace(key, default="", defaults=defaults) if len(set(defaults.values())) > 1 else key

@@ -4,13 +4,27 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from math import inf, isfinite
 from typing import Any, TypeAlias, get_type_hints
 
-__all__ = ["ConfigError", "Key", "Scalar", "host_and_port", "keys_of", "option", "require", "shown"]
+__all__ = [
+    "ConfigError",
+    "Key",
+    "Scalar",
+    "host_and_port",
+    "keys_of",
+    "option",
+    "part",
+    "require",
+    "shown",
+    "values_of",
+]
 
 Scalar: TypeAlias = bool | int | float | str
 
+
+_type_hints = cache(get_type_hints)
 
 _MANY = 30
 """So many names still make a sentence that somebody reads."""
@@ -55,11 +69,11 @@ class Key:
     minimum: float | None = None
     maximum: float | None = None
     group: str = ""
-    """The title of the group that has this key; empty for a method's own."""
-    methods: tuple[str, ...] = ()
-    """The methods that have this key; empty for a key of every run."""
+    """The title of the group that has this key; empty for one that only some runs have."""
+    owners: tuple[str, ...] = ()
+    """Who has this key: methods, and values of other keys, such as ``"aggregator=krum"``; empty for every run."""
     defaults: Mapping[str, Scalar] = field(default_factory=dict)
-    """Each method's own default where they differ: the key's is then the empty text."""
+    """Each owner's own default where they differ: the key's is then the empty text."""
 
     @property
     def allowed(self) -> str:
@@ -149,9 +163,38 @@ def _number(bound: float) -> str:
     return str(int(bound)) if bound == int(bound) else f"{bound:g}"
 
 
+def part(cls: type) -> Any:
+    """Declare a dataclass field that holds a dataclass of options: its keys are keys of the whole.
+
+    Parameters
+    ----------
+    cls : type
+        The dataclass; without a value the field is one with its defaults.
+    """
+    return field(default_factory=cls, metadata={"part": cls})
+
+
+def parts_of(cls: type) -> dict[str, type]:
+    """Return what dataclass `cls` declares with `part`, by field."""
+    return {entry.name: entry.metadata["part"] for entry in dataclasses.fields(cls) if "part" in entry.metadata}
+
+
 def keys_of(cls: type) -> tuple[Key, ...]:
+    """Return the keys of dataclass `cls`: its options in their order, then those of its parts."""
+    return (*options_of(cls), *(key for each in parts_of(cls).values() for key in keys_of(each)))
+
+
+def values_of(whole: Any) -> dict[str, Scalar]:
+    """Return the values of the keys of a dataclass object and of its parts."""
+    own = {key.name: getattr(whole, key.name.replace("-", "_")) for key in options_of(type(whole))}
+    for name in parts_of(type(whole)):
+        own |= values_of(getattr(whole, name))
+    return own
+
+
+def options_of(cls: type) -> tuple[Key, ...]:
     """Return the keys that dataclass `cls` declares with `option`, in their order."""
-    hints = get_type_hints(cls)
+    hints = _type_hints(cls)
     return tuple(
         Key(entry.name.replace("_", "-"), hints[entry.name], **entry.metadata)
         for entry in dataclasses.fields(cls)

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from ross_flwr.config.groups import keys
-from ross_flwr.config.keys import ConfigError, Scalar, keys_of, shown
+from ross_flwr.config.keys import ConfigError, Scalar, options_of, parts_of, shown
 
 __all__ = ["Config", "relevant", "resolve"]
 
@@ -27,13 +27,12 @@ class Config:
     _parts: dict[type, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def part(self, cls: type[T]) -> T:
-        """Return the group or the method `cls` with its values; the same object every time."""
+        """Return the group, method or rule `cls` with its values; the same object every time."""
         if cls not in self._parts:
-            given = {key.name: self.values[key.name] for key in keys_of(cls)}
+            given = {key.name: self.values[key.name] for key in options_of(cls)}
             own = {key.name for key in keys() if key.defaults and self.values[key.name] == ""}
-            self._parts[cls] = cls(
-                **{name.replace("-", "_"): value for name, value in given.items() if name not in own}
-            )
+            values = {name.replace("-", "_"): value for name, value in given.items() if name not in own}
+            self._parts[cls] = cls(**values, **{name: self.part(each) for name, each in parts_of(cls).items()})
         part: T = self._parts[cls]
         return part
 
@@ -56,11 +55,16 @@ def resolve(raw: Mapping[str, object]) -> Config:
 
 
 def relevant(config: Config, method: str) -> dict[str, Scalar]:
-    """Return the values of every run's keys and of the method's: all that another process has to be told.
+    """Return the values of every run's keys, the method's and its rule's: all that another process has to be told.
 
-    It may not know the other methods that are registered here, and so no key that has its method's own default.
+    It may not know what else is registered here, and so no key whose default is its owner's.
     """
-    told = [key for key in keys() if not key.methods or method in key.methods]
+
+    def matters(owner: str) -> bool:
+        name, _, value = owner.partition("=")
+        return config.values.get(name) == value if value else owner == method
+
+    told = [key for key in keys() if not key.owners or any(map(matters, key.owners))]
     return {
         key.name: config.values[key.name]
         for key in told

@@ -34,8 +34,20 @@ def to_toml(config: Config) -> str:
 
 def _titled(listed: Iterable[Key]) -> Iterable[tuple[str, Key]]:
     for key in listed:
-        title = key.group or f"Method{'s' * (len(key.methods) > 1)} {', '.join(key.methods)}"
-        yield "Every method" if len(key.methods) == methods() else title, key
+        yield key.group or _owners(key), key
+
+
+def _owners(key: Key) -> str:
+    """Return who has the key in words: methods, then ``aggregator = 'krum', 'mda'`` and the like."""
+    owning = [owner for owner in key.owners if "=" not in owner]
+    values: dict[str, list[str]] = {}
+    for owner in key.owners:
+        name, _, value = owner.partition("=")
+        if value:
+            values.setdefault(name, []).append(repr(value))
+    some = f"Method{'s' * (len(owning) > 1)} {', '.join(owning)}" if owning else ""
+    of_methods = "Every method" if set(owning) >= methods() else some
+    return "; ".join(filter(None, [of_methods, *(f"{name} = {', '.join(found)}" for name, found in values.items())]))
 
 
 def _toml(value: Scalar) -> str:

@@ -3,10 +3,11 @@
 import networkx as nx
 
 from ross_flwr.algorithms import ALGORITHMS, Algorithm
-from ross_flwr.config import Config, ConfigError, Scalar, keys_of, resolve
+from ross_flwr.config import Config, ConfigError, Scalar, resolve, values_of
 from ross_flwr.graph.options import GraphOptions
 from ross_flwr.graph.schedule import Graphs
 from ross_flwr.graph.topology import of_graph
+from ross_flwr.learning.rules import NNM, PRE_AGGREGATIONS, RULES, Bucketing, Rule
 from ross_flwr.runs.options import RunOptions
 
 __all__ = ["config_of", "graphs_of"]
@@ -66,4 +67,17 @@ def _options_of(algorithm: Algorithm) -> dict[str, Scalar]:
     cls = type(algorithm)
     if ALGORITHMS.get(getattr(cls, "name", "")) is not cls:
         raise ConfigError(f"{cls.__name__} is not registered: decorate it with @register(name), here and on the nodes")
-    return {key.name: getattr(algorithm, key.name.replace("-", "_")) for key in keys_of(cls)}
+    rule, usual = algorithm.rule, cls().rule
+    if usual and type(rule) is not type(usual):
+        raise ConfigError(f"{algorithm.name} mixes by {type(usual).__name__}: use dpsgd, say, for another rule")
+    return values_of(algorithm) | (_options_of_rule(rule) if rule and not usual else {})
+
+
+def _options_of_rule(rule: Rule) -> dict[str, Scalar]:
+    """Return the keys that make nodes mix by `rule`."""
+    around = next((name for name, cls in PRE_AGGREGATIONS.items() if cls is type(rule)), "none")
+    inner = rule.rule if isinstance(rule, Bucketing | NNM) else rule
+    if RULES.get(inner.name) is not type(inner):
+        name = type(inner).__name__
+        raise ConfigError(f"{name} is not registered: decorate it with @register_rule(name), here and on the nodes")
+    return values_of(rule) | values_of(inner) | {"aggregator": inner.name, "pre-aggregation": around}

@@ -14,9 +14,8 @@ from torch import Tensor
 from ross_flwr.learning.batches import Batches
 from ross_flwr.learning.objective import Objective
 from ross_flwr.learning.requests import Compute, Gradient, Utilities, compute
-from ross_flwr.learning.rules import Aggregation
+from ross_flwr.learning.rules import Mean, Rule, View
 from ross_flwr.learning.streams import stream
-from ross_flwr.learning.variance import variance_corrected
 
 __all__ = ["Agent", "GradientTransform", "Of"]
 
@@ -47,10 +46,8 @@ class Agent:
         The run's seed.
     batch_size : int
         Examples in a mini-batch.
-    aggregation : Aggregation, optional
-        What `mix` does instead of averaging with the mixing row.
-    variance : str, optional
-        Whose variance `mix` gives to a mean of models: ``"own"``, ``"others"`` or ``"none"``.
+    rule : Rule, optional
+        How `mix` makes one vector of a neighbourhood's; without it, the mean by the mixing row.
 
     Attributes
     ----------
@@ -85,16 +82,14 @@ class Agent:
         mixing_row: Mapping[int, float],
         seed: int,
         batch_size: int,
-        aggregation: Aggregation | None = None,
-        variance: str = "none",
+        rule: Rule | None = None,
     ) -> None:
         self.index = index
         self.objective = objective
         self.place(mixing_row)
         self.seed = seed
         self.batches = Batches(objective, index, seed, batch_size)
-        self.aggregation = aggregation
-        self.variance = variance
+        self.rule = rule or Mean()
         self.state: dict[str, Tensor] = {}
         self.pass_number = 0
         self.total_passes = 1
@@ -103,6 +98,7 @@ class Agent:
         self.counts: Counter[str] = Counter()
         self.attackers: frozenset[int] = frozenset()
         self.reported: dict[str, Any] = {}
+        self._given: dict[int, float] = {}
 
     def __getitem__(self, name: str) -> Tensor:
         return self.state[name]
@@ -204,31 +200,26 @@ class Agent:
         return inf if isnan(loss) else loss
 
     def mix(self, vectors: Mapping[int, Tensor], *, models: bool = True) -> Tensor:
-        """Return Σ_j w_ij v_j over the closed neighbourhood, a new tensor of shape [P].
+        """Return what the rule makes of the neighbourhood's vectors, a new tensor of shape [P]; the mean by default.
 
-        The weight of a neighbour missing from `vectors` returns to the own vector. An `aggregation` makes something
-        else of them; all that an agent mixes in one pass falls into the same random buckets. A mean of `models` is then
-        given the `variance` of the own one or the others'; momenta and trackers stay as they are.
+        Parameters
+        ----------
+        vectors : mapping of int to Tensor
+            The agent's own vector and those it heard, by agent, shape [P] each. The mixing weight of a neighbour that
+            is missing returns to the own vector.
+        models : bool (default: True)
+            Whether the vectors are models. A rule that can judge only models mixes momenta by what it thought of the
+            models in this step, so a method mixes its models first.
         """
-        mixed = self._mixed(vectors)
-        followed = [vector for j, vector in vectors.items() if (j == self.index) == (self.variance == "own")]
-        if not models or self.variance == "none" or not followed:
-            return mixed
-        return variance_corrected(mixed, followed, self.objective.parameter_sizes)
-
-    def _mixed(self, vectors: Mapping[int, Tensor]) -> Tensor:
-        own_weight = self.mixing_row[self.index] + sum(self.mixing_row[j] for j in self.neighbors if j not in vectors)
-        if self.aggregation:
-            row = {**self.mixing_row, self.index: own_weight}
-            heard = [j for j in row if j in vectors]
-            return self.aggregation(
-                torch.stack([vectors[j] for j in heard]),
-                own=vectors[self.index],
-                weights=torch.tensor([row[j] for j in heard], dtype=torch.float64),
-                generator=self.stream("aggregation"),
-            )
-        mixed = vectors[self.index] * own_weight
-        for j in self.neighbors:
-            if j in vectors:
-                mixed.add_(vectors[j], alpha=self.mixing_row[j])
-        return mixed
+        others = {j: vectors[j] for j in self.neighbors if j in vectors}
+        view = View(
+            weights={j: self.mixing_row[j] for j in others},
+            progress=self.progress,
+            loss=self.loss,
+            generator=lambda: self.stream("aggregation"),
+            attackers=self.attackers,
+            sizes=self.objective.parameter_sizes,
+            models=models,
+            given=self._given,
+        )
+        return self.rule(vectors[self.index], others, view)

@@ -20,13 +20,4 @@ class RobustOptions:
         "those nearest to it",
         choices=("none", "bucketing", "nnm"),
     )
-    variance: str = option(
-        "none",
-        "whether an average of models is spread out again, tensor by tensor, to the variance of the agent's own model "
-        "or to the mean variance of the others'",
-        choices=("none", "own", "others"),
-    )
     byzantine: int = option(1, "f, the lying neighbours a robust method is prepared for", minimum=0)
-    clip_radius: float = option(
-        1.0, "τ of aggregator = 'centered-clipping': nobody pulls an agent farther than this", minimum=0.0
-    )

@@ -1,5 +1,7 @@
 """From a configuration to the parts of a run."""
 
+from dataclasses import replace
+
 import torch
 
 from ross_flwr.algorithms import ALGORITHMS
@@ -8,7 +10,7 @@ from ross_flwr.engine.rounds import Schedule
 from ross_flwr.graph.options import GraphOptions
 from ross_flwr.graph.schedule import read_graphs
 from ross_flwr.learning.options import RobustOptions
-from ross_flwr.learning.rules import AGGREGATORS, Aggregation
+from ross_flwr.learning.rules import PRE_AGGREGATIONS, RULES, Rule
 from ross_flwr.runs.assembly import Assembly
 from ross_flwr.runs.options import MachineOptions, RunOptions
 from ross_flwr.tasks.corruptions import draw_corrupted
@@ -18,7 +20,7 @@ from ross_flwr.tasks.task import Task
 from ross_flwr.threats.options import AttackOptions, FaultOptions
 from ross_flwr.threats.threats import draw_attackers, read_threats
 
-__all__ = ["assemble", "choose_device", "read_aggregation", "read_images"]
+__all__ = ["assemble", "choose_device", "read_aggregator", "read_images"]
 
 
 def assemble(config: Config, task: Task | None = None) -> Assembly:
@@ -36,10 +38,10 @@ def assemble(config: Config, task: Task | None = None) -> Assembly:
     ConfigError
         When the configuration asks for something impossible.
     """
-    run, robust = config.part(RunOptions), config.part(RobustOptions)
+    run = config.part(RunOptions)
     require("algorithm", run.algorithm, ALGORITHMS)
     algorithm = config.part(ALGORITHMS[run.algorithm])
-    aggregation = read_aggregation(robust)
+    aggregator = read_aggregator(config)
     schedule = Schedule(run.num_rounds, run.batches_per_round, run.evaluate_every)
     graphs = read_graphs(
         config.part(GraphOptions), num_agents=run.num_agents, seed=run.seed, passes=run.batches_per_round
@@ -54,7 +56,7 @@ def assemble(config: Config, task: Task | None = None) -> Assembly:
         config.part(AttackOptions),
         config.part(FaultOptions),
         algorithm,
-        aggregation,
+        aggregator,
         corrupted,
         num_agents=run.num_agents,
         num_rounds=run.num_rounds,
@@ -68,8 +70,7 @@ def assemble(config: Config, task: Task | None = None) -> Assembly:
         schedule=schedule,
         seed=run.seed,
         threats=threats,
-        aggregation=aggregation,
-        variance=robust.variance,
+        aggregator=aggregator,
     )
 
 
@@ -100,12 +101,13 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def read_aggregation(robust: RobustOptions) -> Aggregation | None:
-    """Return what agents do instead of mixing with W, if anything."""
-    require("aggregator", robust.aggregator, AGGREGATORS)
-    if robust.aggregator == "mean" and robust.pre_aggregation == "none":
-        return None
-    return Aggregation(robust.aggregator, robust.pre_aggregation, robust.byzantine, robust.clip_radius)
+def read_aggregator(config: Config) -> Rule:
+    """Return the rule that a configuration names, after the pre-aggregation that it names."""
+    robust = config.part(RobustOptions)
+    require("aggregator", robust.aggregator, RULES)
+    rule = config.part(RULES[robust.aggregator])
+    around = PRE_AGGREGATIONS[robust.pre_aggregation]
+    return replace(config.part(around), rule=rule) if around else rule
 
 
 def _refuse_corruption(config: Config) -> None:

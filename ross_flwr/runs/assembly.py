@@ -12,7 +12,7 @@ from ross_flwr.engine.rounds import Schedule
 from ross_flwr.graph.schedule import Graphs
 from ross_flwr.graph.topology import Place, Topology
 from ross_flwr.learning.agent import Agent
-from ross_flwr.learning.rules import Aggregation, feasible
+from ross_flwr.learning.rules import Mean, Rule, require_feasible
 from ross_flwr.tasks.images import Images
 from ross_flwr.tasks.task import Task
 from ross_flwr.threats.threats import Threats
@@ -38,10 +38,8 @@ class Assembly:
         Everything random follows from it.
     threats : Threats, optional
         Who attacks, who is away, what gets lost.
-    aggregation : Aggregation, optional
-        What agents do instead of mixing with W.
-    variance : {"none", "own", "others"}
-        Whose variance a mean of models is given.
+    aggregator : Rule, optional
+        How agents mix where the algorithm has no rule of its own; without it, by W.
 
     Raises
     ------
@@ -55,8 +53,7 @@ class Assembly:
     schedule: Schedule
     seed: int = 0
     threats: Threats = field(default_factory=Threats)
-    aggregation: Aggregation | None = None
-    variance: str = "none"
+    aggregator: Rule = field(default_factory=Mean)
 
     def __post_init__(self) -> None:
         if self.algorithm.pools_data:
@@ -72,6 +69,11 @@ class Assembly:
     def topology(self) -> Topology:
         """Graph and mixing matrix of the first pass."""
         return self.graphs.first
+
+    @property
+    def rule(self) -> Rule:
+        """How agents mix."""
+        return self.algorithm.rule or self.aggregator
 
     def check(self) -> None:
         """Refuse parts that do not fit each other.
@@ -89,9 +91,13 @@ class Assembly:
         self.threats.check(self.algorithm)
         self.algorithm.check(self.topology.mixing, self.schedule.total_passes)
         if isinstance(self.task, Images):
-            _check_images(self.task, self.algorithm)
-        if self.aggregation:
-            _check_aggregation(self.aggregation, self.algorithm, self.topology)
+            _check_images(self.task, self.algorithm, self.rule)
+        if self.algorithm.invariant and self.rule != Mean():
+            raise ConfigError(
+                f"rule '{self.rule.name}' would break {self.algorithm.invariant}, on which algorithm = "
+                f"'{self.algorithm.name}' rests: use aggregator = 'mean' with pre-aggregation = 'none'"
+            )
+        require_feasible(self.rule, [len(self.topology.neighbors(i)) + 1 for i in range(self.topology.num_agents)])
 
     def host(self, run: str, places: Mapping[int, Place] | None = None, engine: Engine | None = None) -> Host:
         """Return the host of the agents in these `places`, or of all, as at the start of the run."""
@@ -129,7 +135,7 @@ class Assembly:
     def _agent(self, index: int, place: Place) -> Agent:
         row, column = place
         objective, batch_size = self.task.objective(index), self.task.batch_size(index)
-        agent = Agent(index, objective, row, self.seed, batch_size, self.aggregation, self.variance)
+        agent = Agent(index, objective, row, self.seed, batch_size, self.rule)
         agent.place(row, column)
         agent.total_passes = self.schedule.total_passes
         agent.gradient_chain = self.threats.gradient_chain(index)
@@ -139,32 +145,11 @@ class Assembly:
         return agent
 
 
-def _check_images(images: Images, algorithm: Algorithm) -> None:
-    if images.options.validation_size == 0 and algorithm.needs_validation:
+def _check_images(images: Images, algorithm: Algorithm, rule: Rule) -> None:
+    if images.options.validation_size == 0 and (algorithm.needs_validation or rule.needs_validation):
+        needy = f"algorithm = '{algorithm.name}'" if algorithm.needs_validation else f"rule '{rule.name}'"
         raise ConfigError(
-            f"validation-size = 0 leaves agents without the validation set Q_i that algorithm = '{algorithm.name}' "
-            "needs: use algorithm = 'cgsv', for one, which needs none"
+            f"validation-size = 0 leaves agents without the validation set Q_i that {needy} needs: use algorithm = "
+            "'cgsv' with loss-data = 'batch', for one, which needs none"
         )
     images.check()
-
-
-def _check_aggregation(aggregation: Aggregation, algorithm: Algorithm, topology: Topology) -> None:
-    if algorithm.invariant:
-        raise ConfigError(
-            f"aggregator = '{aggregation.rule}' with pre-aggregation = '{aggregation.pre_aggregation}' would "
-            f"break {algorithm.invariant}, on which algorithm = '{algorithm.name}' rests: use aggregator = 'mean' "
-            "with pre-aggregation = 'none'"
-        )
-    sizes = [len(topology.neighbors(agent)) + 1 for agent in range(topology.num_agents)]
-
-    def obstacle(size: int, f: int) -> str:
-        return feasible(aggregation.rule, size, f, aggregation.pre_aggregation)
-
-    for agent, size in enumerate(sizes):
-        if problem := obstacle(size, aggregation.byzantine):
-            possible = [f for f in range(aggregation.byzantine) if not any(obstacle(each, f) for each in set(sizes))]
-            remedy = f"byzantine = {possible[-1]} at most, " if possible else ""
-            raise ConfigError(
-                f"byzantine = {aggregation.byzantine} is too many for aggregator = '{aggregation.rule}' at agent "
-                f"{agent}, which has {size - 1} neighbours: {problem}; use {remedy}another aggregator or topology"
-            )

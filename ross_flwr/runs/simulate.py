@@ -17,7 +17,6 @@ from ross_flwr.engine.rounds import Schedule
 from ross_flwr.graph.schedule import Graphs
 from ross_flwr.graph.topology import Topology, of_graph
 from ross_flwr.learning.flat import FlatModel
-from ross_flwr.learning.rules import Aggregation
 from ross_flwr.runs.assembly import Assembly
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.history import History
@@ -64,7 +63,6 @@ def simulate(
     evaluate_every: int = 1,
     seed: int = 0,
     threats: Threats | None = None,
-    rule: Aggregation | None = None,
     engine: Engine | None = None,
     folder: Path | None = None,
     on_round: Callable[[dict[str, Any]], None] = lambda _line: None,
@@ -74,7 +72,7 @@ def simulate(
     Parameters
     ----------
     algorithm : Algorithm
-        The method with its hyper-parameters.
+        The method with its hyper-parameters, and the rule by which it mixes: ``DPSGD(rule=Median())``.
     topology : networkx graph, Topology or Graphs
         Who talks to whom. A networkx graph on 0 … N−1 is mixed by the Metropolis-Hastings rule.
     task : Task or callable
@@ -89,8 +87,6 @@ def simulate(
         Everything random follows from it.
     threats : Threats, optional
         Who attacks and how, who is absent, which messages get lost; nothing of it without.
-    rule : Aggregation, optional
-        What agents do instead of averaging with the mixing matrix.
     engine : Engine, optional
         What runs a step for all agents; one after the other without.
     folder : Path, optional
@@ -118,7 +114,6 @@ def simulate(
         schedule=Schedule(rounds, passes, evaluate_every),
         seed=seed,
         threats=threats or Threats(),
-        aggregation=rule,
     )
     assembly.check()
     host = assembly.host(algorithm.name, engine=engine)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ross_flwr.algorithms.messages import Exchange, Message, MessageTransform
 from ross_flwr.learning.agent import Agent, Of
-from ross_flwr.learning.rules import Aggregation
+from ross_flwr.learning.rules import Rule
 from ross_flwr.threats.attacks import Attack, View
 
 __all__ = ["Adversary"]
@@ -38,7 +38,7 @@ class Adversary(MessageTransform):
     omniscient : bool (default: False)
         Attackers know what honest agents send their victim in this step, before any link of the chain, and the victim's
         mixing row. All agents have to be hosted here.
-    aggregation : Aggregation
+    rule : Rule
         What attackers expect of their victims.
     learning_rate : float
         η.
@@ -50,7 +50,7 @@ class Adversary(MessageTransform):
     about: Sequence[Of] = ("own", "cross")
     since: int = 0
     omniscient: bool = False
-    aggregation: Aggregation
+    rule: Rule
     learning_rate: float
 
     def send(self, agent: Agent, outbox: dict[int, Message], exchange: Exchange) -> dict[int, Message]:
@@ -139,8 +139,9 @@ class Adversary(MessageTransform):
             notes=notes,
             model=agent.state.get(f"heard.model.{victim}"),
             objective=agent.objective,
-            aggregation=self.aggregation,
+            rule=self.rule,
             learning_rate=self.learning_rate,
+            progress=agent.progress,
         )
         lie = self.attack.lie(view)
         agent.state.update({prefix + key: vector for key, vector in notes.items()})

@@ -7,7 +7,7 @@ from ross_flwr.algorithms import Algorithm
 from ross_flwr.algorithms.messages import MessageTransform
 from ross_flwr.config import ConfigError
 from ross_flwr.learning.agent import GradientTransform
-from ross_flwr.learning.rules import Aggregation
+from ross_flwr.learning.rules import Rule
 from ross_flwr.learning.streams import stream
 from ross_flwr.threats.adversary import Adversary
 from ross_flwr.threats.attacks import Attack
@@ -108,7 +108,7 @@ def read_threats(
     attack: AttackOptions,
     fault: FaultOptions,
     algorithm: Algorithm,
-    aggregation: Aggregation | None,
+    aggregator: Rule,
     corrupted: frozenset[int] = frozenset(),
     *,
     num_agents: int,
@@ -138,7 +138,7 @@ def read_threats(
                 about=attack.about,
                 since=since,
                 omniscient=attack.omniscient,
-                aggregation=aggregation or Aggregation(),
+                rule=aggregator,
                 learning_rate=algorithm.learning_rate,
             )
         )

@@ -18,7 +18,7 @@ from ross_flwr.runs.local import LocalRun
 @pytest.fixture(autouse=True)
 def _registry(monkeypatch):
     """Forget the methods that a test registers."""
-    monkeypatch.setattr(config.groups, "_methods", dict(config.groups._methods))
+    monkeypatch.setattr(config.groups, "_owners", dict(config.groups._owners))
     before = dict(ALGORITHMS)
     yield
     ALGORITHMS.clear()
@@ -64,7 +64,7 @@ def test_registering_makes_options_into_configuration_keys():
         resolve({"shrink": 0.25})
     sign_gossip()
     key = next(key for key in keys() if key.name == "shrink")
-    assert (key.kind, key.default, key.minimum, key.maximum, key.methods) == (float, 0.5, 0.0, 1.0, ("sign-gossip",))
+    assert (key.kind, key.default, key.minimum, key.maximum, key.owners) == (float, 0.5, 0.0, 1.0, ("sign-gossip",))
     assert resolve({}).values["shrink"] == 0.5
     resolved = resolve({"algorithm": "sign-gossip", "shrink": 0.25, "learning-rate": 0.75})
     made = resolved.part(ALGORITHMS["sign-gossip"])
@@ -73,7 +73,7 @@ def test_registering_makes_options_into_configuration_keys():
         resolve({"shrink": 1.5})
 
 
-def test_a_key_that_methods_share_is_listed_once():
+def test_a_key_that_owners_share_is_listed_once():
     sign_gossip()
     names = [key.name for key in keys()]
     assert names.count("learning-rate") == 1
@@ -112,7 +112,7 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("difference", DIFFERENT)
-def test_two_methods_cannot_declare_one_key_differently(difference):
+def test_two_owners_cannot_declare_one_key_differently(difference):
     with_option("first", option(0.5, "how strong", minimum=0.0))
     with pytest.raises(ConfigError, match="key strength of second is already declared differently by first"):
         with_option("second", DIFFERENT[difference]())
@@ -120,14 +120,14 @@ def test_two_methods_cannot_declare_one_key_differently(difference):
     assert resolve({"strength": 0.75}).part(ALGORITHMS["first"]).strength == 0.75
 
 
-def test_two_methods_can_share_a_key():
+def test_two_owners_can_share_a_key():
     for name in ("first", "second"):
         with_option(name, option(0.5, "how strong", minimum=0.0))
     resolved = resolve({"strength": 0.75})
     assert [resolved.part(ALGORITHMS[name]).strength for name in ("first", "second")] == [0.75, 0.75]
 
 
-def test_methods_that_share_a_key_may_differ_in_its_default():
+def test_owners_that_share_a_key_may_differ_in_its_default():
     with_option("first", option(0.5, "how strong", minimum=0.0))
     with_option("second", option(0.25, "how strong", minimum=0.0))
 

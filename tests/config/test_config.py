@@ -25,7 +25,7 @@ def defaults():
 
 def of_the_package(key: Key) -> bool:
     """Tell whether a key comes from ross_flwr, not from a test."""
-    made = [ross_flwr.algorithms.ALGORITHMS[name].__module__ for name in key.methods]
+    made = [config.groups._owners[owner].__module__ for owner in key.owners]
     return not made or any(module.startswith("ross_flwr.") for module in made)
 
 
@@ -176,7 +176,7 @@ def test_the_app_in_pyproject_has_every_key_with_its_default():
 @pytest.fixture
 def a_registry_of_its_own(monkeypatch):
     """What a test declares is forgotten after it."""
-    for registry in ("_groups", "_methods"):
+    for registry in ("_groups", "_owners"):
         monkeypatch.setattr(config.groups, registry, dict(getattr(config.groups, registry)))
     monkeypatch.setattr(ross_flwr.algorithms.algorithm, "ALGORITHMS", dict(ross_flwr.algorithms.ALGORITHMS))
 
@@ -193,7 +193,7 @@ def method(name, **fields):
 def test_a_method_brings_its_keys_and_gets_them_back():
     cls = method("toy", patience=(int, option(3, "rounds without progress", minimum=1)))
     (key,) = (key for key in keys() if key.name == "patience")
-    assert (key.kind, key.default, key.methods) == (int, 3, ("toy",))
+    assert (key.kind, key.default, key.owners) == (int, 3, ("toy",))
     resolved = resolve({"patience": 5, "learning-rate": 1})
     assert resolved.part(cls) == cls(learning_rate=1.0, patience=5)
     assert resolved.part(cls) is resolved.part(cls)
@@ -206,7 +206,7 @@ def test_a_key_that_two_methods_share_is_one_key():
     for name in ("one", "two"):
         method(name, patience=(int, option(3, "rounds without progress")), **{name: (bool, option(False, name))})
     shared = [key for key in keys() if key.name == "patience"]
-    assert [key.methods for key in shared] == [("one", "two")]
+    assert [key.owners for key in shared] == [("one", "two")]
     text = to_toml(resolve({}))
     assert [line.strip("# =") for line in text.splitlines() if line.startswith("# ==")][-3:] == [
         "Methods one, two",
@@ -235,7 +235,7 @@ def test_two_meanings_of_a_key_are_refused(kind, declared, reason):
     method("one", patience=(int, option(0, "what happens")))
     with pytest.raises(ConfigError, match=f"key patience of two is {reason}"):
         method("two", patience=(kind, declared))
-    assert "two" not in config.groups._methods
+    assert "two" not in config.groups._owners
 
 
 def two_with_patience():
@@ -261,8 +261,8 @@ def test_a_key_whose_default_differs_is_empty_and_leaves_each_method_its_own():
 def test_another_process_that_knows_one_of_the_methods_takes_the_same_default(monkeypatch):
     _, two = two_with_patience()
     told = relevant(resolve({}), "two")
-    known = {name: cls for name, cls in config.groups._methods.items() if name != "one"}
-    monkeypatch.setattr(config.groups, "_methods", known)
+    known = {name: cls for name, cls in config.groups._owners.items() if name != "one"}
+    monkeypatch.setattr(config.groups, "_owners", known)
     assert resolve(told).part(two).patience == 5
 
 

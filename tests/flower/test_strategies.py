@@ -10,6 +10,7 @@ from ross_flwr.algorithms.dpsgd import DPSGD
 from ross_flwr.config import ConfigError
 from ross_flwr.flower.hosting import HOSTS
 from ross_flwr.flower.records import record_of
+from ross_flwr.learning.rules import BALANCE, NNM, UBAR
 from ross_flwr.runs.options import RunOptions
 
 SMALL = {"num_agents": 4, "topology": "ring", "validation_size": 20, "test_size": 50, "hidden": 8}
@@ -50,6 +51,14 @@ def test_an_algorithm_object_is_its_name_and_options_on_the_nodes():
     hosted, *_ = reversed(HOSTS.held.values())
     assert type(hosted.host.algorithm) is DPSGD
     assert hosted.host.algorithm.learning_rate == 0.0625
+    start(PeerRelay(algorithm=DPSGD(rule=NNM(rule=BALANCE(similarity=0.75), byzantine=0)), **SMALL), 1)
+    hosted, *_ = reversed(HOSTS.held.values())
+    assert {agent.rule for agent in hosted.host.agents.values()} == {NNM(rule=BALANCE(similarity=0.75), byzantine=0)}
+    assert (
+        PeerRelay(algorithm=ALGORITHMS["ubar"](rule=UBAR(near_share=0.5)), **SMALL).config.values["near-share"] == 0.5
+    )
+    with pytest.raises(ConfigError, match="ubar mixes by UBAR: use dpsgd"):
+        PeerRelay(algorithm=ALGORITHMS["ubar"](rule=BALANCE()), **SMALL)
     with pytest.raises(ConfigError, match="learning-rate is an option of the algorithm object: give it there alone"):
         PeerRelay(algorithm=DPSGD(), learning_rate=0.1)
 

@@ -1,6 +1,10 @@
-"""Aggregation rules against byzfl and Flower, their limits, and their place in agents and runs."""
+"""Rules against byzfl, Flower and their formulas written again in numpy, their limits, and their place in agents."""
 
 import doctest
+import math
+import pkgutil
+from dataclasses import replace
+from importlib import import_module
 from itertools import product
 
 import numpy as np
@@ -8,38 +12,69 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, RecordDict
 from flwr.serverapp.strategy.multikrum import select_multikrum
-from hypothesis import assume, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import byzfl
 from quadratics import Quadratic, normal
 
-from ross_flwr.config import ConfigError, resolve
-from ross_flwr.graph import topology
 from ross_flwr.learning import rules
 from ross_flwr.learning.agent import Agent
-from ross_flwr.learning.rules import AGGREGATORS, PRE_AGGREGATIONS, Aggregation, feasible
-from ross_flwr.runs.assemble import assemble
-from ross_flwr.runs.local import LocalRun
+from ross_flwr.learning.rules import NNM, RULES, Bounded, Bucketing, Rule, Stacked, View, Weighing, stacks
 
-ROBUST = sorted(AGGREGATORS.keys() - {"mean"})
-COUNTS = [(3, 1), (4, 1), (5, 0), (5, 1), (5, 2), (8, 3), (11, 4), (20, 3), (100, 1)]
+NAMES = [name for name, cls in RULES.items() if cls.__module__.startswith("ross_flwr")]
+STACKED = [name for name in NAMES if issubclass(RULES[name], Stacked)]
+PLAIN = {"mean", "variance-corrected-mean"}
+BY_LOSS = {"ubar", "resilient-p2p"}
+COUNTS = [(3, 1), (4, 1), (5, 0), (5, 2), (8, 3), (20, 3), (100, 1)]
+
+
+def made(name, f=1, **options):
+    cls = RULES[name]
+    return cls(**options, **({"byzantine": f} if issubclass(cls, Bounded) else {}))
 
 
 def draw(m, size=7, seed=0):
     return normal(1000 * seed + m, m, size).double()
 
 
-def apply(name, vectors, *, pre="none", own=0, f=1, radius=1.0, seed=0, weights=None):
-    weights = torch.full((len(vectors),), 1 / len(vectors)).double() if weights is None else weights
-    aggregation = Aggregation(name, pre, f, radius)
-    return aggregation(vectors, own=vectors[own], weights=weights, generator=np.random.default_rng(seed))
+def towards_origin(vector, data):
+    return 1 + float(vector.double().norm())
 
 
-def close(ours, theirs):
-    np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-5, atol=1e-5)
+def apply(rule, vectors, *, own=0, weights=None, **view):
+    """What row `own` of a stack makes of all rows, with equal weights if no others are given."""
+    weights = [1 / len(vectors)] * len(vectors) if weights is None else list(map(float, weights))
+    others = {j: vectors[j] for j in range(len(vectors)) if j != own}
+    view = {"loss": towards_origin, "sizes": [vectors.shape[1]]} | view
+    return rule(vectors[own], others, View(weights={j: weights[j] for j in others}, **view))
 
 
-ORACLES = {
+def variants(f=1):
+    """Every rule, alone and after each pre-aggregation, by what it is called."""
+    for name in NAMES:
+        rule = made(name, f)
+        yield name, rule
+        yield f"bucketing, {name}", Bucketing(rule=rule)
+        yield f"nnm, {name}", NNM(rule=rule, byzantine=f)
+
+
+def close(ours, theirs, tolerance=1e-5):
+    np.testing.assert_allclose(ours.numpy(), theirs, rtol=tolerance, atol=tolerance)
+
+
+# Other people's code
+
+
+def shapes(m, seed):
+    """Vectors at random, with some twice, with outliers."""
+    vectors = draw(m, 7, seed)
+    twice, apart = vectors.clone(), vectors.clone()
+    twice[m // 2] = twice[0]
+    apart[m // 3] *= 1e4
+    return [vectors, twice, apart]
+
+
+BYZFL = {
     "mean": lambda f: byzfl().Average(),
     "median": lambda f: byzfl().Median(),
     "trimmed-mean": lambda f: byzfl().TrMean(f),
@@ -49,21 +84,11 @@ ORACLES = {
 }
 
 
-def stacks(m, seed):
-    """Vectors at random, with some twice, with outliers, and in one dimension."""
-    vectors = draw(m, 7, seed)
-    twice = vectors.clone()
-    twice[m // 2] = twice[0]
-    apart = vectors.clone()
-    apart[m // 3] *= 1e4
-    return [vectors, twice, apart]
-
-
-@pytest.mark.parametrize(("m", "f"), COUNTS)
-@pytest.mark.parametrize("name", ORACLES)
-def test_a_rule_gives_what_byzfl_gives(name, m, f):
-    for vectors in stacks(m, seed=f):
-        close(apply(name, vectors, f=f), ORACLES[name](f)(vectors.numpy()))
+@pytest.mark.parametrize("name", BYZFL)
+def test_a_rule_gives_what_byzfl_gives(name):
+    for (m, f), k in product(COUNTS, range(3)):
+        vectors = shapes(m, seed=f)[k]
+        close(apply(made(name, f), vectors), BYZFL[name](f)(vectors.numpy()))
 
 
 @given(seed=st.integers(0, 10**6), m=st.integers(3, 12), size=st.integers(1, 9), data=st.data())
@@ -71,26 +96,147 @@ def test_rules_of_coordinates_and_diameters_give_what_byzfl_gives(seed, m, size,
     f = data.draw(st.integers(0, (m - 1) // 2))
     vectors = draw(m, size, seed)
     for name in ("median", "trimmed-mean", "meamed", "mda"):
-        close(apply(name, vectors, f=f), ORACLES[name](f)(vectors.numpy()))
+        close(apply(made(name, f), vectors), BYZFL[name](f)(vectors.numpy()))
 
 
-@pytest.mark.parametrize("radius", [0.1, 1.0, 3.0, 100.0])
-@pytest.mark.parametrize("m", [3, 10, 100])
-def test_centered_clipping_gives_what_byzfl_gives_around_the_own_vector(m, radius):
-    for vectors in stacks(m, seed=1):
-        clipping = byzfl().CenteredClipping(L=1, tau=radius)
-        clipping.m = vectors[1].numpy()
+def test_clipping_at_a_fixed_radius_is_byzfls_centered_clipping_around_the_own_vector():
+    for m, radius, k in product((3, 10, 100), (0.1, 3.0, 100.0), range(3)):
+        vectors = shapes(m, seed=1)[k]
+        theirs = byzfl().CenteredClipping(L=1, tau=radius)
+        theirs.m = vectors[1].numpy()
         with np.errstate(divide="ignore"):
-            close(apply("centered-clipping", vectors, own=1, radius=radius), clipping(vectors.numpy()))
+            close(
+                apply(rules.ClippedGossip(radius_rule="fixed", radius=radius), vectors, own=1), theirs(vectors.numpy())
+            )
 
 
-@pytest.mark.parametrize(("m", "f"), COUNTS)
-@pytest.mark.parametrize("size", [2, 7, 120])
-def test_the_covariance_filter_follows_its_listing(m, f, size):
+def record(vector):
+    return RecordDict({"arrays": ArrayRecord({"x": Array(vector.numpy())})})
+
+
+def test_krum_is_the_papers_as_flower_has_it():
+    for (m, f), k in product([(m, f) for m, f in COUNTS if m >= 2 * f + 3], range(3)):
+        moved = shapes(m, seed=f)[k] + draw(1, 7, f)
+        for name, best in (("krum", 1), ("multi-krum", m - f)):
+            chosen = select_multikrum([record(v) for v in moved], f, best)
+            close(apply(made(name, f), moved), np.mean([each["arrays"]["x"].numpy() for each in chosen], axis=0))
+
+
+class Noting(Rule):
+    """Keeps the neighbourhood that it was given."""
+
+    def __call__(self, own, others, view):
+        self.__dict__.update(own=own, others=others, view=view)
+        return own.clone()
+
+
+def test_pre_aggregations_give_what_byzfl_gives(monkeypatch):
+    for (m, f), k in product(COUNTS, range(3)):
+        vectors, noting = shapes(m, seed=f)[k], Noting()
+        apply(NNM(rule=noting, byzantine=f), vectors)
+        close(torch.stack([noting.own, *noting.others.values()]), byzfl().NNM(f)(vectors.numpy()))
+    for m in (1, 2, 5, 8):
+        vectors, weights, noting = draw(m + 1), torch.arange(m + 1) / 50, Noting()
+        liars = frozenset({1, 3})
+        draws = {"generator": lambda: np.random.default_rng(4), "attackers": liars, "weights": weights}
+        apply(Bucketing(rule=noting), vectors, **draws)
+        order = np.random.default_rng(4).permutation(m)
+        with monkeypatch.context() as patched:
+            patched.setattr(np.random, "permutation", lambda rows, order=order: rows[order])
+            close(torch.stack([*noting.others.values()]), byzfl().Bucketing(2)(vectors[1:].numpy()))
+        assert torch.equal(noting.own, vectors[0])
+        assert sum(noting.view.weights.values()) == pytest.approx(float(weights[1:].sum()))
+        bad = {
+            j
+            for j, start in zip(noting.others, range(0, m, 2), strict=True)
+            if liars & set(order[start : start + 2] + 1)
+        }
+        assert noting.view.attackers == bad
+
+
+# Formulas written again: own [P], others [k, P], weights [k] of the others, loss a function, f.
+
+
+def np_bridge(own, others, weights, loss, f):
+    if len(others) <= 2 * f:
+        return own
+    columns = [sorted(column)[f : len(others) - f] for column in others.T]
+    return np.array([(sum(kept) + x) / (len(kept) + 1) for kept, x in zip(columns, own, strict=True)])
+
+
+def np_krum_index(models, f):
+    near = len(models) - max(0, min(f, (len(models) - 3) // 2)) - 2
+    scores = []
+    for i, a in enumerate(models):
+        squares = sorted(((a - b) ** 2).sum() for j, b in enumerate(models) if j != i)
+        scores.append(sum(squares[: max(0, near)]))
+    return int(np.argmin(scores))
+
+
+def np_bulyan(own, others, weights, loss, f):
+    left, chosen = [own, *others], []
+    f = max(0, min(f, (len(left) - 3) // 4))
+    while len(left) > 2 * f:
+        chosen += [left.pop(np_krum_index(left, f))]
+    result = []
+    for column in np.array(chosen).T:
+        middle = np.median(column)
+        near = sorted(column, key=lambda x: abs(x - middle))[: len(column) - 2 * f]
+        result.append(np.mean(near))
+    return np.array(result)
+
+
+def np_clipped(own, others, weights, loss, f, radius=None):
+    pulls = others - own
+    lengths = np.sqrt((pulls**2).sum(1))
+    if radius is None:
+        radius = sorted(lengths)[-1 - f] if len(lengths) > f else 0.0
+    return own + sum(w * z * min(1.0, radius / max(n, 1e-30)) for w, z, n in zip(weights, pulls, lengths, strict=True))
+
+
+def np_monna(own, others, weights, loss, f):
+    near = np.argsort(((others - own) ** 2).sum(1), kind="stable")[: max(0, len(others) - f)]
+    return np.concatenate([own[None], others[near]]).mean(0)
+
+
+def np_ios(own, others, weights, loss, f):
+    left, rest = list(range(len(others))), 1 - sum(weights)
+
+    def center():
+        mass = rest + sum(weights[j] for j in left)
+        return (rest * own + sum(weights[j] * others[j] for j in left)) / mass
+
+    for _ in range(min(f, len(others))):
+        middle = center()
+        left.pop(int(np.argmax([((others[j] - middle) ** 2).sum() for j in left])))
+    return center()
+
+
+def np_balance(own, others, weights, loss, f):
+    bound = 0.3 * math.exp(-17 / 60) * np.linalg.norm(own)
+    near = [x for x in others if np.linalg.norm(x - own) <= bound]
+    return 0.5 * own + 0.5 * np.mean(near, axis=0) if near else own
+
+
+def np_resilient(own, others, weights, loss, f, everybody=False):
+    models = [x for x in others if everybody or loss(x) <= loss(own)] + [own]
+    inverse = np.array([1 / loss(x) for x in models])
+    return (inverse[:, None] * np.array(models)).sum(0) / inverse.sum()
+
+
+def np_ubar(own, others, weights, loss, f):
+    if not len(others):
+        return own
+    near = sorted(others, key=lambda x: ((x - own) ** 2).sum())[: max(1, int(0.4 * len(others)))]
+    better = [x for x in near if loss(x) <= loss(own)] or [min(near, key=loss)]
+    return 0.5 * own + 0.5 * np.mean(better, axis=0)
+
+
+def np_caf(own, others, weights, loss, f):
     # byzfl is no oracle here: it divides by the largest τ of all, those of weight 0 included, and so hardly ends; and
     # its single power iteration from a random start finds neither the direction nor the variance.
-    x = draw(m, size).numpy()
-    x[0] *= 5
+    x = np.array([own, *others])
+    m, f = len(x), max(0, min(f, (len(x) - 1) // 2))
     c, best, smallest = np.ones(m), x.mean(0), np.inf
     while c.sum() > m - 2 * f:
         mu = np.average(x, axis=0, weights=c)
@@ -98,71 +244,79 @@ def test_the_covariance_filter_follows_its_listing(m, f, size):
         if values[-1] < smallest:
             smallest, best = values[-1], mu
         tau = ((x - mu) @ vectors[:, -1]) ** 2
+        if tau[c > 0].max() <= 1e-20:
+            break
         c = c * (1 - tau / tau[c > 0].max()).clip(0)
-    close(apply("caf", torch.from_numpy(x), f=f), best)
+    return best
 
 
-@pytest.mark.parametrize(("m", "size"), [(2, 7), (3, 7), (5, 7), (8, 2), (8, 300), (20, 40)])
-def test_the_flag_aggregate_follows_its_listing(m, size):
-    # Along the r directions of most variance of the weighted unit differences, found in all `size` coordinates.
-    x, own = draw(m, size).numpy(), m // 2
-    x[0] *= 100
-    pulls = np.delete(x, own, axis=0) - x[own]
+def np_flag(own, others, weights, loss, f):
+    # Along the r directions of most variance of the weighted unit differences, found in all coordinates.
+    median = np.median(np.linalg.norm(others - own, axis=1)) if len(others) else 0.0
+    pulls = np.array([x - own for x in others if np.any(x != own)])
+    if not len(pulls):
+        return own
     lengths = np.linalg.norm(pulls, axis=1)
-    g, w = (pulls / lengths[:, None]).T, np.ones(m - 1)
+    g = (pulls / lengths[:, None]).T
+    w, r = np.ones(len(pulls)), math.ceil((len(pulls) + 1) / 2)
     for _ in range(20):
         _, vectors = np.linalg.eigh((g * w) @ (g * w).T)
-        y = vectors[:, -min(size, (m + 1) // 2) :]
-        w = (np.abs(1 - ((y.T @ g) ** 2).sum(0)) + 1e-7) ** -0.25
-    close(apply("flag", torch.from_numpy(x), own=own), x[own] + np.median(lengths) * (y @ y.T @ g).sum(1) / m)
+        projector = vectors[:, -r:] @ vectors[:, -r:].T
+        w = (abs(1 - np.einsum("ij,ik,kj->j", g, projector, g)) + 1e-7) ** -0.25
+    return own + median * (projector @ g).sum(1) / (len(others) + 1)
 
 
-@pytest.mark.parametrize("distance", [0.1, 1e3, 1e30])
-def test_one_vector_moves_the_flag_aggregate_by_its_share_of_the_median_length_at_most(distance):
-    own, common, odd = torch.zeros(7), torch.eye(7)[0], torch.eye(7)[6]
-    others = [common + 0.05 * direction for direction in torch.eye(7)[1:5]]
-    moved = apply("flag", torch.stack([own, *others, distance * odd]))
-    length = float(others[0].norm())
-    assert float(moved[6]) <= length / 6 * 1.001
-    torch.testing.assert_close(moved[0], torch.tensor(4 / 6), rtol=0.01, atol=0)
+FORMULAS = {
+    "bridge": (rules.TrimmedNeighbors, {}, np_bridge),
+    "bulyan": (rules.Bulyan, {}, np_bulyan),
+    "clipped-gossip": (rules.ClippedGossip, {}, np_clipped),
+    "monna": (rules.NearestNeighbors, {}, np_monna),
+    "ios": (rules.IOS, {}, np_ios),
+    "balance": (rules.BALANCE, {}, np_balance),
+    "resilient-p2p, lower loss": (rules.ResilientP2P, {}, np_resilient),
+    "resilient-p2p, all": (
+        rules.ResilientP2P,
+        {"lower_loss_only": False},
+        lambda *parts: np_resilient(*parts, everybody=True),
+    ),
+    "ubar": (rules.UBAR, {}, np_ubar),
+    "caf": (rules.CAF, {}, np_caf),
+    "flag": (rules.Flag, {}, np_flag),
+}
 
 
-def record(vector):
-    return RecordDict({"arrays": ArrayRecord({"x": Array(vector.numpy())})})
+@pytest.mark.parametrize("name", FORMULAS)
+@given(
+    count=st.integers(0, 9),
+    f=st.integers(0, 3),
+    seed=st.integers(0, 10**6),
+    spread=st.sampled_from([0.05, 0.2, 1.0]),
+    absent=st.sampled_from([0.0, 0.3]),
+    copies=st.booleans(),
+)
+@settings(max_examples=40)
+def test_a_rule_is_its_formula_whoever_is_missing_or_the_same(name, count, f, seed, spread, absent, copies):
+    cls, options, formula = FORMULAS[name]
+    rule = cls(**options, **({"byzantine": f} if issubclass(cls, Bounded) else {}))
+    vectors = (normal(seed, 1, 6) + spread * normal(seed + 1, count + 1, 6)).double()
+    if copies and name not in ("bulyan", "caf"):  # where rounding says which of two equals stays
+        vectors = vectors[[0, *(j % 3 for j in range(count))]] if count > 2 else vectors
+    shares = np.arange(2, count + 3)
+    weights = shares / shares.sum() * (1 - absent)
+    center = normal(seed + 2, 6).double()
 
+    def loss(x):
+        return 0.1 + 0.5 * float(((np.asarray(x) - center.numpy()) ** 2).sum())
 
-@pytest.mark.parametrize(("m", "f"), [(m, f) for m, f in COUNTS if m >= 2 * f + 3])
-@pytest.mark.parametrize(("name", "best"), [("krum", lambda m, f: 1), ("multi-krum", lambda m, f: m - f)])
-def test_krum_is_the_papers_as_flower_has_it(name, best, m, f):
-    for seed, vectors in product(range(5), stacks(m, seed=f)):
-        moved = vectors + draw(1, 7, seed)
-        chosen = select_multikrum([record(v) for v in moved], f, best(m, f))
-        theirs = np.mean([each["arrays"]["x"].numpy() for each in chosen], axis=0)
-        close(apply(name, moved, f=f), theirs)
-
-
-@pytest.mark.parametrize(("m", "f"), COUNTS)
-def test_nearest_neighbour_mixing_gives_what_byzfl_gives(m, f):
-    for vectors in stacks(m, seed=f):
-        mixed, _ = PRE_AGGREGATIONS["nnm"](vectors, weights=torch.ones(m).double() / m, f=f)
-        close(mixed, byzfl().NNM(f)(vectors.numpy()))
-
-
-@pytest.mark.parametrize("m", [1, 2, 5, 8])
-def test_bucketing_gives_what_byzfl_gives_for_the_same_draw(m, monkeypatch):
-    vectors, weights = draw(m), torch.arange(1, m + 1).double()
-    ours, kept = PRE_AGGREGATIONS["bucketing"](vectors, weights=weights, generator=np.random.default_rng(4))
-    rules, order = byzfl(), np.random.default_rng(4).permutation(m)
-    monkeypatch.setattr(np.random, "permutation", lambda rows: rows[order])
-    close(ours, rules.Bucketing(2)(vectors.numpy()))
-    assert len(kept) == len(ours) == (m + 1) // 2
-    assert kept.sum() == weights.sum()
+    expected = formula(vectors[0].numpy(), vectors[1:].numpy().reshape(-1, 6), weights[1:], loss, f)
+    view = {"loss": lambda x, data: loss(x), "progress": 17 / 60, "weights": weights}
+    close(apply(rule, vectors, **view), expected, 2e-5)
 
 
 @given(seed=st.integers(0, 999), m=st.integers(1, 9), scale=st.sampled_from([1e-6, 1.0, 1e6]))
 def test_no_point_is_nearer_to_all_than_the_geometric_median(seed, m, scale):
     vectors = draw(m, 4, seed) * scale
-    middle = apply("geometric-median", vectors)
+    middle = apply(rules.GeometricMedian(), vectors)
     total = (vectors - middle).norm(dim=1).sum()
     for other in [*vectors, *(middle + 0.01 * scale * draw(8, 4, seed + 1))]:
         assert total <= (vectors - other).norm(dim=1).sum() * (1 + 1e-12)
@@ -171,235 +325,259 @@ def test_no_point_is_nearer_to_all_than_the_geometric_median(seed, m, scale):
 @given(m=st.integers(1, 130), size=st.integers(1, 5), seed=st.integers(0, 99))
 def test_the_sorting_network_sorts(m, size, seed):
     vectors = normal(seed, m, size).round(decimals=1)
-    assert torch.equal(torch.stack(rules._ordered(vectors)), vectors.sort(dim=0).values)
+    assert torch.equal(torch.stack(stacks.ordered(vectors)), vectors.sort(dim=0).values)
 
 
 # Limits
 
 
-@pytest.mark.parametrize("name", ["trimmed-mean", "meamed", "multi-krum", "mda", "caf"])
-@pytest.mark.parametrize("m", [3, 4, 9])
-def test_who_expects_no_liar_averages(name, m):
-    torch.testing.assert_close(apply(name, draw(m), f=0), draw(m).mean(0))
+def test_at_its_limit_a_rule_is_a_simpler_one():
+    vectors, weights = draw(6), torch.tensor([0.1, 0.2, 0.3, 0.1, 0.2, 0.1])
+    mixed, own = apply(rules.Mean(), vectors, weights=weights), vectors[0]
+    torch.testing.assert_close(mixed, weights.double() @ vectors)
+    limits = [
+        (made(name, 0), vectors.mean(0)) for name in ("trimmed-mean", "meamed", "multi-krum", "mda", "caf", "monna")
+    ]
+    limits += [(made(name, 0), vectors.mean(0)) for name in ("bridge", "bulyan")]
+    limits += [(rules.IOS(byzantine=0), mixed), (rules.ClippedGossip(byzantine=0), mixed)]
+    limits += [
+        (rules.ClippedGossip(radius_rule="fixed", radius=radius), x) for radius, x in ((1e30, mixed), (0.0, own))
+    ]
+    limits += [(rules.BALANCE(similarity=0.0), own), (rules.UBAR(own_weight=1.0), own)]
+    limits += [(rules.BALANCE(similarity=1e30, own_weight=0.25), 0.25 * own + 0.75 * vectors[1:].mean(0))]
+    for rule, limit in limits:
+        torch.testing.assert_close(
+            apply(rule, vectors, weights=weights), limit, msg=lambda text, rule=rule: f"{rule}: {text}"
+        )
+    assert torch.equal(apply(made("trimmed-mean", 3), draw(7)), apply(rules.Median(), draw(7)))
+    with_two = [apply(rules.Median(), draw(2)), apply(rules.GeometricMedian(), draw(2))]
+    torch.testing.assert_close(torch.stack(with_two), draw(2).mean(0).expand(2, -1))
+    assert all(torch.equal(apply(made(name), draw(2), own=1), draw(2)[1]) for name in ("krum", "multi-krum"))
 
 
-def test_a_trimmed_mean_of_one_value_is_the_median():
-    assert torch.equal(apply("trimmed-mean", draw(7), f=3), apply("median", draw(7)))
+def test_told_who_lies_clipped_gossip_takes_the_radius_of_the_theory():
+    vectors, weights = draw(6), torch.arange(6).double() / 20
+    oracle = rules.ClippedGossip(radius_rule="oracle", byzantine=9)
+    mixed = apply(rules.Mean(), vectors, weights=weights)
+    torch.testing.assert_close(apply(oracle, vectors, weights=weights), mixed)  # nobody lies
+    squares = (vectors - vectors[0]).square().sum(1)
+    radius = float(((weights * squares)[[1, 3, 4]].sum() / weights[[2, 5]].sum()).sqrt())
+    found = apply(oracle, vectors, weights=weights, attackers=frozenset({2, 5, 77}))
+    torch.testing.assert_close(
+        found, apply(rules.ClippedGossip(radius_rule="fixed", radius=radius), vectors, weights=weights)
+    )
+    assert not torch.allclose(found, mixed)
 
 
-def test_a_clipping_radius_without_end_mixes_and_none_keeps_the_own_vector():
-    vectors, weights = draw(4), torch.tensor([0.1, 0.2, 0.3, 0.4]).double()
-    mixed = apply("mean", vectors, weights=weights)
-    torch.testing.assert_close(mixed, weights @ vectors)
-    torch.testing.assert_close(apply("centered-clipping", vectors, radius=1e9, weights=weights), mixed)
-    assert torch.equal(apply("centered-clipping", vectors, own=2, radius=0.0, weights=weights), vectors[2])
+def test_balance_gets_stricter_as_the_run_goes_on():
+    vectors = torch.tensor([[1.0, 0.0], [1.2, 0.0]])
+    for progress, accepts in [(0.0, True), (0.4, True), (0.41, False), (1.0, False)]:  # 0.3 exp(-t) is 0.2 at t = 0.405
+        assert torch.equal(apply(rules.BALANCE(), vectors, progress=progress), vectors[0]) is not accepts
 
 
-CASES = list(product(AGGREGATORS, PRE_AGGREGATIONS))
+def test_rules_that_judge_by_loss_say_on_which_data():
+    asked = []
+    for name, data in product(sorted(BY_LOSS), ("batch", "validation")):
+        rule = made(name, loss_data=data)
+        apply(rule, draw(4), loss=lambda x, data: asked.append(data) or 1.0)
+        assert set(asked) == {data}
+        assert rule.needs_validation is NNM(rule=rule).needs_validation is (data == "validation")
+        asked.clear()
 
 
-@pytest.mark.parametrize(("name", "pre"), CASES)
-@pytest.mark.parametrize("m", range(1, 8))
-def test_agreement_is_kept(name, pre, m):
-    for f in range(4):  # too many for some: then as many as there can be
-        for same in (normal(3, 6), torch.zeros(6), normal(3, 6) * 1e20):
-            torch.testing.assert_close(apply(name, same.repeat(m, 1), pre=pre, f=f), same)
+def test_a_model_without_a_loss_is_the_worst_and_a_lost_agent_follows_the_others():
+    lost, sound = torch.full((3,), 9.0), torch.ones(3)
+    loss = {"loss": lambda x, data: math.inf if float(x[0]) > 5 else 1.0}
+    for rule in (
+        rules.UBAR(near_share=1.0, own_weight=0.0),
+        rules.ResilientP2P(),
+        rules.ResilientP2P(lower_loss_only=False),
+    ):
+        for own in (lost, sound):
+            assert torch.equal(apply(rule, torch.stack([own, lost, sound]), **loss), sound)
+        assert torch.equal(apply(rule, torch.stack([lost, lost, lost]), **loss), lost)
+    tiny = torch.tensor([[1e-9], [-1e-9], [1.0], [0.0]])
+    found = apply(rules.ResilientP2P(), tiny, loss=lambda x, data: float(x[0]))
+    torch.testing.assert_close(found, torch.zeros(1), atol=1e-9, rtol=0)  # a loss of nothing gets no infinite weight
 
 
-@pytest.mark.parametrize(("name", "pre"), CASES)
-@pytest.mark.parametrize("m", [1, 2, 5, 8])
-def test_a_rule_returns_a_new_vector_changes_none_and_repeats_bit_for_bit(name, pre, m):
-    vectors = draw(m).float()
-    before = vectors.clone()
-    first = apply(name, vectors, pre=pre)
-    again = apply(name, vectors, pre=pre)
-    assert first.dtype == torch.float32
-    assert first.shape == (7,)
-    assert torch.equal(first, again)
-    first.add_(1)
-    assert torch.equal(vectors, before)
-    assert first.untyped_storage().nbytes() == 7 * 4
+# What holds of every rule
 
 
-@pytest.mark.parametrize("size", [7, rules.BLOCK + 5])
-@pytest.mark.parametrize("distance", [1e2, 1e6, 1e37])
-@pytest.mark.parametrize("name", ROBUST)
-def test_a_far_outlier_moves_the_mean_and_no_robust_rule(name, distance, size):
-    honest = torch.full((size,), 5.0) + 0.1 * normal(0, 6, size) / size**0.5
-    liar = torch.full((1, size), distance)
-    vectors = torch.cat([honest[:3], liar, honest[3:]])
-    assert (apply("mean", vectors) - honest.mean(0)).norm() > 10
-    for pre in PRE_AGGREGATIONS:
-        if not feasible(name, len(vectors), 1, pre):
-            moved = (apply(name, vectors, pre=pre, radius=0.5) - honest.mean(0)).norm()
-            assert moved < 0.5, pre
+def test_agreement_is_kept():
+    for f, m in product((0, 1, 3), (1, 2, 3, 5, 7)):  # too many liars for some: then as many as there can be
+        for (name, rule), same in product(variants(f), (normal(3, 6), torch.zeros(6), normal(3, 6) * 1e18)):
+            found = apply(rule, same.repeat(m, 1))
+            assert torch.allclose(found, same, rtol=1e-4, atol=1e-5 * float(same.abs().max())), (name, f, m)
 
 
-@pytest.mark.parametrize("name", ROBUST)
-def test_models_close_to_each_other_and_far_from_zero_are_told_apart(name):
+def test_a_rule_returns_a_new_vector_changes_none_repeats_bit_for_bit_and_leaves_a_diverged_agent_alone():
+    for m, (name, rule) in product((1, 2, 5, 8), variants()):
+        vectors = draw(m).float()
+        before = vectors.clone()
+        first, again = apply(rule, vectors, generator=lambda: np.random.default_rng(1)), None
+        again = apply(rule, vectors, generator=lambda: np.random.default_rng(1))
+        assert (first.dtype, first.shape) == (torch.float32, (7,)), name
+        assert torch.equal(first, again), name
+        first.add_(1)
+        assert torch.equal(vectors, before), name
+        assert first.untyped_storage().nbytes() == 7 * 4, name
+        vectors[0] = math.nan
+        assert not apply(rule, vectors, loss=lambda x, data: math.inf).isfinite().any(), name
+
+
+@pytest.mark.parametrize("size", [7, stacks.BLOCK + 5])
+def test_a_far_outlier_moves_the_mean_and_no_robust_rule(size):
+    honest = torch.full((size,), 5.0) + 0.1 * normal(0, 8, size) / size**0.5
+    for distance in (1e2, 1e6, 1e37):
+        vectors = torch.cat([honest[:3], torch.full((1, size), distance), honest[3:]])
+        for name, rule in variants():
+            if rule.obstacle(len(vectors)) or (name.startswith("bucketing") and BY_LOSS & set(name.split(", "))):
+                continue
+            moved = float((apply(rule, vectors) - honest.mean(0)).norm())
+            far = bool(PLAIN & set(name.split(", ")))
+            assert (not moved <= 1) is far, (name, distance, moved)
+
+
+def test_models_close_to_each_other_and_far_from_zero_are_told_apart():
     # What the usual matrix formula for distances cannot do in single precision.
     base = 100 * normal(1, 1000)
     vectors = base + 1e-3 * normal(2, 30, 1000)
     vectors[7] += 1e-2 * normal(3, 1000)
-    exact = apply(name, vectors.double(), radius=0.03)
     apart = (vectors.double() - base.double()).norm(dim=1)[:7].mean()
-    assert (apply(name, vectors, radius=0.03).double() - exact).norm() < 0.05 * apart
+    for name in set(NAMES) - PLAIN - BY_LOSS:
+        exact = apply(made(name), vectors.double())
+        assert (apply(made(name), vectors).double() - exact).norm() < 0.05 * apart, name
 
 
-@given(seed=st.integers(0, 99), name=st.sampled_from(sorted(AGGREGATORS)), pre=st.sampled_from(["none", "nnm"]))
-def test_a_rule_moves_with_its_vectors(seed, name, pre):
-    # nnm makes equal vectors, the median of six lies half way between two: which is nearer is then a matter of rounding
-    assume((name, pre) != ("meamed", "nnm"))
+@given(seed=st.integers(0, 99))
+@settings(max_examples=15)
+def test_a_rule_moves_with_its_vectors(seed):
     vectors, shift = draw(6, 5, seed), draw(1, 5, seed + 1)
-    moved = apply(name, 2 * vectors + shift, pre=pre, radius=2.0)
-    torch.testing.assert_close(moved, 2 * apply(name, vectors, pre=pre, radius=1.0) + shift[0], rtol=1e-6, atol=1e-6)
+    # BALANCE measures by the own norm, losses by the place; the rest looks at differences alone.
+    for name in set(NAMES) - BY_LOSS - {"balance", "variance-corrected-mean"}:
+        moved = apply(made(name), 2 * vectors + shift)
+        torch.testing.assert_close(moved, 2 * apply(made(name), vectors) + shift[0], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["krum", "multi-krum"])
-def test_two_vectors_tell_krum_nothing_and_the_agent_keeps_its_own(name):
-    vectors = draw(2)
-    assert torch.equal(apply(name, vectors, own=1), vectors[1])
+def test_how_many_vectors_a_rule_needs():
+    needs = [
+        *((rules.Mean(), 1), (rules.Median(), 1), (rules.BALANCE(), 1), (rules.UBAR(), 1)),
+        *((made(name, 2), 5) for name in ("trimmed-mean", "meamed", "mda", "caf", "ios", "monna")),
+        *((made(name, 2), 6) for name in ("bridge", "flag")),
+        *((made("krum", 1), 5), (made("multi-krum", 2), 7), (made("bulyan", 1), 7)),
+        *((rules.ClippedGossip(byzantine=2), 4), (rules.ClippedGossip(byzantine=9, radius_rule="fixed"), 1)),
+        *((NNM(rule=rules.Median(), byzantine=2), 5), (NNM(rule=made("krum", 1)), 5)),
+        *((Bucketing(rule=made("trimmed-mean")), 4), (Bucketing(rule=made("krum")), 8)),
+    ]
+    for rule, least in needs:
+        assert not rule.obstacle(least), rule
+        assert not rule.obstacle(least + 7), rule
+        assert least == 1 or "needs at least" in rule.obstacle(least - 1), rule
+    assert (
+        Bucketing(rule=made("krum")).obstacle(7) == "krum needs at least 2f + 3 = 5 vectors and has 4 after bucketing"
+    )
+    assert not made("mda", 5).obstacle(26)
+    assert made("mda", 10).obstacle(50) == "mda would look at 10272278170 subsets of 50 vectors, more than 100000"
 
 
-def test_two_values_have_their_middle_as_median():
-    vectors = torch.tensor([[0.0, 4.0], [2.0, 0.0]])
-    for name in ("median", "geometric-median"):
-        torch.testing.assert_close(apply(name, vectors), torch.tensor([1.0, 2.0]))
+def test_every_rule_has_an_example_and_all_examples_are_true():
+    for module in pkgutil.iter_modules(rules.__path__):
+        assert not doctest.testmod(import_module(f"ross_flwr.learning.rules.{module.name}")).failed
+    for cls in [*(RULES[name] for name in NAMES), NNM, Bucketing]:
+        assert ">>>" in (cls.__doc__ or ""), cls
 
 
-# Feasible
+# In agents
 
 
-@pytest.mark.parametrize(
-    ("name", "pre", "f", "least"),
-    [
-        ("mean", "none", 9, 1),
-        ("median", "none", 9, 1),
-        ("geometric-median", "bucketing", 9, 1),
-        ("centered-clipping", "none", 9, 1),
-        ("trimmed-mean", "none", 2, 5),
-        ("meamed", "none", 2, 5),
-        ("mda", "none", 2, 5),
-        ("caf", "none", 2, 5),
-        ("krum", "none", 1, 5),
-        ("multi-krum", "none", 2, 7),
-        ("median", "nnm", 2, 5),
-        ("krum", "nnm", 1, 5),
-        ("trimmed-mean", "bucketing", 1, 5),
-        ("krum", "bucketing", 1, 9),
-    ],
-)
-def test_how_many_vectors_a_rule_needs(name, pre, f, least):
-    assert not feasible(name, least, f, pre)
-    assert not feasible(name, least + 7, f, pre)
-    if least > 1:
-        assert "needs at least 2f + " in feasible(name, least - 1, f, pre)
+def agent_of(rule=None, row=None, own=5, objective=None):
+    row = row or {9: 0.1, 2: 0.2, 4: 0.3, 7: 0.15, 5: 0.25}
+    return Agent(own, objective or Quadratic(normal(0, 2, 4)), row, seed=0, batch_size=1, rule=rule)
 
 
-def test_minimum_diameter_averaging_looks_at_a_bounded_number_of_subsets():
-    assert feasible("mda", 26, 5) == ""
-    assert feasible("mda", 50, 10) == "mda would look at 10272278170 subsets of 50 vectors, more than 100000"
+def test_an_agent_hands_its_rule_the_own_vector_those_it_heard_and_what_it_may_know():
+    agent, vectors = agent_of(Noting()), {j: normal(j, 4) for j in (9, 5, 2, 7, 4)}
+    agent.total_passes, agent.pass_number, agent.attackers = 4, 1, frozenset({2})
+    agent.mix({j: vector for j, vector in vectors.items() if j != 7})
+    found = agent.rule
+    assert torch.equal(found.own, vectors[5])
+    assert list(found.others) == [2, 4, 9]
+    assert found.view.weights == {2: 0.2, 4: 0.3, 9: 0.1}
+    assert (found.view.progress, found.view.attackers, found.view.models) == (0.25, {2}, True)
+    assert found.view.loss(vectors[2], "validation") == agent.loss(vectors[2], "validation")
+    assert (
+        found.view.generator().integers(99, size=4).tolist()
+        == agent.stream("aggregation").integers(99, size=4).tolist()
+    )
 
 
-CONFIG = {"algorithm": "dpsgd", "beside": "", "num-agents": 8, "topology": "ring", "attackers": 1, "num-rounds": 3}
-
-
-@pytest.mark.parametrize(
-    ("keys", "parts"),
-    [
-        ({"aggregator": "krum"}, ["byzantine = 1", "agent 0", "2 neighbours", "2f + 3 = 5", "byzantine = 0 at most"]),
-        ({"aggregator": "trimmed-mean", "byzantine": 2}, ["byzantine = 2", "2f + 1 = 5", "byzantine = 1 at most"]),
-        ({"aggregator": "krum", "topology": "star"}, ["agent 1,", "1 neighbours", "another aggregator or topology"]),
-        ({"aggregator": "caf", "pre-aggregation": "bucketing"}, ["has 2 after bucketing"]),
-        ({"aggregator": "trimed-mean"}, ["trimed-mean", "did you mean 'trimmed-mean'?"]),
-        ({"pre-aggregation": "nmn"}, ["nmn", "did you mean 'nnm'?"]),
-    ],
-)
-def test_what_cannot_run_is_refused_in_one_sentence_before_it_starts(keys, parts):
-    with pytest.raises(ConfigError) as caught:
-        LocalRun(resolve({**CONFIG, **keys}))
-    assert all(part in str(caught.value) for part in parts), caught.value
-
-
-@pytest.mark.parametrize("method", ["d2", "dsgt", "net-fleet"])
-@pytest.mark.parametrize("keys", [{"aggregator": "median"}, {"pre-aggregation": "bucketing"}])
-def test_a_method_that_rests_on_a_sum_over_all_agents_takes_no_rule_but_the_mean(method, keys):
-    plain = {**CONFIG, "algorithm": method, "mixing": "lazy-metropolis"}
-    LocalRun(resolve(plain))
-    with pytest.raises(ConfigError, match=rf"would break Σ_i .*algorithm = '{method}' rests: use aggregator = 'mean'"):
-        LocalRun(resolve({**plain, **keys}))
-
-
-# The hook
-
-
-def agent_of(row, own, aggregation=None):
-    return Agent(own, Quadratic(normal(0, 2, 4)), row, seed=0, batch_size=1, aggregation=aggregation)
-
-
-@pytest.mark.parametrize(("name", "pre"), CASES)
-def test_mixing_applies_the_rule_to_the_neighbourhood_in_the_order_of_its_indices(name, pre):
-    row, vectors = {9: 0.1, 2: 0.2, 4: 0.3, 7: 0.15, 5: 0.25}, {j: normal(j, 4) for j in (2, 4, 5, 7, 9)}
-    agent = agent_of(row, 5, Aggregation(name, pre, byzantine=1, clip_radius=0.7))
-    for lost in (None, 7):
-        heard = {j: vectors[j] for j in (9, 5, 2, 7, 4) if j != lost}
-        weights = torch.tensor([row[j] + (row[7] if (j, lost) == (5, 7) else 0) for j in sorted(heard)]).double()
-        expected = Aggregation(name, pre, 1, 0.7)(
-            torch.stack([heard[j] for j in sorted(heard)]),
-            own=vectors[5],
-            weights=weights,
-            generator=agent.stream("aggregation"),
-        )
-        torch.testing.assert_close(agent.mix(heard), expected)
+def test_without_a_rule_an_agent_mixes_by_its_row_and_a_missing_weight_returns_to_itself():
+    agent, vectors = agent_of(), {j: normal(j, 4) for j in (2, 4, 5, 7, 9)}
+    expected = sum(agent.mixing_row[j] * vectors[j] for j in vectors)
+    torch.testing.assert_close(agent.mix(vectors), expected)
+    del vectors[7]
+    torch.testing.assert_close(agent.mix(vectors), expected + 0.15 * (vectors[5] - normal(7, 4)))
     assert torch.equal(agent.mix({5: vectors[5]}), vectors[5])
 
 
-@pytest.mark.parametrize(("name", "pre"), CASES)
-def test_an_agent_that_diverged_stays_so_and_stops_nobody(name, pre):
-    vectors = torch.cat([draw(4), torch.full((1, 7), float("nan")).double()])
-    assert not apply(name, vectors, pre=pre, own=4).isfinite().any()
+@pytest.mark.parametrize(
+    "around", [lambda rule: rule, lambda rule: NNM(rule=rule, byzantine=0), lambda rule: Bucketing(rule=rule)]
+)
+def test_a_neighbour_whose_model_is_refused_has_its_momentum_refused(around):
+    near, far, own = torch.ones(4), torch.full((4,), 50.0), torch.zeros(4)
+    for rule in (rules.UBAR(near_share=0.5), rules.ResilientP2P()):
+        agent = agent_of(around(rule), {1: 0.4, 2: 0.3, 3: 0.3}, own=1, objective=Quadratic(torch.ones(2, 4)))
+        models = {1: own, 2: near, 3: far}
+        momenta = {1: own, 2: normal(1, 4), 3: normal(2, 4)}
+        mixed = agent.mix(models)
+        plain = isinstance(agent.rule, Weighing)
+        losses = agent.counts["utilities"]
+        of_momenta = agent.mix(momenta, models=False)
+        assert agent.counts["utilities"] == losses, "momenta have no loss"
+        if plain:
+            share = float(mixed[0])
+            torch.testing.assert_close(of_momenta, share * momenta[2])
+            assert torch.equal(agent.mix({1: own, 3: momenta[3]}, models=False), own)
+        assert bool(of_momenta.abs().max() > 0) or not plain
 
 
-def test_averaging_by_name_is_averaging_with_the_mixing_row():
-    graph = topology.build("ring", 6)
-    vectors = {j: normal(j, 4) for j in range(6)}
-    for i in range(6):
-        heard = {j: vectors[j] for j in graph.mixing_row(i)}
-        plain, named = agent_of(graph.mixing_row(i), i), agent_of(graph.mixing_row(i), i, Aggregation("mean"))
-        torch.testing.assert_close(plain.mix(heard), named.mix(heard))
+def test_other_rules_judge_a_momentum_by_itself():
+    agent = agent_of(rules.NearestNeighbors(byzantine=1), {1: 0.4, 2: 0.3, 3: 0.3}, own=1)
+    models = {1: torch.zeros(4), 2: torch.ones(4), 3: torch.full((4,), 50.0)}
+    torch.testing.assert_close(agent.mix(models), torch.full((4,), 0.5))
+    momenta = {1: models[1], 2: models[3], 3: models[2]}
+    torch.testing.assert_close(agent.mix(momenta, models=False), torch.full((4,), 0.5))
 
 
-def test_without_a_rule_agents_mix_as_ever():
-    assert assemble(resolve(CONFIG)).aggregation is None
-    assert all(agent.aggregation is None for agent in assemble(resolve(CONFIG)).agents())
-    assert assemble(resolve({**CONFIG, "pre-aggregation": "nnm"})).aggregation == Aggregation("mean", "nnm", 1, 1.0)
+# Averages that vary as much as a model
+
+SIZES = [3, 5, 4]
 
 
-@pytest.mark.parametrize("method", ["dpsgd", "ross"])
-@pytest.mark.parametrize(("name", "pre"), [("median", "none"), ("centered-clipping", "nnm"), ("krum", "bucketing")])
-def test_a_rule_runs_under_any_method_that_mixes_and_repeats(method, name, pre):
-    keys = {"algorithm": method, "aggregator": name, "pre-aggregation": pre, "byzantine": 1, "topology": "complete"}
-    if pre == "bucketing":
-        keys["num-agents"] = 9
-    runs = [LocalRun(resolve({**CONFIG, **keys, "num-rounds": 2})) for _ in range(2)]
-    lines = [list(run.rounds()) for run in runs]
-    assert all(line["accuracy"]["mean"] > 0 for line in lines[0])
-    for i, agent in runs[0].host.agents.items():
-        assert torch.equal(agent["model"], runs[1].host.agents[i]["model"])
-        assert agent["model"].isfinite().all()
+def parts(vector):
+    return torch.split(vector.double(), SIZES)
 
 
-def test_the_median_saves_dpsgd_from_the_attack_that_ruins_it():
-    keys = {**CONFIG, "num-agents": 10, "attackers": 2, "topology": "complete", "num-rounds": 30, "partition": "iid"}
-    accuracy = {}
-    for name in ("mean", "median"):
-        *_, last = LocalRun(resolve({**keys, "aggregator": name, "evaluate-every": 30})).rounds()
-        accuracy[name] = last["accuracy"]["mean"]
-    assert accuracy["median"] > 0.8
-    assert accuracy["mean"] < accuracy["median"] - 0.2
+@given(seed=st.integers(0, 999), others=st.integers(1, 5), scale=st.floats(0.1, 10))
+def test_each_tensor_keeps_its_mean_and_gets_the_mean_variance_of_the_models(seed, others, scale):
+    vectors = torch.cat([normal(1000 + seed, 1, 12), scale * normal(seed, others, 12) + 1])
+    mixed = apply(rules.Mean(), vectors)
+    for variance_of, followed in (("own", vectors[:1]), ("others", vectors[1:])):
+        corrected = apply(rules.VarianceCorrectedMean(variance_of=variance_of), vectors, sizes=SIZES)
+        for number, part in enumerate(parts(corrected)):
+            wanted = torch.stack([parts(model)[number].var(correction=0) for model in followed]).mean()
+            torch.testing.assert_close(part.var(correction=0), wanted, rtol=1e-3, atol=1e-6)
+            torch.testing.assert_close(part.mean(), parts(mixed)[number].mean(), rtol=1e-4, atol=1e-5)
 
 
-def test_the_examples_in_the_docstrings_are_true():
-    result = doctest.testmod(rules)
-    assert result.attempted >= 4
-    assert not result.failed
+def test_averaging_independent_models_divides_their_variance_and_the_correction_gives_it_back():
+    models = normal(0, 8, 10_000)
+    rule = rules.VarianceCorrectedMean(variance_of="others")
+    assert apply(rules.Mean(), models).var() == pytest.approx(1 / 8, rel=0.1)
+    assert apply(rule, models).var() == pytest.approx(1, rel=0.05)
+    assert torch.equal(apply(rule, models, models=False), apply(rules.Mean(), models)), "momenta are mixed as they are"
+    with_buffers = apply(rule, models, sizes=[9_000])
+    assert torch.equal(with_buffers[9_000:], apply(rules.Mean(), models)[9_000:]), "float buffers are left alone"
+    same = torch.full((2, 12), 0.1)
+    assert torch.equal(apply(replace(rule, variance_of="own"), same, sizes=SIZES), same[0]), "what is constant stays so"

@@ -3,7 +3,6 @@
 import doctest
 import inspect
 import json
-from dataclasses import fields
 from importlib import import_module
 
 import networkx as nx
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 
 import ross_flwr
 from ross_flwr import DPSGD, ROSS, Algorithm, ConfigError, ROSSPlus, Threats, graph, resolve, simulate, tasks
+from ross_flwr.config import values_of
 from ross_flwr.engine.engines import Loop
 from ross_flwr.runs.local import LocalRun
 
@@ -23,7 +23,7 @@ TINY = {"hidden": 8, "batch_size": 16, "validation_size": 20, "test_size": 50}
 def test_objects_give_the_numbers_that_the_configuration_gives(algorithm):
     result = simulate(algorithm, graph.ring(5), tasks.images("digits", **TINY), rounds=2, passes=2, seed=3)
     keys = {name.replace("_", "-"): value for name, value in TINY.items()}
-    options = {field.name.replace("_", "-"): getattr(algorithm, field.name) for field in fields(algorithm)}
+    options = values_of(algorithm)
     run = LocalRun(
         resolve(
             keys

@@ -12,7 +12,7 @@ from ross_flwr.algorithms.messages import Exchange
 from ross_flwr.config import ConfigError, option, resolve
 from ross_flwr.engine.host import Host
 from ross_flwr.graph import topology
-from ross_flwr.learning.rules import Aggregation
+from ross_flwr.learning.rules import Mean
 from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.local import LocalRun, resume
 from ross_flwr.threats.adversary import Adversary
@@ -29,7 +29,7 @@ def method(name, **options):
 
 
 def adversary(attack, attackers=(1, 4), **settings):
-    settings = {"num_agents": 6, "aggregation": Aggregation(), "learning_rate": 0.1} | settings
+    settings = {"num_agents": 6, "rule": Mean(), "learning_rate": 0.1} | settings
     return Adversary(attack=ATTACKS[attack](), attackers=frozenset(attackers), **settings)
 
 

@@ -11,7 +11,7 @@ from oracles import byzfl
 from quadratics import Quadratic, normal
 
 from ross_flwr.config import ConfigError, resolve
-from ross_flwr.learning.rules import Aggregation
+from ross_flwr.learning.rules import NNM, PRE_AGGREGATIONS, RULES, Bounded, Bucketing
 from ross_flwr.threats.attacks import (
     ALIE,
     ATTACKS,
@@ -47,6 +47,13 @@ def draw(m, size, seed=0):
     return normal(1000 * seed + m, m, size).double()
 
 
+def defence_of(name, pre, f):
+    cls = RULES[name]
+    rule = cls(byzantine=f) if issubclass(cls, Bounded) else cls()
+    around = PRE_AGGREGATIONS[pre]
+    return {None: rule, Bucketing: Bucketing(rule=rule), NNM: NNM(rule=rule, byzantine=f)}[around]
+
+
 def view(vectors, *, rule="mean", pre="none", liars=2, seed=0, weights=None, liar_weight=None, **settings):
     """What an attacker sees of a victim with 9 neighbours: the rows, the victim's first, and liars."""
     m = len(vectors)
@@ -69,7 +76,7 @@ def view(vectors, *, rule="mean", pre="none", liars=2, seed=0, weights=None, lia
         "notes": {},
         "model": torch.zeros(vectors.shape[1]).double(),
         "objective": Bowl(vectors.new_ones(vectors.shape[1])),
-        "aggregation": Aggregation(rule, pre, liars),
+        "rule": defence_of(rule, pre, liars),
         "learning_rate": 0.1,
     }
     return View(**(known | settings))

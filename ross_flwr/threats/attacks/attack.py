@@ -10,8 +10,8 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
+from ross_flwr.learning import rules
 from ross_flwr.learning.objective import Objective
-from ross_flwr.learning.rules import Aggregation
 from ross_flwr.learning.streams import stream
 
 __all__ = ["Attack", "View", "normal", "unit"]
@@ -49,10 +49,12 @@ class View:
         The victim's model, shape [P], if the attacker has heard it.
     objective : Objective
         The attacker's own loss, with a sample of the validation distribution.
-    aggregation : Aggregation
+    rule : Rule
         What the attacker expects its victim to make of the vectors that it hears.
     learning_rate : float
         η.
+    progress : float (default: 0)
+        The part of the run that is over.
     """
 
     own: Tensor
@@ -69,8 +71,9 @@ class View:
     notes: dict[str, Tensor]
     model: Tensor | None
     objective: Objective
-    aggregation: Aggregation
+    rule: rules.Rule
     learning_rate: float
+    progress: float = 0.0
 
     @cached_property
     def vectors(self) -> Tensor:
@@ -124,9 +127,17 @@ class View:
 
     def defence(self, lie: Tensor) -> Tensor:
         """Return what the victim makes of the honest vectors if all its liars send `lie`, shape [P]."""
-        shares = torch.cat([self.weights, self.liar_weights.mean().expand(self.liars)])
-        stack = torch.cat([self.vectors, lie.expand(self.liars, -1)])
-        return self.aggregation(stack, own=self.victim, weights=shares / shares.sum(), generator=self.draws("defence"))
+        others = {j: lie if j in self.attackers else self.known.get(j) for j in self.row if j != self.receiver}
+        heard = {j: vector for j, vector in others.items() if vector is not None}
+        seen = rules.View(
+            weights={j: self.row[j] for j in heard},
+            progress=self.progress,
+            loss=lambda vector, data: -self.utility(vector),
+            generator=lambda: self.draws("defence"),
+            attackers=frozenset(self.attackers),
+            sizes=self.objective.parameter_sizes,
+        )
+        return self.rule(self.victim, heard, seen)
 
     def utility(self, model: Tensor) -> float:
         """Return minus the loss of `model` on the attacker's validation set."""

@@ -1,0 +1,120 @@
+"""What methods share whose rounds begin with steps of one's own: the steps, and the two places for mixing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ross_flwr.algorithms.algorithm import Algorithm, Momentum, step
+from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
+from ross_flwr.config import option
+from ross_flwr.learning.agent import Agent
+
+__all__ = [
+    "AdaptThenCombine",
+    "CombineThenAdapt",
+    "Direction",
+    "HeavyBall",
+    "LocalSteps",
+    "local_steps",
+    "local_steps_option",
+]
+
+Direction: TypeAlias = Callable[[Tensor, int], Tensor]
+"""From a model z, shape [P], and the number of a mini-batch to the direction of a step, shape [P]."""
+
+
+def local_steps(agent: Agent, steps: int, learning_rate: float, direction: Direction | None = None) -> Tensor:
+    """Train K steps from x_i and return D_i = Σ_s d^s, shape [P], such that z^K = x_i − η D_i.
+
+    ::
+
+        z^0 = x_i;   z^(s+1) = z^s − η d^s,   d^s = ∇F_i(z^s; ξ_i^s)      for s = 0 … K−1, a mini-batch each
+
+    Parameters
+    ----------
+    agent : Agent
+        Agent i; its model stays as it is.
+    steps, learning_rate : int, float
+        K and η. With K = 1, D_i is the gradient at x_i.
+    direction : callable, optional
+        Gives d^s instead of the gradient. The vector it returns is not changed.
+    """
+    direction = direction or agent.gradient
+    first = steps * agent.pass_number
+    total = direction(agent["model"], first)
+    for s in range(1, steps):
+        total = total + direction(torch.sub(agent["model"], total, alpha=learning_rate), first + s)
+    return total
+
+
+def local_steps_option(default: int) -> Any:
+    """Declare the key `local-steps` with a method's own default."""
+    return option(default, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalSteps(Algorithm):
+    """A method whose agents train for K steps of their own in every pass."""
+
+    local_steps: int = local_steps_option(1)
+
+    def direction(self, agent: Agent, model: Tensor, batch: int) -> Tensor:
+        """Return the direction of a step from `model` on mini-batch number `batch`."""
+        return agent.gradient(model, batch)
+
+    def descent(self, agent: Agent) -> Tensor:
+        """Return D_i, with x_i − η D_i the model after K steps."""
+        return local_steps(
+            agent, self.local_steps, self.learning_rate, lambda model, batch: self.direction(agent, model, batch)
+        )
+
+    def train(self, agent: Agent) -> Tensor:
+        """Return z_i^K = x_i − η D_i."""
+        return torch.sub(agent["model"], self.descent(agent), alpha=self.learning_rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeavyBall(Momentum, LocalSteps):
+    """Steps along a momentum that goes on from pass to pass: u_i ← α u_i + ∇F_i(z; ξ_i);   z ← z − η u_i."""
+
+    def direction(self, agent: Agent, model: Tensor, batch: int) -> Tensor:
+        """Return u_i."""
+        agent["momentum"] = self.momentum * agent["momentum"] + agent.gradient(model, batch)
+        return agent["momentum"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptThenCombine(LocalSteps):
+    """Train, send, mix: x_i ← rule(z_i^K, {z_j^K})."""
+
+    @step(sends=("model",))
+    def share(self, agent: Agent, inbox: Inbox) -> Outbox:
+        """Train, and send z_i^K."""
+        return broadcast(model=self.train(agent))
+
+    @step()
+    def mix(self, agent: Agent, inbox: Inbox) -> None:
+        """Combine the neighbourhood's models."""
+        agent["model"] = agent.mix(inbox.gather("model"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CombineThenAdapt(LocalSteps):
+    """Send, mix, and go where K steps from the model before led: x_i ← rule(x_i, {x_j}) − η D_i.
+
+    All gradients are taken at models before mixing, so they can be computed while messages travel.
+    """
+
+    @step(sends=("model",))
+    def share(self, agent: Agent, inbox: Inbox) -> Outbox:
+        """Send x_i."""
+        return broadcast(model=agent["model"])
+
+    @step()
+    def mix(self, agent: Agent, inbox: Inbox) -> None:
+        """Combine the neighbourhood's models, and descend."""
+        mixed = agent.mix(inbox.gather("model"))
+        agent["model"] = mixed.sub_(self.descent(agent), alpha=self.learning_rate)

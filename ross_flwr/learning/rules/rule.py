@@ -1,0 +1,211 @@
+"""What a rule is, what it may look at, and the names of the rules."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, TypeVar, dataclass_transform
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from ross_flwr.config import ConfigError, declare, option
+
+__all__ = ["RULES", "Bounded", "Rule", "Stacked", "View", "Weighing", "register_rule", "require_feasible"]
+
+R = TypeVar("R", bound="type[Rule]")
+
+
+def _no_loss(vector: Tensor, data: str) -> float:
+    raise ValueError("this rule judges models by their loss: give View a loss")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What a rule may know beside the vectors.
+
+    Attributes
+    ----------
+    weights : mapping of int to float
+        The mixing weight w_ij of every neighbour that was heard. The rest of 1, with the weights of neighbours that are
+        missing, is the agent's own.
+    progress : float (default: 0)
+        The part of the run that is over, from 0 to 1.
+    loss : callable
+        From a model, shape [P], and ``"batch"`` or ``"validation"`` to the agent's own loss there.
+    generator : callable
+        Returns the random stream of this pass, from its beginning each time: all that an agent mixes in a pass is drawn
+        alike.
+    attackers : frozenset of int
+        Who lies, for rules of the theory that no real agent could apply.
+    sizes : sequence of int
+        The lengths of the model's tensors, in order; float buffers come after them.
+    models : bool (default: True)
+        Whether the vectors are models. Momenta are sums of gradients.
+    given : dict of int to float
+        The weights that a rule gave to the models of this step, for the momenta that follow.
+    """
+
+    weights: Mapping[int, float]
+    progress: float = 0.0
+    loss: Callable[[Tensor, str], float] = _no_loss
+    generator: Callable[[], Generator] = np.random.default_rng
+    attackers: frozenset[int] = frozenset()
+    sizes: Sequence[int] = ()
+    models: bool = True
+    given: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule(ABC):
+    """Makes one vector of a neighbourhood's, some of which may lie.
+
+    A subclass is a frozen dataclass of its parameters, each declared with `option`. `register_rule` gives it a name,
+    and its parameters become configuration keys.
+    """
+
+    name: ClassVar[str] = ""
+
+    @abstractmethod
+    def __call__(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Tensor:
+        """Return the vector, a new tensor of shape [P].
+
+        Parameters
+        ----------
+        own : Tensor
+            The agent's own vector x_i, shape [P], the one that surely does not lie.
+        others : mapping of int to Tensor
+            The vectors x_j of the neighbours that were heard, perhaps none, by neighbour. They are finite, and they are
+            other agents' as well: a rule changes none.
+        view : View
+            What else it may know.
+        """
+
+    @property
+    def needs_validation(self) -> bool:
+        """Whether the rule asks for losses on the validation set Q_i."""
+        return False
+
+    def obstacle(self, m: int) -> str:
+        """Return in one clause why the rule cannot do its work among `m` vectors, the own included; empty if it can."""
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounded(Rule):
+    """A rule that assumes at most f liars, for which it needs a f + b vectors.
+
+    At run time neighbours may be missing. A rule that has too few vectors for f then assumes the largest f' ≤ f that it
+    can face.
+
+    Examples
+    --------
+    >>> from ross_flwr.learning.rules import Krum
+    >>> Krum(byzantine=1).obstacle(5), Krum(byzantine=2).obstacle(5)
+    ('', 'krum needs at least 2f + 3 = 7 vectors and has 5')
+    """
+
+    byzantine: int = option(1, "f, the lying neighbours a robust method is prepared for", minimum=0)
+
+    least: ClassVar[tuple[int, int]] = (2, 1)
+    """(a, b): the rule needs a f + b vectors, the own included."""
+
+    def obstacle(self, m: int) -> str:
+        """Compare `m` with a f + b."""
+        a, b = self.least
+        needed = a * self.byzantine + b
+        if m >= needed:
+            return ""
+        formula = f"{a if a > 1 else ''}f + {b}"
+        return f"{self.name or type(self).__name__} needs at least {formula} = {needed} vectors and has {m}"
+
+    def faced(self, m: int) -> int:
+        """Return the largest f' ≤ f that `m` vectors are enough for, or 0."""
+        a, b = self.least
+        return max(0, min(self.byzantine, (m - b) // a))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stacked(Rule):
+    """A rule that treats all vectors alike, the own included, and ignores W."""
+
+    def __call__(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Tensor:
+        """Aggregate the stack. An agent whose own vector is not finite has diverged and stays so."""
+        if not others or not own.isfinite().all():
+            return own.clone()
+        return self.aggregate(torch.stack([own, *others.values()]))
+
+    @abstractmethod
+    def aggregate(self, vectors: Tensor) -> Tensor:
+        """Return the aggregate, a new tensor of shape [P], of `vectors`, shape [m, P], the own one first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighing(Rule):
+    """A rule that gives every neighbour a weight: (1 − Σ_j c_j) x_i + Σ_j c_j x_j."""
+
+    models_only: ClassVar[bool] = False
+    """Whether only models can be judged. Momenta then get the weights of the same neighbours' models in this step, and
+    none where a model is refused or missing."""
+
+    def __call__(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Tensor:
+        """Weigh the neighbours, and mix."""
+        if view.models or not self.models_only:
+            weights = self.weights(own, others, view)
+            view.given.clear()
+            view.given.update(weights)
+        kept = {j: view.given[j] for j in others if view.given.get(j)}
+        mixed = own * (1 - sum(kept.values()))
+        for j, weight in kept.items():
+            mixed.add_(others[j], alpha=weight)
+        return mixed
+
+    @abstractmethod
+    def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
+        """Return c_j by neighbour; none for those that are refused."""
+
+
+RULES: dict[str, type[Rule]] = {}
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))
+def register_rule(name: str) -> Callable[[R], R]:
+    """Class decorator: make a `Rule` known as `name`, a value of the key `aggregator`, with its options as keys."""
+
+    def decorate(cls: R) -> R:
+        dataclass(frozen=True, kw_only=True)(cls)
+        cls.name = name
+        declare(f"aggregator={name}", cls)
+        RULES[name] = cls
+        return cls
+
+    return decorate
+
+
+def require_feasible(rule: Rule, sizes: Collection[int]) -> None:
+    """Refuse `rule` where a neighbourhood is too small for it.
+
+    Parameters
+    ----------
+    rule : Rule
+        The rule.
+    sizes : collection of int
+        How many vectors each agent has at most, its own included, from agent 0 on.
+
+    Raises
+    ------
+    ConfigError
+        It names the first such agent, and the largest `byzantine` that every agent can face, if there is one.
+    """
+    for agent, size in enumerate(sizes):
+        problem = rule.obstacle(size)
+        if problem:
+            f = getattr(rule, "byzantine", 0)
+            easier = (replace(rule, **{"byzantine": lower}) for lower in range(f - 1, -1, -1))
+            possible = next((each for each in easier if not any(map(each.obstacle, set(sizes)))), None)
+            remedy = f"byzantine = {getattr(possible, 'byzantine', 0)} at most, " if possible else ""
+            raise ConfigError(
+                f"byzantine = {f} is too many for rule '{rule.name}' at agent {agent}, which has {size - 1} "
+                f"neighbours: {problem}; use {remedy}another rule or a denser topology"
+            )
