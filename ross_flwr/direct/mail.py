@@ -1,94 +1,63 @@
 """What neighbours on other nodes sent, until it is its turn."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from threading import Condition, RLock
+from contextlib import suppress
+from logging import WARNING, getLogger
 from time import monotonic
-from typing import TypeAlias
 
 from ross_flwr.algorithms.messages import Refused
+from ross_flwr.direct.progress import Ask, Edge, GoOn, Progress, Wait
 from ross_flwr.engine.envelope import Envelope
 
-__all__ = ["Edge", "Mail"]
+__all__ = ["Mail"]
 
-Edge: TypeAlias = tuple[int, int]
-"""Source and destination."""
-
-AHEAD = 1
-"""So many exchanges more than the awaited one have room here: a neighbour may be one ahead."""
+logger = getLogger("ross_flwr")
 
 
 class Mail:
-    """A bounded inbox: for each edge one envelope of the awaited exchange, and one of each of the next `AHEAD`.
+    """A bounded inbox: for each edge one envelope of the awaited exchange, and one of the next.
 
-    Exchanges are counted over the whole run: number e = t·(s−1) + k is what step k of round t of a method with s steps
-    sends. One thread delivers, another collects.
+    All of it is used in the event loop alone.
 
     Parameters
     ----------
-    patience : float
-        Seconds to wait for the envelopes of an exchange.
+    progress : Progress
+        Decides what has room and how long to wait.
 
     Attributes
     ----------
-    changed : Condition
-        Guards everything here; told whenever somebody who waits should look again.
-    sent : Condition
-        Of the same lock; told whenever something has left for a neighbour, so that nobody else wakes up for it.
-    exchange : int
-        The awaited exchange.
+    news : asyncio.Event
+        Set when something has happened that `progress` may decide by.
     dropped : Counter
-        Envelopes refused so far, by reason.
+        Envelopes dropped so far, by reason.
     """
 
-    def __init__(self, patience: float) -> None:
-        self.patience = patience
-        lock = RLock()
-        self.changed = Condition(lock)
-        self.sent = Condition(lock)
-        self.exchange = 0
-        self.closed = False
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.news = asyncio.Event()
         self.dropped: Counter[str] = Counter()
+        self._closed = False
         self._kept: dict[int, dict[Edge, Envelope]] = {}
         self._coming: set[tuple[int, Edge]] = set()
-        self._latest: dict[Edge, int] = {}
-        self._late: set[Edge] = set()
-        self._moved: dict[Edge, Callable[[], object]] = {}
+        self._moved = asyncio.Event()
 
-    def admit(self, exchange: int, edge: Edge, moved: Callable[[], object]) -> bool:
-        """Keep a place for an envelope that is about to be read, if there is room.
-
-        Who waits for an earlier one on the same edge waits no longer: they come in their order.
-
-        Parameters
-        ----------
-        exchange : int
-            The exchange it belongs to.
-        edge : Edge
-            Whence it comes.
-        moved : callable
-            Called, if there is no room yet, when it is worth to ask again. An edge has one; a later one replaces it.
+    async def admit(self, exchange: int, edge: Edge) -> None:
+        """Keep a place for an envelope that begins to come; wait until there is room.
 
         Raises
         ------
         Refused
-            When it comes too late or again, or nothing is collected any more.
+            When the envelope is too old, too early, or here already, or nothing is collected any more.
         """
-        with self.changed:
-            if self.closed:
-                raise Refused("closed")
-            if exchange < self.exchange:
-                raise Refused("old")
-            if (exchange, edge) in self._coming or edge in self._kept.get(exchange, {}):
-                raise Refused("duplicate")
-            self._latest[edge] = max(exchange, self._latest.get(edge, 0))
-            if exchange > self.exchange:
-                self._arrive(edge)
-            if exchange > self.exchange + AHEAD:
-                self._moved[edge] = moved
-                return False
-            self._coming.add((exchange, edge))
-            return True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.progress.patience):
+                while not self._has_room(exchange, edge):
+                    await self._moved.wait()
+                self._coming.add((exchange, edge))
+                return
+        raise Refused("ahead")
 
     def keep(self, exchange: int, edge: Edge, envelope: Envelope) -> None:
         """Put an admitted envelope into its place.
@@ -96,95 +65,92 @@ class Mail:
         Raises
         ------
         Refused
-            When its exchange went on without it.
+            When this node has gone on from its exchange.
         """
-        with self.changed:
-            if exchange < self.exchange:
-                raise Refused("late")
-            self._kept.setdefault(exchange, {})[edge] = envelope
-            if exchange == self.exchange:
-                self._arrive(edge)
+        if exchange < self.progress.exchange:
+            raise Refused("late")
+        self._kept.setdefault(exchange, {})[edge] = envelope
+        self.progress.arrived(exchange, edge, monotonic())
+        self.news.set()
 
     def leave(self, exchange: int, edge: Edge) -> None:
-        """Give the place of an admitted envelope back, whatever became of it."""
-        with self.changed:
-            self._coming.discard((exchange, edge))
+        """Give back the place of an admitted envelope, whatever became of it."""
+        self._coming.discard((exchange, edge))
 
-    def collect(
-        self,
-        exchange: int,
-        edges: Iterable[Edge],
-        awaited: Callable[[Edge], bool],
-        stop: Callable[[], bool],
-        excused: Callable[[Collection[Edge]], bool] = lambda _: False,
-    ) -> tuple[list[Envelope], list[Edge]]:
-        """Wait for the envelopes of an exchange; return them, and the edges on which none came.
+    async def collect(
+        self, exchange: int, edges: Iterable[Edge], ask: Callable[[Collection[str]], object]
+    ) -> list[Envelope] | None:
+        """Wait for the envelopes of an exchange and return those that came; None when the neighbours have gone on.
 
         Parameters
         ----------
         exchange : int
-            Earlier ones are over, and what comes of them is refused.
+            Everything earlier is over.
         edges : iterable of Edge
-            Whence an envelope may come.
-        awaited : callable
-            Whether to wait for an edge; it may change its mind.
-        stop : callable
-            Whether to stop waiting.
-        excused : callable
-            Whether those that are late wait for others themselves: then they get the same time again.
+            Where envelopes may come from.
+        ask : callable
+            Starts to ask neighbours, by name, for their positions.
         """
-        edges = list(edges)
-        with self.changed:
-            self._go_to(exchange)
-            kept = self._kept.setdefault(exchange, {})
+        self.progress.wait(exchange, edges, monotonic())
+        self._forget()
+        kept = self._kept.setdefault(exchange, {})
+        while True:
+            decision = self.progress.decide(monotonic())
+            if isinstance(decision, Wait):
+                self.news.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(decision.until - monotonic()):
+                        await self.news.wait()
+            elif isinstance(decision, Ask):
+                ask(decision.neighbors)
+            elif isinstance(decision, GoOn):
+                for name in decision.given_up:
+                    logger.log(WARNING, "node %s is no longer waited for", name)
+                self._forget()
+                return list(kept.values())
+            else:
+                return None
 
-            def late() -> set[Edge]:
-                coming = {edge for edge in edges if edge not in kept and self._latest.get(edge, 0) <= exchange}
-                self._late = set() if stop() else set(filter(awaited, coming))
-                return self._late
+    def begin(self, exchange: int) -> None:
+        """Begin with an exchange; everything earlier is over."""
+        self.progress.begin(exchange, monotonic())
+        self._forget()
 
-        # Asked at half-time too: those who waited give up at about the same moment, and are then only just at work.
-        end, excuse = monotonic() + self.patience, False
-        for moment in (end - self.patience / 2, end):
-            with self.changed:
-                self.changed.wait_for(lambda: not late(), moment - monotonic())
-                absent = late()
-            excuse = bool(absent) and (excuse or excused(absent))
-        with self.changed:
-            if excuse:
-                self.changed.wait_for(lambda: not late(), self.patience)
-            self._go_to(exchange + 1)
-            return list(kept.values()), [edge for edge in edges if edge not in kept]
+    def land(self, end: int) -> int:
+        """Return the pass, `end` at most, in which to go on once the neighbours have said where they are."""
+        target = self.progress.land(end, monotonic())
+        self._forget()
+        return target
 
-    def skip_to(self, exchange: int) -> None:
-        """Forget all exchanges before this one."""
-        with self.changed:
-            self._go_to(exchange)
-
-    def drop(self, reason: str, count: int = 1) -> None:
-        """Count dropped envelopes."""
-        with self.changed:
-            self.dropped[reason] += count
+    def drop(self, reason: str, caller: str = "", count: int = 1) -> None:
+        """Count dropped envelopes, and warn of the first from a `caller`."""
+        if caller and not self.dropped[reason]:
+            logger.log(WARNING, "refused a message from %s: %s", caller, reason)
+        self.dropped[reason] += count
 
     def close(self) -> None:
-        """Let go of everybody who waits for room."""
-        with self.changed:
-            self.closed = True
-            self._move()
+        """Refuse whatever comes from now on."""
+        self._closed = True
+        self._move()
 
-    def _go_to(self, exchange: int) -> None:
-        self.exchange = exchange
-        for number in [number for number in self._kept if number < exchange]:
+    def _has_room(self, exchange: int, edge: Edge) -> bool:
+        if self._closed:
+            raise Refused("closed")
+        if (exchange, edge) in self._coming or edge in self._kept.get(exchange, {}):
+            raise Refused("duplicate")
+        has_room = self.progress.announced(exchange, edge, monotonic())
+        if exchange < self.progress.exchange:
+            raise Refused("old")
+        if exchange > self.progress.exchange:
+            self.news.set()
+        return has_room
+
+    def _forget(self) -> None:
+        """Forget what is too old; whoever waits for room may look again."""
+        for number in [number for number in self._kept if number < self.progress.exchange]:
             del self._kept[number]
         self._move()
 
-    def _arrive(self, edge: Edge) -> None:
-        """Wake up who collects once nothing is late any more."""
-        self._late.discard(edge)
-        if not self._late:
-            self.changed.notify_all()
-
     def _move(self) -> None:
-        moved, self._moved = self._moved, {}
-        for tell in moved.values():
-            tell()
+        self._moved.set()
+        self._moved = asyncio.Event()

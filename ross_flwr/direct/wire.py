@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from threading import Lock
+from typing import TypeAlias
 from weakref import finalize
 
 import numpy as np
@@ -15,10 +16,13 @@ from ross_flwr.algorithms.messages import Refused
 from ross_flwr.peer.v1.peer_pb2 import Chunk, DType, Header
 from ross_flwr.peer.v1.peer_pb2 import Tensor as Layout
 
-__all__ = ["CHUNK", "Assembly", "Memory", "chunks", "layouts", "parse"]
+__all__ = ["CHUNK", "Assembly", "Memory", "Piece", "chunks", "layouts", "parse"]
 
 CHUNK = 1 << 20
 """Bytes of tensors in one chunk, at most."""
+
+Piece: TypeAlias = tuple[Header | None, memoryview]
+"""A chunk as it is read: its header, if it has one, and its data."""
 
 TENSORS = 1024
 """Tensors in one envelope, at most."""
@@ -66,7 +70,7 @@ def chunks(header: Header, tensors: Iterable[Tensor]) -> Iterator[bytes]:
         yield b"".join([head, _DATA, _varint(CHUNK - room), *pieces])
 
 
-def parse(message: bytes) -> tuple[Header | None, memoryview]:
+def parse(message: bytes) -> Piece:
     """Return header, if there is one, and data of a serialized chunk, which is not copied; of nonsense neither."""
     header, at = None, 0
     try:

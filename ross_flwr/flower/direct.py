@@ -1,7 +1,7 @@
 """Segments: rounds in which nodes talk to each other directly, and the ServerApp only hears how they went."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging import INFO, WARNING, getLogger
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
@@ -100,7 +100,8 @@ class Segments:
         """
         post, segments = self.run.post, {message.metadata.dst_node_id: message for message in messages}
         working = self._send(segments.values())
-        self._questions, self._lost, self._asked, self._looked = set(), set(), post.clock(), post.clock()
+        began = self._asked = self._looked = post.clock()
+        self._questions, self._lost = set(), set()
         reports: dict[int, Message] = {}
         heard = 0.0
 
@@ -122,7 +123,10 @@ class Segments:
                 heard = post.clock()
             elif asked and node not in reports:
                 logger.log(INFO, "\t├──> agents %s are back", self.run.placement.blocks[node])
-                working |= self._send([Message(segments[node].content, node, "train.segment")])
+                content = segments[node].content
+                segment = replace(Segment.of(content), behind_by=post.clock() - began)
+                content[Segment.key] = segment.to_record()
+                working |= self._send([Message(content, node, "train.segment")])
         for number in {*working, *self._questions} & post.waiting.keys():
             del post.waiting[number]
         for node in segments.keys() - reports.keys():

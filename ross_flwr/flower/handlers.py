@@ -6,8 +6,8 @@ from flwr.app import Context, Message, RecordDict
 
 from ross_flwr.config import Config, ConfigError
 from ross_flwr.direct.certificates import Credentials
-from ross_flwr.direct.loop import Session
-from ross_flwr.direct.peer import Neighbor, check_address
+from ross_flwr.direct.channels import Neighbor, check_address
+from ross_flwr.direct.neighborhood import Neighborhood
 from ross_flwr.engine.host import Host
 from ross_flwr.engine.rounds import end_pass
 from ross_flwr.flower.hosting import Hosted, MakeTask, begin, config_of, rest, wake
@@ -81,8 +81,8 @@ def segment(message: Message, context: Context, make_task: MakeTask | None = Non
     finished = max((ran for ran, _ in host.ran.values()), default=-1) + 1
     first = max(call.first, finished // run.batches_per_round + 1)  # the process before may have died on its way
     rounds = []
-    with _session(hosted, context, call) as session:
-        for round in session.rounds(schedule, first, call.last):
+    with _neighborhood(hosted, context, call) as neighborhood:
+        for round in neighborhood.rounds(schedule, first, call.last):
             rounds.append(RoundReport(round.number, round.seconds, [*round.reports]))
             if flower.state_dir and machine.checkpoint_every and round.number % machine.checkpoint_every == 0:
                 rest(hosted, context)
@@ -93,7 +93,7 @@ def segment(message: Message, context: Context, make_task: MakeTask | None = Non
     return Message(reply, reply_to=message)
 
 
-def _session(hosted: Hosted, context: Context, call: Segment) -> Session:
+def _neighborhood(hosted: Hosted, context: Context, call: Segment) -> Neighborhood:
     """Return the agents here among their neighbours, in the places of a segment."""
     host, assembly = hosted.host, hosted.assembly
     begins = (call.first - 1) * assembly.schedule.passes
@@ -104,7 +104,7 @@ def _session(hosted: Hosted, context: Context, call: Segment) -> Session:
 
     host.places = place
     _, address, credentials = _identity(context, hosted.config)
-    return Session(
+    return Neighborhood(
         host,
         [Neighbor(name, address, tuple(agents)) for name, address, agents in call.neighbors],
         address=address,
@@ -113,6 +113,7 @@ def _session(hosted: Hosted, context: Context, call: Segment) -> Session:
         patience=hosted.config.part(FlowerOptions).phase_timeout,
         edges={(j, i) for i, places in call.places.items() for row, _ in places for j in row if j not in host.agents},
         credentials=credentials,
+        behind_by=call.behind_by,
     )
 
 

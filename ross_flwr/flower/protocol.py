@@ -138,6 +138,8 @@ class Segment(Record):
         the same.
     neighbors : list of (str, str, list of int)
         Name, ``host:port`` and agents of every node that hosts neighbours of the agents here.
+    behind_by : float (default: 0)
+        Seconds that the other nodes have had for the segment when this one is told of it.
     """
 
     key: ClassVar[str] = "segment"
@@ -146,6 +148,7 @@ class Segment(Record):
     topology: str
     places: Mapping[int, Sequence[Place]]
     neighbors: Sequence[tuple[str, str, Sequence[int]]]
+    behind_by: float = 0.0
 
 
 @dataclass(frozen=True)

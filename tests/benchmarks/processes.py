@@ -22,8 +22,8 @@ from torch import Tensor
 from ross_flwr import resolve
 from ross_flwr.direct import certificates
 from ross_flwr.direct.certificates import Credentials
-from ross_flwr.direct.loop import Session
-from ross_flwr.direct.peer import Neighbor
+from ross_flwr.direct.channels import Neighbor
+from ross_flwr.direct.neighborhood import Neighborhood
 from ross_flwr.engine.rounds import Schedule
 from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.assembly import Assembly
@@ -48,7 +48,7 @@ def direct(assembly: Assembly, index: int, addresses: list[str], certs: Path | N
     topology = assembly.topology
     host = assembly.host("run", {index: topology.place(index)})
     (agent,) = host.agents.values()
-    with Session(
+    with Neighborhood(
         host,
         [Neighbor(f"n{j}", addresses[j], (j,)) for j in agent.neighbors],
         address=addresses[index],
@@ -56,12 +56,12 @@ def direct(assembly: Assembly, index: int, addresses: list[str], certs: Path | N
         layout=assembly.task.model.digest,
         patience=60,
         credentials=Credentials.read(certs / f"n{index}") if certs else None,
-    ) as session:
+    ) as neighborhood:
         done = 0
 
         def run(rounds: int) -> None:
             nonlocal done
-            for round in session.rounds(Schedule(10**6, evaluate_every=10**6), done + 1, done + rounds):
+            for round in neighborhood.rounds(Schedule(10**6, evaluate_every=10**6), done + 1, done + rounds):
                 assert not round.reports[0].missing
             done += rounds
 

@@ -22,8 +22,10 @@ from side_by_side import ratio
 from test_data_size_and_speed import DATA, measured
 
 from ross_flwr import resolve
-from ross_flwr.direct.mail import Mail
-from ross_flwr.direct.peer import Neighbor, Peer, Place, in_loop
+from ross_flwr.direct.agreement import Agreement
+from ross_flwr.direct.background import in_background
+from ross_flwr.direct.channels import Neighbor
+from ross_flwr.direct.peer import Peer
 from ross_flwr.direct.wire import CHUNK
 from ross_flwr.engine.envelope import Envelope
 from ross_flwr.learning.agent import Agent
@@ -41,13 +43,13 @@ class Pair:
         agents: dict[int, Agent] = {}
         self.peers = [
             Peer(
-                Place("run", "topology", "layout", ("share",)),
+                Agreement("run", "topology", "layout", ("share",)),
                 addresses[k],
                 [Neighbor(f"n{1 - k}", addresses[1 - k], (1 - k,))],
                 [(1 - k, k)],
-                Mail(60),
                 agents,
-                self.model.nbytes,
+                patience=60,
+                limit=self.model.nbytes,
             )
             for k in range(2)
         ]
@@ -58,7 +60,7 @@ class Pair:
 
         def side(k: int) -> None:
             envelope = Envelope("run", self.exchange, "share", k, 1 - k, {"model": self.model})
-            self.peers[k].send(self.exchange, [(envelope, 0)])
+            self.peers[k].send(self.exchange, [envelope])
             (arrived,) = self.peers[k].collect(self.exchange, [(1 - k, k)])
             assert arrived.tensors["model"].nbytes == self.model.nbytes
 
@@ -86,7 +88,7 @@ class BareStreams:
         self.keep = keep
         self.servers: list[grpc.aio.Server] = []
         self.calls: list[grpc.aio.StreamUnaryMultiCallable] = []
-        in_loop(self.open())
+        in_background(self.open())
 
     async def open(self) -> None:
         options = [("grpc.max_receive_message_length", 2 * CHUNK)]
@@ -112,11 +114,11 @@ class BareStreams:
         assert [int(each) for each in arrived] == [len(self.raw)] * 2
 
     def swap(self) -> None:
-        in_loop(self.both())
+        in_background(self.both())
 
     def close(self) -> None:
         for server in self.servers:
-            in_loop(server.stop(None))
+            in_background(server.stop(None))
 
 
 class BareSockets:

@@ -84,17 +84,17 @@ def test_strangers_are_refused_and_counted_and_the_run_is_unharmed(standing, doo
     first = call_as(certs[1])
 
     run = standing.run("besieged", {**DIRECT, "num-rounds": 120, "segment-rounds": 100, "evaluate-every": 40})
-    until(lambda: (at := position(first)) and at.round >= 3, "agent 0 did not begin")
+    until(lambda: (at := position(first)) and at.pass_number >= 3, "agent 0 did not begin")
     nodes[1].signal_app(signal.SIGSTOP)
     try:
         held = rests(first)
-        assert 3 <= held.round < 100
+        assert 3 <= held.pass_number < 100
         model = torch.full((4810,), 1e6)
         raw = model.numpy().tobytes()
 
-        def deliver(credentials, source, data=raw, round=held.round, size=model.shape):
+        def deliver(credentials, source, data=raw, pass_number=held.pass_number, size=model.shape):
             """Send agent 0 an envelope of the exchange that it awaits; return why it is dropped."""
-            header = Header(run=held.run, round=round, step=held.step, source=source, destination=0)
+            header = Header(run=held.run, pass_number=pass_number, step=held.step, source=source, destination=0)
             header.tensors.extend(layouts({"model": model}))
             header.tensors[0].shape[:] = size
             (refusal,) = call_as(credentials).Deliver(iter([Chunk(header=header, data=data)]), timeout=10)
@@ -107,7 +107,7 @@ def test_strangers_are_refused_and_counted_and_the_run_is_unharmed(standing, doo
         assert deliver(mallory, 1) == "stranger"
         assert deliver(certs[2], 1) == "stranger"
         assert deliver(certs[2], 2) == "no-edge"
-        assert deliver(certs[1], 1, round=held.round - 1) == "old"
+        assert deliver(certs[1], 1, pass_number=held.pass_number - 1) == "old"
         assert deliver(certs[3], 3) == "duplicate"
         assert deliver(certs[1], 1, data=raw[:-4]) == "truncated"
         assert deliver(certs[1], 1, data=raw + raw[:4]) == "oversize"
@@ -126,7 +126,7 @@ def test_a_killed_node_is_missing_and_takes_part_again_when_it_returns(standing,
     first = call_as(Credentials.read(nodes[1].certs))
     keys = {"num-rounds": 200, "segment-rounds": 100, "evaluate-every": 50, "return-model": "none"}
     run = standing.run("bad-day", {**DIRECT, **keys})
-    until(lambda: (at := position(first)) and at.round >= 5, "agent 0 did not begin")
+    until(lambda: (at := position(first)) and at.pass_number >= 5, "agent 0 did not begin")
     nodes[1].kill()
     until(lambda: run.says("[ROUNDS 101–"), "the others did not finish the segment")
     until(nodes[1].restart, "the SuperLink did not take the node back")

@@ -11,7 +11,7 @@ from nodes import KilledError, Nodes, app_of
 
 from ross_flwr import ConfigError, PeerDirect, PeerHybrid, PeerRelay, resolve
 from ross_flwr.direct import certificates
-from ross_flwr.direct.peer import Link
+from ross_flwr.direct.link import Link
 from ross_flwr.flower import direct as segments
 from ross_flwr.flower import handlers
 from ross_flwr.flower.hosting import HOSTS
@@ -101,21 +101,21 @@ def test_a_node_whose_process_dies_goes_on_in_the_round_that_it_had_saved(certs,
     monkeypatch.setattr(segments, "LOOK_AGAIN", 0.1)
     fetch = Link.fetch
 
-    async def fetch_slowly(link, agent):
+    async def fetch_slowly(link):
         await asyncio.sleep(0.15)
-        return await fetch(link, agent)
+        return await fetch(link)
 
     monkeypatch.setattr(Link, "fetch", fetch_slowly)
     begun, hosts = [], {}
 
-    class Noting(handlers.Session):
+    class Noting(handlers.Neighborhood):
         def rounds(self, schedule, first, last):
             (agent,) = self.host.agents
             begun.append((agent, first))
             hosts[agent] = self.host
             return super().rounds(schedule, first, last)
 
-    monkeypatch.setattr(handlers, "Session", Noting)
+    monkeypatch.setattr(handlers, "Neighborhood", Noting)
 
     def mortal(context, module):
         def die(module, inputs):
@@ -190,12 +190,12 @@ def test_rounds_that_average_over_all_agents_are_the_same_on_every_transport(str
 def test_on_islands_a_hybrid_run_tells_a_node_no_address_but_those_of_its_island(certs, monkeypatch):
     told = []
 
-    class Noting(handlers.Session):
+    class Noting(handlers.Neighborhood):
         def __init__(self, host, neighbors, **settings):
             told.append((*host.agents, *(agent for each in neighbors for agent in each.agents)))
             super().__init__(host, neighbors, **settings)
 
-    monkeypatch.setattr(handlers, "Session", Noting)
+    monkeypatch.setattr(handlers, "Neighborhood", Noting)
     relay, *_ = play(PeerHybrid, certs, topology="islands", algorithm="dpsgd", **AVERAGING)
     assert sorted(set(told)) == [(0, 1), (1, 0), (2, 3), (3, 2)]
     assert [line["missing"] for line in relay.history.lines] == [[]] * 4

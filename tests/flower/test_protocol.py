@@ -18,7 +18,7 @@ AGENT = AgentReport(3, 1, 2, {4: {"model": 8}}, [5], {4: 0.5}, {"gradients": 0.1
 SOUND = [
     Setup("run", {"algorithm": "ross", "seed": 1, "learning-rate": 0.5, "download": False}, {0: PLACE}),
     Call(3, 1, 60),
-    Segment(1, 20, "abc", {0: [PLACE, PLACE]}, [("n1", "127.0.0.1:1", [1, 2])]),
+    Segment(1, 20, "abc", {0: [PLACE, PLACE]}, [("n1", "127.0.0.1:1", [1, 2])], 30.0),
     Report([RoundReport(1, None, [AGENT]), RoundReport(2, 0.5, [])], {"shape": 2}),
     Answer(2, "n0", "127.0.0.1:1"),
     Answer(problem="no certificate"),

@@ -24,27 +24,27 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cross_flwr/peer/v1/peer.proto\x12\x11ross_flwr.peer.v1\"e\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x10\n\x08topology\x18\x03 \x01(\t\x12\x0e\n\x06layout\x18\x04 \x01(\t\x12\r\n\x05round\x18\x05 \x01(\x04\x12\x0c\n\x04step\x18\x06 \x01(\r\"@\n\x05\x43hunk\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x19.ross_flwr.peer.v1.Header\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x83\x01\n\x06Header\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\r\x12\x0e\n\x06source\x18\x04 \x01(\r\x12\x13\n\x0b\x64\x65stination\x18\x05 \x01(\r\x12*\n\x07tensors\x18\x06 \x03(\x0b\x32\x19.ross_flwr.peer.v1.Tensor\"N\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\'\n\x05\x64type\x18\x03 \x01(\x0e\x32\x18.ross_flwr.peer.v1.DType\"c\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\r\x12\x15\n\rrefused_round\x18\x04 \x01(\x04\x12\x14\n\x0crefused_step\x18\x05 \x01(\r\"%\n\x07Request\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\r*\xae\x01\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x11\n\rDTYPE_FLOAT64\x10\x02\x12\x11\n\rDTYPE_FLOAT16\x10\x03\x12\x12\n\x0e\x44TYPE_BFLOAT16\x10\x04\x12\x0f\n\x0b\x44TYPE_INT64\x10\x05\x12\x0f\n\x0b\x44TYPE_INT32\x10\x06\x12\x0e\n\nDTYPE_INT8\x10\x07\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x08\x32\xd1\x01\n\x0cPeerExchange\x12;\n\x05Greet\x12\x18.ross_flwr.peer.v1.Hello\x1a\x18.ross_flwr.peer.v1.Hello\x12\x43\n\x07\x44\x65liver\x12\x18.ross_flwr.peer.v1.Chunk\x1a\x1a.ross_flwr.peer.v1.Refusal(\x01\x30\x01\x12?\n\x05\x46\x65tch\x12\x1a.ross_flwr.peer.v1.Request\x1a\x18.ross_flwr.peer.v1.Chunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cross_flwr/peer/v1/peer.proto\x12\x11ross_flwr.peer.v1\"k\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x10\n\x08topology\x18\x03 \x01(\t\x12\x0e\n\x06layout\x18\x04 \x01(\t\x12\x13\n\x0bpass_number\x18\x05 \x01(\x04\x12\x0c\n\x04step\x18\x06 \x01(\r\"@\n\x05\x43hunk\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x19.ross_flwr.peer.v1.Header\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x89\x01\n\x06Header\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x13\n\x0bpass_number\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\r\x12\x0e\n\x06source\x18\x04 \x01(\r\x12\x13\n\x0b\x64\x65stination\x18\x05 \x01(\r\x12*\n\x07tensors\x18\x06 \x03(\x0b\x32\x19.ross_flwr.peer.v1.Tensor\"N\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\'\n\x05\x64type\x18\x03 \x01(\x0e\x32\x18.ross_flwr.peer.v1.DType\"o\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x13\n\x0bpass_number\x18\x02 \x01(\x04\x12\x0c\n\x04step\x18\x03 \x01(\r\x12\x1b\n\x13refused_pass_number\x18\x04 \x01(\x04\x12\x14\n\x0crefused_step\x18\x05 \x01(\r\"%\n\x07Request\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\r*\xae\x01\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x11\n\rDTYPE_FLOAT64\x10\x02\x12\x11\n\rDTYPE_FLOAT16\x10\x03\x12\x12\n\x0e\x44TYPE_BFLOAT16\x10\x04\x12\x0f\n\x0b\x44TYPE_INT64\x10\x05\x12\x0f\n\x0b\x44TYPE_INT32\x10\x06\x12\x0e\n\nDTYPE_INT8\x10\x07\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x08\x32\xd1\x01\n\x0cPeerExchange\x12;\n\x05Greet\x12\x18.ross_flwr.peer.v1.Hello\x1a\x18.ross_flwr.peer.v1.Hello\x12\x43\n\x07\x44\x65liver\x12\x18.ross_flwr.peer.v1.Chunk\x1a\x1a.ross_flwr.peer.v1.Refusal(\x01\x30\x01\x12?\n\x05\x46\x65tch\x12\x1a.ross_flwr.peer.v1.Request\x1a\x18.ross_flwr.peer.v1.Chunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ross_flwr.peer.v1.peer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DTYPE']._serialized_start=575
-  _globals['_DTYPE']._serialized_end=749
+  _globals['_DTYPE']._serialized_start=599
+  _globals['_DTYPE']._serialized_end=773
   _globals['_HELLO']._serialized_start=51
-  _globals['_HELLO']._serialized_end=152
-  _globals['_CHUNK']._serialized_start=154
-  _globals['_CHUNK']._serialized_end=218
-  _globals['_HEADER']._serialized_start=221
-  _globals['_HEADER']._serialized_end=352
-  _globals['_TENSOR']._serialized_start=354
-  _globals['_TENSOR']._serialized_end=432
-  _globals['_REFUSAL']._serialized_start=434
-  _globals['_REFUSAL']._serialized_end=533
-  _globals['_REQUEST']._serialized_start=535
-  _globals['_REQUEST']._serialized_end=572
-  _globals['_PEEREXCHANGE']._serialized_start=752
-  _globals['_PEEREXCHANGE']._serialized_end=961
+  _globals['_HELLO']._serialized_end=158
+  _globals['_CHUNK']._serialized_start=160
+  _globals['_CHUNK']._serialized_end=224
+  _globals['_HEADER']._serialized_start=227
+  _globals['_HEADER']._serialized_end=364
+  _globals['_TENSOR']._serialized_start=366
+  _globals['_TENSOR']._serialized_end=444
+  _globals['_REFUSAL']._serialized_start=446
+  _globals['_REFUSAL']._serialized_end=557
+  _globals['_REQUEST']._serialized_start=559
+  _globals['_REQUEST']._serialized_end=596
+  _globals['_PEEREXCHANGE']._serialized_start=776
+  _globals['_PEEREXCHANGE']._serialized_end=985
 # @@protoc_insertion_point(module_scope)

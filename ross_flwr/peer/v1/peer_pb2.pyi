@@ -28,20 +28,20 @@ DTYPE_INT8: DType
 DTYPE_UINT8: DType
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "run", "topology", "layout", "round", "step")
+    __slots__ = ("protocol", "run", "topology", "layout", "pass_number", "step")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     TOPOLOGY_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
-    ROUND_FIELD_NUMBER: _ClassVar[int]
+    PASS_NUMBER_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     run: str
     topology: str
     layout: str
-    round: int
+    pass_number: int
     step: int
-    def __init__(self, protocol: _Optional[int] = ..., run: _Optional[str] = ..., topology: _Optional[str] = ..., layout: _Optional[str] = ..., round: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., run: _Optional[str] = ..., topology: _Optional[str] = ..., layout: _Optional[str] = ..., pass_number: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("header", "data")
@@ -52,20 +52,20 @@ class Chunk(_message.Message):
     def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("run", "round", "step", "source", "destination", "tensors")
+    __slots__ = ("run", "pass_number", "step", "source", "destination", "tensors")
     RUN_FIELD_NUMBER: _ClassVar[int]
-    ROUND_FIELD_NUMBER: _ClassVar[int]
+    PASS_NUMBER_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     DESTINATION_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     run: str
-    round: int
+    pass_number: int
     step: int
     source: int
     destination: int
     tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
-    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., step: _Optional[int] = ..., source: _Optional[int] = ..., destination: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+    def __init__(self, run: _Optional[str] = ..., pass_number: _Optional[int] = ..., step: _Optional[int] = ..., source: _Optional[int] = ..., destination: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
 
 class Tensor(_message.Message):
     __slots__ = ("name", "shape", "dtype")
@@ -78,18 +78,18 @@ class Tensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[DType, str]] = ...) -> None: ...
 
 class Refusal(_message.Message):
-    __slots__ = ("reason", "round", "step", "refused_round", "refused_step")
+    __slots__ = ("reason", "pass_number", "step", "refused_pass_number", "refused_step")
     REASON_FIELD_NUMBER: _ClassVar[int]
-    ROUND_FIELD_NUMBER: _ClassVar[int]
+    PASS_NUMBER_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
-    REFUSED_ROUND_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_PASS_NUMBER_FIELD_NUMBER: _ClassVar[int]
     REFUSED_STEP_FIELD_NUMBER: _ClassVar[int]
     reason: str
-    round: int
+    pass_number: int
     step: int
-    refused_round: int
+    refused_pass_number: int
     refused_step: int
-    def __init__(self, reason: _Optional[str] = ..., round: _Optional[int] = ..., step: _Optional[int] = ..., refused_round: _Optional[int] = ..., refused_step: _Optional[int] = ...) -> None: ...
+    def __init__(self, reason: _Optional[str] = ..., pass_number: _Optional[int] = ..., step: _Optional[int] = ..., refused_pass_number: _Optional[int] = ..., refused_step: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
     __slots__ = ("run", "agent")

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class PeerExchangeStub(object):
-    """Served by every node that hosts agents, for the nodes that host their neighbours and for nobody else.
+    """Every node that hosts agents serves the nodes that host their neighbours, and nobody else.
     """
 
     def __init__(self, channel):
@@ -53,26 +53,26 @@ class PeerExchangeStub(object):
 
 
 class PeerExchangeServicer(object):
-    """Served by every node that hosts agents, for the nodes that host their neighbours and for nobody else.
+    """Every node that hosts agents serves the nodes that host their neighbours, and nobody else.
     """
 
     def Greet(self, request, context):
-        """Say who one is and where one stands. Asked before anything else, and again and again of a node that went away.
+        """Say who you are and which exchange you await. A node asks this first, and again to see whether a lost one is back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Deliver(self, request_iterator, context):
-        """Deliver envelopes one after the other, each in chunks, and hear of those that were dropped. The receiver reads on
-        only while it has room: a slow reader slows its sender. It ends its side once it has read all.
+        """Deliver envelopes one after the other, each in chunks, and hear which of them were dropped. The receiver reads on
+        only while it has room, so a slow reader slows its sender. It ends its side once it has read everything.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Fetch(self, request, context):
-        """Ask for an agent's model, to go on with after an absence.
+        """Ask for an agent's model, to catch up after an absence.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +105,7 @@ def add_PeerExchangeServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PeerExchange(object):
-    """Served by every node that hosts agents, for the nodes that host their neighbours and for nobody else.
+    """Every node that hosts agents serves the nodes that host their neighbours, and nobody else.
     """
 
     @staticmethod

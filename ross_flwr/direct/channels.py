@@ -1,0 +1,145 @@
+"""Channels between nodes: how gRPC and TLS are set up on both sides."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, TypeAlias
+
+import grpc
+
+from ross_flwr.config import ConfigError, host_and_port
+from ross_flwr.direct.certificates import DOMAIN, Credentials
+from ross_flwr.direct.progress import GREETING
+from ross_flwr.direct.wire import CHUNK, parse
+from ross_flwr.peer.v1.peer_pb2 import Hello, Refusal, Request
+
+__all__ = ["OPTIONS", "SERVICE", "Channel", "Context", "Neighbor", "check_address", "is_node", "listen"]
+
+SERVICE = "ross_flwr.peer.v1.PeerExchange"
+
+OPTIONS = [
+    ("grpc.max_receive_message_length", 2 * CHUNK),
+    ("grpc.so_reuseport", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", int(1000 * GREETING)),  # what one attempt to connect may take
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 10_000),  # how often the other end is asked whether it is still there
+    ("grpc.http2.max_pings_without_data", 0),  # however little there is to send
+    ("grpc.http2.max_ping_strikes", 0),  # and however often the other end asks
+]
+"""Options of every channel and server."""
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """A node that hosts neighbours of agents here: its name, its ``host:port``, and those agents."""
+
+    name: str
+    address: str
+    agents: tuple[int, ...]
+
+
+class Channel:
+    """A channel to a neighbouring node, and the calls that can be made on it.
+
+    Parameters
+    ----------
+    neighbor : Neighbor
+        The node.
+    credentials : Credentials, optional
+        Without, nobody proves who it is.
+    patience : float
+        Seconds that the node may be silent while something is awaited from it.
+    """
+
+    def __init__(self, neighbor: Neighbor, credentials: Credentials | None, patience: float) -> None:
+        options: list[tuple[str, int | str]] = [*OPTIONS, _silence(patience)]
+        if credentials:
+            # The node proves its name, whatever address it has.
+            options.append(("grpc.ssl_target_name_override", f"{neighbor.name}.{DOMAIN}"))
+            identity = grpc.ssl_channel_credentials(credentials.authority, credentials.key, credentials.certificate)
+            self._channel = grpc.aio.secure_channel(neighbor.address, identity, options)
+        else:
+            self._channel = grpc.aio.insecure_channel(neighbor.address, options)
+        greet, deliver, fetch = (f"/{SERVICE}/{method}" for method in ("Greet", "Deliver", "Fetch"))
+        self.greet = self._channel.unary_unary(greet, Hello.SerializeToString, Hello.FromString)
+        self.deliver = self._channel.stream_stream(deliver, response_deserializer=Refusal.FromString)
+        self.fetch = self._channel.unary_stream(fetch, Request.SerializeToString, parse)
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+
+async def listen(
+    address: str, handlers: dict[str, Callable[..., Any]], credentials: Credentials | None, patience: float
+) -> "grpc.aio.Server":
+    """Serve the calls ``Greet``, ``Deliver`` and ``Fetch`` at ``host:port``.
+
+    Raises
+    ------
+    ConfigError
+        When the address is taken, or belongs to another machine.
+    """
+    server = grpc.aio.server(options=[*OPTIONS, _silence(patience)])
+    methods = {
+        "Greet": grpc.unary_unary_rpc_method_handler(handlers["Greet"], Hello.FromString, Hello.SerializeToString),
+        "Deliver": grpc.stream_stream_rpc_method_handler(handlers["Deliver"], parse, Refusal.SerializeToString),
+        "Fetch": grpc.unary_stream_rpc_method_handler(handlers["Fetch"], Request.FromString),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+    try:
+        if credentials:
+            pair = [(credentials.key, credentials.certificate)]
+            identity = grpc.ssl_server_credentials(pair, credentials.authority, require_client_auth=True)
+            server.add_secure_port(address, identity)
+        else:
+            server.add_insecure_port(address)
+    except RuntimeError:
+        raise ConfigError(
+            f"peer-address = '{address}' cannot be served: use a free port of an address of this machine"
+        ) from None
+    await server.start()
+    return server
+
+
+def is_node(neighbor: Neighbor, context: Context) -> bool:
+    """Return whether the caller's certificate names this node."""
+    names = context.auth_context().get("x509_subject_alternative_name", ())
+    return f"{neighbor.name}.{DOMAIN}".encode() in names
+
+
+def check_address(address: str, secure: bool, remote: bool) -> None:
+    """Refuse to serve strangers by mistake.
+
+    Parameters
+    ----------
+    address : str
+        The ``host:port`` to serve at.
+    secure : bool
+        Whether callers prove who they are.
+    remote : bool
+        Whether the user said twice that they need not, even from other machines.
+
+    Raises
+    ------
+    ConfigError
+        When `address` is not a host and a port, or callers from elsewhere could send without proof.
+    """
+    host, _ = host_and_port(address, f"peer-address = '{address}'")
+    try:
+        here = ip_address(host).is_loopback
+    except ValueError:
+        here = host == "localhost"
+    if not (secure or here or remote):
+        raise ConfigError(
+            f"peer-insecure = true lets anybody who reaches peer-address = '{address}' send models: use peer-certs and "
+            "peer-insecure = false, or say peer-insecure-remote = true too"
+        )
+
+
+def _silence(patience: float) -> tuple[str, int]:
+    """Return gRPC's option for how long the other end may take to say that it is there before it counts as gone."""
+    return "grpc.keepalive_timeout_ms", int(1000 * (patience + GREETING))

@@ -1,0 +1,275 @@
+"""The way to one neighbouring node."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from logging import INFO, WARNING, getLogger
+from time import monotonic
+from typing import Any
+
+import grpc
+import torch
+from torch import Tensor
+
+from ross_flwr.algorithms.messages import Refused
+from ross_flwr.direct.agreement import Agreement
+from ross_flwr.direct.background import BROKEN, end
+from ross_flwr.direct.certificates import Credentials
+from ross_flwr.direct.channels import Channel, Neighbor
+from ross_flwr.direct.mail import Mail
+from ross_flwr.direct.progress import GREETING, Standing
+from ross_flwr.direct.wire import Assembly, Memory, chunks, layouts
+from ross_flwr.engine.envelope import Envelope
+from ross_flwr.peer.v1.peer_pb2 import Header, Hello, Request
+
+__all__ = ["Link"]
+
+logger = getLogger("ross_flwr")
+
+
+class Outbox:
+    """Envelopes on their way to one node, with their exchanges. They leave in their order, one at a time."""
+
+    def __init__(self) -> None:
+        self.letters: deque[tuple[int, Envelope]] = deque()
+        self._filled = asyncio.Event()
+        self._left = asyncio.Event()
+
+    def put(self, exchange: int, envelopes: Collection[Envelope]) -> None:
+        """Add envelopes of an exchange."""
+        self.letters.extend((exchange, each) for each in envelopes)
+        self._filled.set()
+
+    async def first(self) -> tuple[int, Envelope]:
+        """Return the next letter once there is one; it stays here until `sent` is called."""
+        while not self.letters:
+            self._filled.clear()
+            await self._filled.wait()
+        return self.letters[0]
+
+    def sent(self) -> None:
+        """Remove the first letter: it has left."""
+        self.letters.popleft()
+        self._left.set()
+
+    def clear(self) -> int:
+        """Remove all letters, and return how many they were."""
+        count = len(self.letters)
+        self.letters.clear()
+        self._left.set()
+        return count
+
+    def is_full(self, exchange: int) -> bool:
+        """Return whether something here is older than the exchange before this one."""
+        return bool(self.letters) and self.letters[0][0] < exchange - 1
+
+    async def make_room(self, exchange: int, patience: float) -> int:
+        """Wait until the outbox is not full; after `patience` seconds, drop what is too old and return how much it was.
+
+        The first letter stays: it is being sent.
+        """
+        await self._until(lambda: not self.is_full(exchange), patience)
+        if not self.is_full(exchange):
+            return 0
+        first, *rest = self.letters
+        keep = [letter for letter in rest if letter[0] >= exchange - 1]
+        self.letters = deque([first, *keep])
+        return len(rest) - len(keep)
+
+    async def flush(self, patience: float) -> None:
+        """Wait until everything has left, `patience` seconds at most."""
+        await self._until(lambda: not self.letters, patience)
+
+    async def _until(self, condition: Callable[[], bool], patience: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while not condition():
+                    self._left.clear()
+                    await self._left.wait()
+
+
+class Link:
+    """The way to one neighbouring node.
+
+    A neighbour that cannot be reached is greeted again and again; meanwhile nothing is sent to it.
+
+    Parameters
+    ----------
+    neighbor : Neighbor
+        The node.
+    agreement : Agreement
+        The run.
+    mail : Mail
+        Counts what is dropped; its `progress` hears what becomes of the neighbour.
+    limit : int
+        Bytes that a fetched model may have.
+    memory : Memory
+        Where fetched models are put.
+    """
+
+    def __init__(self, neighbor: Neighbor, agreement: Agreement, mail: Mail, limit: int, memory: Memory) -> None:
+        self.neighbor = neighbor
+        self._agreement = agreement
+        self._mail = mail
+        self._progress = mail.progress
+        self._limit = limit
+        self._memory = memory
+        self._outbox = Outbox()
+        self._warned = False
+        self._call: Any = None
+        self._greeting = asyncio.Event()
+
+    @property
+    def up(self) -> bool:
+        """Whether the neighbour answers."""
+        return self._standing.state == "up"
+
+    @property
+    def _standing(self) -> Standing:
+        return self._progress.standings[self.neighbor.name]
+
+    async def open(self, credentials: Credentials | None) -> None:
+        """Begin to greet the neighbour."""
+        self._channel = Channel(self.neighbor, credentials, self._progress.patience)
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop, once the neighbour has read what was sent."""
+        call = self._call
+        if call and not self._outbox.letters:
+            with suppress(*BROKEN):
+                async with asyncio.timeout(self._progress.patience):
+                    await call.done_writing()
+                    await call.code()
+        await end(self._task)
+        await self._channel.close()
+
+    def send(self, exchange: int, envelopes: Collection[Envelope]) -> None:
+        """Send envelopes of an exchange once those before them have left."""
+        if self._standing.state == "lost":
+            self._drop(len(envelopes))
+        else:
+            self._outbox.put(exchange, envelopes)
+
+    def is_full(self, exchange: int) -> bool:
+        """Return whether envelopes that are older than the exchange before this one have not left."""
+        return self._outbox.is_full(exchange)
+
+    async def make_room(self, exchange: int) -> None:
+        """Wait for them to leave, and drop them after the usual time."""
+        if dropped := await self._outbox.make_room(exchange, self._progress.patience):
+            self._mail.drop("unsent", count=dropped)
+
+    async def flush(self) -> None:
+        """Wait until everything has left, for the usual time."""
+        await self._outbox.flush(self._progress.patience)
+
+    async def ask_position(self) -> None:
+        """Ask the neighbour which exchange it awaits, and tell `progress`."""
+        hello = await self._hello(min(GREETING, self._progress.patience))
+        position = self._agreement.exchange(hello) if hello and not self._agreement.disagreement(hello) else None
+        self._progress.told(self.neighbor.name, position)
+        self._mail.news.set()
+
+    async def fetch(self) -> dict[int, Tensor]:
+        """Return the models of the neighbour's agents, by agent, that arrive in the usual time."""
+        models = {}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._progress.patience):
+                for agent in self.neighbor.agents:
+                    if (model := await self._fetch(agent)) is not None:
+                        models[agent] = model
+        return models
+
+    async def _fetch(self, agent: int) -> Tensor | None:
+        assembly = None
+        try:
+            async for header, data in self._channel.fetch(Request(run=self._agreement.run, agent=agent)):
+                assembly = assembly or Assembly(header.tensors if header else (), self._limit, self._memory)
+                assembly.add(data)
+            model = assembly.finish().get("model") if assembly else None
+        except (grpc.aio.AioRpcError, Refused):
+            return None
+        return model if model is not None and bool(torch.isfinite(model).all()) else None
+
+    async def _hello(self, timeout: float) -> Hello | None:
+        """Return the answer to a greeting, if one comes and makes sense."""
+        try:
+            hello: Hello = await self._channel.greet(self._agreement.hello(self._progress.exchange), timeout=timeout)
+        except grpc.aio.AioRpcError:
+            return None
+        return hello
+
+    def greet_now(self) -> None:
+        """Greet the neighbour without delay: it is there."""
+        self._greeting.set()
+
+    async def _run(self) -> None:
+        name = self.neighbor.name
+        while True:
+            self._greeting.clear()
+            if await self._greet():
+                self._call = self._channel.deliver()
+                work = [asyncio.create_task(each) for each in (self._write(), self._read())]
+                try:
+                    await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    await end(*work)
+                    self._call.cancel()
+                    self._call = None
+                self._progress.lost(name, monotonic())
+            else:
+                self._progress.unanswered(name, monotonic())
+            if self._standing.state == "lost" and (left := self._outbox.clear()):
+                self._drop(left)
+            self._mail.news.set()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._standing.greet_at - monotonic()):
+                    await self._greeting.wait()
+
+    async def _greet(self) -> bool:
+        hello = await self._hello(GREETING)
+        if hello is None:
+            return False
+        if reason := self._agreement.disagreement(hello):
+            if not self._mail.dropped[reason]:
+                logger.log(WARNING, "node %s takes part in something else: %s", self.neighbor.name, reason)
+            self._mail.drop(reason)
+            return False
+        logger.log(INFO, "node %s is there, in pass %d", self.neighbor.name, hello.pass_number)
+        self._warned = False
+        self._progress.answered(self.neighbor.name, self._agreement.exchange(hello), monotonic())
+        self._mail.news.set()
+        return True
+
+    async def _write(self) -> None:
+        while True:
+            exchange, envelope = await self._outbox.first()
+            header = Header(
+                run=envelope.run,
+                pass_number=envelope.pass_number,
+                step=exchange % self._agreement.exchanges,
+                source=envelope.source,
+                destination=envelope.destination,
+                tensors=layouts(envelope.tensors),
+            )
+            async with asyncio.timeout(self._progress.patience + GREETING):
+                for chunk in chunks(header, envelope.tensors.values()):
+                    await self._call.write(chunk)
+            self._outbox.sent()
+
+    async def _read(self) -> None:
+        """Hear what the neighbour drops because it is too old, until the neighbour ends or is gone."""
+        async for refusal in self._call:
+            if refusal.reason == "old":
+                exchange = refusal.refused_pass_number * self._agreement.exchanges + refusal.refused_step
+                self._progress.refused(self.neighbor.name, exchange, self._agreement.exchange(refusal))
+                self._mail.news.set()
+
+    def _drop(self, count: int) -> None:
+        """Count envelopes that cannot be delivered, and warn once an absence: a node that has ended gets none."""
+        if not self._warned:
+            logger.log(WARNING, "node %s cannot be reached", self.neighbor.name)
+        self._warned = True
+        self._mail.drop("unreachable", count=count)

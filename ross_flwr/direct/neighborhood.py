@@ -1,0 +1,157 @@
+"""The agents of one node among those of its neighbours: the transport of the round loop that talks to other nodes."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from ross_flwr.direct.agreement import Agreement
+from ross_flwr.direct.certificates import Credentials
+from ross_flwr.direct.channels import Neighbor
+from ross_flwr.direct.peer import Peer
+from ross_flwr.direct.progress import Edge
+from ross_flwr.engine.envelope import Envelope
+from ross_flwr.engine.events import Round
+from ross_flwr.engine.host import Host
+from ross_flwr.engine.rounds import Schedule, rounds
+
+__all__ = ["Neighborhood"]
+
+MODELS = 8
+"""An envelope may be as large as this many models."""
+
+
+class Neighborhood:
+    """The agents of one node among their neighbours. A context manager.
+
+    Parameters
+    ----------
+    host : Host
+        Hosts the agents of this node.
+    neighbors : sequence of Neighbor
+        The nodes that host their neighbours.
+    address : str
+        The ``host:port`` to serve at.
+    topology, layout : str
+        Digests of the topology and of the model. Nodes with other ones are not exchanged with.
+    patience : float
+        Seconds after which a neighbour's message is missing.
+    edges : collection of (int, int), optional
+        The edges, source first, on which something may come here in these rounds; those of now without.
+    credentials : Credentials, optional
+        Without, nobody proves who it is.
+    behind_by : float (default: 0)
+        Seconds that the other nodes may have been at work on these rounds already. A node that was restarted believes
+        that its neighbours are as far as that allows.
+
+    Raises
+    ------
+    ConfigError
+        When the address cannot be served.
+
+    Examples
+    --------
+    >>> with Neighborhood(host, neighbors, address="10.0.0.1:9700", ...) as neighborhood:  # doctest: +SKIP
+    ...     for round in neighborhood.rounds(Schedule(num_rounds=100), 1, 100):
+    ...         print(round.number)
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        neighbors: Sequence[Neighbor],
+        *,
+        address: str,
+        topology: str,
+        layout: str,
+        patience: float,
+        edges: Collection[Edge] | None = None,
+        credentials: Credentials | None = None,
+        behind_by: float = 0.0,
+    ) -> None:
+        self.host = host
+        self.exchanges = max(1, len(host.algorithm.steps) - 1)
+        model = next(iter(host.agents.values()))["model"]
+        self._device = model.device
+        if edges is None:
+            edges = [(j, i) for i, agent in host.agents.items() for j in agent.neighbors if j not in host.agents]
+        self.peer = Peer(
+            Agreement(host.run, topology, layout, host.algorithm.steps[: self.exchanges]),
+            address,
+            neighbors,
+            edges,
+            host.agents,
+            patience=patience,
+            limit=MODELS * model.nbytes,
+            credentials=credentials,
+            behind_by=behind_by,
+        )
+
+    def __enter__(self) -> "Neighborhood":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.peer.close()
+        self.host.dropped.update(self.peer.mail.dropped)
+
+    def rounds(self, schedule: Schedule, first: int, last: int) -> Iterator[Round]:
+        """Run rounds `first` … `last` (counted from 1, both included), yielding each as it ends.
+
+        Rounds in which the neighbours left this node behind are missing among them.
+        """
+        self.peer.begin((first - 1) * schedule.passes * self.exchanges)
+        yield from rounds(self.host, schedule, first, last, self)
+
+    def send(self, pass_number: int, number: int, leaving: Sequence[Envelope]) -> None:
+        """Send what leaves the node after step `number` of a pass."""
+        self.peer.send(pass_number * self.exchanges + number, [*leaving, *self._silences(leaving, pass_number, number)])
+
+    def collect(self, pass_number: int, number: int) -> list[Envelope] | None:
+        """Return what arrives for step `number` of a pass; None when the neighbours have gone on without this node."""
+        if number == 0:
+            return []
+        # Agents that are away by configuration wait too: their node would run ahead of its neighbours otherwise.
+        agents, homes = self.host.agents, self.peer.homes
+        edges = [(j, i) for i, agent in agents.items() for j in agent.neighbors if j in homes]
+        came = self.peer.collect(pass_number * self.exchanges + number - 1, edges)
+        silence = self.host.algorithm.optional(self.host.algorithm.steps[number - 1])
+        return None if came is None else [self._here(each) for each in came if each.tensors or silence]
+
+    def catch_up(self, pass_number: int, end: int) -> int:
+        """Mix the neighbours' models into the agents' and return the pass to go on with, which no neighbour has begun.
+
+        An agent mixes as it always does. Everything else that it carries starts afresh. An agent without a neighbour
+        whose model arrives and has the right form keeps its state.
+        """
+        models, target = self.peer.follow(end)
+        for agent in self.host.agents.values():
+            own = agent["model"]
+            fitting = {
+                j: model.to(self._device)
+                for j, model in models.items()
+                if j in agent.neighbors and (model.shape, model.dtype) == (own.shape, own.dtype)
+            }
+            if fitting:
+                # Rows sum to 1 unless the graph is directed: there, methods keep track of the sum, which starts afresh.
+                mixed = agent.mix({agent.index: own, **fitting}) / sum(agent.mixing_row.values())
+                agent.state = {"model": mixed}
+                self.host.algorithm.start(agent)
+        return target
+
+    def _here(self, envelope: Envelope) -> Envelope:
+        """Return an envelope with its tensors on the agents' device."""
+        if self._device.type == "cpu":
+            return envelope
+        tensors: Mapping[str, Tensor] = envelope.tensors
+        return replace(envelope, tensors={name: tensor.to(self._device) for name, tensor in tensors.items()})
+
+    def _silences(self, leaving: Sequence[Envelope], pass_number: int, number: int) -> list[Envelope]:
+        """Return empty envelopes for everybody who would wait in vain for another."""
+        served = {(each.source, each.destination) for each in leaving}
+        step = self.host.algorithm.steps[number]
+        return [
+            Envelope(self.host.run, pass_number, step, i, j, {})
+            for i, agent in self.host.agents.items()
+            for j in agent.receivers
+            if j in self.peer.homes and (i, j) not in served
+        ]

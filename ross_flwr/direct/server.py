@@ -1,0 +1,194 @@
+"""What neighbours call: greetings, envelopes and requests for models."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+
+from ross_flwr.algorithms.messages import Refused
+from ross_flwr.direct.agreement import Agreement
+from ross_flwr.direct.certificates import Credentials
+from ross_flwr.direct.channels import Context, is_node, listen
+from ross_flwr.direct.link import Link
+from ross_flwr.direct.mail import Mail
+from ross_flwr.direct.progress import Edge
+from ross_flwr.direct.wire import Assembly, Memory, Piece, chunks, layouts
+from ross_flwr.engine.envelope import Envelope
+from ross_flwr.learning.agent import Agent
+from ross_flwr.peer.v1.peer_pb2 import Header, Hello, Refusal, Request
+
+__all__ = ["Server"]
+
+STREAMS = 2
+"""Calls of each kind that one caller may have open at a time."""
+
+GRACE = 0.2
+"""Seconds in which calls may end when the server stops."""
+
+
+class Server:
+    """Serves the neighbours of one node, and nobody else.
+
+    Parameters
+    ----------
+    agreement : Agreement
+        The run.
+    edges : collection of Edge
+        The edges on which something may come here.
+    agents : mapping of int to Agent
+        The agents here. Neighbours that were away fetch their models.
+    links : sequence of Link
+        The ways to the neighbours.
+    mail : Mail
+        Where envelopes go.
+    limit : int
+        Bytes that the tensors of an envelope may have.
+    memory : Memory
+        Where tensors are put.
+    """
+
+    def __init__(
+        self,
+        agreement: Agreement,
+        edges: Collection[Edge],
+        agents: Mapping[int, Agent],
+        links: Sequence[Link],
+        mail: Mail,
+        limit: int,
+        memory: Memory,
+    ) -> None:
+        self.agreement = agreement
+        self._edges = frozenset(edges)
+        self._agents = agents
+        self._links = links
+        self._homes = {agent: link for link in links for agent in link.neighbor.agents}
+        self._mail = mail
+        self._limit = limit
+        self._memory = memory
+        self._secure = False
+        self._streams: Counter[tuple[str, str]] = Counter()
+
+    async def open(self, address: str, credentials: Credentials | None) -> None:
+        """Begin to serve at ``host:port``."""
+        self._secure = credentials is not None
+        handlers = {"Greet": self.greet, "Deliver": self.deliver, "Fetch": self.fetch}
+        self._server = await listen(address, handlers, credentials, self._mail.progress.patience)
+
+    async def close(self) -> None:
+        """Stop."""
+        await self._server.stop(GRACE)
+
+    async def greet(self, hello: Hello, context: Context) -> Hello:
+        """Say where this node stands, and greet a neighbour that is back."""
+        callers = [link for link in self._links if self._calls(link, context)]
+        if not callers:
+            self._mail.drop("stranger", context.peer())
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "you host no neighbour of an agent here")
+        elif not self.agreement.disagreement(hello):
+            for link in callers:
+                link.greet_now()
+        return self._here()
+
+    async def deliver(self, pieces: AsyncIterator[Piece], context: Context) -> None:
+        """Take envelopes, and tell the caller which of them are dropped."""
+        refused = False
+        try:
+            with self._stream("deliver", context):
+                async for header, data in pieces:
+                    if refused and header is None:
+                        continue  # the rest of what was refused
+                    try:
+                        await self._receive(header, data, pieces, context)
+                        refused = False
+                    except Refused as error:
+                        refused = True
+                        await self._refuse(error.reason, header, context)
+        except Refused as error:
+            await self._refuse(error.reason, None, context)
+
+    async def fetch(self, request: Request, context: Context) -> None:
+        """Send a neighbour the model of an agent here."""
+        try:
+            with self._stream("fetch", context):
+                if request.run != self.agreement.run:
+                    raise Refused("other-run")
+                if not any(self._calls(link, context) for link in self._links):
+                    raise Refused("stranger")
+                if request.agent not in self._agents:
+                    raise Refused("not-hosted")
+                model = {"model": self._agents[request.agent]["model"]}
+                header = Header(run=request.run, source=request.agent, tensors=layouts(model))
+                for chunk in chunks(header, model.values()):
+                    await context.write(chunk)
+        except Refused as error:
+            self._mail.drop(error.reason, context.peer())
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.reason)
+
+    async def _receive(
+        self, header: Header | None, data: memoryview, rest: AsyncIterator[Piece], context: Context
+    ) -> None:
+        if header is None:
+            raise Refused("malformed")
+        edge = header.source, header.destination
+        if header.run != self.agreement.run:
+            raise Refused("other-run")
+        if edge not in self._edges:
+            raise Refused("no-edge")
+        if not self._calls(self._homes[header.source], context):
+            raise Refused("stranger")
+        if header.step >= self.agreement.exchanges:
+            raise Refused("other-step")
+        exchange = self.agreement.exchange(header)
+        await self._mail.admit(exchange, edge)
+        try:
+            assembly = Assembly(header.tensors, self._limit, self._memory)
+            assembly.add(data)
+            while not assembly.complete and (piece := await anext(rest, None)):
+                if piece[0] is not None:
+                    raise Refused("malformed")
+                assembly.add(piece[1])
+            step = self.agreement.steps[header.step]
+            self._mail.keep(exchange, edge, Envelope(header.run, header.pass_number, step, *edge, assembly.finish()))
+        except asyncio.CancelledError:  # the stream broke off
+            self._mail.drop("truncated", context.peer())
+            raise
+        finally:
+            self._mail.leave(exchange, edge)
+
+    async def _refuse(self, reason: str, header: Header | None, context: Context) -> None:
+        self._mail.drop(reason, context.peer())
+        refused, here = header or Header(), self._here()
+        await context.write(
+            Refusal(
+                reason=reason,
+                pass_number=here.pass_number,
+                step=here.step,
+                refused_pass_number=refused.pass_number,
+                refused_step=refused.step,
+            )
+        )
+
+    def _here(self) -> Hello:
+        return self.agreement.hello(self._mail.progress.exchange)
+
+    def _calls(self, link: Link, context: Context) -> bool:
+        """Return whether this neighbour may be the caller; without certificates, anybody may be."""
+        return not self._secure or is_node(link.neighbor, context)
+
+    @contextmanager
+    def _stream(self, kind: str, context: Context) -> Iterator[None]:
+        """Hold one of the few calls that a caller may have open."""
+        names: Any = context.auth_context().get("x509_subject_alternative_name")
+        key = kind, str(names or context.peer())
+        if self._streams[key] >= STREAMS:
+            raise Refused("busy")
+        self._streams[key] += 1
+        try:
+            yield
+        finally:
+            self._streams[key] -= 1
+            if not self._streams[key]:
+                del self._streams[key]

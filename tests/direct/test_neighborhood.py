@@ -1,0 +1,232 @@
+"""Agents that talk to each other: nodes of one process, each in a thread, over real sockets with mutual TLS."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from itertools import count
+
+import pytest
+import torch
+from peers import Net, channel_to, deliver, letter, method
+from quadratics import Quadratic, objective_of
+
+from ross_flwr import ConfigError
+from ross_flwr.direct.agreement import Agreement
+from ross_flwr.engine.envelope import Envelope
+from ross_flwr.engine.rounds import Schedule
+from ross_flwr.graph import topology
+from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeStub
+from ross_flwr.threats.faults import Attendance, Dropout, Loss
+
+
+def assert_same_models(hosts, expected):
+    agents = {i: agent for host in hosts for i, agent in host.agents.items()}
+    assert sorted(agents) == sorted(expected.agents)
+    for i, agent in agents.items():
+        assert agent.state.keys() == expected.agents[i].state.keys()
+        for name, vector in expected.agents[i].state.items():
+            torch.testing.assert_close(agent[name], vector, rtol=0, atol=1e-6)
+
+
+def untimed(reports):
+    return [replace(report, time={}) for report in reports]
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("dpsgd", ((0,), (1,), (2,), (3,))),
+        ("ross", ((0,), (1,), (2,), (3,))),
+        ("ross", ((0, 2), (1, 3))),
+        ("dfedsam", ((0, 1), (2,), (3,))),
+        ("dsgt", ((0,), (1, 2, 3))),
+        ("isolated", ((0,), (1,), (2,), (3,))),
+    ],
+)
+def test_agents_compute_what_they_compute_in_one_process(name, blocks, certs, caplog):
+    net = Net(method(name, learning_rate=0.1, gossip_steps=2), blocks, certs=certs, batch_size=2)
+    hosts, reports = net.run(8)
+    expected, lines = net.locally(8)
+    assert_same_models(hosts, expected)
+    for number, round in enumerate(lines):
+        heard = sorted((r for rounds in reports for r in rounds[number].reports), key=lambda r: r.agent)
+        assert untimed(heard) == untimed(round.reports)
+    assert [dict(host.dropped) for host in hosts] == [{}] * len(blocks)
+    assert caplog.messages == [], "a neighbour that has ended is nothing to warn of"
+
+
+def test_nobody_waits_for_agents_that_are_away_or_for_messages_that_are_lost():
+    attendance = Attendance([Dropout(0.3)], seed=3, num_agents=4, num_rounds=12)
+    net = Net(method("ross", learning_rate=0.1), transforms=[Loss(0.2)], absent=attendance.absent)
+    began = time.monotonic()
+    hosts, _ = net.run(12, patience=30)
+    assert time.monotonic() - began < 20
+    expected, _ = net.locally(12)
+    assert_same_models(hosts, expected)
+
+
+class Slow(Quadratic):
+    """Takes its time for one of its gradients."""
+
+    def __init__(self, inner, number, seconds):
+        super().__init__(inner.examples)
+        self.number, self.seconds = number, seconds
+
+    def gradient(self, vector, batch, **_):
+        self.number -= 1
+        if self.number == 0:
+            time.sleep(self.seconds)
+        return super().gradient(vector, batch)
+
+
+def test_a_late_neighbour_is_missing_for_the_step_and_the_run_goes_on():
+    net = Net(method("dpsgd"), objective=lambda i: Slow(objective_of(i), 3, 1.2) if i == 2 else objective_of(i))
+    hosts, reports = net.run(30, patience=0.5)
+    missed = {(r.agent, j) for rounds in reports for each in rounds for r in each.reports for j in r.missing}
+    assert missed >= {(1, 2), (3, 2)}
+    assert all(2 in pair for pair in missed)
+    for k in (0, 1, 3):
+        assert [round.number for round in reports[k]] == list(range(1, 31))
+    assert all(bool(agent["model"].isfinite().all()) for host in hosts for agent in host.agents.values())
+
+
+class Steady(Quadratic):
+    """Takes a little time for every gradient, as real models do."""
+
+    def gradient(self, vector, batch, **_):
+        time.sleep(0.02)
+        return super().gradient(vector, batch)
+
+
+def test_a_node_that_fell_silent_is_brought_to_its_neighbours_round_and_model(certs, caplog):
+    """It stops in round 4, without a word, and comes back as a new process would, with nothing but round 1."""
+    net = Net(method("dpsgd"), certs=certs, objective=lambda i: Steady(objective_of(i).examples))
+    returned = {}
+
+    def falter(host):
+        with net.join(0, host) as node:
+            for round in node.rounds(Schedule(150), 1, 150):
+                if round.number == 4:
+                    break
+        time.sleep(0.5)
+        fresh = net.host([0])
+        with net.join(0, fresh) as node:
+            for round in node.rounds(Schedule(150), 1, 150):
+                returned.setdefault(round.number, dict.fromkeys(round.reports[0].missing))
+        host.agents = fresh.agents
+        return returned
+
+    hosts, reports = net.run(150, play={0: falter})
+    for k in (1, 2, 3):
+        assert [round.number for round in reports[k]] == list(range(1, 151))
+    first, last = min(returned), max(returned)
+    assert 4 < first < 100, "it did not repeat what the others were past"
+    assert last == 150
+    assert sum(not missing for missing in returned.values()) > 20, "its neighbours talk to it again"
+    assert caplog.messages.count("node n0 cannot be reached") >= 2, "each of its neighbours says so"
+    missing = [sorted(j for r in round.reports for j in r.missing) for round in reports[1]]
+    assert missing[3] == []
+    assert [0] in missing
+    assert missing[-20:] == [[]] * 20, "and it to them"
+    models = torch.stack([agent["model"] for host in hosts for agent in host.agents.values()])
+    expected, _ = Net(method("dpsgd")).locally(150)
+    spread = torch.stack([agent["model"] for agent in expected.agents.values()])
+    assert (models - models.mean(0)).norm() < 2 * (spread - spread.mean(0)).norm()
+
+
+class Boastful(Agreement):
+    """Claims to be far ahead."""
+
+    def hello(self, exchange):
+        return super().hello(exchange + 10**6)
+
+
+@pytest.mark.parametrize("graph", ["ring", "complete"])
+def test_a_neighbour_that_claims_to_be_far_ahead_does_not_make_others_jump(graph, certs):
+    net = Net(method("dpsgd", learning_rate=0.1), certs=certs, graph=topology.build(graph, 4))
+    lying = threading.Event()
+
+    def boast(host):
+        with net.join(1, host) as node:
+            node.peer.server.agreement = Boastful(**vars(node.peer.server.agreement))
+            lying.set()
+            return list(node.rounds(Schedule(10), 1, 10))
+
+    def hear(k, host):
+        assert lying.wait(10)
+        with net.join(k, host) as node:
+            return list(node.rounds(Schedule(10), 1, 10))
+
+    hosts, reports = net.run(10, play={1: boast} | {k: partial(hear, k) for k in (0, 2, 3)})
+    assert [[round.number for round in rounds] for rounds in reports] == [list(range(1, 11))] * 4
+    assert_same_models(hosts, net.locally(10)[0])
+
+
+def test_a_node_of_another_run_topology_or_model_is_not_exchanged_with(certs):
+    net = Net(method("dpsgd"), ((0, 1), (2, 3)), certs=certs)
+    for changes in ({"topology": "another"}, {"layout": "another"}):
+
+        def play(host, changes=changes):
+            with net.join(1, host, 0.5, **changes) as node:
+                list(node.rounds(Schedule(2), 1, 2))
+
+        hosts, _ = net.run(2, play={1: play}, patience=0.5)
+        (reason,) = (f"other-{name}" for name in changes)
+        assert hosts[0].dropped[reason] > 0
+        assert hosts[0].agents[1].mixing_row.keys() == {0, 1, 2}
+
+
+def test_a_run_is_unharmed_by_strangers(certs):
+    net = Net(method("ross", learning_rate=0.1), certs=certs, objective=lambda i: Steady(objective_of(i).examples))
+    poison = torch.full((6,), 1e6).numpy().tobytes()
+
+    done = threading.Event()
+
+    def pester(name):
+        with channel_to("n0", net.nodes[0].address, certs[name]) as channel:
+            stub = PeerExchangeStub(channel)
+            for number in count():
+                if done.is_set():
+                    return
+                assert deliver(stub, letter(poison, pass_number=number % 10)) == "stranger"
+
+    def besieged(host):
+        with ThreadPoolExecutor(3) as pool, net.join(0, host) as node:
+            pestering = [pool.submit(pester, name) for name in ("mallory", "n2", "n3")]
+            while node.peer.mail.dropped["stranger"] < 10 and not any(each.done() for each in pestering):
+                time.sleep(0.01)
+            rounds = list(node.rounds(Schedule(10), 1, 10))
+            done.set()
+            for each in pestering:
+                each.result()
+        return rounds
+
+    hosts, _ = net.run(10, play={0: besieged})
+    expected, _ = net.locally(10)
+    assert_same_models(hosts, expected)
+    assert hosts[0].dropped["stranger"] > 10
+
+
+def test_who_ends_waits_until_its_neighbours_have_read_what_it_sent():
+    """Agent 1's third envelope finds no room at agent 0 before agent 0 has begun its second exchange."""
+    net = Net(method("dpsgd"), blocks=((0,), (1,)), graph=topology.build("ring", 2))
+    hosts = [net.host([k]) for k in range(2)]
+    with ThreadPoolExecutor(1) as pool, net.join(0, hosts[0]) as reader:
+        writer = net.join(1, hosts[1])
+        for exchange in range(3):
+            envelope = Envelope("run", exchange, "share", 1, 0, {"model": torch.full((6,), float(exchange))})
+            writer.peer.send(exchange, [envelope])
+        ending = pool.submit(writer.peer.close)
+        time.sleep(0.3)
+        assert not ending.done()
+        arrived = [reader.peer.collect(exchange, [(1, 0)]) for exchange in range(3)]
+        ending.result(timeout=5)
+    assert [[float(each.tensors["model"][0]) for each in envelopes] for envelopes in arrived] == [[0.0], [1.0], [2.0]]
+
+
+def test_an_address_that_is_taken_is_told():
+    net = Net(method("dpsgd"))
+    with net.join(0, net.host([0]), 0.1), pytest.raises(ConfigError, match="cannot be served"):
+        net.join(0, net.host([0]), 0.1)

@@ -1,0 +1,321 @@
+"""Who waits for whom, and who follows whom: tables of events and decisions."""
+
+import pytest
+
+from ross_flwr.direct.progress import Ask, GoOn, Jump, Progress, Wait
+
+P = 10.0
+"""Seconds of patience."""
+
+
+def started(neighbors=2, *, exchanges=1, up=True, behind_by=0.0):
+    """The progress of a node whose neighbours n1, n2, … host agents 1, 2, …; it is time 0 and exchange 0."""
+    progress = Progress({k: f"n{k}" for k in range(1, neighbors + 1)}, exchanges, P, 0.0, behind_by=behind_by)
+    progress.begin(0, 0.0)
+    if up:
+        for name in progress.standings:
+            progress.answered(name, 0, 0.0)
+    return progress
+
+
+def wait(progress, exchange, now=0.0):
+    progress.wait(exchange, [(int(name[1:]), 0) for name in progress.standings], now)
+
+
+def arrive(progress, exchange, *sources, now=0.0):
+    for source in sources:
+        assert progress.announced(exchange, (source, 0), now)
+        progress.arrived(exchange, (source, 0), now)
+
+
+def in_step(progress, until):
+    """Let a node do an exchange a second with all its neighbours, until it awaits this one."""
+    for exchange in range(until):
+        wait(progress, exchange, now=exchange + 1)
+        arrive(progress, exchange, *range(1, len(progress.standings) + 1), now=exchange + 1)
+        assert progress.decide(exchange + 1) == GoOn()
+    wait(progress, until, now=until)
+
+
+def claim(progress, *positions):
+    """Let each neighbour say where it stands, and that it moves on there: where it waits, it is not followed."""
+    for k, position in enumerate(positions):
+        progress.told(f"n{k + 1}", position - 1)
+        progress.told(f"n{k + 1}", position)
+
+
+def play(progress, events):
+    """Each event is a time, what happens, and with what; a decision is what is decided at that time."""
+    for now, what, *arguments in events:
+        if what == "wait":
+            wait(progress, *arguments, now=now)
+        elif what == "arrive":
+            arrive(progress, *arguments, now=now)
+        elif what == "decide":
+            assert progress.decide(now) == arguments[0], f"at {now}"
+        elif what in ("announced", "answered"):
+            getattr(progress, what)(*arguments, now)
+        elif what in ("lost", "unanswered"):
+            getattr(progress, what)(arguments[0], now)
+        else:
+            getattr(progress, what)(*arguments)
+
+
+BOTH, ONE = frozenset({"n1", "n2"}), frozenset({"n2"})
+LATE = GoOn(missing=((2, 0),))
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        pytest.param(
+            [(0, "wait", 0), (0, "decide", Wait(5)), (1, "arrive", 0, 1, 2), (1, "decide", GoOn())],
+            id="who has everything goes on",
+        ),
+        pytest.param(
+            [(0, "arrive", 0, 1, 2), (0, "arrive", 1, 1), (1, "wait", 0), (1, "decide", GoOn())],
+            id="what came early counts",
+        ),
+        pytest.param(
+            [
+                (0, "wait", 0),
+                (1, "arrive", 0, 1),
+                (5, "decide", Ask(ONE)),
+                (5, "decide", Wait(10)),
+                (6, "told", "n2", 0),
+                (10, "decide", Ask(ONE)),
+                (10, "decide", Wait(15)),
+                (11, "told", "n2", 0),
+                (11, "decide", LATE),
+            ],
+            id="a late neighbour that waits for nobody is missing after the patience",
+        ),
+        pytest.param(
+            [
+                (0, "wait", 0),
+                (5, "decide", Ask(BOTH)),
+                (10, "decide", Ask(BOTH)),
+                (14, "decide", Wait(15)),
+                (15, "decide", GoOn(missing=((1, 0), (2, 0)))),
+            ],
+            id="neighbours that do not even answer are missing a little later",
+        ),
+        pytest.param(
+            [
+                (0, "begin", 8, 0),
+                (0, "wait", 8),
+                (1, "arrive", 8, 1),
+                (5, "decide", Ask(ONE)),
+                (6, "told", "n2", 7),
+                (6, "decide", Wait(20)),
+                (20, "decide", LATE),
+            ],
+            id="a late neighbour that is behind gets the same time again",
+        ),
+        pytest.param(
+            [
+                (0, "begin", 8, 0),
+                (0, "wait", 8),
+                (1, "arrive", 8, 1),
+                (5, "decide", Ask(ONE)),
+                (6, "told", "n1", 7),
+                (6, "decide", Wait(10)),
+            ],
+            id="one that is behind but not late excuses nobody",
+        ),
+        pytest.param(
+            [(0, "wait", 0), (1, "arrive", 0, 1), (1, "announced", 1, (2, 0)), (1, "decide", LATE)],
+            id="an envelope that its sender skipped is not waited for",
+        ),
+        pytest.param(
+            [(0, "wait", 0), (1, "arrive", 0, 1), (1, "lost", "n2"), (1, "decide", LATE)],
+            id="a neighbour that is lost is not waited for",
+        ),
+        pytest.param(
+            [(0, "lost", "n2"), (1, "answered", "n2", 0), (1, "wait", 0), (1, "arrive", 0, 1), (1, "decide", Wait(6))],
+            id="one that is back where this node is, is waited for",
+        ),
+        pytest.param(
+            [
+                (0, "begin", 50, 0),
+                (0, "lost", "n2"),
+                (1, "answered", "n2", 10),
+                (1, "answered", "n1", 50),
+                (1, "wait", 50),
+                (1, "arrive", 50, 1),
+                (1, "decide", LATE),
+            ],
+            id="one that is back but far behind is not waited for",
+        ),
+    ],
+)
+def test_a_node_waits_for_those_who_may_still_come(events):
+    play(started(), events)
+
+
+def test_a_neighbour_that_has_not_appeared_has_the_time_of_one_exchange():
+    progress = started(up=False)
+    events = [(1, "unanswered", "n2"), (1, "wait", 0), (1, "arrive", 0, 1), (1, "decide", Wait(6))]
+    play(progress, [*events, (9.9, "unanswered", "n2"), (9.9, "decide", Ask(frozenset()))])
+    play(progress, [(10.1, "unanswered", "n2"), (10.1, "decide", LATE)])
+
+
+def test_a_neighbour_that_misses_three_exchanges_is_given_up_until_something_arrives():
+    progress = started()
+    for exchange in range(3):
+        now = 100.0 * exchange
+        play(progress, [(now, "wait", exchange), (now, "arrive", exchange, 1), (now + 5, "decide", Ask(ONE))])
+        play(progress, [(now + 10, "decide", Ask(ONE)), (now + 10, "told", "n2", exchange)])
+        assert progress.decide(now + 10) == GoOn(((2, 0),), ("n2",) if exchange == 2 else ())
+    play(progress, [(300, "wait", 3), (300, "arrive", 3, 1), (310, "decide", LATE)])
+    play(progress, [(400, "wait", 4), (400, "arrive", 4, 1, 2), (400, "decide", GoOn())])
+    play(progress, [(500, "wait", 5), (500, "arrive", 5, 1), (500, "decide", Wait(505))])
+
+
+def test_a_neighbour_that_is_given_up_but_near_has_the_time_of_the_fastest_pass():
+    """It was always a moment too late; who never waited again would never be in step again."""
+    progress = started()
+    in_step(progress, 4)
+    progress.standings["n2"].misses = 3
+    play(progress, [(4, "arrive", 4, 1), (4.5, "decide", Wait(5)), (5, "decide", LATE)])
+    progress.told("n2", 5 - 3 - 2 - 1)
+    play(progress, [(6, "wait", 5), (6, "arrive", 5, 1), (6, "decide", LATE)])
+
+
+def test_only_the_awaited_exchange_and_the_next_have_room():
+    progress = started()
+    in_step(progress, 8)
+    assert [progress.announced(exchange, (1, 0), 8) for exchange in (7, 8, 9, 10)] == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("positions", "followed"),
+    [
+        ([100, 100], 100),
+        ([100, 120], 100),
+        ([100, 4], None),
+        ([2**62, 4], None),
+        ([2**62], None),
+        ([100, 100, 4], 100),
+        ([2**62, 5, 4], None),
+        ([2**62, 100, 100], 100),
+        ([2**62, 100, 100, 4], 100),
+        ([2**62, 100, 4, 4], None),
+        ([9, 9], None),
+    ],
+)
+def test_a_node_that_lost_no_time_follows_more_than_half_of_its_neighbours(positions, followed):
+    """One alone may lie, whatever it claims; and what is on its way explains a small lead."""
+    progress = started(len(positions))
+    in_step(progress, 4)
+    claim(progress, *positions)
+    assert (progress.decide(5.0) == Jump()) == (followed is not None)
+    if followed:
+        assert progress.land(10**6, 5.0) == followed + 2
+
+
+@pytest.mark.parametrize(
+    ("positions", "reached"),
+    [([60, 5], 60), ([2**62, 5], 104), ([2**62], 104), ([60, 5, 60], 60), ([60, 5, 5], None)],
+)
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_node_that_was_away_follows_half_of_them_as_far_as_elapsed_time_allows(positions, reached, broken):
+    """The others may have been away too. They were in step in exchange 3 at four seconds, and did one a second."""
+    progress = started(len(positions))
+    in_step(progress, 4)
+    for name in progress.standings if broken else ():
+        play(progress, [(104, "lost", name), (104.5, "answered", name, 5)])
+    claim(progress, *positions)
+    assert (progress.decide(105.0) == Jump()) == (reached is not None)
+    if reached:
+        assert progress.land(10**6, 105.0) == reached + 2
+
+
+def test_a_connected_neighbour_cannot_be_ahead_before_it_has_waited():
+    """However short the passes are: the node has just been busy with something else."""
+    progress = started(1)
+    in_step(progress, 4)
+    claim(progress, 2**62)
+    assert not isinstance(progress.decide(4 + P), Jump)
+    assert progress.decide(4 + P + 0.1) == Jump()
+
+
+def test_a_node_that_begins_late_follows_as_far_as_the_others_have_had_time():
+    progress = started(1, up=False, behind_by=200.0)
+    play(progress, [(0, "answered", "n1", 2**62), (4, "wait", 0), (4, "announced", 2**62, (1, 0))])
+    assert progress.decide(4.0) == GoOn(((1, 0),)), "it does not know yet how long a pass takes"
+    wait(progress, 1, now=4)
+    assert progress.decide(4.0) == Jump()
+    assert progress.land(10**6, 4.0) == 204 // 4 + 2
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_neighbour_that_begins_far_ahead_is_followed_only_once_it_goes_on(alone):
+    """Node 2 was away, goes on in exchange 40, and waits there. So it is where the other neighbour is gone."""
+    progress = started()
+    in_step(progress, 10)
+    if alone:
+        progress.lost("n1", 10.0)
+    for exchange in range(10, 14):
+        progress.refused("n2", exchange, 40)
+    assert not isinstance(progress.decide(50.0), Jump)
+    progress.refused("n2", 14, 41)
+    assert progress.decide(50.0) == Jump()
+
+
+def test_a_node_goes_on_ahead_of_its_neighbours_by_what_they_do_meanwhile():
+    progress = started(exchanges=2)
+    wait(progress, 0)
+    claim(progress, 100, 101)
+    assert progress.decide(0.0) == Jump()
+    claim(progress, 110, 111)
+    assert progress.land(1000, 3.0) == 55 + 5 + 2
+    assert progress.exchange == 2 * 62
+
+
+def test_a_node_goes_on_no_later_than_the_rounds_end_and_never_in_the_same_pass():
+    progress = started(exchanges=2)
+    wait(progress, 1)
+    claim(progress, 2**62, 2**62)
+    assert progress.decide(0.0) == Jump()
+    assert progress.land(70, 1.0) == 70
+    wait(progress, 140)
+    claim(progress, 3, 3)
+    assert progress.land(90, 3.0) == 71, "the neighbours changed their minds"
+
+
+def test_a_node_that_jumps_waits_for_those_alone_whom_it_follows():
+    progress = started(3)
+    wait(progress, 0)
+    claim(progress, 100, 100, 5)
+    assert progress.decide(0.0) == Jump()
+    progress.land(1000, 0.0)
+    assert {name for name, standing in progress.standings.items() if standing.awaited} == {"n1", "n2"}
+
+
+def test_a_node_that_ran_ahead_alone_waits_for_its_neighbours_for_as_long_as_it_was_gone():
+    progress = started()
+    in_step(progress, 4)
+    for name in ("n1", "n2"):
+        progress.lost(name, 4.0)
+    for exchange in range(4, 204):
+        play(progress, [(exchange, "wait", exchange)])
+        assert isinstance(progress.decide(exchange), GoOn)
+    play(progress, [(204, "wait", 204), (204, "answered", "n1", 50), (204, "decide", Wait(209))])
+    play(progress, [(204, "answered", "n2", 50)])
+    assert [progress.standings[name].misses for name in ("n1", "n2")] == [3 - 10, 3 - 10]
+
+
+def test_a_silent_neighbour_is_greeted_after_growing_pauses_and_anew_after_a_long_connection():
+    progress = started(1, up=False)
+    pauses = []
+    now = 0.0
+    for _ in range(9):
+        progress.unanswered("n1", now)
+        pauses.append(round(progress.standings["n1"].greet_at - now, 2))
+        now = progress.standings["n1"].greet_at
+    assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    for lasted, pause in ((1, 5.0), (100, 0.05)):
+        progress.answered("n1", 0, now)
+        progress.lost("n1", now + lasted)
+        assert progress.standings["n1"].greet_at == pytest.approx(now + lasted + pause)

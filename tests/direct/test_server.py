@@ -1,0 +1,135 @@
+"""What a node takes, answers and refuses, whoever calls."""
+
+import time
+
+import grpc
+import pytest
+import torch
+from deployed import until
+from peers import channel_to, deliver, letter
+from quadratics import normal
+
+from ross_flwr.direct import wire
+from ross_flwr.direct.channels import SERVICE
+from ross_flwr.peer.v1.peer_pb2 import Chunk, DType, Hello, Refusal, Request
+from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeStub
+
+
+def huge(*shape):
+    return [wire.Layout(name="model", shape=shape, dtype=DType.DTYPE_FLOAT32)]
+
+
+@pytest.mark.parametrize(
+    ("name", "stream", "reason"),
+    [
+        ("n1", letter(), ""),
+        ("n1", letter(run="another"), "other-run"),
+        ("n1", letter(step=3), "other-step"),
+        ("n1", letter(pass_number=5), "ahead"),
+        ("n1", letter(source=2), "no-edge"),
+        ("n2", letter(source=2), "no-edge"),
+        ("n1", letter(destination=1), "no-edge"),
+        ("n2", letter(), "stranger"),
+        ("mallory", letter(), "stranger"),
+        ("n1", letter(data=b"\0" * 20), "truncated"),
+        ("n1", letter(data=b"\0" * 25), "oversize"),
+        ("n1", [*letter(data=b"\0" * 20), Chunk(data=b"\0" * 5)], "oversize"),
+        ("n1", letter(tensors=huge(10**12)), "oversize"),
+        ("n1", letter(tensors=huge(0, 2**63)), "oversize"),
+        ("n1", letter(tensors=huge(0, *[2**12] * 7)), "oversize"),
+        ("n1", letter(tensors=huge(*[1] * 9)), "malformed"),
+        ("n1", letter(tensors=[*huge(6), *huge(6)]), "malformed"),
+        ("n1", letter(tensors=[wire.Layout(name="model", shape=[6])]), "malformed"),
+        ("n1", [*letter(data=b"\0" * 20), *letter()], "malformed"),
+        ("n1", [Chunk(data=b"\0" * 24)], "malformed"),
+    ],
+)
+def test_an_envelope_is_taken_only_if_it_fits_and_from_the_node_of_its_source(door, name, stream, reason):
+    call_as, peer, _ = door
+    assert deliver(call_as(name), stream) == reason
+    assert dict(peer.mail.dropped) == ({reason: 1} if reason else {})
+
+
+def test_bytes_that_are_no_chunk_are_counted_and_the_stream_goes_on(door, certs):
+    _, peer, net = door
+    with channel_to("n0", net.nodes[0].address, certs["n1"]) as channel:
+        deliver = channel.stream_stream(f"/{SERVICE}/Deliver", response_deserializer=Refusal.FromString)
+        stream = [b"\xff", b"\x0a\x05\xff", *(each.SerializeToString() for each in letter())]
+        assert [each.reason for each in deliver(iter(stream), timeout=10)] == ["malformed"]
+    assert dict(peer.mail.dropped) == {"malformed": 1}
+    assert len(peer.collect(0, [(1, 0)])) == 1
+
+
+def test_a_replay_is_refused_before_and_after_the_exchange(door):
+    call_as, peer, _ = door
+    stub = call_as("n1")
+    assert [deliver(stub, letter()) for _ in range(2)] == ["", "duplicate"]
+    arrived = peer.collect(0, [(1, 0), (3, 0)])
+    assert [(each.source, each.tensors["model"].tolist()) for each in arrived] == [(1, [1.0] * 6)]
+    (refusal,) = stub.Deliver(iter(letter()), timeout=10)
+    assert refusal == Refusal(reason="old", pass_number=0, step=1, refused_pass_number=0, refused_step=0)
+    assert dict(peer.mail.dropped) == {"duplicate": 1, "old": 1}
+
+
+def test_one_stream_delivers_many_envelopes_and_goes_on_after_one_that_is_refused(door):
+    call_as, peer, _ = door
+    stream = [*letter(), *letter(pass_number=1), Chunk(data=b"\0" * 24), *letter(), *letter(step=1)]
+    refusals = list(call_as("n1").Deliver(iter(stream), timeout=10))
+    assert [(each.reason, each.refused_pass_number) for each in refusals] == [("ahead", 1), ("duplicate", 0)]
+    assert list(call_as("n1").Deliver(iter([]), timeout=10)) == []
+    assert dict(peer.mail.dropped) == {"ahead": 1, "duplicate": 1}
+    assert [each.source for each in peer.collect(1, [(1, 0)])] == [1]
+
+
+def test_a_stream_that_breaks_off_leaves_its_place_free(door):
+    call_as, peer, _ = door
+    stub = call_as("n1")
+
+    def broken():
+        yield from letter(data=b"\0" * 8)
+        time.sleep(0.2)
+        raise RuntimeError("the cable")
+
+    with pytest.raises(grpc.RpcError):
+        deliver(stub, broken())
+    until(lambda: peer.mail.dropped, "the place is free", 5)
+    assert dict(peer.mail.dropped) == {"truncated": 1}
+    assert deliver(stub, letter()) == ""
+
+
+def test_a_peer_cannot_open_more_than_a_few_streams(door):
+    call_as, _, _ = door
+    stub = call_as("n1")
+    early = [stub.Deliver(iter(letter(pass_number=5 + k)), timeout=10) for k in range(2)]
+    time.sleep(0.1)
+    assert deliver(stub, letter()) == "busy"
+    assert [refusal.reason for each in early for refusal in each] == ["ahead", "ahead"]
+    assert deliver(stub, letter()) == ""
+
+
+def test_who_has_a_certificate_of_another_authority_gets_no_word_in(door):
+    call_as, _, net = door
+    for action in (
+        lambda stub: deliver(stub, letter()),
+        lambda stub: stub.Greet(Hello(), timeout=5),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            action(call_as("outsider"))
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    with grpc.insecure_channel(net.nodes[0].address) as plain, pytest.raises(grpc.RpcError):
+        PeerExchangeStub(plain).Greet(Hello(), timeout=5)
+    assert deliver(call_as("n1"), letter()) == ""
+
+
+def test_a_node_that_is_no_neighbour_learns_nothing(door):
+    call_as, peer, _ = door
+    for name in ("mallory", "n2"):
+        with pytest.raises(grpc.RpcError) as caught:
+            call_as(name).Greet(Hello(), timeout=5)
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call_as(name).Fetch(Request(run="run", agent=0), timeout=5))
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert dict(peer.mail.dropped) == {"stranger": 4}
+    (chunk,) = call_as("n3").Fetch(Request(run="run", agent=0), timeout=5)
+    assert torch.equal(torch.frombuffer(bytearray(chunk.data), dtype=torch.float32), normal(77, 6))
