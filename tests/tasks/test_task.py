@@ -9,7 +9,7 @@ from quadratics import Table
 from torch import nn
 from torch.utils.data import Dataset
 
-from ross_flwr import PeerRelay, peer_app, resolve
+from ross_flwr import ROSS, PeerRelay, graph, peer_app, resolve, simulate
 from ross_flwr.config import ConfigError
 from ross_flwr.engine.rounds import rounds
 from ross_flwr.flower.records import tensors_of
@@ -61,32 +61,26 @@ class Part:
         return self.table.batch(indices + self.first)
 
 
-def locally():
-    assembly = assemble(resolve(OPTIONS), Line())
-    assembly.check()
-    host = assembly.host("line")
-    assert assembly.describe()["examples"] == 60
-    *_, last = rounds(host, assembly.schedule, 1, assembly.schedule.num_rounds)
-    return host, last
+def simulated():
+    return simulate(ROSS(utility="loss", momentum=0.5), graph.ring(6), Line(), rounds=20)
 
 
 def test_a_task_from_outside_is_learned_by_ross():
-    host, last = locally()
-    assert max(report.loss for report in last.reports) < 0.5
-    for agent in host.agents.values():
-        assert agent["model"].tolist() == pytest.approx([3, -2, 1], abs=0.5)
+    result = simulated()
+    assert result.summary["examples"] == 60
+    assert result.history[-1]["loss"]["max"] < 0.5
+    for model in result.models.values():
+        assert model.tolist() == pytest.approx([3, -2, 1], abs=0.5)
 
 
 def test_a_task_from_outside_gives_the_same_models_through_the_relay_with_several_agents_on_a_node():
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-    host, _ = locally()
-    relay = PeerRelay(**OPTIONS)
+    relay = PeerRelay(algorithm=ROSS(utility="loss", momentum=0.5), topology=graph.ring(6))
     model = Line().model
     nodes = Nodes(peer_app(task=lambda context: Line()), (100, 101))
-    relay.start(nodes, ArrayRecord(model.named(model.initial)), OPTIONS["num-rounds"])
-    assert sorted(relay.models) == list(range(6))
-    for index, agent in host.agents.items():
-        torch.testing.assert_close(model.flatten(tensors_of(relay.models[index])), agent["model"], rtol=0, atol=1e-5)
+    relay.start(nodes, ArrayRecord(model.named(model.initial)), 20)
+    for index, expected in simulated().models.items():
+        torch.testing.assert_close(model.flatten(tensors_of(relay.models[index])), expected, rtol=0, atol=1e-5)
 
 
 class Words(nn.Module):
