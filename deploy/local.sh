@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A whole deployment on this machine, from nothing: certificates, keys, a SuperLink that admits registered SuperNodes
-# only, four SuperNodes, all with TLS; runs ROSS between them, shows the result, and stops what it started.
+# only, four SuperNodes, all with TLS; runs agents on them, shows the result, and stops what it started.
 #
-#   deploy/local.sh                                    ROSS and, beside it, D-PSGD, agents talking directly
+#   deploy/local.sh                                    the methods of the first run, agents talking directly
 #   deploy/local.sh "num-rounds=3 transport='relay'"   other keys; `ross-flwr config` lists them
 #   APP=my-app deploy/local.sh                         an app that `ross-flwr new` wrote, or another one
 #   deploy/local.sh shell                              no run, but a shell beside it, for `flwr run . here --stream`

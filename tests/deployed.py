@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from ross_flwr import resolve
 from ross_flwr.runs.local import LocalRun
+from ross_flwr.runs.side_by_side import side_by_side
 
 ROOT = Path(__file__).parents[1]
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -62,7 +62,7 @@ class Results:
 
     def assert_is_as_locally(self):
         """What agents told, and the models they ended with, are those of the same run in one process."""
-        here = LocalRun(resolve(self.keys))
+        here = LocalRun(side_by_side(self.keys)[0])
         for _ in here.rounds():
             pass
         lines = self.history()

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr").rglob("*.py")}
 
-EXPERIMENTS = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr/studies").glob("*.toml")}
+TABLES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr").rglob("*.toml")}
 READMES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr").glob("*/README.md")}
 
 
@@ -44,7 +44,8 @@ def test_the_wheel_holds_the_package_its_types_and_its_data_and_no_tests(tree):
     pip = (sys.executable, "-m", "pip", "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-q", "-w", "dist")
     _, names = packed(tree, "dist/*.whl", *pip, ".")
     package = {name for name in names if name.startswith("ross_flwr/")}
-    assert package >= MODULES | {"ross_flwr/py.typed", "ross_flwr/data/digits.jsonl", "ross_flwr/template/task.py.tpl"}
+    others = {"ross_flwr/py.typed", "ross_flwr/data/digits.jsonl", "ross_flwr/template/task.py.tpl"}
+    assert package >= MODULES | TABLES | others
     info = {name.partition("/")[2] for name in names.keys() - package}
     assert info == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
 
@@ -54,7 +55,7 @@ def test_the_fab_holds_the_package_and_its_data_is_small_and_has_no_tests(tree):
     fab, names = packed(tree, "*.fab", sys.executable, "-c", flwr, "build")
     assert fab.stat().st_size < 2_000_000  # of the 10 MB that Flower takes
     package = {name for name in names if name.startswith("ross_flwr/")}
-    assert package == MODULES | EXPERIMENTS | READMES | {"ross_flwr/data/digits.jsonl"}
+    assert package == MODULES | TABLES | READMES | {"ross_flwr/data/digits.jsonl"}
     beside = {"pyproject.toml", "README.md", "LICENSE", ".info/CONTENT"}
     assert names.keys() - package == beside
     assert max(names.values()) < 1_000_000

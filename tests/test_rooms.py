@@ -139,8 +139,8 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
 
 import ross_flwr
-from ross_flwr.runs.local import start
-(run,) = start(ross_flwr.resolve({"num-agents": 3, "num-rounds": 1, "topology": "ring", "attackers": 0, "beside": ""}))
+from ross_flwr.runs.local import LocalRun
+run = LocalRun(ross_flwr.resolve({"num-agents": 3, "num-rounds": 1, "topology": "ring"}))
 assert [line["round"] for line in run.rounds()] == [1]
 try:
     ross_flwr.PeerRelay

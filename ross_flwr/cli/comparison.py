@@ -49,7 +49,8 @@ def compare(
     where it was, so the same command continues a comparison that was stopped. All methods share initial model, batches
     and validation sets; when the experiment tunes, each runs with its best learning rate of the same grid.
     """
-    plan = comparison.read_plan(experiment, read(run_config))
+    given = {key: value for key, value in read(run_config).items() if key != "beside"}  # the plan has its methods
+    plan = comparison.read_plan(experiment, given)
     plan = plan.only(methods=methods, scenarios=scenarios, topologies=topologies)
     plan = plan.quick() if quick else plan
     folder = out or Path("results") / (Path(experiment).stem + ("-quick" if quick else ""))

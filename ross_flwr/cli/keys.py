@@ -10,8 +10,12 @@ import click
 
 from ross_flwr.cli.names import complete_pair
 from ross_flwr.config import ConfigError, keys
+from ross_flwr.runs.side_by_side import BESIDE
 
-__all__ = ["read", "run_config"]
+__all__ = ["FIRST_RUN", "read", "read_run", "run_config"]
+
+FIRST_RUN = Path(__file__).with_name("first-run.toml")
+"""The keys that `ross-flwr run` goes by where `-c` does not say otherwise."""
 
 run_config = click.option(
     "-c",
@@ -31,7 +35,7 @@ def read(entries: Sequence[str]) -> dict[str, Any]:
     An entry is a file, one ``KEY=VALUE``, or several with spaces between them as ``flwr run`` takes them. A value is
     read as TOML does, except that texts need no quotes.
     """
-    texts = {key.name for key in keys() if key.kind is str}
+    texts = {key.name for key in (BESIDE, *keys()) if key.kind is str}
     found: dict[str, Any] = {}
     for entry in entries:
         if "=" not in entry:
@@ -46,6 +50,11 @@ def read(entries: Sequence[str]) -> dict[str, Any]:
                 value = text
             found[key] = text if key in texts and not isinstance(value, str) else value
     return found
+
+
+def read_run(entries: Sequence[str]) -> dict[str, Any]:
+    """Return the keys of the first run with those that ``-c`` options set."""
+    return {**read_file(str(FIRST_RUN)), **read(entries)}
 
 
 def read_file(name: str) -> dict[str, Any]:

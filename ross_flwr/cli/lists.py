@@ -10,28 +10,31 @@ from rich.table import Table
 from rich.text import Text
 
 from ross_flwr.algorithms import ALGORITHMS, Algorithm
-from ross_flwr.cli.keys import read, run_config
+from ross_flwr.cli.keys import read, read_run, run_config
 from ross_flwr.cli.names import LISTS, complete_list
 from ross_flwr.cli.screen import console
-from ross_flwr.config import require, resolve, to_toml
+from ross_flwr.config import require, to_toml
 from ross_flwr.learning.rules import Bounded
 from ross_flwr.report.holdings import holdings_table, plot_holdings
 from ross_flwr.runs.local import holdings
+from ross_flwr.runs.side_by_side import BESIDE, side_by_side
 
 __all__ = ["config", "data", "list_"]
 
 
 @click.command(
-    short_help="Show every key, its default and what it means.",
+    short_help="Show every key, its value and what it means.",
     epilog="\b\nExample:\n  ross-flwr config -c algorithm=dpsgd > my.toml",
 )
 @run_config
 def config(run_config: Sequence[str]) -> None:
-    """Show every key with its default, its unit, what it takes and what it means.
+    """Show every key as `ross-flwr run` would have it, with its unit, what it takes and what it means.
 
     The output is a TOML file, which `ross-flwr run -c` and `flwr run --run-config` take.
     """
-    for line in to_toml(resolve(read(run_config))).splitlines():
+    keys = read_run(run_config)
+    first, *_ = side_by_side(keys)
+    for line in to_toml(first, [(BESIDE, keys["beside"])]).splitlines():
         heading, comment = line.startswith("# =="), line.startswith("#")
         click.secho(line, bold=heading or None, dim=(comment and not heading) or None)
 
@@ -46,7 +49,7 @@ def config(run_config: Sequence[str]) -> None:
 )
 def data(run_config: Sequence[str], plot: Path | None) -> None:
     """Show how many training examples of each class every agent holds, before anything is run or corrupted."""
-    counts = holdings(resolve(read(run_config))).tolist()
+    counts = holdings(side_by_side(read(run_config))[0]).tolist()
     console.print(holdings_table(counts, console.width))
     if plot:
         plot_holdings(counts, plot)

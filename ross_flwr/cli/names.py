@@ -12,6 +12,7 @@ from ross_flwr.data import PARTITIONS, SOURCES
 from ross_flwr.graph import topology
 from ross_flwr.learning.rules import RULES
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS
+from ross_flwr.runs.side_by_side import BESIDE
 from ross_flwr.tasks.corruptions import CORRUPTIONS
 from ross_flwr.tasks.models import MODELS
 from ross_flwr.threats.attacks import ATTACKS
@@ -59,7 +60,7 @@ def complete_list(_context: click.Context, _parameter: click.Parameter, begun: s
 def complete_pair(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
     """Return the keys whose name goes on from what was typed; of one that is clear, what may stand under it."""
     name, equals, _ = begun.partition("=")
-    found = [key for key in keys() if (key.name == name if equals else key.name.startswith(name))]
+    found = [key for key in (BESIDE, *keys()) if (key.name == name if equals else key.name.startswith(name))]
     if len(found) > 1:
         return [CompletionItem(f"{key.name}=", help=key.meaning) for key in found]
     pairs = (f"{key.name}={value}" for key in found for value in _values(key))

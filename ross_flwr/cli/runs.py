@@ -9,15 +9,16 @@ from typing import Any
 
 import click
 
-from ross_flwr.cli.keys import read, run_config
+from ross_flwr.cli.keys import FIRST_RUN, read_run, run_config
 from ross_flwr.cli.screen import console, quoted, stoppable
-from ross_flwr.config import ConfigError, resolve
+from ross_flwr.config import ConfigError
 from ross_flwr.report.trackers import TRACKERS, Opener, numbers, trackers
 from ross_flwr.report.views import Board, Json, Plain, View
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.local import LocalRun, start
 from ross_flwr.runs.local import resume as resume_runs
 from ross_flwr.runs.options import RunOptions
+from ross_flwr.runs.side_by_side import side_by_side
 
 __all__ = ["resume", "run"]
 
@@ -36,7 +37,7 @@ def observed(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command(
-    short_help="Run a method, and another beside it, in this process.",
+    short_help="Run methods side by side, in this process.",
     epilog="""\b
 Examples:
   ross-flwr run -c num-rounds=20 -c topology=ring -c attackers=2
@@ -54,21 +55,30 @@ Examples:
 )
 @observed
 def run(run_config: Sequence[str], out: Path | None, shown: str | None, log: str) -> None:
-    """Run a method, and another beside it on the same data, with all agents in this process.
+    """Run a method, and others beside it on the same data, with all agents in this process.
 
-    Without options: ROSS on 10 agents, of which three send poisoned gradients, beside D-PSGD. The folder of results
-    holds config.toml, history.jsonl (one line a round), summary.json and model.safetensors (the mean of the honest
-    agents' models), and a folder with the same for the method beside. Ctrl-C keeps the rounds that are done.
+    Without options this is the first run: ross-plus, and ross and dpsgd beside it, on 10 agents, of which three poison
+    their gradients. It stands in first-run.toml, whose path is printed, and -c changes keys of it: `-c attackers=0 -c
+    beside=` leaves one method and honest agents.
+
+    The folder of results holds config.toml, history.jsonl (one line a round), summary.json and model.safetensors (the
+    mean of the honest agents' models), and a folder with the same for each method beside. Ctrl-C keeps the rounds that
+    are done.
     """
-    config = resolve(read(run_config))
-    folder = out or Path("results") / f"{datetime.now():%Y%m%d-%H%M%S}-{config.part(RunOptions).algorithm}"
+    configs = side_by_side(read_run(run_config))
+    method = configs[0].part(RunOptions).algorithm
+    folder = out or Path("results") / f"{datetime.now():%Y%m%d-%H%M%S}-{method}"
     if RunFolder(folder).config.exists():
         raise ConfigError(
             f"--out {folder} holds a run already: `ross-flwr resume {quoted(folder)}` continues it, and a new run "
             "takes another folder"
         )
+    log_to = trackers(log)
     with resumable(folder):
-        finish(start(config, folder), folder, shown, trackers(log))
+        runs = start(configs, folder)
+        if not shown:
+            click.echo(f"Keys that -c does not set are those of the first run, {FIRST_RUN}")
+        finish(runs, folder, shown, log_to)
 
 
 @click.command(
@@ -78,9 +88,9 @@ def run(run_config: Sequence[str], out: Path | None, shown: str | None, log: str
 @click.argument("folder", type=click.Path(path_type=Path))
 @observed
 def resume(folder: Path, shown: str | None, log: str) -> None:
-    """Continue the run in FOLDER from its last checkpoint, and then the one of the method beside it.
+    """Continue the run in FOLDER from its last checkpoint, and then those of the methods beside it.
 
-    The results are those of a run that never stopped. To make a run longer, raise num-rounds in its config.toml first.
+    The results are those of runs that never stopped. To make a run longer, raise num-rounds in its config.toml first.
     --json and --log tell of the rounds before as well, so they also serve for a run that is finished.
     """
     with resumable(folder):

@@ -14,27 +14,23 @@ __all__ = ["to_toml"]
 _WIDTH = 80
 
 
-def to_toml(config: Config) -> str:
+def to_toml(config: Config, others: Iterable[tuple[Key, Scalar]] = ()) -> str:
     """Return `config` as a TOML document that tells what each key means, its unit and what it takes.
+
+    `others` are keys that no run has, with their values: they stand first.
 
     It parses back to the same values, so what ``ross-flwr config`` prints and what stands in the folder of a run can
     be edited and run.
     """
     blocks = []
-    for title, group in groupby(_titled(keys()), key=lambda entry: entry[0]):
+    listed = [*others, *((key, config.values[key.name]) for key in keys())]
+    for title, group in groupby(listed, key=lambda entry: entry[0].group or _owners(entry[0])):
         blocks.append("\n".join(f"# == {line} ".ljust(_WIDTH, "=") for line in wrap(title, _WIDTH - 10)))
-        for _, key in group:
+        for key, value in group:
             takes = ": ".join(filter(None, [key.unit, key.allowed]))
             comment = wrap(f"{key.meaning} [{takes}]", _WIDTH - 2, break_on_hyphens=False)
-            blocks.append(
-                "\n".join([*(f"# {line}" for line in comment), f"{key.name} = {_toml(config.values[key.name])}"])
-            )
+            blocks.append("\n".join([*(f"# {line}" for line in comment), f"{key.name} = {_toml(value)}"]))
     return "\n\n".join(blocks) + "\n"
-
-
-def _titled(listed: Iterable[Key]) -> Iterable[tuple[str, Key]]:
-    for key in listed:
-        yield key.group or _owners(key), key
 
 
 def _owners(key: Key) -> str:

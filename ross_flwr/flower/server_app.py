@@ -9,15 +9,14 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
-from ross_flwr.config import resolve
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.records import record_of, tensors_of
 from ross_flwr.flower.strategies import STRATEGIES
 from ross_flwr.report.table import result_table
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.history import consensus_distance
-from ross_flwr.runs.local import beside
 from ross_flwr.runs.options import RunOptions
+from ross_flwr.runs.side_by_side import side_by_side
 
 __all__ = ["app"]
 
@@ -28,7 +27,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the configured method, and the one beside it, through Flower; log the results, and keep them if asked to.
+    """Run the configured method, and those beside it, through Flower; log the results, and keep them if asked to.
 
     Raises
     ------
@@ -36,7 +35,7 @@ def main(grid: Grid, context: Context) -> None:
         When the run configuration is not possible.
     """
     summaries = {}
-    for config in beside(resolve(context.run_config)):
+    for config in side_by_side(context.run_config):
         run, flower = config.part(RunOptions), config.part(FlowerOptions)
         values: dict[str, Any] = dict(config.values)
         strategy = STRATEGIES[flower.transport](**values)

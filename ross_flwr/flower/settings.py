@@ -41,7 +41,7 @@ def config_of(
     own["topology"] = topology if isinstance(topology, str) else GIVEN
     if not isinstance(topology, str) and given.setdefault("num-agents", len(topology)) != len(topology):
         raise ConfigError(f"num-agents = {given['num-agents']} and a graph of {len(topology)} agents: leave one out")
-    return resolve({"attackers": 0, **own, **given})
+    return resolve({**own, **given})
 
 
 def graphs_of(graph: nx.Graph, config: Config) -> Graphs:

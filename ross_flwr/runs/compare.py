@@ -106,7 +106,7 @@ class Plan:
         return self.keys | shape | rate | self._method(method) | {"seed": seed}
 
     def _method(self, name: str) -> dict[str, Any]:
-        return {"algorithm": name, "beside": ""} | self.methods[name]
+        return {"algorithm": name} | self.methods[name]
 
 
 @dataclass(frozen=True)

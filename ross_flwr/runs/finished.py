@@ -84,8 +84,8 @@ def _rank(run: Run) -> int:
 
 
 def _single(folder: Path) -> Iterator[Run]:
-    for path in (folder, *(each for each in sorted(folder.iterdir()) if RunFolder(each).config.is_file())):
-        found = RunFolder(path)
+    main = RunFolder(folder)
+    for found in (main, *main.beside()):
         summary = found.read_summary()
         if summary:
             config = found.read_config()

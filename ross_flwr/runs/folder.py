@@ -41,6 +41,11 @@ class RunFolder:
         """The file with a line per round."""
         return self.path / "history.jsonl"
 
+    def beside(self) -> list["RunFolder"]:
+        """Return the subfolders that hold runs: those of the methods that ran beside the one here."""
+        inside = [RunFolder(path) for path in sorted(self.path.iterdir())] if self.path.is_dir() else []
+        return [each for each in inside if each.config.is_file()]
+
     def begin(self, config: Config | None = None) -> None:
         """Write the configuration, if there is one, and an empty history; of an earlier run here nothing remains."""
         if config:

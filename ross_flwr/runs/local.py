@@ -1,14 +1,13 @@
 """Runs in this process, from a configuration to a folder of results."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ross_flwr.algorithms import ALGORITHMS
-from ross_flwr.config import Config, ConfigError, require, resolve
+from ross_flwr.config import Config, ConfigError
 from ross_flwr.engine.rounds import rounds
 from ross_flwr.runs.assemble import assemble, read_images
 from ross_flwr.runs.folder import RunFolder
@@ -16,48 +15,37 @@ from ross_flwr.runs.history import History
 from ross_flwr.runs.options import MachineOptions, RunOptions
 from ross_flwr.runs.simulate import consensus
 
-__all__ = ["LocalRun", "beside", "holdings", "resume", "start"]
+__all__ = ["LocalRun", "holdings", "resume", "start"]
 
 
-def beside(config: Config) -> list[Config]:
-    """Return the configurations that `config` asks for: itself, and that of the method beside it if there is another.
+def start(configs: Sequence[Config], path: Path | None = None) -> list["LocalRun"]:
+    """Return a run of each configuration. The first has its results in `path`, the others in subfolders of it.
 
-    Raises
-    ------
-    ConfigError
-        When the method beside it is not known.
-    """
-    run = config.part(RunOptions)
-    if run.beside in ("", run.algorithm):
-        return [config]
-    require("beside", run.beside, ALGORITHMS)
-    return [config, resolve({**config.values, "algorithm": run.beside, "beside": ""})]
-
-
-def start(config: Config, path: Path | None = None) -> list["LocalRun"]:
-    """Return the runs that `config` asks for. The method beside has its results in a subfolder of its name.
-
-    Nothing is written before all of them are known to be possible and the first round of the first begins.
+    A subfolder has the name of its method. Nothing is written before all runs are known to be possible.
 
     Raises
     ------
     ConfigError
         When one of them is not possible.
     """
-    first, *others = beside(config)
+    first, *others = configs
     paths = (path / other.part(RunOptions).algorithm if path else None for other in others)
-    return [LocalRun(first, path), *map(LocalRun, others, paths)]
+    runs = [LocalRun(first, path), *map(LocalRun, others, paths)]
+    for run in runs:
+        run.begin()
+    return runs
 
 
 def resume(path: Path) -> list["LocalRun"]:
-    """Return the runs that the configuration in folder `path` asks for, each as it was at its last checkpoint.
+    """Return the run in folder `path` and those in its subfolders, each as it was at its last checkpoint.
 
     Raises
     ------
     ConfigError
         When the folder holds no run, or its files do not fit each other.
     """
-    runs = start(RunFolder(path).read_config(), path)
+    folder = RunFolder(path)
+    runs = [LocalRun(each.read_config(), each.path) for each in (folder, *folder.beside())]
     for run in runs:
         run.restore()
     return runs
@@ -110,6 +98,11 @@ class LocalRun:
         file, threats = self.folder.history if self.folder else None, self.assembly.threats
         self.history = History(self.run.num_agents, threats.attackers, file, threats.corrupted)
 
+    def begin(self) -> None:
+        """Write the configuration and an empty history into the folder, if there is one."""
+        if self.folder:
+            self.folder.begin(self.config)
+
     def restore(self) -> None:
         """Go back to the last checkpoint in the folder; without one, to the beginning.
 
@@ -148,8 +141,8 @@ class LocalRun:
         """
         run, every, folder = self.run, self.machine.checkpoint_every, self.folder
         done = saved = len(self.history.lines)
-        if folder and not done:
-            folder.begin(self.config)
+        if not done:
+            self.begin()
         snapshot = self.host.snapshot()
         try:
             for finished in rounds(self.host, self.assembly.schedule, done + 1, run.num_rounds):

@@ -10,9 +10,6 @@ class RunOptions:
     """What is run, and for how long."""
 
     algorithm: str = option("ross", "the method; `ross-flwr list algorithms` shows them")
-    beside: str = option(
-        "dpsgd", "a second method run on the same data, batches and attackers for comparison; empty for none"
-    )
     num_agents: int = option(10, "agents, spread over the nodes there are", unit="agents", minimum=2)
     num_rounds: int = option(60, "how long to run", unit="rounds", minimum=1)
     batches_per_round: int = option(

@@ -17,7 +17,6 @@ from ross_flwr.learning.classes import f1_scores
 from ross_flwr.learning.objective import ModuleObjective, Performance
 from ross_flwr.runs.assemble import assemble, read_images
 from ross_flwr.runs.folder import RunFolder
-from ross_flwr.runs.local import beside
 from ross_flwr.runs.options import RunOptions
 from ross_flwr.tasks.images import Subset
 
@@ -35,7 +34,7 @@ class Trained:
     path : Path
         The folder.
     method : str
-        The main method or the one beside it; empty for the main one.
+        The main method or one that ran beside it; empty for the main one.
 
     Attributes
     ----------
@@ -57,11 +56,13 @@ class Trained:
     """
 
     def __init__(self, path: Path, method: str = "") -> None:
-        methods = [each.part(RunOptions).algorithm for each in beside(RunFolder(path).read_config())]
+        main = RunFolder(path)
+        configs = {each: each.read_config() for each in (main, *main.beside())}
+        methods = {config.part(RunOptions).algorithm: folder for folder, config in reversed(configs.items())}
         if method:
             require("--method", method, methods)
-        self.folder = RunFolder(path if method in ("", methods[0]) else path / method)
-        self.config = self.folder.read_config()
+        self.folder = methods[method] if method else main
+        self.config = configs[self.folder]
         self.images = read_images(self.config)
         self.threats = assemble(self.config).threats
         checkpoint = self.folder.read_checkpoint()

@@ -16,7 +16,7 @@ class AttackOptions:
     """Who attacks, and how."""
 
     attack: str = option("gradient-scaling", "what attackers do; `ross-flwr list attacks` shows them")
-    attackers: int = option(3, "how many agents attack, chosen by the seed", unit="agents", minimum=0)
+    attackers: int = option(0, "how many agents attack, chosen by the seed", unit="agents", minimum=0)
     attack_strength: float = option(
         0.0,
         "the number of the attack: the factor of gradient-scaling, s of sign-flip, ε of ipm and dissensus, z of alie, "

@@ -149,7 +149,7 @@ def test_alone_and_among_useless_neighbours_an_agent_learns_by_itself():
 def test_models_whose_output_layer_is_unknown_are_refused_before_the_run():
     agent = Agent(0, objective_of(0), {0: 1.0}, 0, 1)
     Bristle().start(agent)
-    run = LocalRun(resolve({"algorithm": "dpsgd", "beside": ""}))
+    run = LocalRun(resolve({"algorithm": "dpsgd"}))
     model = run.assembly.task.model
     assert model.output_layer == slice(model.size - 65 * 10, model.size)
     model.parameters = model.parameters[:-1]

@@ -28,7 +28,6 @@ SMALL = {
     "evaluate-every": 3,
     "validation-size": 20,
     "hidden": 8,
-    "beside": "",
 }
 
 
@@ -166,13 +165,13 @@ def test_every_rule_mixes_in_every_kind_of_method_and_survives_an_attacker():
 
 @pytest.mark.parametrize("name", [*METHODS, "dpsgd"])
 def test_two_of_ten_who_climb_the_loss_are_survived_but_not_by_plain_mixing(name):
-    config = {"algorithm": name, "beside": "", "num-rounds": 60, "evaluate-every": 60, "attackers": 2, "seed": 1}
+    config = {"algorithm": name, "num-rounds": 60, "evaluate-every": 60, "attackers": 2, "seed": 1}
     *_, line = LocalRun(resolve(config)).rounds()
     assert (line["accuracy"]["mean"] > 0.3) is (name != "dpsgd")
 
 
 def test_the_median_saves_dpsgd_from_the_attack_that_ruins_it():
-    keys = {"algorithm": "dpsgd", "beside": "", "attackers": 2, "topology": "complete", "num-rounds": 30}
+    keys = {"algorithm": "dpsgd", "attackers": 2, "topology": "complete", "num-rounds": 30}
     accuracy = {}
     for name in ("mean", "median"):
         *_, last = LocalRun(resolve({**keys, "partition": "iid", "aggregator": name, "evaluate-every": 30})).rounds()
@@ -196,12 +195,12 @@ def test_the_keys_name_the_rule_and_its_parameters_and_a_method_may_have_one_of_
 
 
 def test_the_experiment_tells_agents_who_attacks():
-    run = LocalRun(resolve({"attackers": 3, "beside": ""}))
+    run = LocalRun(resolve({"attackers": 3}))
     assert {agent.attackers for agent in run.host.agents.values()} == {run.assembly.threats.attackers}
     assert len(run.assembly.threats.attackers) == 3
 
 
-RING = {"algorithm": "dpsgd", "beside": "", "num-agents": 8, "topology": "ring", "attackers": 1, "num-rounds": 3}
+RING = {"algorithm": "dpsgd", "num-agents": 8, "topology": "ring", "attackers": 1, "num-rounds": 3}
 
 
 @pytest.mark.parametrize(

@@ -390,7 +390,7 @@ def test_sharpness_is_looked_for_at_the_radius_and_on_the_same_mini_batch():
 
 # D² and the eigenvalues of W
 
-BIPARTITE = {"topology": "complete-bipartite", "num-agents": 8, "algorithm": "d2", "beside": "", "attackers": 0}
+BIPARTITE = {"topology": "complete-bipartite", "num-agents": 8, "algorithm": "d2", "attackers": 0}
 
 
 @pytest.mark.parametrize("shape", [{}, {"topology": "ring"}], ids=str)
@@ -455,7 +455,6 @@ def test_a_round_costs_what_the_docstring_says(graph, case):
 # On data
 
 DIGITS = {
-    "beside": "",
     "num-agents": 6,
     "topology-degree": 3,
     "num-rounds": 8,

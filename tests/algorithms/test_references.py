@@ -7,7 +7,7 @@ from ross_flwr.config import resolve
 from ross_flwr.runs.local import LocalRun
 
 SMALL = {"num-agents": 5, "topology": "ring", "num-rounds": 3, "hidden": 8, "batch-size": 16, "validation-size": 20}
-SMALL |= {"beside": "", "attackers": 2, "learning-rate": 0.3}
+SMALL |= {"attackers": 2, "learning-rate": 0.3}
 
 
 def test_centralized_with_full_batches_is_sgd_on_the_union_of_the_honest_agents_data():

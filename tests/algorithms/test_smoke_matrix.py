@@ -38,7 +38,7 @@ REFUSED = {
 @pytest.mark.parametrize("graph", ["ring", "complete"])
 @pytest.mark.parametrize("name", [name for name, cls in ALGORITHMS.items() if cls.__module__.startswith("ross_flwr")])
 def test_a_method_learns_and_survives_where_it_is_meant_to(name: str, graph: str, attackers: int) -> None:
-    options = {"algorithm": name, "beside": "", "topology": graph, "attackers": attackers, "permutations": 2}
+    options = {"algorithm": name, "topology": graph, "attackers": attackers, "permutations": 2}
     config = resolve(options | {"num-rounds": 30, "evaluate-every": 30, "byzantine": 1 if graph == "ring" else 3})
     if name in REFUSED[graph]:
         with pytest.raises(ConfigError, match=REFUSED[graph][name]):

@@ -200,7 +200,7 @@ def test_models_of_any_size_arrive(benchmark: BenchmarkFixture, size: int) -> No
 
 
 MNIST = DATA / "MNIST"
-OPTIONS = {"dataset": "mnist", "data-path": str(DATA), "topology": "ring", "attackers": 0, "beside": ""}
+OPTIONS = {"dataset": "mnist", "data-path": str(DATA), "topology": "ring", "attackers": 0}
 ROSS_PLUS = {**OPTIONS, "algorithm": "ross-plus", "local-steps": 1, "num-agents": 4, "model": "cnn"}
 DPSGD = {**OPTIONS, "algorithm": "dpsgd", "num-agents": 10, "hidden": 100, "batch-size": 32}
 

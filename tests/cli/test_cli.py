@@ -16,18 +16,20 @@ from safetensors.torch import load_file
 
 from ross_flwr import cli
 from ross_flwr.cli import runs
-from ross_flwr.cli.keys import read
+from ross_flwr.cli.keys import FIRST_RUN, read, read_run
 from ross_flwr.cli.lists import about
 from ross_flwr.cli.names import LISTS
 from ross_flwr.config import keys, resolve, to_toml
 from ross_flwr.learning.agent import Agent
 from ross_flwr.runs.local import start
+from ross_flwr.runs.side_by_side import side_by_side
 
 COMMAND = [sys.executable, "-c", "from ross_flwr.cli import main; main()"]
 FILES = ["checkpoint.safetensors", "config.toml", "history.jsonl", "model.safetensors", "summary.json"]
 SMALL = (
     "-c",
-    "num-agents=4 num-rounds=3 topology=ring attackers=1 validation-size=20 hidden=8 local-steps=1 checkpoint-every=2",
+    "algorithm=ross beside=dpsgd num-agents=4 num-rounds=3 topology=ring attackers=1 validation-size=20 hidden=8 "
+    "checkpoint-every=2",
 )
 
 
@@ -76,12 +78,14 @@ def test_a_first_run_shows_what_came_out_and_keeps_it(tmp_path):
         assert words in out
     assert "…" not in out
     assert out.endswith(f"Results are in {folder.relative_to(tmp_path)}\n")
-    assert sorted(file.name for file in folder.iterdir()) == sorted([*FILES, "dpsgd"])
-    assert sorted(file.name for file in (folder / "dpsgd").iterdir()) == FILES
+    assert sorted(file.name for file in folder.iterdir()) == sorted([*FILES, "dpsgd", "ross"])
+    for beside in ("dpsgd", "ross"):
+        assert sorted(file.name for file in (folder / beside).iterdir()) == FILES
     config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
     assert set(config) == {key.name for key in keys() if key.name in config}
-    assert (config["num-rounds"], config["algorithm"], config["beside"]) == (2, "ross", "dpsgd")
-    for each in (folder, folder / "dpsgd"):
+    assert (config["num-rounds"], config["algorithm"], config["attackers"]) == (2, "ross-plus", 3)
+    assert str(FIRST_RUN) in out
+    for each in (folder, folder / "ross", folder / "dpsgd"):
         assert [line["round"] for line in lines_of(each)] == [1, 2]
         summary = summary_of(each)
         assert summary["rounds"] == 2
@@ -148,9 +152,25 @@ def test_what_config_prints_can_be_run(ross_flwr, tmp_path):
     assert (ended.code, ended.err) == (0, "")
     (tmp_path / "my.toml").write_text(ended.out, encoding="utf-8")
     assert ross_flwr("run", "-c", "my.toml", "-c", "num-rounds=1", "--out", "out").code == 0
-    written = (tmp_path / "out" / "config.toml").read_text(encoding="utf-8")
-    assert written == ended.out.replace("num-rounds = 3", "num-rounds = 1")
-    assert tomllib.loads(ross_flwr("config").out) == resolve({}).values
+    printed = {**tomllib.loads(ended.out), "num-rounds": 1}
+    assert printed.pop("beside") == ""
+    assert tomllib.loads((tmp_path / "out" / "config.toml").read_text(encoding="utf-8")) == printed
+
+
+def test_the_first_run_is_what_c_changes(ross_flwr):
+    first = tomllib.loads(FIRST_RUN.read_text(encoding="utf-8"))
+    assert tomllib.loads(ross_flwr("config").out) == {**resolve({}).values, **first}
+    changed = tomllib.loads(ross_flwr("config", "-c", "attackers=0", "-c", "beside=").out)
+    assert changed == {**resolve({}).values, **first, "attackers": 0, "beside": ""}
+
+
+def test_the_methods_beside_have_the_same_keys_and_folders_of_their_own(ross_flwr, tmp_path):
+    ended = ross_flwr("run", *SMALL, "-c", "beside=dmsgd, ross,dpsgd,", "-c", "num-rounds=1", "--out", "out")
+    assert ended.code == 0
+    folders = {"ross": tmp_path / "out", **{name: tmp_path / "out" / name for name in ("dmsgd", "dpsgd")}}
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == sorted([*FILES, "dmsgd", "dpsgd"])
+    configs = {name: tomllib.loads((folders[name] / "config.toml").read_text(encoding="utf-8")) for name in folders}
+    assert configs == {name: {**configs["ross"], "algorithm": name} for name in folders}
 
 
 @pytest.mark.parametrize(
@@ -326,7 +346,7 @@ def interrupt_at(monkeypatch, call):
 def undisturbed(tmp_path_factory):
     """The folder of a run that nobody interrupts. It takes 12 gradients of ROSS a round and then 4 of D-PSGD."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    for run in start(resolve(read(SMALL[1:])), folder):
+    for run in start(side_by_side(read_run(SMALL[1:])), folder):
         list(run.rounds())
     return folder
 
@@ -334,9 +354,9 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.parametrize(
     ("call", "done", "saved"),
     [
-        (5, {"ross": 0}, None),
-        (17, {"ross": 1}, 1),
-        (32, {"ross": 2}, 2),
+        (5, {"ross": 0, "dpsgd": 0}, None),
+        (17, {"ross": 1, "dpsgd": 0}, 1),
+        (32, {"ross": 2, "dpsgd": 0}, 2),
         (38, {"ross": 3, "dpsgd": 0}, 3),
         (46, {"ross": 3, "dpsgd": 2}, 3),
     ],
@@ -351,7 +371,7 @@ def test_a_run_that_is_interrupted_and_resumed_ends_like_one_that_was_not(
     assert ended.code == 130
     assert ended.err == "ross-flwr: interrupted; `ross-flwr resume out` continues the run\n"
     for name, folder in {"ross": out, "dpsgd": out / "dpsgd"}.items():
-        assert (len(lines_of(folder)) if folder.exists() else None) == done.get(name)
+        assert len(lines_of(folder)) == done[name]
     assert (out / "checkpoint.safetensors").exists() == (saved is not None)
     with (out / "history.jsonl").open("a") as history:
         history.write('{"round":9,"cut sh')
@@ -387,12 +407,13 @@ def test_ctrl_c_ends_a_run_with_one_sentence_and_exit_code_130_and_nothing_is_lo
     assert err.decode() == "ross-flwr: interrupted; `ross-flwr resume 'my results'` continues the run\n"
 
     rounds = len(lines_of(folder)) + 2
-    text = (folder / "config.toml").read_text(encoding="utf-8")
-    (folder / "config.toml").write_text(text.replace("= 1000000", f"= {rounds}"), encoding="utf-8")
+    for file in (folder / "config.toml", folder / "dpsgd" / "config.toml"):
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace("= 1000000", f"= {rounds}"), encoding="utf-8")
     ended = ross_flwr("resume", "my results")
     assert ended.code == 0
     assert ended.out.count(f"{rounds}/{rounds}") == 2
-    for whole in start(resolve({**read(SMALL[1:]), "num-rounds": rounds})):
+    for whole in start(side_by_side({**read_run(SMALL[1:]), "num-rounds": rounds})):
         resumed = folder if whole.run.algorithm == "ross" else folder / "dpsgd"
         assert lines_of(resumed) == [{**line, "seconds": None, "time": None} for line in whole.rounds()]
 

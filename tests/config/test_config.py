@@ -1,5 +1,6 @@
 """One typed definition of every key: what is refused, what is filled in, what is written, who shares what."""
 
+import json
 import math
 import tomllib
 from pathlib import Path
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 
 import ross_flwr.algorithms
 from ross_flwr import config
+from ross_flwr.cli.keys import FIRST_RUN
 from ross_flwr.config import ConfigError, Key, group, keys, option, relevant, require, resolve, to_toml
 from ross_flwr.graph.options import GraphOptions
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.options import RunOptions
+from ross_flwr.runs.side_by_side import BESIDE
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
@@ -162,11 +165,13 @@ def test_the_document_escapes_what_toml_does_not_allow_in_a_text():
     assert tomllib.loads(to_toml(resolve({"data-path": text})))["data-path"] == text
 
 
-def test_the_app_in_pyproject_has_every_key_with_its_default():
-    """`flwr run --run-config` refuses a key that stands not there."""
+def test_the_app_in_pyproject_has_every_key_with_its_default_or_as_the_first_run_has_it():
+    """`flwr run --run-config` refuses a key that does not stand there."""
     table = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
-    wanted = {key.name: key.default for key in keys() if of_the_package(key)}
-    lines = [line for line in to_toml(resolve({})).splitlines() if line.split(" = ")[0] in wanted]
+    first = tomllib.loads(FIRST_RUN.read_text(encoding="utf-8"))
+    wanted = {key.name: first.get(key.name, key.default) for key in (BESIDE, *keys()) if of_the_package(key)}
+    assert first.keys() <= wanted.keys()
+    lines = [f"{name} = {json.dumps(value)}" for name, value in wanted.items()]
     assert {name: repr(value) for name, value in table.items()} == {name: repr(wanted[name]) for name in wanted}, (
         "[tool.flwr.app.config] in pyproject.toml is not what the code declares. Replace its lines by what "
         "`ross-flwr config | grep '^[a-z]'` prints, which is:\n\n" + "\n".join(lines) + "\n"

@@ -14,7 +14,6 @@ from ross_flwr.runs.options import RunOptions
 
 SMALL = {
     "algorithm": "dpsgd",
-    "beside": "",
     "num-agents": 5,
     "topology": "ring",
     "num-rounds": 6,

@@ -33,7 +33,6 @@ SETTING = {
     "test-size": 100,
     "hidden": 8,
     "attackers": 0,
-    "beside": "",
     "evaluate-every": 3,
 }
 SCENARIOS = {

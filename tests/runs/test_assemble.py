@@ -64,7 +64,7 @@ def test_without_a_validation_set_a_method_is_refused_or_never_asks_for_one(name
 
     monkeypatch.setattr(ModuleObjective, "utility", asked)
     graph = "star" if name == "cgsv-server" else "complete"
-    options = {"algorithm": name, "beside": "", "topology": graph, "mixing": "lazy-metropolis", "num-rounds": 8}
+    options = {"algorithm": name, "topology": graph, "mixing": "lazy-metropolis", "num-rounds": 8}
     config = resolve(options | {"attackers": 0, "validation-size": 0, "loss-data": loss_data, "merge-passes": 7})
     if assemble(config).algorithm.needs_validation:
         with pytest.raises(ConfigError, match=f"validation-size = 0 .* algorithm = '{name}' needs: use .*'cgsv'"):

@@ -61,7 +61,7 @@ def test_a_plan_is_every_combination_with_the_keys_of_its_place(file):
     cells = {cell.place: cell.config for cell in plan.cells({"dpsgd": 0.05})}
     assert len(cells) == 3 * 2 * 1 * 2
     config = cells["lazy", "poisoned", "ring", "1"]
-    wanted = {"algorithm": "d2", "mixing": "lazy-metropolis", "attackers": 1, "seed": 1, "beside": "", "hidden": 16}
+    wanted = {"algorithm": "d2", "mixing": "lazy-metropolis", "attackers": 1, "seed": 1, "hidden": 16}
     wanted |= {"num-agents": 4, "num-rounds": 3, "evaluate-every": 3, "topology": "ring"}
     assert config == resolve(wanted)
     assert cells["dpsgd", "clean", "ring", "0"].values["learning-rate"] == 0.05

@@ -16,6 +16,7 @@ from ross_flwr.config import ConfigError, resolve
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.runs.assemble import read_images
 from ross_flwr.runs.local import start
+from ross_flwr.runs.side_by_side import side_by_side
 from ross_flwr.runs.trained import Trained, export
 
 SMALL = {"num-agents": 4, "num-rounds": 3, "topology": "ring", "attackers": 1, "validation-size": 20, "hidden": 8}
@@ -25,7 +26,7 @@ SMALL = {"num-agents": 4, "num-rounds": 3, "topology": "ring", "attackers": 1, "
 def results(tmp_path_factory):
     """The folder of a run of ROSS with D-PSGD beside it."""
     folder = tmp_path_factory.mktemp("results") / "run"
-    for run in start(resolve(SMALL), folder):
+    for run in start(side_by_side({**SMALL, "beside": "dpsgd"}), folder):
         list(run.rounds())
     return folder
 

@@ -5,7 +5,15 @@ import pytest
 from ross_flwr.config import resolve
 from ross_flwr.studies.calibration import errors, games
 
-KEYS = {"num-agents": 5, "topology": "complete", "attackers": 1, "num-rounds": 8, "evaluate-every": 8, "seed": 0}
+KEYS = {
+    "algorithm": "ross-plus",
+    "num-agents": 5,
+    "topology": "complete",
+    "attackers": 1,
+    "num-rounds": 8,
+    "evaluate-every": 8,
+    "seed": 0,
+}
 
 
 @pytest.fixture(scope="module")

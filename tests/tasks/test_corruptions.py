@@ -11,7 +11,7 @@ from ross_flwr.tasks.corruptions import CORRUPTIONS, draw_corrupted
 from ross_flwr.tasks.options import CorruptionOptions
 
 KINDS = [kind for kind in CORRUPTIONS if kind != "none"]
-SMALL = {"num-agents": 4, "topology": "ring", "attackers": 0, "beside": "", "hidden": 8, "corrupted-agents": "2"}
+SMALL = {"num-agents": 4, "topology": "ring", "attackers": 0, "hidden": 8, "corrupted-agents": "2"}
 
 
 def training(kind, agent=2, **options):

@@ -146,7 +146,7 @@ def test_dissensus_of_the_omniscient_gives_every_victim_back_its_own_model(graph
 
 
 def test_omniscience_over_several_nodes_is_refused_in_one_sentence():
-    options = {"attack": "alie", "omniscient": True, "beside": ""}
+    options = {"attackers": 3, "attack": "alie", "omniscient": True}
     threats = assemble(resolve(options)).threats
     threats.check_nodes(1)
     with pytest.raises(ConfigError, match="omniscient = true takes all agents in one process, and they are on 3 nodes"):
@@ -157,9 +157,10 @@ def test_omniscience_over_several_nodes_is_refused_in_one_sentence():
 
 @pytest.mark.parametrize("options", [{"attack": "shapley-adaptive"}, {"attack": "zero", "attack-target": "gradients"}])
 def test_lies_about_gradients_that_nobody_sends_are_refused(options):
+    options = options | {"attackers": 3}
     with pytest.raises(ConfigError, match="dpsgd sends none"):
-        LocalRun(resolve(options | {"algorithm": "dpsgd", "beside": ""}))
-    LocalRun(resolve(options | {"algorithm": "cga", "beside": ""}))
+        LocalRun(resolve(options | {"algorithm": "dpsgd"}))
+    LocalRun(resolve(options | {"algorithm": "cga"}))
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Halfway(Attack):
 
 def test_an_attack_from_elsewhere_works_as_an_object_and_by_its_name(monkeypatch):
     monkeypatch.setitem(ATTACKS, "halfway", Halfway)
-    (named,) = assemble(resolve({"attack": "halfway", "attack-strength": 0.25})).threats.lies
+    (named,) = assemble(resolve({"attackers": 1, "attack": "halfway", "attack-strength": 0.25})).threats.lies
     assert named.attack == Halfway(0.25)
     honest, attacked = sent_after("halfway", 3)
     assert changed(honest, attacked) == {(1, 0), (1, 2), (4, 3), (4, 5)}
@@ -195,7 +196,6 @@ def test_a_lie_has_the_form_of_the_truth_and_whole_numbers_are_not_lied_about():
 
 
 SMALL = {
-    "beside": "",
     "num-agents": 6,
     "attackers": 2,
     "topology": "complete",

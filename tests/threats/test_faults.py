@@ -13,7 +13,7 @@ from ross_flwr.config import ConfigError, resolve
 from ross_flwr.engine.host import Host
 from ross_flwr.graph import topology
 from ross_flwr.runs.assemble import assemble
-from ross_flwr.runs.local import LocalRun, resume, start
+from ross_flwr.runs.local import LocalRun, resume
 from ross_flwr.threats.faults import Attendance, Dropout, Loss, Slow, Stopped
 
 RUN = {"seed": 3, "num_agents": 10, "num_rounds": 200}
@@ -129,7 +129,7 @@ def test_an_absent_agent_is_missing_to_its_neighbours_and_stays_as_it_was(algori
 
 
 def test_the_history_says_who_was_absent_and_whose_messages_were_missing():
-    config = {"beside": "", "algorithm": "dpsgd", "num-rounds": 12, "attackers": 0, "stopped": 2, "message-loss": 0.1}
+    config = {"algorithm": "dpsgd", "num-rounds": 12, "attackers": 0, "stopped": 2, "message-loss": 0.1}
     run = LocalRun(resolve(config))
     lines = list(run.rounds())
     absent_in, (loss,) = run.assembly.threats.absent, run.assembly.threats.lies
@@ -145,11 +145,11 @@ def test_the_history_says_who_was_absent_and_whose_messages_were_missing():
 
 
 def test_a_resumed_run_has_the_same_faults(tmp_path):
-    options = {"beside": "", "num-rounds": 6, "checkpoint-every": 2, "dropout": 0.3, "message-loss": 0.2, "slow": 2}
+    options = {"num-rounds": 6, "checkpoint-every": 2, "dropout": 0.3, "message-loss": 0.2, "slow": 2}
     config = resolve(options | {"topology-every": 2})
-    (whole,) = start(config, tmp_path / "whole")
+    whole = LocalRun(config, tmp_path / "whole")
     list(whole.rounds())
-    (half,) = start(config, tmp_path / "half")
+    half = LocalRun(config, tmp_path / "half")
     for line in half.rounds():
         if line["round"] == 3:
             break

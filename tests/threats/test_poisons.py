@@ -71,7 +71,7 @@ def test_a_poison_takes_its_number_from_the_configuration(options, poison):
     ("target", "own", "crossed"), [("all", True, True), ("model", True, False), ("gradients", False, True)]
 )
 def test_own_gradients_and_cross_gradients_can_be_poisoned_each_alone(target, own, crossed):
-    options = {"algorithm": "ross", "beside": "", "num-agents": 5, "topology": "ring", "attackers": 1, "num-rounds": 1}
+    options = {"algorithm": "ross", "num-agents": 5, "topology": "ring", "attackers": 1, "num-rounds": 1}
     sent = []
     for chosen in (options | {"attack-target": target}, options | {"attack": "none"}):
         assembly = assemble(resolve(chosen))
@@ -90,14 +90,14 @@ def test_own_gradients_and_cross_gradients_can_be_poisoned_each_alone(target, ow
 
 def test_a_target_that_a_method_does_not_have_is_refused():
     with pytest.raises(ConfigError, match="dpsgd sends none"):
-        assemble(resolve({"algorithm": "dpsgd", "attack-target": "gradients"})).check()
+        assemble(resolve({"algorithm": "dpsgd", "attackers": 3, "attack-target": "gradients"})).check()
 
 
 @pytest.mark.parametrize(
     ("target", "spoilt"), [("all", {"own", "cross"}), ("model", {"own"}), ("gradients", {"cross"})]
 )
 def test_every_local_step_is_the_agents_own_gradient(target, spoilt):
-    options = {"algorithm": "ross-plus", "beside": "", "num-agents": 5, "topology": "ring", "attackers": 1}
+    options = {"algorithm": "ross-plus", "num-agents": 5, "topology": "ring", "attackers": 1}
     assembly = assemble(resolve(options | {"attack-target": target, "local-steps": 5, "local-slack": 1e9}))
     (liar,), host, seen = assembly.threats.attackers, assembly.host("run"), []
     poisoning, agent = *host.agents[liar].gradient_chain, host.agents[liar]
@@ -116,7 +116,7 @@ def test_every_local_step_is_the_agents_own_gradient(target, spoilt):
 
 
 def test_attackers_and_nobody_else_are_poisoned_from_the_round_asked_for():
-    options = {"attack": "gradient-noise", "attack-from": 3, "batches-per-round": 4, "beside": "", "num-agents": 5}
+    options = {"attack": "gradient-noise", "attack-from": 3, "batches-per-round": 4, "num-agents": 5}
     assembly = assemble(resolve(options | {"attackers": 2, "topology": "ring"}))
     poisoned = {agent.index: agent.gradient_chain for agent in assembly.agents() if agent.gradient_chain}
     assert poisoned.keys() == assembly.threats.attackers
