@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ross_flwr.algorithms.messages import Form, Forms, Inbox, Outbox, vector
-from ross_flwr.config import ConfigError, declare, option, part
+from ross_flwr.config import ConfigError, declare, option
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.rules import Rule
 
@@ -141,7 +141,7 @@ class Momentum(Algorithm):
 ALGORITHMS: dict[str, type[Algorithm]] = {}
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option, part))
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 def register(name: str) -> Callable[[A], A]:
     """Class decorator: make an `Algorithm` known as `name`, with its options as configuration keys."""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar, dataclass_transform
 
-from ross_flwr.config.keys import KINDS, ConfigError, Key, keys_of, option
+from ross_flwr.config.keys import KINDS, ConfigError, Key, keys_of
 
 __all__ = ["declare", "group", "keys", "methods"]
 
@@ -27,7 +27,7 @@ _groups: dict[str, type] = {}
 _owners: dict[str, type] = {}
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 def group(title: str) -> Callable[[type[T]], type[T]]:
     """Class decorator: make a frozen dataclass of `option` fields a group of keys that every run has.
 

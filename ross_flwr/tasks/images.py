@@ -124,7 +124,7 @@ class Images:
         self.seed = seed
         self.device = device or torch.device("cpu")
         self.corrupted = frozenset(corrupted)
-        self._bad = corruption or CorruptionOptions()  # type: ignore[call-arg]  # mypy misses that options have defaults
+        self._bad = corruption or CorruptionOptions()
         self._pooled: Collection[int] = ()
 
     def batch_size(self, agent: int) -> int:

@@ -169,7 +169,7 @@ class Weighing(Rule):
 RULES: dict[str, type[Rule]] = {}
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 def register_rule(name: str) -> Callable[[R], R]:
     """Class decorator: make a `Rule` known as `name`, a value of the key `aggregator`, with its options as keys."""
 
