@@ -20,16 +20,16 @@ FILES = {
     "$module/task.py": "task.py",
     "tests/test_app.py": "test_app.py",
 }
-"""What an app consists of, and the template of each file."""
+"""The files of an app, and the template of each."""
 
 
 def write_app(folder: Path) -> Path:
-    """Write an app of the folder's name into a folder that is not there yet, and return it.
+    """Create `folder`, write an app of its name into it, and return it.
 
     Raises
     ------
     ConfigError
-        When the name cannot be one, or the folder exists or cannot be made.
+        When the folder's name cannot be the name of an app, or the folder exists or cannot be made.
     """
     name = folder.name
     module = name.replace("-", "_")

@@ -1,4 +1,4 @@
-"""Decoded images, kept outside the repository so that the next process need not decode them again."""
+"""A cache of decoded images outside the repository, so that the next process need not decode them again."""
 
 import hashlib
 import json
@@ -20,15 +20,15 @@ Tensors = dict[str, Tensor]
 
 
 def stamps(files: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Return name, size and time of change of every file: what was decoded from them is stale when one differs."""
+    """Return name, size and time of change of every file; if one differs, images decoded from the files are stale."""
     return [(str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in sorted(files)]
 
 
 def cached(key: object, decode: Callable[[], Tensors]) -> Tensors:
-    """Return what `decode` returned when it was last asked under `key` (JSON), here or in another process.
+    """Return what `decode` last returned under `key` (JSON), in this process or another.
 
-    It lies in ``$XDG_CACHE_HOME/ross-flwr``, by default ``~/.cache/ross-flwr``, as a safetensors file, and can be
-    deleted at any time. A file is written beside its place and then renamed, so that a reader sees all of it or none.
+    The result is in ``$XDG_CACHE_HOME/ross-flwr``, by default ``~/.cache/ross-flwr``, as a safetensors file, and can be
+    deleted at any time. A file is written under another name and then renamed, so that a reader sees all of it or none.
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ross-flwr"
     file = folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.safetensors"
@@ -46,5 +46,5 @@ def cached(key: object, decode: Callable[[], Tensors]) -> Tensors:
         finally:
             Path(part.name).unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
-        logger.log(WARNING, "decoded images could not be kept in %s: %s", folder, error)
+        logger.log(WARNING, "cannot keep decoded images in %s: %s", folder, error)
     return tensors

@@ -18,17 +18,17 @@ _TOP_UP = 2  # of the random stream of `top_up`, default_rng([seed, _TOP_UP])
 
 
 def top_up(parts: list[Tensor], minimum: int, seed: int) -> tuple[list[Tensor], dict[int, int]]:
-    """Give every agent at least `minimum` examples, taken at random from whoever holds most at that moment.
+    """Give every agent at least `minimum` examples, taken at random from the agent that holds most at that moment.
 
     Returns
     -------
     tuple[list[Tensor], dict[int, int]]
-        The indices of each agent, ascending, and how many more some hold now, by agent.
+        The indices of each agent, ascending, and how many examples each topped-up agent gained.
 
     Raises
     ------
     ConfigError
-        If there are not `minimum` for everybody.
+        If there are fewer than `minimum` examples per agent.
     """
     if (dealt := sum(map(len, parts))) < minimum * len(parts):
         raise ConfigError(
@@ -48,9 +48,9 @@ def top_up(parts: list[Tensor], minimum: int, seed: int) -> tuple[list[Tensor], 
 
 
 def draw_classes(labels: Indices, shares: NDArray[Any], count: int, generator: Generator) -> Indices:
-    """Draw `count` examples whose classes stand in the ratio `shares`, a weight for each class there is, ascending.
+    """Draw `count` examples in the class ratio `shares`, which has a weight for each class present, ascending.
 
-    A class that has too few examples gives some of them twice.
+    A class with too few examples gives some of them twice.
     """
     quotas = shares / shares.sum() * count
     counts = quotas.astype(np.int64)
@@ -64,13 +64,13 @@ def draw_classes(labels: Indices, shares: NDArray[Any], count: int, generator: G
 
 
 def class_balanced(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Draw a class-balanced subset: a validation set Q_i, say, out of data on which no accuracy is reported.
+    """Draw a class-balanced subset, such as a validation set Q_i from data on which no accuracy is reported.
 
     Returns
     -------
     tuple[Tensor, Tensor]
-        The indices of the `count` chosen and of the rest, int64, ascending. Of any two classes present in
-        `labels` (integer, shape (n,)) the numbers chosen differ by at most 1.
+        The indices of the `count` chosen and of the rest, int64, ascending. The numbers chosen of any two classes
+        present in `labels` (integer, shape (n,)) differ by at most 1.
 
     Raises
     ------

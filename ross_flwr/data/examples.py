@@ -1,6 +1,6 @@
-"""What every source gives: images and labels, in memory once in a process.
+"""What every source returns: images and labels, held in memory once per process.
 
-Images stay as published (uint8, mostly); `normalize` is for a mini-batch, and takes a few microseconds.
+Images stay as published, mostly uint8. `normalize` is for a mini-batch and takes a few microseconds.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ from ross_flwr.config import ConfigError
 
 __all__ = ["Examples", "Place", "Source", "assemble", "decode", "normalize"]
 
-_HELD_OUT = 5  # one of so many examples of a class becomes test data where a source has none
-_SPLIT_SEED = 1998  # of splits made here, for every run the same
+_HELD_OUT = 5  # one in this many examples of a class becomes test data if a source has none
+_SPLIT_SEED = 1998  # seeds the splits made here, the same for every run
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class Source:
     Attributes
     ----------
     train, test : Examples
-        What the agents share out, and what accuracy is reported on; labels are below `num_classes`.
+        The examples dealt to the agents, and those on which accuracy is reported; labels are below `num_classes`.
     mean, std : tuple[float, ...]
         Per channel, of the training images scaled to [0, 1].
     scale : float
         The largest value a pixel can take, by which images are divided: 255, or 16 for the digits.
     owners : Tensor, optional
-        Who a training example comes from in the world (a writer, a device): int64, (n,), from 0.
+        The writer, device or other owner of each training example: int64, (n,), from 0.
     """
 
     train: Examples
@@ -102,14 +102,14 @@ def assemble(
     std: tuple[float, ...] = (),
     owners: Tensor | None = None,
 ) -> Source:
-    """Make a source of what was read: hold test data out where there is none, measure mean and std where not known.
+    """Make a source of what was read; hold out test data if there is none, and measure mean and std if not given.
 
-    Held out is every fifth example of each class, for every run the same.
+    Every fifth example of each class is held out, the same in every run.
 
     Raises
     ------
     ConfigError
-        If there is nothing to learn from: no image, images of two shapes, an example without a class.
+        If there is no image, images differ in shape, or an example has no class.
     """
     if not len(train) or (test is not None and not len(test)):
         raise ConfigError("data-path leads to a data set without examples: it takes at least one to train on and test")

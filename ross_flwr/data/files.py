@@ -1,4 +1,4 @@
-"""Sources made of somebody's own files: a folder of class folders, an array file, a Hugging Face data set."""
+"""Sources for your own files: a folder of class folders, an array file, a Hugging Face data set."""
 
 import io
 import pickle
@@ -30,12 +30,12 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> Source:
 def _folder(place: Place, name: str) -> Path:
     folder = Path(place.path).expanduser()
     if not place.path or not folder.is_dir():
-        raise ConfigError(f"data-path = '{place.path}' is no folder, which dataset = '{name}' takes")
+        raise ConfigError(f"data-path = '{place.path}' is not a folder, which dataset = '{name}' takes")
     return folder
 
 
 def image_folder(place: Place) -> Source:
-    """Images in a folder with one folder a class, or with two of such folders, train and test."""
+    """Images in a folder with one subfolder per class, or with two such folders, train and test."""
     folder = _folder(place, "image-folder")
     parts = [folder / name for name in ("train", "test")] if (folder / "train").is_dir() else [folder]
     read = import_torchvision().datasets.ImageFolder
@@ -44,7 +44,7 @@ def image_folder(place: Place) -> Source:
     except FileNotFoundError as error:
         raise ConfigError(f"data-path = '{place.path}' holds no class folders with images in them: {error}") from error
     if found[0].classes != found[-1].classes:
-        raise ConfigError(f"data-path = '{place.path}' has other class folders in test than in train: use the same")
+        raise ConfigError(f"data-path = '{place.path}' has different class folders in test and train: use the same")
 
     def decoded() -> dict[str, Tensor]:
         from PIL import Image  # torchvision brings it
@@ -64,11 +64,11 @@ _NAMES = (
     ("train_images", "train_labels", "test_images", "test_labels"),
     ("x_train", "y_train", "x_test", "y_test"),
 )
-"""What arrays are called: by us, by MedMNIST, by Keras."""
+"""The names of the arrays: ours, those of MedMNIST, those of Keras."""
 
 
 def array_file(place: Place) -> Source:
-    """One .npz or .pt file with the arrays images and labels, and, if wanted, test_images, test_labels, owners."""
+    """One .npz or .pt file with the arrays images and labels, and optionally test_images, test_labels, owners."""
     arrays = _arrays(place)
     names = next((names for names in _NAMES if {*names[:2]} <= set(arrays)), None)
     if names is None:
@@ -89,7 +89,7 @@ def array_file(place: Place) -> Source:
 
 
 def _arrays(place: Place) -> dict[str, Tensor]:
-    """Return the arrays in a file. Nothing is unpickled: what is no plain array is refused."""
+    """Return the arrays in a file. Nothing is unpickled: anything but plain arrays is refused."""
     file = Path(place.path).expanduser()
     try:
         if file.suffix == ".npz":
@@ -102,7 +102,7 @@ def _arrays(place: Place) -> dict[str, Tensor]:
         raise ConfigError(f"data-path = '{place.path}' cannot be read as arrays by name: {error}") from error
     except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise ConfigError(f"data-path = '{place.path}' holds more than plain arrays, or is damaged") from error
-    raise ConfigError(f"data-path = '{place.path}' is no .npz or .pt file, which dataset = 'file' takes")
+    raise ConfigError(f"data-path = '{place.path}' is not a .npz or .pt file, which dataset = 'file' takes")
 
 
 def _images(array: Tensor, name: str) -> Tensor:
@@ -133,7 +133,7 @@ def huggingface(place: Place) -> Source:
     local = bool(place.path) and folder.is_dir()
     if not local and not (place.path and place.download):
         raise ConfigError(
-            f"data-path = '{place.path}' is no folder: dataset = 'huggingface' takes one, or with download = true "
+            f"data-path = '{place.path}' is not a folder: dataset = 'huggingface' takes one, or with download = true "
             "a name on the Hugging Face hub"
         )
     key = ["huggingface", place.image_size, place.label_column, place.owner_column]
@@ -174,7 +174,9 @@ def _decoded(splits: Sequence[Any], place: Place) -> dict[str, Tensor]:
     owner = place.owner_column
     for key, name in {"label-column": label, "owner-column": owner}.items():
         if name and name not in features:
-            raise ConfigError(f"{key} = '{name}' is no column of data-path = '{place.path}': {', '.join(features)} are")
+            raise ConfigError(
+                f"{key} = '{name}' is not a column of data-path = '{place.path}': {', '.join(features)} are"
+            )
     kind = features[label]
     names = None if kind.dtype != "string" else sorted({name for split in splits for name in split.unique(label)})
     tensors = {"num-classes": torch.tensor(getattr(kind, "num_classes", 0) or len(names or ()))}
@@ -191,7 +193,7 @@ def _decoded(splits: Sequence[Any], place: Place) -> dict[str, Tensor]:
 
 
 def _is_image(kind: Any) -> bool:
-    """Tell whether a column holds encoded images that nobody has declared as such."""
+    """Return whether a column holds encoded images without being declared as an image column."""
     return isinstance(kind, dict) and set(kind) == {"bytes", "path"}
 
 

@@ -1,7 +1,7 @@
-"""Who holds which examples: ways to deal a training set to the agents, and draws from it by class.
+"""Partitions: ways to deal a training set to the agents.
 
-`iid` and `dirichlet` need nothing but NumPy, so the default run does not either. What else Flower Datasets knows how to
-deal, it deals (its import takes two seconds); the rest are partitions of papers that it does not have.
+`iid` and `dirichlet` need only NumPy, and so does the default run. Flower Datasets makes those that it offers
+(its import takes two seconds); the rest come from papers.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def iid(labels: Indices, num_agents: int, generator: Generator, **_: object) -> 
 def dirichlet(
     labels: Indices, num_agents: int, generator: Generator, *, alpha: float, minimum: int, **_: object
 ) -> list[Indices]:
-    """Deal each class in shares drawn from Dirichlet(alpha): the smaller alpha, the less agents are alike."""
+    """Deal each class in shares drawn from Dirichlet(alpha): the smaller alpha, the less alike the agents."""
     # alpha is that of Hsu et al. (2019, arXiv:1909.06335), who draw the classes of each agent. To draw the
     # agents of each class (Yurochkin et al., 2019, arXiv:1905.12022) deals all the data; most do that now.
     if not 0 < alpha < math.inf:
@@ -59,12 +59,12 @@ def dirichlet(
 
 
 def everything(labels: Indices, num_agents: int, _generator: Generator, **_: object) -> list[Indices]:
-    """Every agent holds all the data: it is not dealt. So does an agent on a device, of the data there."""
+    """Every agent holds all the data: nothing is dealt. An agent on a device holds all the data there."""
     return [np.arange(len(labels))] * num_agents
 
 
 def power_law(labels: Indices, num_agents: int, generator: Generator, **_: object) -> list[Indices]:
-    """Sizes follow a power law, classes are mixed alike: CGSV's POW, agent 0 holds least."""
+    """Sizes follow a power law, classes are mixed alike (CGSV's POW); agent 0 holds the least."""
     # Xu et al. (2021): sizes ∝ N points between the 1st and the 99th percentile of p(x) = a x^(a−1), a = 1.6591.
     sizes = np.linspace(0.01 ** (1 / _POWER), 0.99 ** (1 / _POWER), num_agents)
     cuts = (sizes.cumsum()[:-1] / sizes.sum() * len(labels)).astype(np.int64)
@@ -72,7 +72,7 @@ def power_law(labels: Indices, num_agents: int, generator: Generator, **_: objec
 
 
 def class_counts(labels: Indices, num_agents: int, generator: Generator, **_: object) -> list[Indices]:
-    """Agents know from one class (agent 0) to all, and hold equally much: CGSV's CLA; some examples have two owners."""
+    """Agents hold equally many examples, of one class (agent 0) to all (CGSV's CLA); some examples have two owners."""
     # Xu et al. (2021): agent i draws from classes 0 … c_i − 1, c = int(linspace(1, C, N)), with replacement.
     values = np.unique(labels)
     size = len(labels) // num_agents
@@ -102,7 +102,7 @@ def long_tailed_rotated(labels: Indices, num_agents: int, generator: Generator, 
 
 
 def _flower(kind: str, summary: str, arguments: Callable[..., dict[str, Any]] = lambda **_: {}) -> Deal:
-    """Make a partition of Flower Datasets' partitioner `kind`; `arguments` makes its arguments of ours."""
+    """Make a partition of Flower Datasets' partitioner `kind`; `arguments` turns our settings into its arguments."""
 
     def deals(labels: Indices, num_agents: int, generator: Generator, **settings: Any) -> list[Indices]:
         partitioners, datasets = (import_extra(name, "data") for name in ("flwr_datasets.partitioner", "datasets"))
@@ -244,7 +244,7 @@ def partition(
     num_agents : int
         Number of agents, at least 1.
     alpha : float
-        Concentration of the Dirichlet partitions, above 0; towards infinity every agent gets the same mixture.
+        Concentration of the Dirichlet partitions, above 0; the larger, the more alike the agents' mixtures.
     classes_per_agent : int
         Shards or classes an agent gets under `shards`, `pathological` and `distribution`, from 1 to all.
     minimum : int
@@ -254,14 +254,14 @@ def partition(
     imbalance : float
         n_max / n_min of the long tails, at least 1.
     examples_per_agent : int
-        Deal only `num_agents` times so many examples, drawn at random; 0 deals all.
+        Deal only this many examples per agent, drawn at random; 0 deals all.
     owners : Tensor, optional
         The owner of each example, integer, shape (n,), for `natural-id`.
 
     Returns
     -------
     list[Tensor]
-        The indices of each agent, int64, ascending. No index is held twice, but under `all` and `cla`.
+        The indices of each agent, int64, ascending. No index appears twice, except under `all` and `cla`.
 
     Raises
     ------

@@ -1,12 +1,12 @@
-"""Where examples come from: `dataset` names a source, and `data-path` says where its data lies.
+"""Where examples come from: `dataset` names a source, and `data-path` says where its data is.
 
 | dataset | data-path |
 |---|---|
 | ``digits`` | nothing: they are inside this package |
 | a set of torchvision by name | the folder of its files, which ``download = true`` fills |
-| ``image-folder`` | a folder with a folder of images a class, or of two such folders, train and test |
+| ``image-folder`` | a folder with one subfolder of images per class, or two such folders, train and test |
 | ``file`` | a .npz or .pt file of arrays |
-| ``huggingface`` | a folder as the hub holds it, or, with ``download = true``, a name on the hub |
+| ``huggingface`` | a folder as the hub stores it, or, with ``download = true``, a name on the hub |
 """
 
 import functools
@@ -36,11 +36,11 @@ Loader = Callable[[Place], Source]
 def digits(_place: Place) -> Source:
     """Handwritten digits, 8×8 grey, inside this package: 1,437 to train on and 360 to test, 36 of each."""
     lines = files("ross_flwr.data").joinpath("digits.jsonl").read_text("utf-8").splitlines()
-    records = [json.loads(line) for line in lines[1:]]  # the first says where the others come from
+    records = [json.loads(line) for line in lines[1:]]  # the first names their origin
     pixels = [[int(pixel, 17) for pixel in record["pixels"]] for record in records]
     images = torch.tensor(pixels, dtype=torch.uint8).view(-1, 1, 8, 8)
     examples = Examples(images, torch.tensor([record["label"] for record in records]))
-    test, train = class_balanced(examples.labels, 360, np.random.default_rng(1998))  # for every run the same
+    test, train = class_balanced(examples.labels, 360, np.random.default_rng(1998))  # the same for every run
     return Source(examples.take(train), examples.take(test), 10, mean=(0.3050,), std=(0.3759,), scale=16)
 
 
@@ -51,7 +51,7 @@ _SPLITS: dict[str, tuple[dict[str, Any], ...]] = {
     "val": ({"split": "train"}, {"split": "val"}),
     "whole": ({},),
 }
-"""How torchvision's classes are asked for training data, then test data; without the latter a fifth is held out."""
+"""Arguments of torchvision's classes for training and test data; without test data a fifth is held out."""
 
 
 def _vision(
@@ -89,7 +89,7 @@ def _vision(
 
 
 def _arrays_of(dataset: Any) -> Examples:
-    """Return the arrays that the small sets of torchvision hold; the labels have one of two names."""
+    """Return the arrays of torchvision's small sets, whose labels have one of two names."""
     images = torch.as_tensor(dataset.data)
     if images.ndim == 3 or images.shape[1] != 3:  # else channels are first already
         images = channels_first(images)
@@ -97,7 +97,7 @@ def _arrays_of(dataset: Any) -> Examples:
 
 
 def _iterated(parts: list[Any], num_classes: int, size: int) -> dict[str, Tensor]:
-    """Decode the sets of torchvision that are files of images."""
+    """Decode torchvision's sets of image files."""
     tensors = {"num-classes": torch.tensor(num_classes)}
     for prefix, part in zip(("", "test-"), parts, strict=False):
         labels: list[int] = []
@@ -145,25 +145,25 @@ SOURCES: dict[str, Loader] = {
     "file": array_file,
     "huggingface": huggingface,
 }
-"""Loaders by the name that the key `dataset` takes."""
+"""Loaders, by the name that the key `dataset` takes."""
 
 
 def load(name: str, path: str = "", download: bool = False, *, num_classes: int = 0, **settings: Any) -> Source:
-    """Read the source `name` of `SOURCES`; asked again in the same process, return the same object.
+    """Read the source `name` of `SOURCES`. Later calls in the same process return the same object.
 
     Parameters
     ----------
     name, path, download : str, str, bool
-        What to read, from where, and whether it may be fetched; the module's table tells what each source takes.
+        What to read, from where, and whether it may be fetched; the table above tells what each source takes.
     num_classes : int
-        At least so many classes there are, also where the data shows fewer.
+        The number of classes, if the data shows fewer.
     **settings : int or str
         The other fields of `Place`.
 
     Raises
     ------
     ConfigError
-        If no source has that name, or files are missing or incomplete and not fetched.
+        If no source has that name, or files are missing or incomplete and cannot be fetched.
     """
     require("dataset", name, SOURCES)
     return _load(name, Place(path, download, **settings), num_classes)

@@ -7,7 +7,7 @@ __all__ = ["Finding"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, how it is, and what to do where that is a problem."""
+    """What was checked, its state, and what to do if that is a problem."""
 
     what: str
     text: str
@@ -15,5 +15,5 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        """Whether there is nothing to do."""
+        """Whether all is well."""
         return not self.remedy

@@ -15,7 +15,7 @@ __all__ = ["installation"]
 
 
 def installation() -> Iterator[Finding]:
-    """Yield the version of everything that ross_flwr needs, and of Ray, and whether they fit each other."""
+    """Yield the version of each package that ross_flwr needs, and of Ray, and whether they fit each other."""
     ours, python = _wanted("ross-flwr"), SpecifierSet(metadata("ross-flwr")["Requires-Python"])
     fits = platform.python_version() in python
     yield Finding("python", platform.python_version(), "" if fits else f"make a virtual environment of Python {python}")
@@ -55,7 +55,7 @@ def _torchvision(found: str) -> Finding:
     try:
         import_torchvision()
     except (ImportError, RuntimeError) as error:
-        return Finding("torchvision", f"{found} does not import: {error}", "install it and torch anew, both at once")
+        return Finding("torchvision", f"{found} does not import: {error}", "reinstall it and torch in one command")
     return Finding("torchvision", f"{found}, fits torch {torch.__version__}")
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with an installation or a node of a deployment, found before a run finds it."""
+"""Checks of a node of a deployment, before a run."""
 
 import os
 import socket
@@ -28,11 +28,11 @@ __all__ = ["examine", "serve"]
 PATIENCE = 5.0
 """Seconds that a connection, and each answer on it, may take."""
 SOON = timedelta(days=30)
-"""A certificate that ends within this time is a problem already."""
+"""A certificate that ends within this time counts as a problem."""
 SKEW = 5.0
 """Seconds by which clocks may differ: Flower admits no node whose clock is farther ahead of the SuperLink's."""
 LARGEST = 1 << 26
-"""Bytes sent at once to measure a bandwidth, at most; fewer where they would take much longer than half a second."""
+"""The most bytes sent at once to measure a bandwidth; fewer if they would take much longer than half a second."""
 ISSUE = "issue the node a new certificate: `ross-flwr certs issue`"
 PROTOCOL = "ross-flwr-doctor"
 """The name by which two doctors know each other in the TLS handshake (ALPN)."""
@@ -43,7 +43,7 @@ Address: TypeAlias = tuple[str, int]
 def examine(
     address: str = "", certs: Path | None = None, superlink: str = "", peers: Sequence[str] = ()
 ) -> Iterator[Finding]:
-    """Yield what there is to say of this installation and of what is named, each finding as soon as it is known.
+    """Yield findings on this installation and on what is named, each as soon as it is known.
 
     Parameters
     ----------
@@ -54,12 +54,12 @@ def examine(
     superlink : str, optional
         The SuperLink's ``host:port``, as the node calls it.
     peers : sequence of str, optional
-        Neighbours, as ``name@host:port``; those at which a doctor serves are measured too.
+        Neighbours, as ``name@host:port``; bandwidth and clock are measured where a doctor serves.
 
     Raises
     ------
     ConfigError
-        When an address is none, or certificates are needed and not named.
+        When an address is malformed, or certificates are needed and not given.
     """
     here = host_and_port(address, f"--address {address}") if address else None
     link = host_and_port(superlink, f"--superlink {superlink}") if superlink else None
@@ -80,7 +80,7 @@ def examine(
 
 
 def _certificates(folder: Path) -> Generator[Finding, None, bool]:
-    """Yield how the files of a node are; return whether they can be used."""
+    """Yield the state of a node's files; return whether they can be used."""
     try:
         credentials = Credentials.read(folder)
     except ConfigError as error:
@@ -91,9 +91,9 @@ def _certificates(folder: Path) -> Generator[Finding, None, bool]:
         authority = x509.load_pem_x509_certificate(credentials.authority)
         key = load_pem_private_key(credentials.key, None)
     except (ValueError, TypeError):
-        yield Finding("certificate", f"{folder} holds other things than ca.pem and node.key should be", ISSUE)
+        yield Finding("certificate", f"{folder} holds something other than ca.pem and node.key", ISSUE)
         return False
-    yield _validity("authority", "the deployment's", authority, "make another one, and new certificates for all nodes")
+    yield _validity("authority", "the deployment's", authority, "make a new one, and new certificates for all nodes")
     try:
         certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):
@@ -104,7 +104,7 @@ def _certificates(folder: Path) -> Generator[Finding, None, bool]:
         yield Finding("key", "node.key is not the key of node.pem", ISSUE)
         return False
     if os.name == "posix" and (folder / "node.key").stat().st_mode & 0o077:
-        yield Finding("key", "others than its owner can read it", f"chmod 600 {folder / 'node.key'}")
+        yield Finding("key", "users other than its owner can read it", f"chmod 600 {folder / 'node.key'}")
     else:
         yield Finding("key", "fits the certificate")
     return True
@@ -120,7 +120,7 @@ def _validity(what: str, whose: str, certificate: x509.Certificate, again: str) 
 
 
 def _port(address: Address, certs: Path | None) -> Finding:
-    """Tell whether the node can serve here."""
+    """Yield whether the node can serve here."""
     host, port = address
     with suppress(ValueError):
         if ip_address(host).is_unspecified:
@@ -137,7 +137,7 @@ def _port(address: Address, certs: Path | None) -> Finding:
         name = Credentials.read(certs).name
         with suppress(OSError), _call(address, certs, f"{name}.{DOMAIN}"):
             return Finding("port", f"{host}:{port} is served by {name} itself")
-    return Finding("port", f"{host}:{port} is taken by another program", "end that, or use another port")
+    return Finding("port", f"{host}:{port} is taken by another program", "stop that program, or use another port")
 
 
 def _listen(address: Address) -> socket.socket:
@@ -149,7 +149,7 @@ def _listen(address: Address) -> socket.socket:
 
 
 def _context(certs: Path, protocol: int) -> ssl.SSLContext:
-    """Return what both sides of a connection show and ask for: certificates of the deployment's authority."""
+    """Return the TLS context of either side: both present and require certificates of the deployment's authority."""
     context = ssl.SSLContext(protocol)
     context.load_verify_locations(certs / "ca.pem")
     context.load_cert_chain(certs / "node.pem", certs / "node.key")
@@ -158,7 +158,7 @@ def _context(certs: Path, protocol: int) -> ssl.SSLContext:
 
 
 def _call(address: Address, certs: Path, name: str) -> ssl.SSLSocket:
-    """Connect to who has a certificate of this name: to a doctor, or to the gRPC server of a node at work."""
+    """Connect to the holder of a certificate of this name: a doctor, or the gRPC server of a working node."""
     context = _context(certs, ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols([PROTOCOL, "h2", "http/1.1"])
     return context.wrap_socket(socket.create_connection(address, PATIENCE), server_hostname=name)
@@ -174,7 +174,7 @@ def _superlink(address: Address, certs: Path) -> Finding:
 
 
 def _neighbour(name: str, address: Address, certs: Path) -> Iterator[Finding]:
-    """Yield whether the neighbour answers, and how long and how fast; then what its clock says."""
+    """Yield whether the neighbour answers, with round trip and bandwidth; then what its clock says."""
     what, (host, port) = f"neighbour {name}", address
     try:
         with _call(address, certs, f"{name}.{DOMAIN}") as link, link.makefile("rwb") as stream:
@@ -184,13 +184,13 @@ def _neighbour(name: str, address: Address, certs: Path) -> Iterator[Finding]:
                 began = time.perf_counter()
                 socket.create_connection(address, PATIENCE).close()
                 delay = time.perf_counter() - began
-                more = "`ross-flwr doctor --serve` there would tell bandwidth and clock too"
+                more = "run `ross-flwr doctor --serve` there to measure bandwidth and clock too"
                 yield Finding(what, f"{host}:{port} is at work: round trip {1e3 * delay:.2g} ms; {more}")
                 return
             delay, skew = min(_clock(stream) for _ in range(10))
             there, back = _bandwidth(stream, "take"), _bandwidth(stream, "give")
     except OSError as error:
-        yield _failure(what, address, error, "compare names and addresses: somebody else of the deployment is there")
+        yield _failure(what, address, error, "compare names and addresses: another node of the deployment is there")
         return
     speeds = f"{there / 1e6:.3g} MB/s there, {back / 1e6:.3g} MB/s back"
     yield Finding(what, f"{host}:{port} answers: round trip {1e3 * delay:.2g} ms, {speeds}")
@@ -200,7 +200,7 @@ def _neighbour(name: str, address: Address, certs: Path) -> Iterator[Finding]:
 
 
 def _failure(what: str, address: Address, error: OSError, other_name: str) -> Finding:
-    """Tell why nobody answers whom we may talk to; `other_name` is what to do if it is somebody else who does."""
+    """Return why no trusted node answers; `other_name` is what to do if another node does."""
     host, port = address
     at = f"{host}:{port}"
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -214,13 +214,13 @@ def _failure(what: str, address: Address, error: OSError, other_name: str) -> Fi
         return Finding(what, f"{at}: {error.verify_message}", remedies.get(error.verify_code, otherwise))
     if isinstance(error, ssl.SSLError | ConnectionResetError | BrokenPipeError):
         reason = getattr(error, "reason", None) or "it hangs up"
-        return Finding(what, f"{at} does not talk to us: {reason}", "see there what `ross-flwr doctor --certs` says")
+        return Finding(what, f"{at} does not talk to us: {reason}", "run `ross-flwr doctor --certs` there")
     reason = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
-    return Finding(what, f"{at} cannot be reached: {reason}", "start it, and let firewalls pass its port")
+    return Finding(what, f"{at} cannot be reached: {reason}", "start it, and open its port in firewalls")
 
 
 def _ask(stream: BufferedRWPair, request: bytes, size: int = 0) -> bytes:
-    """Send a request and return the line, or the `size` bytes, of the answer."""
+    """Send a request and return the answer: one line, or `size` bytes."""
     stream.write(request)
     stream.flush()
     answer = stream.read(size) if size else stream.readline()
@@ -230,7 +230,7 @@ def _ask(stream: BufferedRWPair, request: bytes, size: int = 0) -> bytes:
 
 
 def _clock(stream: BufferedRWPair) -> tuple[float, float]:
-    """Return the seconds of a round trip, and by how many the clock over there is ahead."""
+    """Return the seconds of a round trip, and by how many seconds the other clock is ahead."""
     began, wall = time.perf_counter(), time.time()
     there = int(_ask(stream, b"time\n"))
     delay = time.perf_counter() - began
@@ -238,7 +238,7 @@ def _clock(stream: BufferedRWPair) -> tuple[float, float]:
 
 
 def _bandwidth(stream: BufferedRWPair, verb: str) -> float:
-    """Return bytes a second, of more and more bytes until they take half a second."""
+    """Return bytes per second, measured on ever more bytes until they take half a second."""
     size = 1 << 14
     while True:
         began = time.perf_counter()
@@ -253,12 +253,12 @@ def _bandwidth(stream: BufferedRWPair, verb: str) -> float:
 
 
 def serve(address: str, certs: Path, tell: Callable[[Finding], None]) -> None:
-    """Answer the doctors of other nodes at this node's address until interrupted, and tell who calls.
+    """Answer the doctors of other nodes at this node's address until interrupted, and report each caller.
 
     Raises
     ------
     ConfigError
-        When the address is none, or cannot be served, or the certificates cannot be used.
+        When the address is malformed or cannot be served, or the certificates cannot be used.
     """
     try:
         context = _context(certs, ssl.PROTOCOL_TLS_SERVER)
@@ -289,4 +289,4 @@ def _answer(connection: socket.socket, host: str, context: ssl.SSLContext, tell:
                     stream.write(b"%d\n" % time.time_ns())
                 stream.flush()
     except (OSError, ValueError) as error:
-        tell(Finding("caller", f"{host} was refused: {error}", "see there what `ross-flwr doctor --certs FOLDER` says"))
+        tell(Finding("caller", f"{host} was refused: {error}", "run `ross-flwr doctor --certs FOLDER` there"))

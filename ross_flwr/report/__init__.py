@@ -1,1 +1,1 @@
-"""What a run leaves for people: history, tables, the folder of results."""
+"""Reports: pages, pictures and tables made of a folder of results."""

@@ -58,7 +58,7 @@ class Panel:
     log, share : bool
         Whether y is logarithmic, or a share from 0 to 1.
     names : list[str]
-        What stands at 0, 1, … on the x axis, if it is not numbers.
+        The labels at 0, 1, … on the x axis, unless it is numeric.
     """
 
     title: str
@@ -71,7 +71,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Chart:
-    """Panels of a scenario in a grid, row by row, with what is said above and below.
+    """Panels of a scenario in a grid, row by row, with a title and a caption.
 
     `name` is that of its files; `axes` are the choices of x with their titles.
     """
@@ -85,7 +85,7 @@ class Chart:
 
 
 def curves(rows: Sequence[Row], colours: Mapping[str, tuple[str, str]]) -> list[Chart]:
-    """Draw accuracy, loss and consensus distance against cost, from `tables.bands`, a chart per scenario."""
+    """Return a chart per scenario of accuracy, loss and consensus distance against cost, from `tables.bands`."""
     charts = []
     for (scenario,), of_scenario in by(rows, "scenario"):
         grid: list[list[Panel]] = [[], [], []]
@@ -122,7 +122,7 @@ def curves(rows: Sequence[Row], colours: Mapping[str, tuple[str, str]]) -> list[
 
 
 def accuracy_of_agents(rows: Sequence[Row]) -> list[Chart]:
-    """Draw the final accuracy of every agent, from `tables.agents`, a chart per scenario."""
+    """Return a chart per scenario of the final accuracy of every agent, from `tables.agents`."""
     charts = []
     for (scenario,), of_scenario in by(rows, "scenario"):
         line = []
@@ -148,7 +148,7 @@ def accuracy_of_agents(rows: Sequence[Row]) -> list[Chart]:
 
 
 def weights_over_time(rows: Sequence[Row]) -> list[Chart]:
-    """Draw the weight given to honest and to poisoned neighbours, from `tables.weights`, a chart per scenario."""
+    """Return a chart per scenario of the weight given to honest and to poisoned neighbours, from `tables.weights`."""
     charts = []
     for (scenario,), of_scenario in by(rows, "scenario"):
         grid = []
@@ -184,7 +184,7 @@ def weights_over_time(rows: Sequence[Row]) -> list[Chart]:
 
 
 def time_spent(rows: Sequence[Row]) -> list[Chart]:
-    """Draw where the time goes, from `tables.times`, a chart per scenario."""
+    """Return a chart per scenario of where the time goes, from `tables.times`."""
     kinds = {"gradients": "#0072b2", "utilities": "#e69f00", "exchange": "#009e73", "rest": "#bbbbbb"}
     charts = []
     for (scenario,), of_scenario in by(rows, "scenario"):

@@ -32,9 +32,9 @@ def result_tables(plan: Plan, cells: list[Cell], root: Path) -> list[Table]:
 
 
 def write_markdown(plan: Plan, cells: list[Cell], root: Path) -> Path:
-    """Write the same to ``table.md``, all scenarios in one table, and return its path.
+    """Write all scenarios as one table to ``table.md``, and return its path.
 
-    A row is a scenario on a topology and a column a method, or the other way round where methods are the more.
+    Rows are scenarios on topologies and columns methods, or the other way round if there are more methods.
     """
     found = _found(cells, root)
     places = list(product(plan.scenarios, plan.topologies))
@@ -51,7 +51,7 @@ def write_markdown(plan: Plan, cells: list[Cell], root: Path) -> Path:
 
 
 def _found(cells: list[Cell], root: Path) -> dict[tuple[str, ...], list[dict[str, Any]]]:
-    """Return the results that there are, by method, scenario and topology."""
+    """Return the finished results, by method, scenario and topology."""
     found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for cell in cells:
         result = cell.result(root)
@@ -75,7 +75,7 @@ TOTALS = ("consensus-distance", "rounds", "gradients", "utilities", "bytes", "se
 
 
 def write_csv(cells: list[Cell], root: Path) -> Path:
-    """Write a line per finished cell to ``cells.csv`` and return its path; a refused one says why at its end."""
+    """Write a line per finished cell to ``cells.csv``, the reason at the end if it was refused; return the path."""
     path = root / "cells.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -1,4 +1,4 @@
-"""Whether those who would do well alone do well together: ``python -m ross_flwr.report.fairness RUN STANDALONE``."""
+"""Whether agents that do well alone do well together: ``python -m ross_flwr.report.fairness RUN STANDALONE``."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ def final_accuracies(folder: Path) -> dict[int, float]:
     Raises
     ------
     ConfigError
-        When there was none.
+        When no agent was tested.
     """
     history = RunFolder(folder).history
     lines = map(json.loads, history.read_text(encoding="utf-8").splitlines()) if history.is_file() else ()
@@ -57,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for folder in (options.run, options.standalone)
     )
     if together.keys() != alone.keys():
-        raise ConfigError(f"{options.run} and {options.standalone} have not the same agents: they cannot be compared")
+        raise ConfigError(
+            f"{options.run} and {options.standalone} do not have the same agents: they cannot be compared"
+        )
     for name, accuracies in (("standalone", alone), ("together", together)):
         print(f"{name:<12}{fmean(accuracies.values()):.1%} (best {max(accuracies.values()):.1%})")
     print(f"{'fairness':<12}{fairness(alone, together):.2f}")

@@ -25,7 +25,7 @@ def holdings_table(counts: Sequence[Sequence[int]], width: int) -> Table:
     counts : sequence of sequences of int
         Examples by agent, then class.
     width : int
-        Of the terminal. Where the numbers do not fit, classes are characters of five shades, several in one if need be.
+        Of the terminal. If numbers do not fit, classes are characters in five shades, several per character if needed.
     """
     most, classes = max(map(max, counts)), len(counts[0])
     largest = max(sum(row) for row in counts)
@@ -42,7 +42,7 @@ def holdings_table(counts: Sequence[Sequence[int]], width: int) -> Table:
             table.add_column(f"{each} ", justify="right", no_wrap=True, min_width=cell + 1)
         rows = [[_shaded(f"{count} ", count / max(most, 1)) for count in row] for row in counts]
     else:
-        pooled = -(-classes // room)  # so many classes share a character
+        pooled = -(-classes // room)  # classes per character
         table.add_column(f"classes 0 to {classes - 1}" + f", {pooled} a character" * (pooled > 1), no_wrap=True)
         sums = [[sum(row[i : i + pooled]) for i in range(0, classes, pooled)] for row in counts]
         darkest = max(1, *map(max, sums))

@@ -1,4 +1,4 @@
-"""Who gave what weight to whom: a run's graph, round by round."""
+"""The graph of a run, with the weight that each agent gave to each neighbour, round by round."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Network:
     halves : list[tuple[int, int]]
         Pairs (i, j).
     weights : list[list[float | None]]
-        By round, then half; None where no gradient was weighed.
+        By round, then half; None if no gradient was weighed.
     """
 
     scenario: str

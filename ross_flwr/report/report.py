@@ -1,4 +1,4 @@
-"""``ross-flwr report``: what a folder of results says, as a page, as pictures and as tables."""
+"""``ross-flwr report``: a folder of results as a page, pictures and tables."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ross_flwr.runs.finished import Run, find_runs
 __all__ = ["write_report"]
 
 NETWORK = (
-    "The half of an edge beside an agent is the darker and wider, the more weight that agent gave to the gradient of "
+    "The half of an edge beside an agent is darker and wider the more weight that agent gave to the gradient of "
     "the neighbour at the other end; grey is none. Squares attack or have bad data. The slider moves through the "
     "rounds."
 )
@@ -83,13 +83,13 @@ def write_report(folder: Path) -> Path:
 
 
 def _about(runs: list[Run]) -> list[str]:
-    """Return what the reader has to know of the runs and of the signs."""
+    """Return what a reader has to know about the runs and the signs."""
     done = [run for run in runs if run.summary]
     seeds = ", ".join(map(str, sorted({run.seed for run in done})))
     refused = sorted({f"{run.method} on {run.topology}" for run in runs if not run.summary})
     return [
         f"{len(done)} runs: {len({run.method for run in done})} methods, seeds {seeds}.",
-        *([f"Refused, for the method cannot run there: {', '.join(refused)}."] if refused else []),
+        *([f"Refused, because the method cannot run there: {', '.join(refused)}."] if refused else []),
         "Accuracies are means over honest agents in the last test, ± the standard deviation over seeds. A ratio is "
         "the accuracy of ross-plus or ross over that of the best baseline (named beside it) or over the mean of all "
         "baselines, which are all other methods.",

@@ -11,7 +11,7 @@ from rich.table import Table
 __all__ = ["distance", "markdown", "percent", "performance_table", "result_table"]
 
 DIVERGED = 1e6
-"""A consensus distance above this, or one that is no finite number, is shown as "diverged": no sound run comes near."""
+"""A consensus distance above this, or one that is not finite, is shown as "diverged": no sound run comes near it."""
 
 
 def result_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -58,9 +58,9 @@ def performance_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def has_diverged(summary: Mapping[str, Any]) -> bool:
-    """Tell whether the models of a run have left all bounds.
+    """Return whether the models of a run have diverged.
 
-    A loss of None, where there is a loss at all, was no finite number before it went through JSON.
+    A loss of None, where there is a loss at all, was not finite before it went through JSON.
     """
     loss, distance = summary["loss"] or {"mean": 0.0}, summary["consensus-distance"]
     return not (_is_number(loss["mean"]) and (distance is None or (_is_number(distance) and distance <= DIVERGED)))
@@ -75,12 +75,12 @@ def distance(summary: Mapping[str, Any]) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Return a share as people read it; a dash where there is none."""
+    """Return a share as people read it; a dash if there is none."""
     return f"{share:.1%}" if share is not None and isfinite(share) else "–"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table whose first row is the headings, and whose numbers stand to the right.
+    """Return a Markdown table whose first row is the headings, with numbers aligned to the right.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a report says, as tables: each is a CSV file, and all that the figures are drawn from."""
+"""The tables of a report: each is a CSV file, and figures are drawn from nothing else."""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,17 +29,17 @@ __all__ = [
 Row = dict[str, Any]
 
 AXES = {"rounds": "rounds", "gradients": "gradient evaluations", "bytes": "bytes sent", "seconds": "seconds"}
-"""What progress is measured against: the columns and what they are called."""
+"""What progress is measured against: columns and their titles."""
 
 BAND = ("accuracy", "loss", "consensus-distance")
 """What is measured against it."""
 
 FRAMES = 40
-"""At most so many rounds of a run are drawn one by one."""
+"""The most rounds of a run that are drawn one by one."""
 
 
 def by(rows: Iterable[Row], *columns: str) -> Iterator[tuple[tuple[Any, ...], list[Row]]]:
-    """Yield the values of `columns` and the rows that have them, in the order in which they come first."""
+    """Yield the values of `columns` and the rows that have them, in order of first appearance."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[column] for column in columns), []).append(row)
@@ -47,7 +47,7 @@ def by(rows: Iterable[Row], *columns: str) -> Iterator[tuple[tuple[Any, ...], li
 
 
 def progress(runs: Sequence[Run]) -> list[Row]:
-    """Return a row per run and tested round: what it had cost by then, and how good the honest agents were."""
+    """Return a row per run and tested round: the cost so far, and how good the honest agents were."""
     rows = []
     for run in runs:
         costs = {name: accumulate([line[name] for line in run.lines]) for name in ("gradients", "bytes", "seconds")}
@@ -94,7 +94,7 @@ def accuracies(runs: Sequence[Run]) -> list[Row]:
 
 
 def ratios(runs: Sequence[Run]) -> list[Row]:
-    """Return how many times a baseline's accuracy ours reach: of each baseline, the best, and the mean of all.
+    """Return our accuracy as a multiple of a baseline's: of each baseline, of the best, and of the mean of all.
 
     A baseline is a method whose algorithm is neither ``ross-plus`` nor ``ross``. ``p`` is that of a two-sided paired
     t-test over the seeds that both have, uncorrected for the number of comparisons; it is empty with one seed or where
@@ -151,7 +151,7 @@ def agents(runs: Sequence[Run]) -> list[Row]:
 def weights(runs: Sequence[Run]) -> list[Row]:
     """Return the weight that honest agents gave to themselves, to honest and to poisoned neighbours in every round.
 
-    None where an agent has no such neighbour, or a weight was no finite number.
+    None if an agent has no such neighbour, or a weight was not finite.
     """
     rows = []
     for run in runs:
@@ -170,7 +170,7 @@ def weights(runs: Sequence[Run]) -> list[Row]:
 def edges(runs: Sequence[Run]) -> list[Row]:
     """Return the weight that every edge carried, round by round, in the first seed of every method that weighs.
 
-    Of a long run, 40 rounds at equal distances. An edge that carried a message but no weighed gradient has none.
+    A long run has 40 evenly spaced rounds. An edge that carried a message but no weighed gradient has no weight.
     """
     rows = []
     for _, group in groupby(runs, lambda run: (run.scenario, run.topology, run.method)):

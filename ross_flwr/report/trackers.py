@@ -1,6 +1,6 @@
-"""Where else the lines of a history may go: TensorBoard, MLflow, Weights & Biases.
+"""Trackers for the lines of a history: TensorBoard, MLflow, Weights & Biases.
 
-Each is told every line from the first on, also when a run is resumed, and what it is told stands in ``history.jsonl``.
+Each gets the numbers in every line of ``history.jsonl`` from the first on, also when a run is resumed.
 """
 
 import os
@@ -72,12 +72,12 @@ TRACKERS: dict[str, tuple[str, Callable[..., AbstractContextManager[Tell]]]] = {
 
 
 def trackers(names: str) -> list[Opener]:
-    """Return what opens the trackers in a comma-separated list.
+    """Return an opener for each tracker in a comma-separated list.
 
     Raises
     ------
     ConfigError
-        When one is not known or not installed, and later when it does not take what it is told.
+        When one is not known or not installed, and later when it fails to take a line.
     """
     found: list[Opener] = []
     for name in filter(None, (each.strip() for each in names.split(","))):
@@ -104,13 +104,13 @@ def _guarded(name: str, opener: Callable[..., AbstractContextManager[Tell]], *ar
 def _blaming(name: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # whatever a service, a network or a disk of theirs has
+    except Exception as error:  # whatever their service, network or disk raises
         said = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(f"--log {name} failed: {said}") from error
 
 
 def numbers(line: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a line that make curves, lists by their length; not what went along each edge."""
+    """Return the numbers of a line that make curves, and the lengths of its lists; not the entries per edge."""
     found: dict[str, float] = {}
     for name, value in finite(dict(line)).items():
         if isinstance(value, list):

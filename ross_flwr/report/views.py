@@ -1,4 +1,4 @@
-"""What a person, or a program, sees of a run while it goes on."""
+"""What a person or a program sees of a run in progress."""
 
 import json
 from collections import deque
@@ -25,7 +25,7 @@ __all__ = ["Board", "Json", "Plain", "View", "sparkline"]
 BARS = "▁▂▃▄▅▆▇█"
 
 RECENT = 20
-"""The time left is estimated from so many rounds."""
+"""The number of recent rounds from which the time left is estimated."""
 
 
 class View:
@@ -39,7 +39,7 @@ class View:
         """Take in a line of the history of `method`."""
 
     def end(self, summaries: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
-        """Show what came out: here, where it is."""
+        """Show the results: here, their folder."""
         print(folder)
 
 
@@ -93,12 +93,12 @@ class Course:
 
     @property
     def rounds(self) -> str:
-        """The round of all rounds, as wide in the first as in the last."""
+        """The round out of all rounds, padded to a constant width."""
         return f"{self.round:>{len(str(self.total))}}/{self.total}"
 
     @property
     def time(self) -> str:
-        """The time left, or taken when nothing is left."""
+        """The time left, or the time taken at the end."""
         if not self.recent:
             return ""
         left = fmean(self.recent) * (self.total - self.round)
@@ -114,7 +114,7 @@ class Course:
 
     @property
     def state(self) -> str:
-        """How far apart the models are, what was sent so far, and whom and what the round lacked."""
+        """Consensus distance, bytes sent so far, and the absent agents and missing messages of the round."""
         parts = [f"consensus distance {distance(self.tested)}"] if self.tested else []
         parts.append(f"{decimal(self.bytes)} sent")
         missing = []
@@ -152,13 +152,13 @@ class Plain(View):
             print(f"{method:<{self.width}}  {course.rounds}  {course.quality}, {course.state}", flush=True)
 
     def end(self, summaries: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
-        """Write the table of results and where they are."""
+        """Write the table of results and their folder."""
         self.console.print(result_table(summaries))
         print(f"Results are in {folder}")
 
 
 class Board(Plain):
-    """The same, drawn anew while the run goes on: for a terminal."""
+    """The same on a terminal, redrawn while the run goes on."""
 
     def running(self) -> AbstractContextManager[Any]:
         """Return a context in which the board is on the terminal."""
@@ -169,7 +169,7 @@ class Board(Plain):
         self.courses[method].add(line)
 
     def __rich__(self) -> RenderableType:
-        """Draw how far each method is and, of those that began, how good."""
+        """Draw how far each method is and, once it began, how good."""
         board = Table.grid(padding=(0, 2, 0, 0))
         board.add_column(no_wrap=True, min_width=self.width)
         board.add_column()

@@ -148,10 +148,10 @@ def test_a_certificate_that_is_not_valid_for_long_is_a_problem(authority, tmp_pa
     [
         ("ca.pem", "theirs", "certificate", "issued by another authority"),
         ("node.key", "theirs", "key", "is not the key of node.pem"),
-        ("node.key", "garbage", "certificate", "holds other things than"),
+        ("node.key", "garbage", "certificate", "holds something other than"),
         ("node.pem", "garbage", "certificate", "there is none"),
         ("ca.pem", None, "certificate", "there is none"),
-        ("node.key", "open", "key", "others than its owner can read it"),
+        ("node.key", "open", "key", "users other than its owner can read it"),
     ],
 )
 def test_files_that_do_not_belong_together_are_told(authority, strangers, tmp_path, file, content, what, text):
@@ -233,7 +233,7 @@ def test_a_neighbour_that_is_another_one_is_told(authority):
     address, told = serving(authority / "kitchen")
     text, remedy = problem_with(authority / "cellar", f"attic@{address}")
     assert "attic.ross-flwr" in text
-    assert remedy == "compare names and addresses: somebody else of the deployment is there"
+    assert remedy == "compare names and addresses: another node of the deployment is there"
     assert not last(told).ok
 
 
@@ -307,7 +307,7 @@ def test_the_command_says_a_line_for_each_finding_and_ends_with_1_if_there_is_a_
         bad = CliRunner().invoke(cli, ["doctor", "--address", at])
     good = CliRunner().invoke(cli, ["doctor", "--certs", str(authority / "kitchen")])
     assert (good.exit_code, bad.exit_code) == (0, 1)
-    assert f"port               problem  {at} is taken by another program: end that, or" in bad.output
+    assert f"port               problem  {at} is taken by another program: stop that" in bad.output
     assert "key                ok       fits the certificate\n" in good.output
     assert len(good.output.splitlines()) == len(list(doctor.examine())) + 3
 

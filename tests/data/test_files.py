@@ -165,7 +165,7 @@ def test_a_saved_hugging_face_set_is_read_with_its_owners(tmp_path, names):
     assert source.train.labels.tolist() == LABELS.tolist()
     assert source.owners.tolist() == [i // 10 for i in range(30)]
     assert (len(source.test), source.num_classes) == (6, 3 if names else 4)
-    with pytest.raises(ConfigError, match=r"owner-column = 'author' is no column .*: picture, kind, writer are"):
+    with pytest.raises(ConfigError, match=r"owner-column = 'author' is not a column .*: picture, kind, writer are"):
         huggingface(place(tmp_path / "set", owner_column="author", **settings))
     if names:
         with pytest.raises(ConfigError, match="label-column = '' does not say"):

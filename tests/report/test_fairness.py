@@ -48,7 +48,7 @@ def test_the_command_reads_the_last_test_of_two_runs_and_leaves_out_the_server(t
 
 def test_folders_that_cannot_be_compared_are_refused(tmp_path):
     some = written(tmp_path / "some", {"0": 0.5, "1": 0.6})
-    with pytest.raises(ConfigError, match="have not the same agents"):
+    with pytest.raises(ConfigError, match="do not have the same agents"):
         main([str(some), str(written(tmp_path / "more", {"0": 0.5, "1": 0.6, "2": 0.7}))])
     for folder in (tmp_path / "nowhere", written(tmp_path / "untested", {})):
         with pytest.raises(ConfigError, match="holds no run whose agents were tested"):
