@@ -96,6 +96,15 @@ def test_commands_that_are_run_elsewhere_are_still_in_a_readme():
     assert len(HERE) > 12
 
 
+def test_the_python_in_the_readmes_runs(tmp_path):
+    blocks = [block for text in TEXTS.values() for block in re.findall(r"```python\n(.*?)```", text, flags=re.S)]
+    assert len(blocks) >= 3
+    file = tmp_path / "readmes.py"
+    file.write_text("\n".join(blocks), encoding="utf-8")
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True)
+    assert (done.returncode, "mean" in done.stdout) == (0, True), done.stderr
+
+
 def end_all_with(variable):
     """End the processes with this environment variable: `flwr run` leaves a SuperLink running."""
     for environment in Path("/proc").glob("[0-9]*/environ"):
