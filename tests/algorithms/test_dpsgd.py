@@ -29,7 +29,7 @@ def run_round(host, round):
     name=st.sampled_from(GRAPHS),
     num_agents=st.integers(3, 8),
     rate=st.floats(0, 0.9),
-    mixing=st.sampled_from(sorted(topology.MIXING_RULES)),
+    mixing=st.sampled_from(sorted(topology.MIXING_RULES.keys() - {"push"})),  # D-PSGD refuses rows without sum 1
     seed=st.integers(0, 50),
 )
 @settings(max_examples=30)

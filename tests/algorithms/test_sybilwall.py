@@ -151,7 +151,7 @@ def test_sybils_around_an_agent_do_not_move_it_beyond_the_honest():
     honest = [agent["origin"] + normal(j, SIZE) for j in range(3)]
     sybil = agent["origin"] + 50
     messages = [{"model": model, **SybilWall().gossip(agent, 0)} for model in [*honest, sybil, sybil, sybil]]
-    SybilWall().screen(agent, Inbox(enumerate(messages)))
+    SybilWall().mix(agent, Inbox(enumerate(messages)))
     reach = max((model - honest[0]).norm() for model in honest)
     assert (agent["model"] - honest[0]).norm() <= reach
     assert (agent.mix({j: message["model"] for j, message in enumerate(messages)}) - honest[0]).norm() > 5 * reach

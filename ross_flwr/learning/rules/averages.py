@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ross_flwr.config import option
-from ross_flwr.learning.rules.rule import View, Weighing, register_rule
+from ross_flwr.learning.rules.rule import Rule, View, register_rule
 
 __all__ = ["Mean", "VarianceCorrectedMean", "variance_corrected"]
 
@@ -15,7 +15,7 @@ RESOLUTION = 1e-12
 
 
 @register_rule("mean")
-class Mean(Weighing):
+class Mean(Rule):
     """Σ_j w_ij x_j, the weighted mean: gossip as usual, and no defence.
 
     Examples
@@ -24,9 +24,12 @@ class Mean(Weighing):
     tensor([1.5000])
     """
 
-    def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
-        """Return w_ij."""
-        return view.weights
+    def __call__(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Tensor:
+        """Mix."""
+        mixed = own * (1 - sum(view.weights.values()))
+        for j, vector in others.items():
+            mixed.add_(vector, alpha=view.weights[j])
+        return mixed
 
 
 @register_rule("variance-corrected-mean")

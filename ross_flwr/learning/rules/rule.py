@@ -21,9 +21,9 @@ def _no_loss(vector: Tensor, data: str) -> float:
     raise ValueError("this rule judges models by their loss: give View a loss")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: one is made for every mix, and a frozen one takes twice as long
 class View:
-    """What a rule may know beside the vectors.
+    """What a rule may know beside the vectors. It changes none of it.
 
     Attributes
     ----------
