@@ -170,7 +170,7 @@ class Link:
         hello = await self._hello(min(GREETING, self._progress.patience))
         position = self._agreement.exchange(hello) if hello and not self._agreement.disagreement(hello) else None
         self._progress.told(self.neighbor.name, position)
-        self._mail.news.set()
+        self._mail.look()
 
     async def fetch(self) -> dict[int, Tensor]:
         """Return the models of the neighbour's agents, by agent, that arrive in the usual time."""
@@ -223,7 +223,7 @@ class Link:
                 self._progress.unanswered(name, monotonic())
             if self._standing.state == "lost" and (left := self._outbox.clear()):
                 self._drop(left)
-            self._mail.news.set()
+            self._mail.look()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._standing.greet_at - monotonic()):
                     await self._greeting.wait()
@@ -240,7 +240,7 @@ class Link:
         logger.log(INFO, "node %s is there, in pass %d", self.neighbor.name, hello.pass_number)
         self._warned = False
         self._progress.answered(self.neighbor.name, self._agreement.exchange(hello), monotonic())
-        self._mail.news.set()
+        self._mail.look()
         return True
 
     async def _write(self) -> None:
@@ -265,7 +265,7 @@ class Link:
             if refusal.reason == "old":
                 exchange = refusal.refused_pass_number * self._agreement.exchanges + refusal.refused_step
                 self._progress.refused(self.neighbor.name, exchange, self._agreement.exchange(refusal))
-                self._mail.news.set()
+                self._mail.look()
 
     def _drop(self, count: int) -> None:
         """Count envelopes that cannot be delivered, and warn once an absence: a node that has ended gets none."""

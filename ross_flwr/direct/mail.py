@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
+from concurrent.futures import Future
 from logging import WARNING, getLogger
 from time import monotonic
 
@@ -19,29 +19,31 @@ logger = getLogger("ross_flwr")
 class Mail:
     """A bounded inbox: for each edge one envelope of the awaited exchange, and one of the next.
 
-    All of it is used in the event loop alone.
+    All of it is used in the event loop alone. Whoever tells `progress` of an event calls `look` after it.
 
     Parameters
     ----------
     progress : Progress
         Decides what has room and how long to wait.
+    ask : callable
+        Starts to ask neighbours, by name, for their positions.
 
     Attributes
     ----------
-    news : asyncio.Event
-        Set when something has happened that `progress` may decide by.
     dropped : Counter
         Envelopes dropped so far, by reason.
     """
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, ask: Callable[[Collection[str]], object]) -> None:
         self.progress = progress
-        self.news = asyncio.Event()
         self.dropped: Counter[str] = Counter()
+        self._ask = ask
         self._closed = False
         self._kept: dict[int, dict[Edge, Envelope]] = {}
         self._coming: set[tuple[int, Edge]] = set()
         self._moved = asyncio.Event()
+        self._collected: Future[list[Envelope] | None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     async def admit(self, exchange: int, edge: Edge) -> None:
         """Keep a place for an envelope that begins to come; wait until there is room.
@@ -51,13 +53,14 @@ class Mail:
         Refused
             When the envelope is too old, too early, or here already, or nothing is collected any more.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.progress.patience):
-                while not self._has_room(exchange, edge):
-                    await self._moved.wait()
-                self._coming.add((exchange, edge))
-                return
-        raise Refused("ahead")
+        if not self._has_room(exchange, edge):
+            try:
+                async with asyncio.timeout(self.progress.patience):
+                    while not self._has_room(exchange, edge):
+                        await self._moved.wait()
+            except TimeoutError:
+                raise Refused("ahead") from None
+        self._coming.add((exchange, edge))
 
     def keep(self, exchange: int, edge: Edge, envelope: Envelope) -> None:
         """Put an admitted envelope into its place.
@@ -71,45 +74,46 @@ class Mail:
             raise Refused("late")
         self._kept.setdefault(exchange, {})[edge] = envelope
         self.progress.arrived(exchange, edge, monotonic())
-        self.news.set()
+        self.look()
 
     def leave(self, exchange: int, edge: Edge) -> None:
         """Give back the place of an admitted envelope, whatever became of it."""
         self._coming.discard((exchange, edge))
 
-    async def collect(
-        self, exchange: int, edges: Iterable[Edge], ask: Callable[[Collection[str]], object]
-    ) -> list[Envelope] | None:
-        """Wait for the envelopes of an exchange and return those that came; None when the neighbours have gone on.
+    def collect(self, exchange: int, edges: Iterable[Edge], collected: "Future[list[Envelope] | None]") -> None:
+        """Wait for the envelopes of an exchange; everything earlier is over.
 
-        Parameters
-        ----------
-        exchange : int
-            Everything earlier is over.
-        edges : iterable of Edge
-            Where envelopes may come from.
-        ask : callable
-            Starts to ask neighbours, by name, for their positions.
+        `collected` gets those that came on the `edges`, or None when the neighbours have gone on without this node.
         """
+        self._collected = collected
         self.progress.wait(exchange, edges, monotonic())
         self._forget()
-        kept = self._kept.setdefault(exchange, {})
-        while True:
-            decision = self.progress.decide(monotonic())
+        self.look()
+
+    def look(self) -> None:
+        """See whether the wait for an exchange is over."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        while self._collected:
+            now = monotonic()
+            exchange = self.progress.exchange
+            decision = self.progress.decide(now)
             if isinstance(decision, Wait):
-                self.news.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(decision.until - monotonic()):
-                        await self.news.wait()
-            elif isinstance(decision, Ask):
-                ask(decision.neighbors)
-            elif isinstance(decision, GoOn):
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(decision.until - now, self.look)
+                return
+            if isinstance(decision, Ask):
+                self._ask(decision.neighbors)
+                continue
+            arrived = None
+            if isinstance(decision, GoOn):
+                arrived = [*self._kept.get(exchange, {}).values()]
                 for name in decision.given_up:
                     logger.log(WARNING, "node %s is no longer waited for", name)
                 self._forget()
-                return list(kept.values())
-            else:
-                return None
+            self._collected.set_result(arrived)
+            self._collected = None
 
     def begin(self, exchange: int) -> None:
         """Begin with an exchange; everything earlier is over."""
@@ -141,8 +145,8 @@ class Mail:
         has_room = self.progress.announced(exchange, edge, monotonic())
         if exchange < self.progress.exchange:
             raise Refused("old")
-        if exchange > self.progress.exchange:
-            self.news.set()
+        if exchange > self.progress.exchange:  # nothing earlier comes on this edge
+            asyncio.get_running_loop().call_soon(self.look)
         return has_room
 
     def _forget(self) -> None:

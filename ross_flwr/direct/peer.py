@@ -1,8 +1,10 @@
 """A node among its neighbours: serves them, and calls them."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from time import monotonic
+from typing import Any
 
 from torch import Tensor
 
@@ -66,13 +68,13 @@ class Peer:
     ) -> None:
         homes = {agent: neighbor.name for neighbor in neighbors for agent in neighbor.agents}
         self.progress = Progress(homes, agreement.exchanges, patience, monotonic(), behind_by=behind_by)
-        self.mail = Mail(self.progress)
+        self.mail = Mail(self.progress, self._ask)
         memory = Memory()
         links = [Link(neighbor, agreement, self.mail, limit, memory) for neighbor in neighbors]
         self.homes: Mapping[int, Link] = {agent: link for link in links for agent in link.neighbor.agents}
         self.links = {link.neighbor.name: link for link in links}
         self.server = Server(agreement, edges, agents, links, self.mail, limit, memory)
-        self._questions: set[asyncio.Task[None]] = set()
+        self._work: set[asyncio.Task[None]] = set()
         in_background(self._open(address, credentials))
 
     def begin(self, exchange: int) -> None:
@@ -84,12 +86,13 @@ class Peer:
         by_link: dict[Link, list[Envelope]] = {}
         for envelope in envelopes:
             by_link.setdefault(self.homes[envelope.destination], []).append(envelope)
-        for link, letters in by_link.items():
-            soon(link.send, exchange, letters)
+        soon(self._send, exchange, by_link)
 
     def collect(self, exchange: int, edges: Iterable[Edge]) -> list[Envelope] | None:
         """Return what came on the `edges` in an exchange; None when the neighbours have gone on without this node."""
-        return in_background(self._collect(exchange, edges))
+        collected: Future[list[Envelope] | None] = Future()
+        soon(self._collect, exchange, edges, collected)
+        return collected.result()
 
     def follow(self, end: int) -> tuple[dict[int, Tensor], int]:
         """Return the neighbours' models, by agent, and the pass in which to go on, `end` at most."""
@@ -104,16 +107,31 @@ class Peer:
         for link in self.links.values():
             await link.open(credentials)
 
-    async def _collect(self, exchange: int, edges: Iterable[Edge]) -> list[Envelope] | None:
-        full = [link.make_room(exchange) for link in self.links.values() if link.is_full(exchange)]
-        collected, *_ = await asyncio.gather(self.mail.collect(exchange, edges, self._ask), *full)
-        return collected
+    def _send(self, exchange: int, by_link: Mapping[Link, Collection[Envelope]]) -> None:
+        for link, envelopes in by_link.items():
+            link.send(exchange, envelopes)
+
+    def _collect(self, exchange: int, edges: Iterable[Edge], collected: "Future[list[Envelope] | None]") -> None:
+        if any(link.is_full(exchange) for link in self.links.values()):
+            self._start(self._make_room(exchange, edges, collected))
+        else:
+            self.mail.collect(exchange, edges, collected)
+
+    async def _make_room(
+        self, exchange: int, edges: Iterable[Edge], collected: "Future[list[Envelope] | None]"
+    ) -> None:
+        await asyncio.gather(*(link.make_room(exchange) for link in self.links.values()))
+        self.mail.collect(exchange, edges, collected)
 
     def _ask(self, names: Collection[str]) -> None:
         for name in names:
-            question = asyncio.create_task(self.links[name].ask_position())
-            self._questions.add(question)
-            question.add_done_callback(self._questions.discard)
+            self._start(self.links[name].ask_position())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do some work in the background, and keep hold of it: the event loop would not."""
+        task = asyncio.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
 
     async def _follow(self, end: int) -> tuple[dict[int, Tensor], int]:
         up = [link for link in self.links.values() if link.up]

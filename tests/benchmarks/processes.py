@@ -27,6 +27,7 @@ from ross_flwr.direct.neighborhood import Neighborhood
 from ross_flwr.engine.rounds import Schedule
 from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.assembly import Assembly
+from ross_flwr.runs.options import RunOptions
 
 Run: TypeAlias = Callable[[int], None]
 """Runs so many rounds more."""
@@ -181,7 +182,7 @@ class Nodes:
     def __init__(self, carrier: Carrier, options: dict[str, Any], certs: Path | None = None) -> None:
         context = get_context("forkserver")
         context.set_forkserver_preload([__name__, "torch.distributed.tensor"])
-        addresses = free_addresses(resolve(options).num_agents)
+        addresses = free_addresses(resolve(options).part(RunOptions).num_agents)
         self._pipes: list[Connection] = []
         self._processes = []
         for index in range(len(addresses)):
