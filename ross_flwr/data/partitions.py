@@ -164,7 +164,7 @@ def _shards(*, classes_per_agent: int, **rest: Any) -> dict[str, Any]:
 
 def _distribution(*, classes_per_agent: int, num_classes: int, minimum: int, **rest: Any) -> dict[str, Any]:
     if rest["num_agents"] % num_classes:
-        raise ValueError(f"num-agents = {rest['num_agents']} is no multiple of the {num_classes} classes")
+        raise ValueError(f"num-agents = {rest['num_agents']} is not a multiple of the {num_classes} classes")
     # The log-normal weights of Li et al. (2020, arXiv:1812.06127), as in the partitioner's own example.
     columns = classes_per_agent * rest["num_agents"] // num_classes
     return {

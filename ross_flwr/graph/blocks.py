@@ -1,4 +1,4 @@
-"""Agents on nodes: neighbours together where that is cheap."""
+"""How agents are spread over nodes, neighbours together where that is cheap."""
 
 from itertools import combinations
 
@@ -18,7 +18,7 @@ def blocks(topology: Topology, num_blocks: int) -> list[tuple[int, ...]]:
     """Spread the agents over `num_blocks` nodes, neighbours together where that is cheap.
 
     Agents are put in line and the line is cut. The line is the natural order, or that of Cuthill and McKee
-    (1969), which keeps neighbours near each other, when fewer edges then run between blocks. Up to 16 blocks are
+    (1969), which keeps neighbours near each other, if fewer edges then run between blocks. Up to 16 blocks are
     then improved pair by pair, by exchanging agents (Kernighan and Lin, 1970).
 
     Returns
@@ -42,7 +42,7 @@ def blocks(topology: Topology, num_blocks: int) -> list[tuple[int, ...]]:
 
     lines = [list(range(topology.num_agents)), list(reverse_cuthill_mckee_ordering(graph))]
     cuts = [[tuple(sorted(block.tolist())) for block in np.array_split(line, num_blocks)] for line in lines]
-    spread = min(cuts, key=edges_between)  # of equals the first
+    spread = min(cuts, key=edges_between)  # the first of equals
     if num_blocks <= _IMPROVED_BLOCKS:
         for a, b in combinations(range(min(num_blocks, topology.num_agents)), 2):
             pair = set(spread[a]), set(spread[b])

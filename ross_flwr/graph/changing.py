@@ -29,7 +29,7 @@ def directed_exponential(num_agents: int) -> nx.DiGraph:
 
 @named(TOPOLOGIES)
 def random_out(num_agents: int, *, degree: int = 4, seed: int = 0, epoch: int = 0) -> nx.DiGraph:
-    """Let everyone send to topology-degree others at random, and be heard by how many it comes (directed)."""
+    """Let every agent send to topology-degree others at random; how many it hears varies (directed)."""
     check_degree(num_agents, degree)
 
     def draw(random: Random) -> nx.DiGraph:
@@ -48,7 +48,7 @@ def one_peer_exponential(num_agents: int, *, epoch: int = 0) -> nx.DiGraph:
 
 @named(TOPOLOGIES)
 def random_matching(num_agents: int, *, seed: int = 0, epoch: int = 0) -> nx.Graph:
-    """Pair the agents at random, anew in every epoch; with an odd number one stays alone (changing)."""
+    """Pair the agents at random, anew in every epoch; of an odd number, one stays alone (changing)."""
     order = list(range(num_agents))
     draws(seed, epoch).shuffle(order)
     return nx.Graph(zip(order[::2], order[1::2], strict=False))

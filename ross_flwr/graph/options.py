@@ -18,17 +18,17 @@ class GraphOptions:
         0.4, "how far agents of topology = 'geographic' hear each other; 1 is the side of their square", minimum=0.0
     )
     topology_every: int = option(
-        0, "draw a random or changing graph anew every so many rounds; 0 keeps the first", unit="rounds", minimum=0
+        0, "draw a random or changing graph anew after this many rounds; 0 keeps the first", unit="rounds", minimum=0
     )
     topology_clusters: int = option(2, "clusters of topology = 'clusters' and 'islands'", unit="clusters", minimum=2)
     average_every: int = option(
         0,
-        "in one of so many rounds every agent has all others as its neighbours, with equal weights, as if a server "
+        "in one of this many rounds every agent has all others as its neighbours, with equal weights, as if a server "
         "averaged (Gossip-PGA); 0 for never",
         unit="rounds",
         minimum=0,
     )
-    topology_file: str = option("", "edge list, one 'i j' a line, for topology = 'edge-list'")
+    topology_file: str = option("", "edge list with one 'i j' per line, for topology = 'edge-list'")
     mixing: str = option(
         "metropolis", "how the mixing matrix is made from the graph; `ross-flwr list mixing` shows the rules"
     )

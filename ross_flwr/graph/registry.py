@@ -28,13 +28,13 @@ def named(registry: dict[str, _Function]) -> Callable[[_Function], _Function]:
 
 
 def draws(seed: int, epoch: int) -> Random:
-    """Return the generator of a graph that is drawn."""
+    """Return the random generator for the graph of an epoch."""
     return Random(f"{seed} {epoch}" if epoch else seed)
 
 
 def connected(draw: Callable[[Random], nx.Graph], num_agents: int, random: Random, setting: str) -> nx.Graph:
-    """Draw until the graph connects all agents, and give up after many tries; `setting` is the key to raise then."""
-    for _try in range(_TRIES):  # all by one generator: were they seeded anew, nearby seeds would share graphs
+    """Draw until the graph connects all agents; after many tries, say that `setting` should be raised."""
+    for _try in range(_TRIES):  # one generator for all tries: with a new seed per try, nearby seeds would share graphs
         graph = draw(random)
         if nx.is_strongly_connected(graph) if graph.is_directed() else nx.is_connected(graph):
             return graph
@@ -51,6 +51,6 @@ def check_degree(num_agents: int, degree: int) -> None:
 
 
 def check_probability(probability: float) -> None:
-    """Refuse what is no probability, and 0."""
+    """Refuse a number that is not a probability, and 0."""
     if not 0 < probability <= 1:  # refuses NaN, too
         raise ConfigError(f"topology-probability = {probability} is not allowed: it takes above 0, at most 1")

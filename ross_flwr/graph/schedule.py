@@ -1,4 +1,4 @@
-"""The graph of every pass of a run: one graph, one drawn anew from time to time, or all agents together at times."""
+"""The graph of every pass of a run: one graph, one drawn anew from time to time, or sometimes all agents together."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -61,7 +61,7 @@ class Graphs:
 
     @property
     def changes(self) -> bool:
-        """Whether the graph is not the same in all rounds."""
+        """Whether the graph changes from round to round."""
         return self.every > 0 or self.average_every > 0
 
     @property

@@ -1,10 +1,10 @@
 """Who talks to whom: the graph of a run and its mixing matrix W.
 
 On an undirected graph W is symmetric and doubly stochastic, with w_ij > 0 exactly on the edges and the diagonal. Gossip
-with it, x_i ← Σ_j w_ij x_j, shrinks disagreement at least by the factor √ρ = 1 − `Topology.spectral_gap` a round. On a
+with it, x_i ← Σ_j w_ij x_j, shrinks disagreement at least by the factor √ρ = 1 − `Topology.spectral_gap` per pass. On a
 directed graph w_ij > 0 where j sends to i, and the rule `push` makes columns that sum to 1.
 
-Some graphs are drawn by chance; such a graph can be drawn anew every so many rounds, by its `epoch`.
+Some graphs are random. Such a graph can be drawn anew from time to time, by its `epoch`.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What runs once: it says who talks to whom, and hears how they get on."""
+"""What runs once: it says who talks to whom, and collects what happens."""
 
 import torch
 from flwr.app import ArrayRecord, Context

@@ -21,11 +21,11 @@ class Net(nn.Module):
 
 
 def load_data(context: Context) -> tuple[TensorDataset, TensorDataset, TensorDataset]:
-    """Return what this node learns from, what it judges models on, and what its model is tested on.
+    """Return this node's training, validation and test data.
 
-    Here all nodes have the same digits and take turns at them, by the numbers that Flower's simulation gives its nodes
-    and that a SuperNode is told by --node-config "partition-id=0 num-partitions=4". A device reads data of its own
-    instead, and may be told where it lies in the same way.
+    Here each node takes its share of the same digits, by the number that Flower's simulation gives it, or that
+    --node-config "partition-id=0 num-partitions=4" gives a SuperNode. A device reads its own data instead, and
+    --node-config can tell it where.
     """
     number, count = int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
     digits = data.load("digits").train

@@ -106,7 +106,7 @@ IMPOSSIBLE = {
     ("exponential", 10): "ExponentialPartitioner",
     ("exponential", 100): "ExponentialPartitioner",
     ("square", 100): "SquarePartitioner",
-    ("distribution", 2): "num-agents = 2 is no multiple of the 10 classes",
+    ("distribution", 2): "num-agents = 2 is not a multiple of the 10 classes",
 }
 
 
