@@ -17,7 +17,7 @@ from ross_flwr.engine.host import Host
 from ross_flwr.flower.records import pack, unpack
 from ross_flwr.graph import topology
 from ross_flwr.learning.agent import Agent
-from ross_flwr.learning.rules import Aggregation
+from ross_flwr.learning.rules import Mean
 from ross_flwr.threats.adversary import Adversary
 from ross_flwr.threats.attacks import IPM, Mimic, SignFlip
 from ross_flwr.threats.faults import Loss
@@ -77,7 +77,7 @@ class Float16(MessageTransform):
 
 def liar(attack):
     return Adversary(
-        attack=attack, attackers=frozenset({1, 4}), num_agents=6, aggregation=Aggregation(), learning_rate=0.1
+        attack=attack, attackers=frozenset({1, 4}), num_agents=6, rule=Mean(), learning_rate=0.1
     )
 
 
