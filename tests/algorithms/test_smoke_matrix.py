@@ -24,10 +24,10 @@ MEANT_TO_SURVIVE = {
 }
 REFUSED = {
     "ring": {
-        "bridge": "needs 3 neighbours",
+        "bridge": "= 4 vectors and has 3",
         "cgsv-server": "use topology = 'star'",
         "d2": "lazy-metropolis",
-        "flag": "needs 3 neighbours",
+        "flag": "= 4 vectors and has 3",
         "single-merge": "34 leave 1%",
     },
     "complete": {"cgsv-server": "use topology = 'star'"},
