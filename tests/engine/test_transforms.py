@@ -76,9 +76,7 @@ class Float16(MessageTransform):
 
 
 def liar(attack):
-    return Adversary(
-        attack=attack, attackers=frozenset({1, 4}), num_agents=6, rule=Mean(), learning_rate=0.1
-    )
+    return Adversary(attack=attack, attackers=frozenset({1, 4}), num_agents=6, rule=Mean(), learning_rate=0.1)
 
 
 def hosts_of(algorithm, chain, blocks=(range(6),)):
