@@ -91,7 +91,7 @@ class Algorithm:
         return self.rule is not None and self.rule.needs_validation
 
     def check(self, mixing: NDArray[np.float64], total_passes: int) -> None:
-        """Raise `ConfigError` when the method cannot run with mixing matrix W, shape [N, N], in so many passes.
+        """Raise `ConfigError` when the method cannot run with mixing matrix W, shape [N, N], in this many passes.
 
         Most methods average by the rows of W, which have to sum to 1.
         """

@@ -15,12 +15,12 @@ from ross_flwr.learning.least_squares import distances
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS, Game, shapley_values
 
 LEEWAY = 4.0
-"""The noise of a mini-batch may be so many times as large, in its square, as the smallest in the neighbourhood."""
+"""A rest counts as noise if its square is at most this many times the smallest in the neighbourhood."""
 
 
 @register("ross-plus")
 class ROSSPlus(WeightedCrossGradients):
-    """ROSS (Wang et al., arXiv:2411.00365): cross-gradients weighted by Shapley values, momentum, gossip.
+    """Our extension of ROSS (see `ross`): a screen before the game, and corrected local steps after it.
 
     ::
 
@@ -34,20 +34,20 @@ class ROSSPlus(WeightedCrossGradients):
         x̂_i  = the last zˢ before L(zˢ⁺¹; Q_i) − L(x_i; Q_i) ≥ κ |L(x_i; Q_i)|
         x_i  = Σ_j w_ij x̂_j;   u_i = Σ_j w_ij û_j
 
-    The paper's text was not available: Shapley values measured on a small validation set, momentum and mixing with a
-    doubly stochastic W are stated by its summaries; the exact game, the weights and the mixing of u are reconstructed.
-    They are switches, whose defaults were chosen by the measurements in ``README.md`` beside this file.
+    Two things are added to ROSS. Neither is in the paper.
 
-    The screen P_i is ours. Where data is skewed, an honest gradient often harms the whole of Q_i and its Shapley value
-    is negative, as a poisoned one's is; but it is the gradient of some mixture of classes, which the poisoned one is
-    not. Late, when models fit, what is left of honest gradients is noise: then the shortest rests are honest.
-    ``screen=0`` lets all of M_i play.
+    The screen P_i leaves out gradients that data like Q_i could not have. Where data is skewed, an honest gradient
+    often harms the whole of Q_i, and its Shapley value is negative, as a poisoned one's is. But an honest gradient is
+    that of some mixture of classes, and a poisoned one is not. Late in a run, when models fit, only noise is left of
+    honest gradients: then those with the shortest rests are honest. ``screen=0`` lets all of M_i play.
 
-    The local steps are ours too: a round's bytes buy up to K steps, each corrected by what the neighbours' data say
-    (as SCAFFOLD's are by its control variates). κ, ``local-slack``, bounds them: with a poisoned gradient of its own an
-    agent climbs faster and faster. ``local-steps=1`` is the paper's single step.
+    The local steps get more out of a pass. Its three exchanges buy up to K steps instead of one, each corrected by what
+    the neighbours' data say, as SCAFFOLD's steps are by its control variates. κ, ``local-slack``, bounds them, because
+    an agent whose own gradient is poisoned climbs faster with every step. ``local-steps=1`` is ROSS's single step.
 
-    State: x_i, u_i (zero at first). Per agent, round and k neighbours: three exchanges, k + K gradients and that of
+    The defaults are not ROSS's. ``README.md`` beside this file tells how they were measured.
+
+    State: x_i, u_i (zero at first). Per agent, pass and k neighbours: three exchanges, k + K gradients and that of
     Q_i's classes, 4·k·P·4 bytes (3·k·P·4 without mixing the momentum), at most min(2^m, 2 + R (m−1)) + K utilities,
     and C·P numbers of memory for a moment. On a complete graph with uniform weights, no screen, one local step and
     α = 0 it is SGD on the mean gradient.
@@ -91,7 +91,7 @@ class ROSSPlus(WeightedCrossGradients):
     local_steps: int = local_steps_option(5)
     local_slack: float = option(
         2.0,
-        "κ: local steps end before the loss on Q_i has grown by so many times what it was; less is slower",
+        "κ: local steps end before the loss on Q_i has grown by this many times what it was; less is slower",
         minimum=0.0,
     )
     tolerance: float = option(1e-3, "of shapley = 'truncated': the gain that is not worth a look", minimum=0.0)

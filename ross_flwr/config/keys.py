@@ -38,7 +38,7 @@ def host_and_port(address: str, said: str) -> tuple[str, int]:
     """Return the two of ``host:port``, an IPv6 host without its brackets; `said` is how the user gave the address."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise ConfigError(f"{said} is no address: use host:port, such as 192.168.1.20:9700")
+        raise ConfigError(f"{said} is not an address: use host:port, such as 192.168.1.20:9700")
     return host.strip("[]"), int(port)
 
 

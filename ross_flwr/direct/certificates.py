@@ -61,7 +61,7 @@ class Credentials:
                 x509.SubjectAlternativeName
             )
         except (ValueError, x509.ExtensionNotFound):
-            raise ConfigError(f"{folder / 'node.pem'} is no certificate that `ross-flwr certs issue` made") from None
+            raise ConfigError(f"{folder / 'node.pem'} is not a certificate from `ross-flwr certs issue`") from None
         ours = [name for name in names.value.get_values_for_type(x509.DNSName) if name.endswith(f".{DOMAIN}")]
         if len(ours) != 1:
             raise ConfigError(f"{folder / 'node.pem'} names no node: make it with `ross-flwr certs issue`")
@@ -178,7 +178,7 @@ def _host(host: str) -> x509.GeneralName:
     except ValueError:
         pass
     if host.endswith(f".{DOMAIN}") or not host.isascii() or not host or " " in host:
-        raise ConfigError(f"--host {host} is no host: use a name or an address, and no name that ends with .{DOMAIN}")
+        raise ConfigError(f"--host {host} is not a host: use an address, or a name that does not end with .{DOMAIN}")
     return x509.DNSName(host)
 
 

@@ -100,7 +100,7 @@ class Memory:
         self._free: list[NDArray[np.uint8]] = []
 
     def lend(self, size: int) -> NDArray[np.uint8]:
-        """Return so many bytes with whatever is in them."""
+        """Return `size` bytes with whatever is in them."""
         if size < CHUNK:
             return np.empty(size, np.uint8)
         with self._lock:

@@ -23,7 +23,7 @@ class Schedule:
     passes : int (default: 1)
         Passes over the algorithm's steps in one round.
     evaluate_every : int (default: 1)
-        Test the agents every so many rounds.
+        Rounds between two tests of the agents.
     """
 
     num_rounds: int

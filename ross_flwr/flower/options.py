@@ -27,7 +27,7 @@ class FlowerOptions:
         choices=("relay", "direct", "hybrid"),
     )
     segment_rounds: int = option(
-        20, "transport = 'direct' hears from the nodes at least every so many rounds", unit="rounds", minimum=1
+        20, "rounds between two reports of the nodes under transport = 'direct', at most", unit="rounds", minimum=1
     )
     return_model: str = option(
         "none",

@@ -105,7 +105,7 @@ def place(drawn: Topology, nodes: Sequence[int], answers: Mapping[int, Answer]) 
     """Spread the agents of a topology over the nodes, neighbours together where that is cheap.
 
     With an agent for each node, agent k goes where partition k is: Flower draws the numbers of nodes anew in every run,
-    and whoever holds the same data shall have the same neighbours.
+    and the same data must have the same neighbours in every run.
     """
     if len(nodes) == drawn.num_agents:
 

@@ -220,7 +220,7 @@ def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
 
 
 _stop: Event
-"""In a process that runs cells: set when it shall end its round and run no more."""
+"""Set in a process that runs cells when it must end its round and run no more."""
 
 
 def _listen(stop: Event) -> None:

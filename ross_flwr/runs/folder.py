@@ -76,7 +76,7 @@ class RunFolder:
             raise ConfigError(f"{self.config} is not TOML: {error}") from None
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write the result of the run; what is no finite number becomes null."""
+        """Write the result of the run; what is not a finite number becomes null."""
         with self._replacing("summary.json") as part:
             part.write_text(json.dumps(finite(dict(summary)), indent=2, allow_nan=False) + "\n")
 
@@ -123,7 +123,7 @@ class RunFolder:
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
             return int(metadata["round"]), tensors, json.loads(metadata["rest"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{file} is no checkpoint of a run: {error}") from None
+            raise ConfigError(f"{file} is not a checkpoint of a run: {error}") from None
 
     def _save(self, name: str, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
         with self._replacing(name) as part:

@@ -15,7 +15,7 @@ class RunOptions:
     batches_per_round: int = option(
         1, "passes over the method's steps, one mini-batch each, that count as one round", unit="passes", minimum=1
     )
-    evaluate_every: int = option(1, "test the agents every so many rounds", unit="rounds", minimum=1)
+    evaluate_every: int = option(1, "rounds between two tests of the agents", unit="rounds", minimum=1)
     seed: int = option(0, "everything random in a run follows from it", minimum=0, maximum=2**32 - 1)
 
 
@@ -33,7 +33,7 @@ class MachineOptions:
     )
     checkpoint_every: int = option(
         10,
-        "save what a run needs to be resumed every so many rounds; 0 for only when it ends",
+        "rounds between two checkpoints, from which a run resumes; 0 for one when it ends",
         unit="rounds",
         minimum=0,
     )

@@ -82,7 +82,7 @@ def simulate(
     passes : int (default: 1)
         Passes over the algorithm's steps in one round, one mini-batch each.
     evaluate_every : int (default: 1)
-        Test the agents every so many rounds, and in the last.
+        Rounds between two tests of the agents; the last round always tests them.
     seed : int (default: 0)
         Everything random follows from it.
     threats : Threats, optional

@@ -35,7 +35,7 @@ class DataOptions:
         10.0, "largest class over smallest class of the long-tailed partitions; 1 for no tail", minimum=1.0
     )
     examples_per_agent: int = option(
-        0, "deal only num-agents times so many, drawn at random; 0 deals all", unit="examples", minimum=0
+        0, "deal only this many for each agent, drawn at random; 0 deals all", unit="examples", minimum=0
     )
     too_few: str = option(
         "refuse",

@@ -34,7 +34,7 @@ class Own:
     pair : callable, optional
         From a collated batch to (inputs, targets), for data whose batches are not such pairs.
     batch_size : int (default: 32)
-        Examples in a mini-batch of an agent whose training data is no DataLoader with a batch size.
+        Examples in a mini-batch of an agent whose training data is not a DataLoader with a batch size.
     device : torch.device, optional
         Where model and batches go; the CPU without.
     """

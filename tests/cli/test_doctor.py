@@ -317,8 +317,8 @@ def test_the_command_says_a_line_for_each_finding_and_ends_with_1_if_there_is_a_
     [
         (["--peer", "kitchen@127.0.0.1:1"], "need --certs FOLDER"),
         (["--superlink", "127.0.0.1:1"], "need --certs FOLDER"),
-        (["--peer", "127.0.0.1:1"], "--peer NAME@ is no address: use host:port"),
-        (["--address", "127.0.0.1"], "--address 127.0.0.1 is no address: use host:port"),
+        (["--peer", "127.0.0.1:1"], "--peer NAME@ is not an address: use host:port"),
+        (["--address", "127.0.0.1"], "--address 127.0.0.1 is not an address: use host:port"),
         (["--serve"], "--serve needs --certs and --address"),
     ],
 )

@@ -58,7 +58,7 @@ def test_what_cannot_be_a_name_is_refused(tmp_path, name):
 
 def test_no_host_can_be_taken_for_a_node(tmp_path):
     certificates.init(tmp_path)
-    with pytest.raises(ConfigError, match=r"is no host"):
+    with pytest.raises(ConfigError, match=r"is not a host"):
         certificates.issue(tmp_path, "kitchen", ["cellar.ross-flwr"])
 
 
@@ -80,7 +80,7 @@ def test_missing_or_foreign_files_are_told(tmp_path):
         Credentials.read(tmp_path)
     for file in ("ca.pem", "node.pem", "node.key"):
         (tmp_path / file).write_text("no certificate")
-    with pytest.raises(ConfigError, match="is no certificate"):
+    with pytest.raises(ConfigError, match="is not a certificate"):
         Credentials.read(tmp_path)
 
 

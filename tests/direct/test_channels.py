@@ -8,7 +8,7 @@ from ross_flwr.direct.channels import check_address
 
 @pytest.mark.parametrize("address", ["", "9700", "host:", "host:0", "host:70000", "host:http"])
 def test_what_is_no_address_is_told(address):
-    with pytest.raises(ConfigError, match="is no address"):
+    with pytest.raises(ConfigError, match="is not an address"):
         check_address(address, secure=True, remote=False)
 
 

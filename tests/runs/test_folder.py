@@ -94,7 +94,7 @@ def test_a_checkpoint_comes_back_as_it_was(folder):
 def test_a_file_that_is_no_checkpoint_is_refused(folder, content):
     file = folder.path / "checkpoint.safetensors"
     file.write_bytes((folder.path / "model.safetensors").read_bytes() if content is None else content)
-    with pytest.raises(ConfigError, match=r"checkpoint\.safetensors is no checkpoint of a run"):
+    with pytest.raises(ConfigError, match=r"checkpoint\.safetensors is not a checkpoint of a run"):
         folder.read_checkpoint()
 
 
