@@ -44,7 +44,9 @@ class Bristle(LocalSteps):
 
     family = "Byzantine-robust"
 
-    candidates: int = option(10, "q, the neighbours whose models are evaluated in a round", minimum=1)
+    num_peers: int = option(
+        10, "q, how many neighbours' models an agent takes: to look at in bristle, to mix with in pfedgame", minimum=1
+    )
     exploration: float = option(
         0.4, "a, how far the drawn neighbours stray from the nearest; 0 draws near ones alone", minimum=0.0, maximum=1.0
     )
@@ -105,12 +107,12 @@ class Bristle(LocalSteps):
     def chosen(self, agent: Agent, own: Tensor, others: dict[int, Tensor]) -> list[int]:
         """Return the neighbours to evaluate."""
         near = sorted(others, key=lambda j: distance(others[j], own))
-        if len(near) <= self.candidates:
+        if len(near) <= self.num_peers:
             return near
         a, draw = self.exploration, agent.stream("candidates")
         drawn: list[int] = []
         for third, share in zip(np.array_split(near, 3), ((1 - a) ** 2, 2 * a * (1 - a), a**2), strict=True):
-            drawn += draw.permutation(third)[: round(share * self.candidates)].tolist()
+            drawn += draw.permutation(third)[: round(share * self.num_peers)].tolist()
         return drawn
 
     def with_layer(self, agent: Agent, layer: Tensor) -> Tensor:

@@ -35,9 +35,6 @@ class CGA(LookAheadCrossGradients):
     """
 
     margin: float = option(0.5, "h, the least factor on a neighbour's gradient", minimum=0.0)
-    projection: str = option(
-        "tensor", "solve for each tensor of the model, or for the whole vector", choices=("tensor", "whole")
-    )
 
     @step()
     def descend(self, agent: Agent, inbox: Inbox) -> None:
@@ -47,7 +44,7 @@ class CGA(LookAheadCrossGradients):
         mixing = [agent.mixing_row[j] for j in gradients]
         mixing = [1 - sum(mixing), *mixing]
         rows = torch.stack([own, *gradients.values()]) * own.new_tensor(mixing)[:, None]
-        sizes = list(agent.objective.sizes) if self.projection == "tensor" else [len(own)]
+        sizes = list(agent.objective.sizes)
         parts = torch.split(rows, sizes, dim=1)
         grams = torch.stack([(part := each.double()) @ part.T for each in parts]).cpu().numpy()
         factors = np.stack([multipliers(gram, self.margin) for gram in grams])

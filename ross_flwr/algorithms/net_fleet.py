@@ -5,7 +5,6 @@ from torch import Tensor
 from ross_flwr.algorithms.algorithm import Algorithm, register, step
 from ross_flwr.algorithms.local_steps import local_steps_option
 from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
-from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
 
@@ -22,24 +21,18 @@ class NETFLEET(Algorithm):
         x_i ← Σ_j w_ij z_j^K;   y_i ← Σ_j w_ij y_j
 
     The paper's abstract names the scheme; the recursion is reconstructed. It telescopes: h^s is the gradient that was
-    added before, so v^s = h^s + (y_i − g_i), an SGD step with a correction that stays the same for K steps. With
-    local-correction = 'same-batch', h^s is taken again at z^s on the new mini-batch (as in SPIDER). Across rounds g_i
-    is always the gradient that was added, hence Σ_i y_i = Σ_i g_i; a missing message breaks that sum for good.
+    added before, so v^s = h^s + (y_i − g_i), an SGD step with a correction that stays the same for K steps. Across
+    rounds g_i is always the gradient that was added, hence Σ_i y_i = Σ_i g_i; a missing message breaks that sum for
+    good. Not here: h^s taken again at z^s on the new mini-batch, as in SPIDER.
 
-    State: x_i, y_i, g_i (both zero at first). Per agent, round and k neighbours: one exchange, K gradients (2·K − 1
-    with same-batch; h^K and v^K are used by nobody and not computed), 2·k·P·4 bytes. With K = 1 it is DSGT.
+    State: x_i, y_i, g_i (both zero at first). Per agent, round and k neighbours: one exchange, K gradients (h^K
+    and v^K are used by nobody and not computed), 2·k·P·4 bytes. With K = 1 it is DSGT.
     """
 
     family = "decentralized optimisation"
     invariant = "Σ_i y_i = Σ_i g_i"
 
     local_steps: int = local_steps_option(5)
-    local_correction: str = option(
-        "telescope",
-        "what a local step's gradient is compared with: the gradient of the step before as it was, or taken again on "
-        "the same mini-batch",
-        choices=("telescope", "same-batch"),
-    )
 
     def start(self, agent: Agent) -> None:
         """Begin with nothing tracked."""
@@ -61,13 +54,10 @@ class NETFLEET(Algorithm):
 
     def train(self, agent: Agent) -> Tensor:
         """Return z_i^K."""
-        before, direction, gradient = agent["model"], agent["tracker"], agent["gradient"]
-        model = before - self.learning_rate * direction
+        direction, gradient = agent["tracker"], agent["gradient"]
+        model = agent["model"] - self.learning_rate * direction
         for s in range(1, self.local_steps):
-            batch, previous = self.local_steps * agent.pass_number + s, gradient
-            if self.local_correction == "same-batch":
-                previous = agent.gradient(before, batch)
-            gradient = agent.gradient(model, batch)
+            previous, gradient = gradient, agent.gradient(model, self.local_steps * agent.pass_number + s)
             direction = direction + gradient - previous
-            before, model = model, model - self.learning_rate * direction
+            model = model - self.learning_rate * direction
         return model

@@ -34,7 +34,9 @@ class PFedGame(AdaptThenCombine):
 
     family = "personal"
 
-    num_peers: int = option(2, "q, the neighbours, best on Q_i, that an agent's model is mixed with", minimum=1)
+    num_peers: int = option(
+        2, "q, how many neighbours' models an agent takes: to look at in bristle, to mix with in pfedgame", minimum=1
+    )
     utility: str = option(
         "loss",
         "what a model is worth on Q_i: its accuracy, its accuracy with ties resolved by the loss, minus its loss, or "

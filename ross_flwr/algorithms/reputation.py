@@ -13,6 +13,9 @@ from ross_flwr.learning.agent import Agent
 
 __all__ = ["Reputation", "Rewards", "largest"]
 
+FLOOR = 1e-3
+"""The least a reputation falls to before it is normalised."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reputation(Algorithm):
@@ -35,7 +38,6 @@ class Reputation(Algorithm):
         minimum=0.0,
         maximum=0.9999,
     )
-    reputation_floor: float = option(1e-3, "the least a reputation falls to before it is normalised", minimum=1e-6)
 
     fixed_graph = True
 
@@ -54,7 +56,7 @@ class Reputation(Algorithm):
         agreement = directions @ nn.functional.normalize(common, dim=0)
         known = self.reputation_decay * known + (1 - self.reputation_decay) * agreement
         reputation = agent["reputation"].clone()
-        reputation[heard] = known = known.clamp(min=self.reputation_floor)
+        reputation[heard] = known = known.clamp(min=FLOOR)
         agent["reputation"] = reputation / reputation.sum()
         return common, dict(zip(vectors, (known / known.sum()).tolist(), strict=True))
 

@@ -71,7 +71,6 @@ class ROSSPlus(WeightedCrossGradients):
     probe: str = option(
         "sgd", "the step the game looks at: along gradients alone, or with the momentum", choices=("sgd", "momentum")
     )
-    own_gradient: bool = option(True, "whether an agent's own gradient is a player")
     fallback: str = option(
         "self",
         "when no contribution is positive: follow the own gradient, the mean of all, or skip the step",
@@ -94,7 +93,6 @@ class ROSSPlus(WeightedCrossGradients):
         "κ: local steps end before the loss on Q_i has grown by this many times what it was; less is slower",
         minimum=0.0,
     )
-    tolerance: float = option(1e-3, "of shapley = 'truncated': the gain that is not worth a look", minimum=0.0)
 
     @property
     def needs_validation(self) -> bool:
@@ -108,8 +106,8 @@ class ROSSPlus(WeightedCrossGradients):
 
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         """Play the game and return π_ij by j; empty when the step is to be skipped."""
-        players = [j for j in gradients if j != agent.index or self.own_gradient]
-        if self.screen and players:
+        players = list(gradients)
+        if self.screen:
             players = self.plausible(agent, gradients, players)
         if not players:
             return self._fallback(agent, gradients)
@@ -118,7 +116,6 @@ class ROSSPlus(WeightedCrossGradients):
             self.shapley,
             permutations=self.permutations,
             generator=agent.stream("shapley"),
-            tolerance=self.tolerance,
         )
         weights = WEIGHTINGS[self.weighting](phi, self.temperature)
         if weights.any():

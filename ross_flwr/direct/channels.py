@@ -2,18 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any, TypeAlias
 
 import grpc
 
-from ross_flwr.config import ConfigError, host_and_port
+from ross_flwr.config import ConfigError
 from ross_flwr.direct.certificates import DOMAIN, Credentials
 from ross_flwr.direct.progress import GREETING
 from ross_flwr.direct.wire import CHUNK, parse
 from ross_flwr.peer.v1.peer_pb2 import Hello, Refusal, Request
 
-__all__ = ["OPTIONS", "SERVICE", "Channel", "Context", "Neighbor", "check_address", "is_node", "listen"]
+__all__ = ["OPTIONS", "SERVICE", "Channel", "Context", "Neighbor", "is_node", "listen"]
 
 SERVICE = "ross_flwr.peer.v1.PeerExchange"
 
@@ -109,35 +108,6 @@ def is_node(neighbor: Neighbor, context: Context) -> bool:
     """Return whether the caller's certificate names this node."""
     names = context.auth_context().get("x509_subject_alternative_name", ())
     return f"{neighbor.name}.{DOMAIN}".encode() in names
-
-
-def check_address(address: str, secure: bool, remote: bool) -> None:
-    """Refuse to serve strangers by mistake.
-
-    Parameters
-    ----------
-    address : str
-        The ``host:port`` to serve at.
-    secure : bool
-        Whether callers prove who they are.
-    remote : bool
-        Whether the user said twice that they need not, even from other machines.
-
-    Raises
-    ------
-    ConfigError
-        When `address` is not a host and a port, or callers from elsewhere could send without proof.
-    """
-    host, _ = host_and_port(address, f"peer-address = '{address}'")
-    try:
-        here = ip_address(host).is_loopback
-    except ValueError:
-        here = host == "localhost"
-    if not (secure or here or remote):
-        raise ConfigError(
-            f"peer-insecure = true lets anybody who reaches peer-address = '{address}' send models: use peer-certs and "
-            "peer-insecure = false, or say peer-insecure-remote = true too"
-        )
 
 
 def _silence(patience: float) -> tuple[str, int]:

@@ -7,7 +7,7 @@ from logging import INFO, WARNING, getLogger
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from ross_flwr.config import ConfigError
-from ross_flwr.flower.placement import Placement, question
+from ross_flwr.flower.placement import NODE_TIMEOUT, Placement, question
 from ross_flwr.flower.protocol import Segment, Setup
 from ross_flwr.flower.run import Run
 from ross_flwr.graph.topology import Place
@@ -33,7 +33,7 @@ def check_names(placement: Placement) -> None:
     """
     for node in placement.blocks:
         if node not in placement.answers:
-            raise ConfigError(f"node {node} cannot take part: it did not answer within node-timeout")
+            raise ConfigError(f"node {node} cannot take part: it did not answer within {NODE_TIMEOUT:g} s")
     answers = placement.answers.values()
     for what, values in (("name", [a.name for a in answers]), ("address", [a.address for a in answers])):
         if twice := {value for value in values if values.count(value) > 1}:

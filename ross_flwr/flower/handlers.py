@@ -4,9 +4,9 @@ from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 
-from ross_flwr.config import Config, ConfigError
+from ross_flwr.config import ConfigError, host_and_port
 from ross_flwr.direct.certificates import Credentials
-from ross_flwr.direct.channels import Neighbor, check_address
+from ross_flwr.direct.channels import Neighbor
 from ross_flwr.direct.neighborhood import Neighborhood
 from ross_flwr.engine.host import Host
 from ross_flwr.engine.rounds import end_pass
@@ -64,7 +64,7 @@ def who(message: Message, context: Context) -> Message:
     try:
         config = config_of(Setup.of(message.content))
         direct = config.part(FlowerOptions).transport != "relay"
-        name, address = _identity(context, config)[:2] if direct else ("", "")
+        name, address = _identity(context)[:2] if direct else ("", "")
         answer = Answer(partition, name, address)
     except ConfigError as error:
         answer = Answer(partition, problem=str(error))
@@ -103,7 +103,7 @@ def _neighborhood(hosted: Hosted, context: Context, call: Segment) -> Neighborho
         return several[min(pass_number - begins, len(several) - 1)]
 
     host.places = place
-    _, address, credentials = _identity(context, hosted.config)
+    _, address, credentials = _identity(context)
     return Neighborhood(
         host,
         [Neighbor(name, address, tuple(agents)) for name, address, agents in call.neighbors],
@@ -117,18 +117,17 @@ def _neighborhood(hosted: Hosted, context: Context, call: Segment) -> Neighborho
     )
 
 
-def _identity(context: Context, config: Config) -> tuple[str, str, Credentials | None]:
+def _identity(context: Context) -> tuple[str, str, Credentials]:
     """Return this node's name and address among its neighbours, and what proves the name."""
     address, certs = (str(context.node_config.get(key, "")) for key in ("peer-address", "peer-certs"))
-    flower = config.part(FlowerOptions)
-    if not (certs or flower.peer_insecure):
+    if not certs:
         raise ConfigError(
             "transport = 'direct' needs certificates: start each SuperNode with peer-address and peer-certs in its "
-            "--node-config, or say peer-insecure = true"
+            "--node-config; `ross-flwr certs` makes them"
         )
-    credentials = None if flower.peer_insecure else Credentials.read(Path(certs))
-    check_address(address, secure=credentials is not None, remote=flower.peer_insecure_remote)
-    return credentials.name if credentials else f"node-{context.node_id}", address, credentials
+    host_and_port(address, f"peer-address = '{address}'")
+    credentials = Credentials.read(Path(certs))
+    return credentials.name, address, credentials
 
 
 def _report(host: Host, rounds: list[RoundReport]) -> Report:

@@ -15,7 +15,6 @@ class FlowerOptions:
         unit="nodes",
         minimum=0,
     )
-    node_timeout: float = option(600.0, "give up when the nodes are not there by then", unit="seconds", minimum=0.1)
     phase_timeout: float = option(
         60.0, "a neighbour later than this is missing for the step", unit="seconds", minimum=0.01
     )
@@ -34,8 +33,6 @@ class FlowerOptions:
         "what transport = 'direct' brings to the ServerApp beside the history: no model, or each agent's last",
         choices=("none", "final"),
     )
-    peer_insecure: bool = option(False, "let nodes talk to each other without certificates, on one machine")
-    peer_insecure_remote: bool = option(False, "say it again, for nodes on several machines")
     results: str = option("", "folder in which the ServerApp keeps its results; empty for none")
     state_dir: str = option(
         "",

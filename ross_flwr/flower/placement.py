@@ -17,9 +17,12 @@ from ross_flwr.flower.protocol import Answer, MalformedError, Setup
 from ross_flwr.graph.blocks import blocks
 from ross_flwr.graph.topology import Topology
 
-__all__ = ["Placement", "ask", "place", "wait_for_nodes"]
+__all__ = ["NODE_TIMEOUT", "Placement", "ask", "place", "wait_for_nodes"]
 
 logger = getLogger("flwr")
+
+NODE_TIMEOUT = 600.0
+"""Seconds after which a run gives up waiting for its nodes, or for what a node says of itself."""
 
 SETTLE = 1.0
 """Seconds for which the number of nodes has to stay the same when num-nodes does not give it."""
@@ -56,10 +59,10 @@ def wait_for_nodes(grid: Grid, options: FlowerOptions) -> list[int]:
     Raises
     ------
     ConfigError
-        When too few come within `node-timeout`.
+        When too few come within `NODE_TIMEOUT`.
     """
-    wanted, limit = options.num_nodes, options.node_timeout
-    deadline = time.monotonic() + limit
+    wanted = options.num_nodes
+    deadline = time.monotonic() + NODE_TIMEOUT
     seen, since = -1, 0.0
     while time.monotonic() < deadline:
         nodes = sorted(grid.get_node_ids())
@@ -70,7 +73,7 @@ def wait_for_nodes(grid: Grid, options: FlowerOptions) -> list[int]:
         if not wanted and seen > 0 and time.monotonic() - since >= SETTLE:
             return nodes
         time.sleep(0.1)
-    raise ConfigError(f"num-nodes = {wanted}, but {seen} nodes came within node-timeout = {limit} s")
+    raise ConfigError(f"num-nodes = {wanted}, but {seen} nodes came within {NODE_TIMEOUT:g} s")
 
 
 def question(node: int, setup: Setup, config: ConfigRecord) -> Message:

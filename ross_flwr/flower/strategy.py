@@ -20,7 +20,7 @@ from ross_flwr.flower.direct import check_names
 from ross_flwr.flower.grid import Post
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.outcome import Outcome
-from ross_flwr.flower.placement import Placement, ask, place, wait_for_nodes
+from ross_flwr.flower.placement import NODE_TIMEOUT, Placement, ask, place, wait_for_nodes
 from ross_flwr.flower.protocol import Setup, models_in
 from ross_flwr.flower.run import Drops, Run
 from ross_flwr.flower.settings import config_of, graphs_of
@@ -171,20 +171,19 @@ class PeerStrategy(Strategy):
 
     def _begin(self, grid: Grid, num_rounds: int, timeout: float, config: ConfigRecord) -> None:
         """Wait for the nodes, and place the agents on them."""
-        flower, drops = self._given.part(FlowerOptions), Drops()
-        nodes = wait_for_nodes(grid, flower)
+        drops, nodes = Drops(), wait_for_nodes(grid, self._given.part(FlowerOptions))
         agents = {"num-agents": len(nodes)} if self._agent_per_node else {}
         self._plan(resolve({**self._given.values, **agents, "num-rounds": num_rounds}))
         options, assembly = self.config.part(RunOptions), self.assembly
         assembly.threats.check_nodes(min(len(nodes), options.num_agents))
         told = relevant(self.config, options.algorithm)
         name, post = f"{grid.run.run_id}-{token_hex(4)}", Post(grid, drops.add)
-        answers = ask(post, nodes, Setup(name, told, {}), config, flower.node_timeout)
+        answers = ask(post, nodes, Setup(name, told, {}), config, NODE_TIMEOUT)
         placement = place(assembly.topology, nodes, answers)
         if self.transport != "relay":
             check_names(placement)
         drops.blocks = placement.blocks
-        self._run = Run(name, assembly, told, placement, post, drops, timeout, flower.node_timeout)
+        self._run = Run(name, assembly, told, placement, post, drops, timeout, NODE_TIMEOUT)
 
     @abstractmethod
     def _stretches(self, num_rounds: int) -> Iterator[tuple[int, int, Way]]:

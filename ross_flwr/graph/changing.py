@@ -56,7 +56,7 @@ def random_matching(num_agents: int, *, seed: int = 0, epoch: int = 0) -> nx.Gra
 
 @named(TOPOLOGIES)
 def geographic(num_agents: int, *, radius: float = 0.4, seed: int = 0, epoch: int = 0) -> nx.Graph:
-    """Let agents walk in the unit square, and connect those within topology-radius (changing)."""
+    """Let agents walk in the unit square, and connect those no more than 0.4 of its side apart (changing)."""
     walk = np.random.default_rng(seed)
     start, steps = walk.random((num_agents, 2)), walk.normal(0, _STRIDE, (epoch, num_agents, 2))
     places = 1 - np.abs((start + steps.sum(axis=0)) % 2 - 1)  # walls reflect

@@ -11,12 +11,6 @@ class GraphOptions:
 
     topology: str = option("random-regular", "who talks to whom; `ross-flwr list topologies` shows the graphs")
     topology_degree: int = option(4, "degree of the graphs that have one", unit="neighbours", minimum=1)
-    topology_probability: float = option(
-        0.4, "edge or rewiring probability of the random graphs", minimum=0.0, maximum=1.0
-    )
-    topology_radius: float = option(
-        0.4, "how far agents of topology = 'geographic' hear each other; 1 is the side of their square", minimum=0.0
-    )
     topology_every: int = option(
         0, "draw a random or changing graph anew after this many rounds; 0 keeps the first", unit="rounds", minimum=0
     )

@@ -53,4 +53,4 @@ def check_degree(num_agents: int, degree: int) -> None:
 def check_probability(probability: float) -> None:
     """Refuse a number that is not a probability, and 0."""
     if not 0 < probability <= 1:  # refuses NaN, too
-        raise ConfigError(f"topology-probability = {probability} is not allowed: it takes above 0, at most 1")
+        raise ConfigError(f"probability = {probability} is not allowed: it takes above 0, at most 1")

@@ -119,8 +119,6 @@ def read_graphs(options: GraphOptions, *, num_agents: int, seed: int, passes: in
             options.topology,
             num_agents,
             degree=options.topology_degree,
-            probability=options.topology_probability,
-            radius=options.topology_radius,
             seed=seed,
             epoch=epoch,
             clusters=options.topology_clusters,

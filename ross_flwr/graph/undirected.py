@@ -104,13 +104,13 @@ def random_regular(num_agents: int, *, degree: int = 4, seed: int = 0, epoch: in
 
 @named(TOPOLOGIES)
 def erdos_renyi(num_agents: int, *, probability: float = 0.4, seed: int = 0, epoch: int = 0) -> nx.Graph:
-    """Connect every two agents with probability topology-probability."""
+    """Connect every two agents with the same probability, 0.4 unless Python code says otherwise."""
     check_probability(probability)
 
     def draw(random: Random) -> nx.Graph:
         return nx.gnp_random_graph(num_agents, probability, random)
 
-    return connected(draw, num_agents, draws(seed, epoch), f"topology-probability = {probability}")
+    return connected(draw, num_agents, draws(seed, epoch), f"probability = {probability}")
 
 
 @named(TOPOLOGIES)
@@ -125,7 +125,7 @@ def barabasi_albert(num_agents: int, *, degree: int = 4, seed: int = 0, epoch: i
 def watts_strogatz(
     num_agents: int, *, degree: int = 4, probability: float = 0.4, seed: int = 0, epoch: int = 0
 ) -> nx.Graph:
-    """Connect everyone to the topology-degree nearest, then rewire edges with topology-probability."""
+    """Connect everyone to the topology-degree nearest, then rewire each edge with probability 0.4."""
     # Watts and Strogatz, 1998
     check_degree(num_agents, degree)
     check_probability(probability)

@@ -69,8 +69,6 @@ class Agent:
     counts : Counter
         Gradients and utilities evaluated since the last report, and the nanoseconds they took, ``"gradients-ns"`` and
         ``"utilities-ns"``. A loss counts as a utility. The host adds ``"exchange-ns"``.
-    attackers : frozenset[int]
-        Who lies, for rules of the theory that no real agent could apply; nobody unless the run has attackers.
     reported : dict[str, Any]
         What the steps had to `report` since the last report.
     """
@@ -96,7 +94,6 @@ class Agent:
         self.gradient_chain: Sequence[GradientTransform] = ()
         self.compute: Compute = compute
         self.counts: Counter[str] = Counter()
-        self.attackers: frozenset[int] = frozenset()
         self.reported: dict[str, Any] = {}
         self._given: dict[int, float] = {}
 
@@ -217,7 +214,6 @@ class Agent:
             progress=self.progress,
             loss=self.loss,
             generator=lambda: self.stream("aggregation"),
-            attackers=self.attackers,
             sizes=self.objective.parameter_sizes,
             models=models,
             given=self._given,

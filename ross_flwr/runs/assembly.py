@@ -139,7 +139,6 @@ class Assembly:
         agent.place(row, column)
         agent.total_passes = self.schedule.total_passes
         agent.gradient_chain = self.threats.gradient_chain(index)
-        agent.attackers = self.threats.attackers
         agent["model"] = self.task.model.initial.clone()
         self.algorithm.start(agent)
         return agent

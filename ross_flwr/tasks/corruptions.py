@@ -24,8 +24,11 @@ CORRUPTIONS = {
     "label-noise": "a label becomes any other one, each with the same probability",
     "asymmetric-label-noise": "label y becomes y + 1, the last one 0",
     "label-flip": "label y becomes C - 1 - y",
-    "backdoor": "a white square in the corner of the image, and the label target-class",
+    "backdoor": "a white square of three pixels in the corner of the image, and the label target-class",
 }
+
+TRIGGER = 3
+"""Side of the white square that a backdoor plants, in pixels."""
 
 
 def draw_corrupted(
@@ -71,8 +74,6 @@ class Corruption:
         The share of the examples that it changes.
     sigma : float
         Standard deviation of `feature-noise`.
-    trigger_size : int
-        Side of the white square of `backdoor`, in pixels.
     target : int
         The label that `backdoor` teaches.
     num_classes : int
@@ -86,7 +87,6 @@ class Corruption:
     kind: str
     rate: float
     sigma: float
-    trigger_size: int
     target: int
     num_classes: int
     white: Tensor
@@ -131,7 +131,7 @@ class Corruption:
             return inputs + self.sigma * torch.from_numpy(np.stack(noise)).to(inputs.device)
         if self.kind == "backdoor":
             inputs = inputs.clone()
-            inputs[..., -self.trigger_size :, -self.trigger_size :] = self.white.to(inputs.device)
+            inputs[..., -TRIGGER:, -TRIGGER:] = self.white.to(inputs.device)
         return inputs
 
 

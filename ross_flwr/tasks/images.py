@@ -146,11 +146,9 @@ class Images:
             Naming what would be possible.
         """
         if self._bad.corruption == "backdoor" and self.corrupted:
-            target, classes, size = self._bad.target_class, self.source.num_classes, self._bad.trigger_size
+            target, classes = self._bad.target_class, self.source.num_classes
             if target >= classes:
                 raise ConfigError(f"target-class = {target} is not there: the classes count from 0 to {classes - 1}")
-            if size > (side := min(self.source.image_shape[1:])):
-                raise ConfigError(f"trigger-size = {size} is too large for images of {side} pixels")
 
     @cached_property
     def source(self) -> Source:
@@ -235,7 +233,6 @@ class Images:
             kind=kind,
             rate=rate,
             sigma=self._bad.noise_sigma,
-            trigger_size=self._bad.trigger_size,
             target=self._bad.target_class,
             num_classes=source.num_classes,
             white=data.normalize(white, source),

@@ -72,5 +72,4 @@ class CorruptionOptions:
     corrupted_agents: str = option("", "which agents hold bad data, as '1,4,7'; empty to draw `corrupted` of them")
     corruption_rate: float = option(1.0, "share of a corrupted agent's examples that are bad", minimum=0.0, maximum=1.0)
     noise_sigma: float = option(0.5, "σ of feature-noise, in deviations of a pixel", minimum=0.0)
-    trigger_size: int = option(3, "side of the backdoor's white square", unit="pixels", minimum=1)
     target_class: int = option(0, "what the backdoor makes of every image", minimum=0)

@@ -72,8 +72,7 @@ class FaultOptions:
     dropout: float = option(0.0, "part of the rounds that each agent misses, by chance", minimum=0.0, maximum=0.99)
     outage_rounds: int = option(1, "how long an agent that drops out stays away", unit="rounds", minimum=1)
     stopped: int = option(0, "agents that stop for ever, after a round drawn for each", unit="agents", minimum=0)
-    slow: int = option(0, "agents that take part in one of slow-rounds rounds only", unit="agents", minimum=0)
-    slow_rounds: int = option(3, "rounds that a slow agent needs for one", unit="rounds", minimum=2)
+    slow: int = option(0, "agents that take part in every third round only", unit="agents", minimum=0)
     message_loss: float = option(
         0.0, "part of the messages that get lost on their way, by chance", minimum=0.0, maximum=1.0
     )
@@ -87,5 +86,5 @@ class FaultOptions:
         if self.stopped:
             found.append(Stopped(self.stopped))
         if self.slow:
-            found.append(Slow(self.slow, self.slow_rounds))
+            found.append(Slow(self.slow))
         return found

@@ -122,7 +122,7 @@ def test_of_many_neighbours_some_are_looked_at_mostly_near_ones():
         counts += [sum(low < j <= low + 10 for j in chosen) for low in (0, 10, 20)]
     assert (counts / 50).tolist() == [4, 5, 2]
     assert set(Bristle(exploration=0.0).chosen(agent, own, others)) == set(range(1, 11))
-    assert Bristle(candidates=30).chosen(agent, own, others) == list(range(1, 31))
+    assert Bristle(num_peers=30).chosen(agent, own, others) == list(range(1, 31))
 
 
 def test_only_the_output_layer_travels_and_changes():

@@ -194,12 +194,6 @@ def test_the_keys_name_the_rule_and_its_parameters_and_a_method_may_have_one_of_
     assert {agent.rule for agent in assemble(resolve(SMALL | keys)).agents()} == {rule(**keys)}
 
 
-def test_the_experiment_tells_agents_who_attacks():
-    run = LocalRun(resolve({"attackers": 3}))
-    assert {agent.attackers for agent in run.host.agents.values()} == {run.assembly.threats.attackers}
-    assert len(run.assembly.threats.attackers) == 3
-
-
 RING = {"algorithm": "dpsgd", "num-agents": 8, "topology": "ring", "attackers": 1, "num-rounds": 3}
 
 

@@ -96,12 +96,9 @@ def test_a_gradient_that_is_no_number_leaves_cga_at_its_margin():
     assert multipliers(np.full((3, 3), np.nan), 0.5).tolist() == [1.0, 0.5, 0.5]
 
 
-@pytest.mark.parametrize("projection", ["tensor", "whole"])
-def test_rounds_of_cga_are_the_dense_equation(projection):
+def test_rounds_of_cga_are_the_dense_equation():
     graph, rate, alpha, gamma = topology.build("random-regular", 6, degree=3), 0.2, 0.5, 0.7
-    algorithm = method(
-        "cga", learning_rate=rate, momentum=alpha, projection=projection, averaging_rate=gamma, margin=0.5
-    )
+    algorithm = method("cga", learning_rate=rate, momentum=alpha, averaging_rate=gamma, margin=0.5)
     host, agents = started(graph, algorithm)
     mixing, own = torch.from_numpy(graph.mixing.copy()), centres(agents)
     models, momenta = stack(agents), torch.zeros(6, 6).double()
@@ -112,7 +109,7 @@ def test_rounds_of_cga_are_the_dense_equation(projection):
         for i in range(6):
             order = [i, *graph.neighbors(i)]
             rows = mixing[i, order, None] * (models[i] - own[order])
-            for part in [slice(0, 2), slice(2, 6)] if projection == "tensor" else [slice(0, 6)]:
+            for part in [slice(0, 2), slice(2, 6)]:
                 factors = multipliers((rows[:, part] @ rows[:, part].T).numpy(), 0.5)
                 above += (factors[1:] > 0.5).sum()
                 directions[i, part] = torch.from_numpy(factors) @ rows[:, part]
@@ -309,7 +306,7 @@ def test_a_round_costs_so_many_vectors_and_gradients(case, name, degree):
             assert (report.gradients, report.utilities, report.missing) == (1 + degree, 0, [])
 
 
-ALONE = {case: ("cga", {"projection": case}) for case in ("tensor", "whole")}
+ALONE = {"cga": ("cga", {})}
 ALONE |= {case: ("ngc", {"cluster": case}) for case in ("data", "model")}
 ALONE |= {case: (case, {}) for case in ("cross-gradient", "cgsv")}
 
@@ -328,7 +325,7 @@ def test_an_agent_that_hears_nobody_follows_its_own_gradient(case):
 
 
 DIGITS = {"num-agents": 6, "topology": "ring", "hidden": 16, "attackers": 0, "validation-size": 30, "momentum": 0.5}
-LEARNERS = {"cross-gradient": {}, "cgsv": {}, "cga": {}, "cga of the whole vector": {"projection": "whole"}, "ngc": {}}
+LEARNERS = {"cross-gradient": {}, "cgsv": {}, "cga": {}, "ngc": {}}
 LEARNERS["ngc of models"] = {"cluster": "model"}
 
 

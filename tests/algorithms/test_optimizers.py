@@ -158,7 +158,7 @@ def dense_qg_dsgdm(X, W, G, lr, momentum, local_steps=1):
         yield X
 
 
-def dense_net_fleet(X, W, G, lr, local_steps, local_correction="telescope"):
+def dense_net_fleet(X, W, G, lr, local_steps):
     Y = g = G(X)
     while True:
         Z, V, h = X, Y, g
@@ -215,7 +215,6 @@ LISTINGS = [
     ("qg-dsgdm", {"momentum": 0.8}),
     ("net-fleet", {"local_steps": 1}),
     ("net-fleet", {"local_steps": 4}),
-    ("net-fleet", {"local_steps": 4, "local_correction": "same-batch"}),
     ("local-dsgd", {"local_steps": 3}),
     ("local-dsgd", {"local_steps": 2, "gossip_steps": 4}),
     ("dfedavgm", {"local_steps": 4, "momentum": 0.8}),
@@ -329,11 +328,10 @@ def test_stepping_before_mixing_leaves_less_bias():
     assert distance_to_optimum(after) < distance_to_optimum(before)
 
 
-@pytest.mark.parametrize("options", [{}, {"local_correction": "same-batch"}], ids=str)
 @pytest.mark.parametrize("batch_size", [1, 5])
 @pytest.mark.parametrize("name", TRACKING)
-def test_trackers_sum_up_to_the_gradients_in_every_round(name, batch_size, options):
-    host = started(name, ring(), batch_size=batch_size, **(options if name == "net-fleet" else {}))
+def test_trackers_sum_up_to_the_gradients_in_every_round(name, batch_size):
+    host = started(name, ring(), batch_size=batch_size)
     for round in range(30):
         run_round(host, round)
         trackers, gradients = (stack(host.agents.values(), key).sum(0) for key in ("tracker", "gradient"))
@@ -426,7 +424,6 @@ COSTS = {
     "d2": ({}, 1, {"model": 1}),
     "qg-dsgdm": ({}, 1, {"model": 1}),
     "net-fleet": ({"local_steps": 3}, 3, {"model": 1, "tracker": 1}),
-    "net-fleet, same-batch": ({"local_steps": 3, "local_correction": "same-batch"}, 5, {"model": 1, "tracker": 1}),
     "dfedavgm": ({"local_steps": 3}, 3, {"model": 1}),
     "dfedsam": ({"local_steps": 3}, 6, {"model": 1}),
     "dfedsam, multiple gossip": ({"local_steps": 3, "gossip_steps": 4}, 6, {"model": 4}),

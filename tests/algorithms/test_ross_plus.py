@@ -118,21 +118,18 @@ def shapley_by_brute_force(players, value):
     return phi
 
 
-@pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("probe", ["sgd", "momentum"])
 @pytest.mark.parametrize("coalition", ["sum", "mean"])
 @pytest.mark.parametrize("name", ["ring", "complete"])
-def test_weights_are_the_positive_part_of_the_shapley_values(name, coalition, probe, own):
+def test_weights_are_the_positive_part_of_the_shapley_values(name, coalition, probe):
     graph, rate = topology.build(name, 5), 0.4
-    host, agents = started(
-        graph, ross(learning_rate=rate, momentum=0.5, coalition=coalition, probe=probe, own_gradient=own)
-    )
+    host, agents = started(graph, ross(learning_rate=rate, momentum=0.5, coalition=coalition, probe=probe))
     dropped = 0
     for round in range(2):
         models, momenta = stack(agents), stack(agents, "momentum")
         for report in run_round(host, round):
             i = report.agent
-            players = [*graph.neighbors(i), *([i] if own else [])]
+            players = [*graph.neighbors(i), i]
             gradients = {j: models[i] - agents[j].objective.examples.double().mean(0) for j in players}
 
             def value(members, i=i, gradients=gradients, models=models, momenta=momenta):
@@ -272,16 +269,17 @@ def test_local_steps_end_before_the_loss_on_q_grows_too_much():
     assert movement(2.5, local_slack=20.0) == pytest.approx(1.5 + 1.35, abs=1e-5)  # 3.85² < 21; then 5.07²
 
 
-@pytest.mark.parametrize("keys", [{"own_gradient": False}, {"screen": 0.5}])
-def test_who_does_not_trust_its_own_gradient_takes_one_step(keys):
+def test_who_does_not_trust_its_own_gradient_takes_one_step():
     graph = topology.build("complete", 4)
     poisoned = Quadratic(torch.full((5, 6), 200.0))  # the others' class gradient points to their target, at 0
     host, _ = started(
-        graph, ross(weighting="softmax", **keys), objective=lambda i: poisoned if i == 0 else Quadratic(normal(i, 5, 6))
+        graph,
+        ross(weighting="softmax", screen=0.5),
+        objective=lambda i: poisoned if i == 0 else Quadratic(normal(i, 5, 6)),
     )
     first = run_round(host, 0)[0]
     assert first.weights.get(0, 0.0) == 0.0
-    assert first.gradients == 4 + bool(keys.get("screen"))
+    assert first.gradients == 5
 
 
 POISONED = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import ross_flwr.algorithms
 from ross_flwr import config
 from ross_flwr.cli.keys import FIRST_RUN
-from ross_flwr.config import ConfigError, Key, group, keys, option, relevant, require, resolve, to_toml
+from ross_flwr.config import ConfigError, Key, group, host_and_port, keys, option, relevant, require, resolve, to_toml
 from ross_flwr.graph.options import GraphOptions
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.options import RunOptions
@@ -91,8 +91,8 @@ def test_defaults_are_filled_in_and_what_is_given_stays():
         ({"seed": -1}, "seed = -1 is not allowed: it takes a whole number from 0 to 4294967295"),
         ({"seed": 2**32}, "seed = 4294967296 is not allowed: it takes a whole number from 0 to 4294967295"),
         (
-            {"topology-probability": 1.5},
-            "topology-probability = 1.5 is not allowed: it takes a number from 0 to 1",
+            {"corruption-rate": 1.5},
+            "corruption-rate = 1.5 is not allowed: it takes a number from 0 to 1",
         ),
         ({"partition-alpha": math.nan}, "partition-alpha = nan is not allowed: it takes a number of at least 0.001"),
         ({"attack-strength": math.nan}, "attack-strength = nan is not allowed: it takes a number"),
@@ -112,6 +112,13 @@ def test_bad_input_is_refused_in_a_sentence_that_says_what_would_be_right(raw, s
         resolve(raw)
     assert str(refusal.value).startswith(sentence)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("address", ["", "9700", "host:", "host:0", "host:70000", "host:http"])
+def test_an_address_is_a_host_and_a_port(address):
+    assert host_and_port("[::1]:9700", "it") == ("::1", 9700)
+    with pytest.raises(ConfigError, match="it is not an address: use host:port"):
+        host_and_port(address, "it")
 
 
 def test_a_name_that_is_not_registered_is_refused_with_the_nearest_that_is():

@@ -267,7 +267,7 @@ def test_a_long_run_is_shown_in_forty_rounds_with_the_first_and_the_last():
 
 
 def test_a_single_run_and_the_one_beside_it_have_a_report(tmp_path):
-    keys = ["num-rounds=2", "num-agents=4", "attackers=1", "topology=ring"]
+    keys = ["algorithm=ross", "beside=dpsgd", "num-rounds=2", "num-agents=4", "attackers=1", "topology=ring"]
     words = [word for key in keys for word in ("-c", key)]
     CliRunner().invoke(cli, ["run", *words, "--out", str(tmp_path / "one")], catch_exceptions=False)
     write_report(tmp_path / "one")

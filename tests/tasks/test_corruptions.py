@@ -65,9 +65,9 @@ def test_feature_noise_has_the_deviation_asked_for():
 def test_the_trigger_is_a_white_corner():
     images = read_images(resolve(SMALL))
     (mean,), (std,) = images.source.mean, images.source.std
-    clean, bad = training("none").inputs, training("backdoor", **{"trigger-size": 2}).inputs
-    assert torch.allclose(bad[..., -2:, -2:], torch.tensor((1 - mean) / std))
-    bad[..., -2:, -2:] = clean[..., -2:, -2:]
+    clean, bad = training("none").inputs, training("backdoor").inputs
+    assert torch.allclose(bad[..., -3:, -3:], torch.tensor((1 - mean) / std))
+    bad[..., -3:, -3:] = clean[..., -3:, -3:]
     assert torch.equal(bad, clean)
 
 
@@ -111,7 +111,6 @@ def test_who_is_corrupted_follows_from_the_seed_and_spares_attackers():
         ({"corrupted-agents": "", "corrupted": 5}, "corrupted = 5 is too many: 4 agents do not attack"),
         ({"corruption": "label-flop"}, "did you mean 'label-flip'"),
         ({"target-class": 10}, "target-class = 10 is not there: the classes count from 0 to 9"),
-        ({"trigger-size": 9}, "trigger-size = 9 is too large for images of 8 pixels"),
     ],
 )
 def test_impossible_bad_data_is_refused(options, words):

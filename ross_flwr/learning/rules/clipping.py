@@ -1,7 +1,6 @@
 """Gossip with clipped differences."""
 
 from collections.abc import Mapping
-from math import inf, sqrt
 
 from torch import Tensor
 
@@ -20,38 +19,29 @@ class ClippedGossip(Bounded, Weighing):
     is centered clipping (Karimireddy, He and Jaggi, "Learning from history for Byzantine robust optimization", ICML
     2021) around the own vector and with the weights of W. The adaptive τ is the (f+1)-th largest of the distances |x_j
     − x_i| heard, which for f = 1 is the second largest of the authors' code, and 0 when no more than f neighbours were
-    heard. The theory's, τ² = 1/δ Σ_{j honest} w_ij |x_j − x_i|² with δ = Σ_{j lying} w_ij, and ∞ where δ = 0, is for
-    experiments alone: it has to be told who lies. τ = ∞, or f = 0, is the weighted mean, τ = 0 keeps the own vector.
+    heard. τ = ∞, or f = 0, is the weighted mean. Not here: the τ of the theory, which has to be told who lies.
 
     Examples
     --------
     >>> import torch
     >>> others = {2: torch.tensor([2.0]), 3: torch.tensor([900.0])}
-    >>> ClippedGossip(radius_rule="fixed", radius=4.0)(torch.tensor([1.0]), others, View(weights={2: 0.25, 3: 0.25}))
+    >>> ClippedGossip(clip_radius=4.0)(torch.tensor([1.0]), others, View(weights={2: 0.25, 3: 0.25}))
     tensor([2.2500])
     """
 
-    radius_rule: str = option(
-        "adaptive",
-        "the clipping radius: the (f+1)-th largest distance, that of radius, or the theory's, which knows who attacks",
-        choices=("adaptive", "fixed", "oracle"),
+    clip_radius: float = option(
+        0.0, "τ: nobody pulls an agent farther than this; 0 for the (f+1)-th largest distance", minimum=0.0
     )
-    radius: float = option(1.0, "τ of radius-rule = 'fixed': nobody pulls an agent farther than this", minimum=0.0)
 
     least = (1, 2)
 
     def obstacle(self, m: int) -> str:
         """Ask for f + 2 vectors where the radius adapts."""
-        return super().obstacle(m) if self.radius_rule == "adaptive" else ""
+        return "" if self.clip_radius else super().obstacle(m)
 
     def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
         """Return w_ij min(1, τ/|x_j − x_i|)."""
         distances = {j: distance(vector, own) for j, vector in others.items()}
-        radius = self.radius
-        if self.radius_rule == "adaptive":
-            radius = (sorted(distances.values(), reverse=True) + [0.0] * (self.byzantine + 1))[self.byzantine]
-        elif self.radius_rule == "oracle":
-            lying = sum(view.weights[j] for j in others if j in view.attackers)
-            spread = sum(view.weights[j] * d**2 for j, d in distances.items() if j not in view.attackers)
-            radius = sqrt(spread / lying) if lying else inf
+        ordered = [*sorted(distances.values(), reverse=True), *[0.0] * (self.byzantine + 1)]
+        radius = self.clip_radius or ordered[self.byzantine]
         return {j: view.weights[j] * (1.0 if d <= radius else radius / d) for j, d in distances.items()}

@@ -55,11 +55,7 @@ class Bucketing(PreAggregation):
         return self.rule(
             own,
             {bucket[0]: average([others[j] for j in bucket]) for bucket in buckets},
-            replace(
-                view,
-                weights={bucket[0]: sum(view.weights[j] for j in bucket) for bucket in buckets},
-                attackers=frozenset(bucket[0] for bucket in buckets if view.attackers.intersection(bucket)),
-            ),
+            replace(view, weights={bucket[0]: sum(view.weights[j] for j in bucket) for bucket in buckets}),
         )
 
     def obstacle(self, m: int) -> str:

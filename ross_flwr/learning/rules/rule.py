@@ -37,8 +37,6 @@ class View:
     generator : callable
         Returns the random stream of this pass, from its beginning each time: all that an agent mixes in a pass is drawn
         alike.
-    attackers : frozenset of int
-        Who lies, for rules of the theory that no real agent could apply.
     sizes : sequence of int
         The lengths of the model's tensors, in order; float buffers come after them.
     models : bool (default: True)
@@ -51,7 +49,6 @@ class View:
     progress: float = 0.0
     loss: Callable[[Tensor, str], float] = _no_loss
     generator: Callable[[], Generator] = np.random.default_rng
-    attackers: frozenset[int] = frozenset()
     sizes: Sequence[int] = ()
     models: bool = True
     given: dict[int, float] = field(default_factory=dict)

@@ -134,7 +134,6 @@ class View:
             progress=self.progress,
             loss=lambda vector, data: -self.utility(vector),
             generator=lambda: self.draws("defence"),
-            attackers=frozenset(self.attackers),
             sizes=self.objective.parameter_sizes,
         )
         return self.rule(self.victim, heard, seen)
