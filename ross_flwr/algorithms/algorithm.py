@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
 import numpy as np
 from numpy.typing import NDArray
 
+from ross_flwr.algorithms import options
 from ross_flwr.algorithms.messages import Form, Forms, Inbox, Outbox, vector
 from ross_flwr.config import ConfigError, declare, option
 from ross_flwr.learning.agent import Agent
@@ -130,7 +131,7 @@ class Algorithm:
 class Momentum(Algorithm):
     """An algorithm whose agents carry a momentum, ``agent["momentum"]`` of shape [P], zero at first."""
 
-    momentum: float = option(0.9, "momentum coefficient α", minimum=0.0, maximum=0.9999)
+    momentum: float = options.momentum()
 
     def start(self, agent: Agent) -> None:
         """Begin with no momentum."""

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import register, step
 from ross_flwr.algorithms.local_steps import LocalSteps
 from ross_flwr.algorithms.messages import Form, Inbox, Outbox, broadcast
@@ -44,9 +45,7 @@ class Bristle(LocalSteps):
 
     family = "Byzantine-robust"
 
-    num_peers: int = option(
-        10, "q, how many neighbours' models an agent takes: to look at in bristle, to mix with in pfedgame", minimum=1
-    )
+    num_peers: int = options.num_peers(10)
     exploration: float = option(
         0.4, "a, how far the drawn neighbours stray from the nearest; 0 draws near ones alone", minimum=0.0, maximum=1.0
     )

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import Momentum, require_undirected, step
 from ross_flwr.algorithms.messages import Inbox, Message, Outbox, broadcast
 from ross_flwr.config import option
@@ -64,7 +65,7 @@ class WeightedCrossGradients(CrossGradients):
     Three exchanges and 4·k·P·4 bytes (3·k·P·4 without mixing the momentum).
     """
 
-    mix_momentum: bool = option(True, "whether agents mix their momentum along with their model")
+    mix_momentum: bool = options.mix_momentum()
 
     @abstractmethod
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:

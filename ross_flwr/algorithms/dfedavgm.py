@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import register
 from ross_flwr.algorithms.local_dsgd import LocalDSGD
 from ross_flwr.algorithms.local_steps import local_steps
-from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
 
@@ -26,7 +26,7 @@ class DFedAvgM(LocalDSGD):
     in LD-SGD. With α = 0 it is LD-SGD.
     """
 
-    momentum: float = option(0.9, "momentum coefficient α", minimum=0.0, maximum=0.9999)
+    momentum: float = options.momentum()
 
     def descent(self, agent: Agent) -> Tensor:
         """Return Σ_s u^s, with u^s = α u^(s−1) + ∇F_i(z^s; ξ_i^s): z^(s+1) − z^s = −η u^s."""

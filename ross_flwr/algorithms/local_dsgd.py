@@ -1,7 +1,8 @@
 """Decentralized SGD with local steps."""
 
+from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import register, step
-from ross_flwr.algorithms.local_steps import LocalSteps, local_steps_option
+from ross_flwr.algorithms.local_steps import LocalSteps
 from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
@@ -24,7 +25,7 @@ class LocalDSGD(LocalSteps):
 
     family = "decentralized optimisation"
 
-    local_steps: int = local_steps_option(5)
+    local_steps: int = options.local_steps(5)
     gossip_steps: int = option(1, "exchanges Q in a row, each with mixing, after the local steps", minimum=1)
 
     def __post_init__(self) -> None:

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import Algorithm, Momentum, step
 from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
-from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "HeavyBall",
     "LocalSteps",
     "local_steps",
-    "local_steps_option",
 ]
 
 Direction: TypeAlias = Callable[[Tensor, int], Tensor]
@@ -50,16 +49,11 @@ def local_steps(agent: Agent, steps: int, learning_rate: float, direction: Direc
     return total
 
 
-def local_steps_option(default: int) -> Any:
-    """Declare the key `local-steps` with a method's own default."""
-    return option(default, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
-
-
 @dataclass(frozen=True, kw_only=True)
 class LocalSteps(Algorithm):
     """A method whose agents train for K steps of their own in every pass."""
 
-    local_steps: int = local_steps_option(1)
+    local_steps: int = options.local_steps(1)
 
     def direction(self, agent: Agent, model: Tensor, batch: int) -> Tensor:
         """Return the direction of a step from `model` on mini-batch number `batch`."""

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import Algorithm, register, step
-from ross_flwr.algorithms.local_steps import local_steps_option
 from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.learning.agent import Agent
 
@@ -32,7 +32,7 @@ class NETFLEET(Algorithm):
     family = "decentralized optimisation"
     invariant = "Σ_i y_i = Σ_i g_i"
 
-    local_steps: int = local_steps_option(5)
+    local_steps: int = options.local_steps(5)
 
     def start(self, agent: Agent) -> None:
         """Begin with nothing tracked."""

@@ -5,10 +5,10 @@ from math import exp
 import torch
 from torch import Tensor
 
+from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import register, step
 from ross_flwr.algorithms.local_steps import AdaptThenCombine
 from ross_flwr.algorithms.messages import Inbox
-from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
 
@@ -34,15 +34,8 @@ class PFedGame(AdaptThenCombine):
 
     family = "personal"
 
-    num_peers: int = option(
-        2, "q, how many neighbours' models an agent takes: to look at in bristle, to mix with in pfedgame", minimum=1
-    )
-    utility: str = option(
-        "loss",
-        "what a model is worth on Q_i: its accuracy, its accuracy with ties resolved by the loss, minus its loss, or "
-        "the utility that the user's own app gave to peer_app",
-        choices=("accuracy", "accuracy-then-loss", "loss", "own"),
-    )
+    num_peers: int = options.num_peers(2)
+    utility: str = options.utility("loss")
 
     @property
     def needs_validation(self) -> bool:

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import register, step
 from ross_flwr.algorithms.local_steps import LocalSteps
 from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
-from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
 
@@ -28,7 +28,7 @@ class QGDSGDm(LocalSteps):
 
     family = "decentralized optimisation"
 
-    momentum: float = option(0.9, "momentum coefficient α", minimum=0.0, maximum=0.9999)
+    momentum: float = options.momentum()
 
     def start(self, agent: Agent) -> None:
         """Begin with no momentum."""

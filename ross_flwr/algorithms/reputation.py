@@ -6,8 +6,9 @@ from math import floor
 import torch
 from torch import Tensor, nn, tanh
 
+from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import Algorithm
-from ross_flwr.algorithms.local_steps import LocalSteps, local_steps_option
+from ross_flwr.algorithms.local_steps import LocalSteps
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 
@@ -65,7 +66,7 @@ class Reputation(Algorithm):
 class Rewards(Reputation, LocalSteps):
     """Agents train for K local steps, and who has little reputation gets little of what is made of all updates."""
 
-    local_steps: int = local_steps_option(5)
+    local_steps: int = options.local_steps(5)
     update_length: float = option(0.5, "Γ of CGSV's rewards, the length to which an update is scaled", minimum=0.0)
     altruism: float = option(
         1.5,

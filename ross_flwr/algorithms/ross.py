@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import Momentum, register, require_undirected, step
 from ross_flwr.algorithms.messages import Inbox, Message, Outbox, broadcast
-from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
-from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS, Game, shapley_values
+from ross_flwr.learning.shapley import WEIGHTINGS, Game, shapley_values
 
 
 @register("ross")
@@ -37,23 +37,12 @@ class ROSS(Momentum):
 
     family = "cross-gradients"
 
-    weighting: str = option("relu", "how Shapley values become weights π", choices=WEIGHTINGS)
-    utility: str = option(
-        "accuracy-then-loss",
-        "what a model is worth on Q_i: its accuracy, its accuracy with ties resolved by the loss, minus its loss, or "
-        "the utility that the user's own app gave to peer_app",
-        choices=("accuracy", "accuracy-then-loss", "loss", "own"),
-    )
-    fallback: str = option(
-        "skip",
-        "when no contribution is positive: follow the own gradient, the mean of all, or skip the step",
-        choices=("self", "uniform", "skip"),
-    )
-    shapley: str = option("auto", "estimator of the Shapley values", choices=ESTIMATORS)
-    permutations: int = option(
-        0, "R, the budget of the sampling estimators; 0 for twice the players", unit="permutations", minimum=0
-    )
-    mix_momentum: bool = option(True, "whether agents mix their momentum along with their model")
+    weighting: str = options.weighting("relu")
+    utility: str = options.utility("accuracy-then-loss")
+    fallback: str = options.fallback("skip")
+    shapley: str = options.shapley()
+    permutations: int = options.permutations()
+    mix_momentum: bool = options.mix_momentum()
 
     @property
     def needs_validation(self) -> bool:

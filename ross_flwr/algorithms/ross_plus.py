@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import register
 from ross_flwr.algorithms.cross_gradients import WeightedCrossGradients
-from ross_flwr.algorithms.local_steps import local_steps_option
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.classes import by_class
 from ross_flwr.learning.least_squares import distances
-from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS, Game, shapley_values
+from ross_flwr.learning.shapley import WEIGHTINGS, Game, shapley_values
 
 LEEWAY = 4.0
 """A rest counts as noise if its square is at most this many times the smallest in the neighbourhood."""
@@ -53,16 +53,11 @@ class ROSSPlus(WeightedCrossGradients):
     α = 0 it is SGD on the mean gradient.
     """
 
-    weighting: str = option("softmax", "how Shapley values become weights π", choices=WEIGHTINGS)
+    weighting: str = options.weighting("softmax")
     temperature: float = option(
         3.0, "of weighting = 'softmax', relative to the largest |φ|; large is uniform", minimum=1e-3
     )
-    utility: str = option(
-        "loss",
-        "what a model is worth on Q_i: its accuracy, its accuracy with ties resolved by the loss, minus its loss, or "
-        "the utility that the user's own app gave to peer_app",
-        choices=("accuracy", "accuracy-then-loss", "loss", "own"),
-    )
+    utility: str = options.utility("loss")
     coalition: str = option(
         "mean",
         "a coalition's step: along the mean of its gradients, or their sum over m, as if the absent sent zeros",
@@ -71,15 +66,9 @@ class ROSSPlus(WeightedCrossGradients):
     probe: str = option(
         "sgd", "the step the game looks at: along gradients alone, or with the momentum", choices=("sgd", "momentum")
     )
-    fallback: str = option(
-        "self",
-        "when no contribution is positive: follow the own gradient, the mean of all, or skip the step",
-        choices=("self", "uniform", "skip"),
-    )
-    shapley: str = option("auto", "estimator of the Shapley values", choices=ESTIMATORS)
-    permutations: int = option(
-        0, "R, the budget of the sampling estimators; 0 for twice the players", unit="permutations", minimum=0
-    )
+    fallback: str = options.fallback("self")
+    shapley: str = options.shapley()
+    permutations: int = options.permutations()
     screen: float = option(
         0.35,
         "s, how much of a gradient a mixture of the gradients of Q_i's classes has to explain for it to play, unless "
@@ -87,7 +76,7 @@ class ROSSPlus(WeightedCrossGradients):
         minimum=0.0,
         maximum=1.0,
     )
-    local_steps: int = local_steps_option(5)
+    local_steps: int = options.local_steps(5)
     local_slack: float = option(
         2.0,
         "κ: local steps end before the loss on Q_i has grown by this many times what it was; less is slower",

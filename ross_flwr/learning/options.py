@@ -1,8 +1,15 @@
 """The keys of robust mixing."""
 
+from typing import Any
+
 from ross_flwr.config import group, option
 
-__all__ = ["RobustOptions"]
+__all__ = ["RobustOptions", "byzantine"]
+
+
+def byzantine() -> Any:
+    """Declare `byzantine`, which rules have too."""
+    return option(1, "f, the lying neighbours a robust method is prepared for", minimum=0)
 
 
 @group("Robust mixing")
@@ -20,4 +27,4 @@ class RobustOptions:
         "those nearest to it",
         choices=("none", "bucketing", "nnm"),
     )
-    byzantine: int = option(1, "f, the lying neighbours a robust method is prepared for", minimum=0)
+    byzantine: int = byzantine()

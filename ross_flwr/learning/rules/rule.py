@@ -10,7 +10,8 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from ross_flwr.config import ConfigError, declare, option
+from ross_flwr.config import ConfigError, declare
+from ross_flwr.learning import options
 
 __all__ = ["RULES", "Bounded", "Rule", "Stacked", "View", "Weighing", "register_rule", "require_feasible"]
 
@@ -103,7 +104,7 @@ class Bounded(Rule):
     ('', 'krum needs at least 2f + 3 = 7 vectors and has 5')
     """
 
-    byzantine: int = option(1, "f, the lying neighbours a robust method is prepared for", minimum=0)
+    byzantine: int = options.byzantine()
 
     least: ClassVar[tuple[int, int]] = (2, 1)
     """(a, b): the rule needs a f + b vectors, the own included."""

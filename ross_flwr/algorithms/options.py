@@ -1,0 +1,75 @@
+"""The keys that several methods share, each explained once; a method may have its own default."""
+
+from typing import Any
+
+from ross_flwr.config import option
+from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS
+
+__all__ = [
+    "fallback",
+    "local_steps",
+    "mix_momentum",
+    "momentum",
+    "num_peers",
+    "permutations",
+    "shapley",
+    "utility",
+    "weighting",
+]
+
+
+def local_steps(default: int) -> Any:
+    """Declare `local-steps`."""
+    return option(default, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
+
+
+def momentum() -> Any:
+    """Declare `momentum`."""
+    return option(0.9, "momentum coefficient α", minimum=0.0, maximum=0.9999)
+
+
+def mix_momentum() -> Any:
+    """Declare `mix-momentum`."""
+    return option(True, "whether agents mix their momentum along with their model")
+
+
+def num_peers(default: int) -> Any:
+    """Declare `num-peers`."""
+    meaning = "q, how many neighbours' models an agent takes: to look at in bristle, to mix with in pfedgame"
+    return option(default, meaning, minimum=1)
+
+
+def utility(default: str) -> Any:
+    """Declare `utility`."""
+    return option(
+        default,
+        "what a model is worth on Q_i: its accuracy, its accuracy with ties resolved by the loss, minus its loss, or "
+        "the utility that the user's own app gave to peer_app",
+        choices=("accuracy", "accuracy-then-loss", "loss", "own"),
+    )
+
+
+def weighting(default: str) -> Any:
+    """Declare `weighting`."""
+    return option(default, "how Shapley values become weights π", choices=WEIGHTINGS)
+
+
+def fallback(default: str) -> Any:
+    """Declare `fallback`."""
+    return option(
+        default,
+        "when no contribution is positive: follow the own gradient, the mean of all, or skip the step",
+        choices=("self", "uniform", "skip"),
+    )
+
+
+def shapley() -> Any:
+    """Declare `shapley`."""
+    return option("auto", "estimator of the Shapley values", choices=ESTIMATORS)
+
+
+def permutations() -> Any:
+    """Declare `permutations`."""
+    return option(
+        0, "R, the budget of the sampling estimators; 0 for twice the players", unit="permutations", minimum=0
+    )
