@@ -263,8 +263,7 @@ class Link:
         """Hear what the neighbour drops because it is too old, until the neighbour ends or is gone."""
         async for refusal in self._call:
             if refusal.reason == "old":
-                exchange = refusal.refused_pass_number * self._agreement.exchanges + refusal.refused_step
-                self._progress.refused(self.neighbor.name, exchange, self._agreement.exchange(refusal))
+                self._progress.refused(self.neighbor.name, self._agreement.exchange(refusal))
                 self._mail.look()
 
     def _drop(self, count: int) -> None:

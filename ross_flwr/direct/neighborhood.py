@@ -2,7 +2,9 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import isclose
 
+import torch
 from torch import Tensor
 
 from ross_flwr.direct.agreement import Agreement
@@ -14,6 +16,7 @@ from ross_flwr.engine.envelope import Envelope
 from ross_flwr.engine.events import Round
 from ross_flwr.engine.host import Host
 from ross_flwr.engine.rounds import Schedule, rounds
+from ross_flwr.learning.agent import Agent
 
 __all__ = ["Neighborhood"]
 
@@ -132,9 +135,7 @@ class Neighborhood:
                 if j in agent.neighbors and (model.shape, model.dtype) == (own.shape, own.dtype)
             }
             if fitting:
-                # Rows sum to 1 unless the graph is directed: there, methods keep track of the sum, which starts afresh.
-                mixed = agent.mix({agent.index: own, **fitting}) / sum(agent.mixing_row.values())
-                agent.state = {"model": mixed}
+                agent.state = {"model": _mixed(agent, {agent.index: own, **fitting})}
                 self.host.algorithm.start(agent)
         return target
 
@@ -155,3 +156,13 @@ class Neighborhood:
             for j in agent.receivers
             if j in self.peer.homes and (i, j) not in served
         ]
+
+
+def _mixed(agent: Agent, models: Mapping[int, Tensor]) -> Tensor:
+    """Return what an agent makes of its own model and some of its neighbours'."""
+    row = agent.mixing_row
+    if isclose(sum(row.values()), 1.0, abs_tol=1e-6):
+        return agent.mix(models)
+    # In a directed graph, rows need not sum to 1: its methods divide by a sum that they keep, and that starts afresh.
+    total = sum(row[j] for j in models)
+    return torch.stack([row[j] / total * model for j, model in models.items()]).sum(0)

@@ -94,8 +94,7 @@ class Standing:
     position: int = 0  # the exchange that it awaits, as far as it has said or shown so
     in_step: bool = False  # whether it was near this node when it was last heard of
     waits_at: int | None = None  # where it waits for this node, if it suddenly was far ahead
-    refused: int = -MISSES - 1  # the last exchange of which it dropped an envelope from here because it was too old
-    met: tuple[int, float] = (0, 0.0)  # this node's exchange, and when the two were last in step in both directions
+    met: tuple[int, float] = (0, 0.0)  # this node's exchange, and the time, when something last arrived from it in time
     greet_at: float = 0.0  # when to greet it next
     pause: float = FIRST_PAUSE  # and how long to pause after that
 
@@ -221,14 +220,11 @@ class Progress:
         standing = self._source(edge)
         self._arrived.setdefault(exchange, set()).add(edge)
         standing.misses = 0
-        if standing.refused < self.exchange - MISSES:
-            standing.met = self.exchange, now
+        standing.met = self.exchange, now
 
-    def refused(self, name: str, exchange: int, position: int) -> None:
-        """Note that a neighbour, which awaits `position`, dropped an envelope of `exchange` because it was too old."""
-        standing = self.standings[name]
-        standing.refused = exchange
-        standing.stands(position, self.exchange + self.span)
+    def refused(self, name: str, position: int) -> None:
+        """Note that a neighbour, which awaits `position`, dropped an envelope because it was too old."""
+        self.standings[name].stands(position, self.exchange + self.span)
 
     def told(self, name: str, position: int | None) -> None:
         """Note which exchange a neighbour that was asked awaits; None if it does not answer."""
