@@ -73,11 +73,11 @@ class Net:
         self.nodes[i].held_until = self.now + seconds
 
     def mend(self):
-        """Let everything work again."""
+        """Let everything work again, once those who are held are let go."""
+        self.run(max(0.0, *(node.held_until - self.now for node in self.nodes)))
         self.cuts.clear()
         self.loss = 0.0
         for node in self.nodes:
-            node.held_until = 0.0
             if not node.alive:
                 node.start()
 

@@ -1,7 +1,8 @@
-"""The certificates by which nodes know each other: a deployment's own authority, and one certificate a node.
+"""The certificates by which nodes know each other: a deployment's own authority, and one certificate per node.
 
-A node's name stands in its certificate as the DNS name ``NAME.ross-flwr``, which no host has. Whoever calls a node asks
-for the certificate of that name, wherever the node is; whoever is called looks for it among the caller's.
+A certificate holds the name of its node as the DNS name ``NAME.ross-flwr``, which no host has. A caller asks for the
+certificate of that name, whatever address the node has. A node that is called looks for the names of its neighbours in
+the caller's certificate.
 """
 
 import os
@@ -22,18 +23,18 @@ from ross_flwr.config import ConfigError
 __all__ = ["DOMAIN", "Credentials", "init", "issue"]
 
 DOMAIN = "ross-flwr"
-"""The top level domain, which the world's name servers do not have, of all nodes' names."""
+"""The top-level domain of all nodes' names. The world's name servers do not have it."""
 
 DAYS = 825
-"""How long certificates of nodes are valid; most TLS libraries take no longer ones. The authority's: ten times that."""
+"""Days for which a node's certificate is valid; most TLS libraries take no more. The authority's: ten times that."""
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_OLDER = timedelta(hours=1)  # for machines whose clocks differ: a Raspberry Pi has none that runs while it is off
+_OLDER = timedelta(hours=1)  # clocks differ: that of a Raspberry Pi stands still while it is off
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a node needs to prove who it is, and to see who others are; PEM."""
+    """What a node needs to prove its name and to check the names of others, as PEM."""
 
     name: str
     authority: bytes
@@ -47,7 +48,7 @@ class Credentials:
         Raises
         ------
         ConfigError
-            When a file is missing or is none of its kind.
+            When a file is missing, or does not hold what it should.
         """
         try:
             authority, certificate, key = ((folder / file).read_bytes() for file in ("ca.pem", "node.pem", "node.key"))
@@ -64,7 +65,7 @@ class Credentials:
             raise ConfigError(f"{folder / 'node.pem'} is not a certificate from `ross-flwr certs issue`") from None
         ours = [name for name in names.value.get_values_for_type(x509.DNSName) if name.endswith(f".{DOMAIN}")]
         if len(ours) != 1:
-            raise ConfigError(f"{folder / 'node.pem'} names no node: make it with `ross-flwr certs issue`")
+            raise ConfigError(f"{folder / 'node.pem'} does not name one node: make it with `ross-flwr certs issue`")
         return cls(ours[0].removesuffix(f".{DOMAIN}"), authority, certificate, key)
 
 
@@ -74,7 +75,7 @@ def init(folder: Path) -> Path:
     Raises
     ------
     ConfigError
-        When there is one already: all nodes' certificates would become worthless.
+        When there is one already, because all nodes' certificates would become worthless.
     """
     if (folder / "ca.key").exists():
         raise ConfigError(f"{folder} holds a certificate authority already: issue from it, or choose another folder")
@@ -91,9 +92,9 @@ def init(folder: Path) -> Path:
 
 
 def issue(folder: Path, name: str, hosts: Iterable[str] = ()) -> Path:
-    """Make node `name` a key and a certificate from the authority in `folder`; return the node's folder inside it.
+    """Make a key and a certificate for the node `name`, signed by the authority in `folder`; return the node's folder.
 
-    Beside them lie ``auth.key`` and ``auth.pub``, by which a SuperLink knows a SuperNode that is registered with it.
+    The folder also gets ``auth.key`` and ``auth.pub``, by which a SuperLink knows a SuperNode registered with it.
 
     Parameters
     ----------
@@ -102,13 +103,12 @@ def issue(folder: Path, name: str, hosts: Iterable[str] = ()) -> Path:
     name : str
         The node's name: lower-case letters, digits and hyphens.
     hosts : iterable of str
-        Host names and addresses for which the certificate is valid beside the name, for servers that others than
-        our agents call.
+        Other host names and addresses for which the certificate is valid, for servers that not only agents call.
 
     Raises
     ------
     ConfigError
-        When there is no authority, or the name cannot be one or is taken.
+        When there is no authority, or the name is malformed or taken.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(f"NAME = '{name}' cannot be a node's name: use lower-case letters, digits and hyphens")
@@ -124,17 +124,7 @@ def issue(folder: Path, name: str, hosts: Iterable[str] = ()) -> Path:
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
     alternatives = [x509.DNSName(f"{name}.{DOMAIN}"), *map(_host, hosts)]
-    certificate = (
-        _begin(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), authority.subject, key.public_key(), DAYS)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
-        )
-        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-        .sign(signer, hashes.SHA256())
-    )
+    certificate = _sign(name, alternatives, key.public_key(), authority, signer)
     _write(folder / name, "node", key, certificate)
     (folder / name / "ca.pem").write_bytes((folder / "ca.pem").read_bytes())
     login = ec.generate_private_key(ec.SECP384R1())
@@ -142,6 +132,25 @@ def issue(folder: Path, name: str, hosts: Iterable[str] = ()) -> Path:
     public = login.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     (folder / name / "auth.pub").write_bytes(public + b"\n")
     return folder / name
+
+
+def _sign(
+    name: str,
+    alternatives: list[x509.GeneralName],
+    key: ec.EllipticCurvePublicKey,
+    authority: x509.Certificate,
+    signer: ec.EllipticCurvePrivateKey,
+) -> x509.Certificate:
+    usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    return (
+        _begin(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), authority.subject, key, DAYS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+        .sign(signer, hashes.SHA256())
+    )
 
 
 def _begin(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int) -> x509.CertificateBuilder:
@@ -192,7 +201,7 @@ def _write(folder: Path, stem: str, key: ec.EllipticCurvePrivateKey, certificate
 
 
 def _write_secret(path: Path, key: ec.EllipticCurvePrivateKey, form: serialization.PrivateFormat) -> None:
-    """Write a key that nobody but the owner can read, and never over a file that is there."""
+    """Write a key that only the owner can read. Never overwrite a file."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(file, "wb") as out:
         out.write(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))

@@ -19,7 +19,7 @@ from ross_flwr.direct.certificates import Credentials
 from ross_flwr.direct.channels import Channel, Neighbor
 from ross_flwr.direct.mail import Mail
 from ross_flwr.direct.progress import GREETING, Standing
-from ross_flwr.direct.wire import Assembly, Memory, chunks, layouts
+from ross_flwr.direct.wire import Incoming, Memory, chunks, layouts
 from ross_flwr.engine.envelope import Envelope
 from ross_flwr.peer.v1.peer_pb2 import Header, Hello, Request
 
@@ -183,12 +183,12 @@ class Link:
         return models
 
     async def _fetch(self, agent: int) -> Tensor | None:
-        assembly = None
+        incoming = None
         try:
             async for header, data in self._channel.fetch(Request(run=self._agreement.run, agent=agent)):
-                assembly = assembly or Assembly(header.tensors if header else (), self._limit, self._memory)
-                assembly.add(data)
-            model = assembly.finish().get("model") if assembly else None
+                incoming = incoming or Incoming(header.tensors if header else (), self._limit, self._memory)
+                incoming.add(data)
+            model = incoming.finish().get("model") if incoming else None
         except (grpc.aio.AioRpcError, Refused):
             return None
         return model if model is not None and bool(torch.isfinite(model).all()) else None

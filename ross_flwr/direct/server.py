@@ -15,7 +15,7 @@ from ross_flwr.direct.channels import Context, is_node, listen
 from ross_flwr.direct.link import Link
 from ross_flwr.direct.mail import Mail
 from ross_flwr.direct.progress import Edge
-from ross_flwr.direct.wire import Assembly, Memory, Piece, chunks, layouts
+from ross_flwr.direct.wire import Incoming, Memory, Piece, chunks, layouts
 from ross_flwr.engine.envelope import Envelope
 from ross_flwr.learning.agent import Agent
 from ross_flwr.peer.v1.peer_pb2 import Header, Hello, Refusal, Request
@@ -144,14 +144,14 @@ class Server:
         exchange = self.agreement.exchange(header)
         await self._mail.admit(exchange, edge)
         try:
-            assembly = Assembly(header.tensors, self._limit, self._memory)
-            assembly.add(data)
-            while not assembly.complete and (piece := await anext(rest, None)):
+            incoming = Incoming(header.tensors, self._limit, self._memory)
+            incoming.add(data)
+            while not incoming.complete and (piece := await anext(rest, None)):
                 if piece[0] is not None:
                     raise Refused("malformed")
-                assembly.add(piece[1])
+                incoming.add(piece[1])
             step = self.agreement.steps[header.step]
-            self._mail.keep(exchange, edge, Envelope(header.run, header.pass_number, step, *edge, assembly.finish()))
+            self._mail.keep(exchange, edge, Envelope(header.run, header.pass_number, step, *edge, incoming.finish()))
         except asyncio.CancelledError:  # the stream broke off
             self._mail.drop("truncated", context.peer())
             raise

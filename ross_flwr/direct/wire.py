@@ -1,8 +1,7 @@
-"""Envelopes as the chunks that travel between nodes, and back. Raw numbers; nothing is unpickled."""
+"""Cuts envelopes into chunks that travel between nodes, and puts them together again. Nothing is unpickled."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
-from threading import Lock
 from typing import TypeAlias
 from weakref import finalize
 
@@ -16,19 +15,19 @@ from ross_flwr.algorithms.messages import Refused
 from ross_flwr.peer.v1.peer_pb2 import Chunk, DType, Header
 from ross_flwr.peer.v1.peer_pb2 import Tensor as Layout
 
-__all__ = ["CHUNK", "Assembly", "Memory", "Piece", "chunks", "layouts", "parse"]
+__all__ = ["CHUNK", "Incoming", "Memory", "Piece", "chunks", "layouts", "parse"]
 
 CHUNK = 1 << 20
-"""Bytes of tensors in one chunk, at most."""
+"""The most bytes of tensors in a chunk."""
 
 Piece: TypeAlias = tuple[Header | None, memoryview]
 """A chunk as it is read: its header, if it has one, and its data."""
 
 TENSORS = 1024
-"""Tensors in one envelope, at most."""
+"""The most tensors in an envelope."""
 
 LENGTHS = 8
-"""Lengths of a tensor's shape, at most."""
+"""The most lengths in the shape of a tensor."""
 
 DTYPES: dict[DType, torch.dtype] = {
     DType.DTYPE_FLOAT32: torch.float32,
@@ -51,10 +50,10 @@ def layouts(tensors: Mapping[str, Tensor]) -> list[Layout]:
 
 
 def chunks(header: Header, tensors: Iterable[Tensor]) -> Iterator[bytes]:
-    """Yield the serialized chunks of one envelope; no more than one is in memory beside the tensors.
+    """Yield the serialized chunks of one envelope. Only one of them is in memory at a time, beside the tensors.
 
-    They are written by hand, and read so by `parse`: protobuf would copy the bytes three times on each side, and the
-    copies cost as much as the journey.
+    This function writes them by hand, and `parse` reads them by hand: protobuf would copy the bytes three times on each
+    side, which costs as much as sending them.
     """
     head = Chunk(header=header).SerializeToString()
     pieces: list[memoryview] = []
@@ -71,7 +70,7 @@ def chunks(header: Header, tensors: Iterable[Tensor]) -> Iterator[bytes]:
 
 
 def parse(message: bytes) -> Piece:
-    """Return header, if there is one, and data of a serialized chunk, which is not copied; of nonsense neither."""
+    """Return the header, if there is one, and the data, not copied, of a serialized chunk; of nonsense, neither."""
     header, at = None, 0
     try:
         if message.startswith(_HEADER):
@@ -89,53 +88,51 @@ def parse(message: bytes) -> Piece:
 
 
 class Memory:
-    """Where large tensors that arrive are put: memory that is used again once nothing refers to what stood in it.
+    """Memory for large tensors that arrive, which is used again once nothing refers to them.
 
-    A fresh page costs several times what it costs to fill it. What is free is kept for tensors of the same size, and
-    given back when one of another size comes.
+    A fresh page costs several times as much as filling it. Free memory waits for tensors of the same size, and is given
+    back when one of another size comes.
     """
 
     def __init__(self) -> None:
-        self._lock = Lock()
         self._free: list[NDArray[np.uint8]] = []
 
     def lend(self, size: int) -> NDArray[np.uint8]:
         """Return `size` bytes with whatever is in them."""
         if size < CHUNK:
             return np.empty(size, np.uint8)
-        with self._lock:
-            fitting = [k for k, free in enumerate(self._free) if len(free) == size]
-            if fitting:
-                memory = self._free.pop(fitting[0])
-            else:
-                self._free.clear()
-                memory = np.empty(size, np.uint8)
-        lent = memory[:]  # torch holds it as long as any tensor shows what is in it
+        fitting = [k for k, free in enumerate(self._free) if len(free) == size]
+        if fitting:
+            memory = self._free.pop(fitting[0])
+        else:
+            self._free.clear()
+            memory = np.empty(size, np.uint8)
+        lent = memory[:]  # torch keeps it alive as long as a tensor shows what is in it
         finalize(lent, self._free.append, memory).atexit = False
         return lent
 
 
-class Assembly:
-    """The tensors that a header announces, filled as chunks come in.
+class Incoming:
+    """The tensors that a header announces, filled as chunks arrive.
 
     Parameters
     ----------
     announced : sequence of Layout
         Names, shapes and types.
     limit : int
-        Bytes there may be.
+        The most bytes that all of them may have.
     memory : Memory
         Where to put them.
 
     Attributes
     ----------
     tensors : dict[str, Tensor]
-        By name; their numbers are sound once all bytes are here.
+        The tensors by name. Their numbers are sound once all bytes are here.
 
     Raises
     ------
     Refused
-        When the tensors are too large or make no sense; memory is taken only after that.
+        When the tensors are too large or make no sense. Memory is taken only after this check.
     """
 
     def __init__(self, announced: Sequence[Layout], limit: int, memory: Memory) -> None:
@@ -162,12 +159,12 @@ class Assembly:
         return not self._left
 
     def add(self, data: memoryview) -> None:
-        """Put the next bytes where they belong.
+        """Put the next bytes into their place.
 
         Raises
         ------
         Refused
-            When there are more than announced.
+            When more bytes come than were announced.
         """
         rest = data
         while len(rest):
@@ -208,7 +205,7 @@ def _varint(number: int) -> bytes:
 
 
 def _read_varint(message: bytes, begin: int) -> tuple[int, int]:
-    """Return the number that begins there, of five bytes at most, and where it ends."""
+    """Return the number, of five bytes at most, that starts at `begin`, and where it ends."""
     number = 0
     for k, byte in enumerate(message[begin : begin + 5]):
         number |= (byte & 0x7F) << (7 * k)

@@ -37,13 +37,13 @@ def check_round_trip(tensors):
     pieces = [Chunk.FromString(each) for each in sent]
     assert all(len(each.data) <= wire.CHUNK for each in pieces)
     assert [each.HasField("header") for each in pieces] == [True] + [False] * (len(sent) - 1)
-    assembly = wire.Assembly(pieces[0].header.tensors, limit=10**8, memory=wire.Memory())
+    incoming = wire.Incoming(pieces[0].header.tensors, limit=10**8, memory=wire.Memory())
     for written, piece in zip(sent, pieces, strict=True):
         for form in (written, piece.SerializeToString()):
             header, data = wire.parse(form)
             assert (header, bytes(data)) == (piece.header if piece.HasField("header") else None, piece.data)
-        assembly.add(data)
-    arrived = assembly.finish()
+        incoming.add(data)
+    arrived = incoming.finish()
     assert list(arrived) == list(tensors)
     for name, tensor in tensors.items():
         assert torch.equal(arrived[name], tensor)
