@@ -20,7 +20,7 @@ LEEWAY = 4.0
 
 @register("ross-plus")
 class ROSSPlus(WeightedCrossGradients):
-    """Our extension of ROSS (see `ross`): a screen before the game, and corrected local steps after it.
+    """Our extension of ROSS (Wang et al., arXiv:2411.00365): a screen before the game, corrected local steps after it.
 
     ::
 
