@@ -107,23 +107,23 @@ def test_a_node_that_fell_silent_is_brought_to_its_neighbours_round_and_model(ce
 
     def falter(host):
         with net.join(0, host) as node:
-            for round in node.rounds(Schedule(150), 1, 150):
+            for round in node.rounds(Schedule(250), 1, 250):
                 if round.number == 4:
                     break
         time.sleep(0.5)
         fresh = net.host([0])
         with net.join(0, fresh) as node:
-            for round in node.rounds(Schedule(150), 1, 150):
+            for round in node.rounds(Schedule(250), 1, 250):
                 returned.setdefault(round.number, dict.fromkeys(round.reports[0].missing))
         host.agents = fresh.agents
         return returned
 
-    hosts, reports = net.run(150, play={0: falter})
+    hosts, reports = net.run(250, play={0: falter})
     for k in (1, 2, 3):
-        assert [round.number for round in reports[k]] == list(range(1, 151))
+        assert [round.number for round in reports[k]] == list(range(1, 251))
     first, last = min(returned), max(returned)
-    assert 4 < first < 100, "it did not repeat what the others were past"
-    assert last == 150
+    assert 4 < first < 200, "it did not repeat what the others were past"
+    assert last == 250
     assert sum(not missing for missing in returned.values()) > 20, "its neighbours talk to it again"
     assert caplog.messages.count("node n0 cannot be reached") >= 2, "each of its neighbours says so"
     missing = [sorted(j for r in round.reports for j in r.missing) for round in reports[1]]
@@ -131,7 +131,7 @@ def test_a_node_that_fell_silent_is_brought_to_its_neighbours_round_and_model(ce
     assert [0] in missing
     assert missing[-20:] == [[]] * 20, "and it to them"
     models = torch.stack([agent["model"] for host in hosts for agent in host.agents.values()])
-    expected, _ = Net(method("dpsgd")).locally(150)
+    expected, _ = Net(method("dpsgd")).locally(250)
     spread = torch.stack([agent["model"] for agent in expected.agents.values()])
     assert (models - models.mean(0)).norm() < 2 * (spread - spread.mean(0)).norm()
 
