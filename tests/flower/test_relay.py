@@ -1,5 +1,6 @@
 """The relay, over nodes of this process: every method, graph and threat gives what the local engine gives."""
 
+import threading
 import time
 
 import pytest
@@ -128,12 +129,25 @@ def failing(message, context, call_next):
     return call_next(message, context)
 
 
-def slow(message, context, call_next):
-    """A Flower mod that makes node 1 come too late in the last exchange of round 2."""
-    last = message.metadata.message_type == "train.mix" and message.metadata.group_id == "2"
-    if last and context.node_config["partition-id"] == 1:
-        time.sleep(1.5)
-    return call_next(message, context)
+def slow_until_round_6():
+    """Make a Flower mod: node 1 answers the last exchange of round 2 when the others are in round 6.
+
+    In round 20 node 0 waits a moment, in which the late answer is sure to arrive.
+    """
+    others_are_in_round_6 = threading.Event()
+
+    def slow(message, context, call_next):
+        if message.metadata.message_type == "train.mix":
+            when = context.node_config["partition-id"], message.metadata.group_id
+            if when == (1, "2"):
+                assert others_are_in_round_6.wait(30)
+            elif when == (0, "6"):
+                others_are_in_round_6.set()
+            elif when == (0, "20"):
+                time.sleep(0.5)
+        return call_next(message, context)
+
+    return slow
 
 
 def test_the_run_goes_on_without_an_agent_whose_node_fails():
@@ -148,12 +162,12 @@ def test_the_run_goes_on_without_an_agent_whose_node_fails():
 
 
 def test_a_late_agent_is_missing_for_the_step_and_back_some_rounds_later():
-    app = peer_app([slow])
+    app = peer_app([slow_until_round_6()])
     options = SAME | {"algorithm": "dpsgd", "num_rounds": 40, "learning_rate": 1e-3}
     relay, _ = play(6, app, timeout=1.0, **options)
     lines = relay.history.lines
     assert len(lines[1]["absent"]) == 1
-    assert 1 < lines[1]["seconds"] < 1.4
+    assert 1 < lines[1]["seconds"] < 2.5
     assert (lines[-1]["absent"], lines[-1]["missing"]) == ([], [])
     assert relay.dropped == {"late": 1}
 
