@@ -46,6 +46,8 @@ def step(*, sends: Sends = (), optional: bool = False) -> Callable[[F], F]:
 
     Examples
     --------
+    >>> import torch
+    >>> from ross_flwr import Algorithm, Form, broadcast, step
     >>> class Counting(Algorithm):
     ...     @step(sends={"model": Form((2,)), "count": Form((1,), torch.int64)})
     ...     def share(self, agent, inbox):
@@ -66,6 +68,13 @@ class Algorithm:
 
     A subclass is a frozen dataclass of its hyper-parameters (made by `register`), each declared with `option`, and has
     one method per step, decorated with `@step`. A method with s steps costs s−1 exchanges a round.
+
+    Examples
+    --------
+    >>> from ross_flwr import DPSGD
+    >>> method = DPSGD(learning_rate=0.2)
+    >>> method.name, method.learning_rate, method.steps
+    ('dpsgd', 0.2, ('share', 'mix'))
     """
 
     learning_rate: float = option(0.1, "step size η", minimum=0.0)
@@ -140,11 +149,28 @@ class Momentum(Algorithm):
 
 
 ALGORITHMS: dict[str, type[Algorithm]] = {}
+"""Methods by the name that the key `algorithm` takes."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def register(name: str) -> Callable[[A], A]:
-    """Class decorator: make an `Algorithm` known as `name`, with its options as configuration keys."""
+    """Class decorator: make an `Algorithm` known as `name`, with its options as configuration keys.
+
+    Examples
+    --------
+    >>> from ross_flwr import broadcast
+    >>> @register("my-gossip")
+    ... class MyGossip(Algorithm):
+    ...     @step(sends=("model",))
+    ...     def share(self, agent, inbox):
+    ...         return broadcast(model=agent["model"])
+    ...
+    ...     @step()
+    ...     def mix(self, agent, inbox):
+    ...         agent["model"] = agent.mix(inbox.gather("model"))
+    >>> MyGossip.name, MyGossip().steps
+    ('my-gossip', ('share', 'mix'))
+    """
 
     def decorate(cls: A) -> A:
         dataclass(frozen=True, kw_only=True)(cls)

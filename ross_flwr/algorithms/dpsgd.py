@@ -22,6 +22,11 @@ class DPSGD(LocalSteps):
 
     State: x_i. Per agent, round and k neighbours: one exchange, K gradients, k·P·4 bytes. With W = 11ᵀ/N and K = 1 both
     are centralized SGD, with W = I each agent's own.
+
+    Examples
+    --------
+    >>> DPSGD(learning_rate=0.2, local_steps=3).steps
+    ('share', 'mix')
     """
 
     family = "decentralized optimisation"

@@ -34,6 +34,11 @@ class Inbox(dict[int, Message]):
     """The messages that arrived from the step before, by source in ascending order.
 
     What an agent sent to itself is among them. A neighbour whose message was late, lost or bad is not.
+
+    Examples
+    --------
+    >>> Inbox({1: {"model": torch.ones(2)}}).gather("model")
+    {1: tensor([1., 1.])}
     """
 
     def gather(self, name: str) -> dict[int, Tensor]:
@@ -53,7 +58,13 @@ Outbox: TypeAlias = Broadcast | Mapping[int, Message]
 
 
 def broadcast(**tensors: Tensor) -> Broadcast:
-    """Send the same named tensors to every neighbour, and to oneself for the next step."""
+    """Send the same named tensors to every neighbour, and to oneself for the next step.
+
+    Examples
+    --------
+    >>> broadcast(model=torch.zeros(2))
+    Broadcast(message={'model': tensor([0., 0.])})
+    """
     return Broadcast(tensors)
 
 
@@ -77,6 +88,15 @@ class Form:
         The type of its numbers.
     optional : bool (default: False)
         Whether a message may lack it.
+
+    Examples
+    --------
+    >>> labels = Form((None,), torch.int64)
+    >>> labels.check(torch.tensor([3, 1, 4]))
+    >>> labels.check(torch.tensor([3.0, 1.0, 4.0]))
+    Traceback (most recent call last):
+        ...
+    ross_flwr.algorithms.messages.Refused: dtype
     """
 
     shape: tuple[int | None, ...]
@@ -144,6 +164,20 @@ class MessageTransform:
     An attack, a fault or a codec overrides what it needs; the rest passes messages on unchanged. What it has to
     remember stands in ``agent.state``, so that it survives a restart and travels with the agent. Messages are shared
     between receivers: a changed message is a new dictionary with new tensors.
+
+    Examples
+    --------
+    >>> class HalfPrecision(MessageTransform):
+    ...     def send(self, agent, outbox, exchange):
+    ...         return {j: {name: x.half() for name, x in message.items()} for j, message in outbox.items()}
+    ...
+    ...     def receive(self, agent, source, message, exchange):
+    ...         return {name: x.float() for name, x in message.items()}
+    ...
+    ...     def wire(self, forms):
+    ...         return {name: Form(form.shape, torch.float16) for name, form in forms.items()}
+    >>> on_the_wire({"model": Form((2,))}, [HalfPrecision()])["model"].dtype
+    torch.float16
     """
 
     def send(self, agent: Agent, outbox: dict[int, Message], exchange: Exchange) -> dict[int, Message]:

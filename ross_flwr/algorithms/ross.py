@@ -33,6 +33,11 @@ class ROSS(Momentum):
     State: x_i, u_i (zero at first). Per agent, pass and k neighbours: three exchanges, 1 + k gradients, 4·k·P·4 bytes
     (3·k·P·4 without mixing the momentum) and at most min(2^m, 2 + R (m − 1)) utilities, m = k + 1. On a complete graph
     with uniform weights and α = 0 it is SGD on the mean gradient.
+
+    Examples
+    --------
+    >>> ROSS(weighting="softmax").steps
+    ('share', 'cross_gradients', 'descend', 'mix')
     """
 
     family = "cross-gradients"

@@ -51,6 +51,11 @@ class ROSSPlus(WeightedCrossGradients):
     Q_i's classes, 4·k·P·4 bytes (3·k·P·4 without mixing the momentum), at most min(2^m, 2 + R (m−1)) + K utilities,
     and C·P numbers of memory for a moment. On a complete graph with uniform weights, no screen, one local step and
     α = 0 it is SGD on the mean gradient.
+
+    Examples
+    --------
+    >>> ROSSPlus(screen=0.0, local_steps=1).mini_batches
+    1
     """
 
     weighting: str = options.weighting("softmax")

@@ -40,6 +40,15 @@ def group(title: str) -> Callable[[type[T]], type[T]]:
     ------
     ConfigError
         As `declare`.
+
+    Examples
+    --------
+    >>> from ross_flwr.config import option, resolve
+    >>> @group("Weights")
+    ... class WeightOptions:
+    ...     weight_decay: float = option(0.9, "how much of a weight is kept", minimum=0.0, maximum=1.0)
+    >>> resolve({"weight-decay": 0.5}).part(WeightOptions)
+    WeightOptions(weight_decay=0.5)
     """
 
     def decorate(cls: type[T]) -> type[T]:
@@ -68,13 +77,29 @@ def declare(owner: str, cls: type) -> None:
     ------
     ConfigError
         When a key of the same name already stands elsewhere with another type, range or meaning, or cannot be one.
+
+    Examples
+    --------
+    >>> from ross_flwr.config import option, resolve
+    >>> @dataclass(frozen=True)
+    ... class Decay:
+    ...     shrink: float = option(0.9, "how much of a weight is kept")
+    >>> declare("my-method", Decay)
+    >>> [key.owners for key in keys() if key.name == "shrink"]
+    [('my-method',)]
     """
     _check(cls, _merged(_groups, _without(_owners, owner)), owner)
     _owners[owner] = cls
 
 
 def keys() -> list[Key]:
-    """Return all known keys: the groups', then the others, those that the same owners share side by side."""
+    """Return all known keys: the groups', then the others, those that the same owners share side by side.
+
+    Examples
+    --------
+    >>> [key.default for key in keys() if key.name == "topology"]
+    ['random-regular']
+    """
     return _merged(_groups, _owners)
 
 

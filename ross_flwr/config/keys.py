@@ -31,11 +31,26 @@ _MANY = 30
 
 
 class ConfigError(ValueError):
-    """Bad input, told in one sentence: what was wrong, which value, what would be right."""
+    """Bad input, told in one sentence: what was wrong, which value, what would be right.
+
+    Examples
+    --------
+    >>> from ross_flwr import resolve
+    >>> resolve({"num-rounds": 0})
+    Traceback (most recent call last):
+        ...
+    ross_flwr.config.keys.ConfigError: num-rounds = 0 is not allowed: it takes a whole number of at least 1
+    """
 
 
 def host_and_port(address: str, said: str) -> tuple[str, int]:
-    """Return the two of ``host:port``, an IPv6 host without its brackets; `said` is how the user gave the address."""
+    """Return the two of ``host:port``, an IPv6 host without its brackets; `said` is how the user gave the address.
+
+    Examples
+    --------
+    >>> host_and_port("[fd00::1]:9700", "peer-address = '[fd00::1]:9700'")
+    ('fd00::1', 9700)
+    """
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise ConfigError(f"{said} is not an address: use host:port, such as 192.168.1.20:9700")
@@ -43,7 +58,15 @@ def host_and_port(address: str, said: str) -> tuple[str, int]:
 
 
 def require(key: str, value: str, known: Iterable[str]) -> None:
-    """Refuse `value` for `key` unless it is one of `known`, and name the nearest known value."""
+    """Refuse `value` for `key` unless it is one of `known`, and name the nearest known value.
+
+    Examples
+    --------
+    >>> require("topology", "rings", ["path", "ring"])
+    Traceback (most recent call last):
+        ...
+    ross_flwr.config.keys.ConfigError: topology = 'rings' is not known: use one of path, ring; did you mean 'ring'?
+    """
     known = sorted(known)
     if value not in known:
         nearest = get_close_matches(value, known, n=1)
@@ -58,7 +81,14 @@ KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "
 
 @dataclass(frozen=True)
 class Key:
-    """One configuration key as a person meets it."""
+    """One configuration key as a person meets it.
+
+    Examples
+    --------
+    >>> key = Key("momentum", float, 0.9, "how much of the last step is kept", minimum=0.0, maximum=1.0)
+    >>> key.parse(1), key.allowed
+    (1.0, 'a number from 0 to 1')
+    """
 
     name: str
     kind: type
@@ -140,6 +170,14 @@ def option(
         The texts it takes; without them any.
     minimum, maximum : float, optional
         The range of a number, both ends included. NaN and infinities are never taken.
+
+    Examples
+    --------
+    >>> @dataclass(frozen=True)
+    ... class Decay:
+    ...     rate: float = option(0.9, "how much of a weight is kept", minimum=0.0, maximum=1.0)
+    >>> Decay().rate, keys_of(Decay)[0].allowed
+    (0.9, 'a number from 0 to 1')
     """
     metadata = {
         "default": default,
@@ -170,6 +208,17 @@ def part(cls: type) -> Any:
     ----------
     cls : type
         The dataclass; without a value the field is one with its defaults.
+
+    Examples
+    --------
+    >>> @dataclass(frozen=True)
+    ... class Decay:
+    ...     rate: float = option(0.9, "how much of a weight is kept")
+    >>> @dataclass(frozen=True)
+    ... class Method:
+    ...     decay: Decay = part(Decay)
+    >>> [key.name for key in keys_of(Method)]
+    ['rate']
     """
     return field(default_factory=cls, metadata={"part": cls})
 
@@ -180,12 +229,28 @@ def parts_of(cls: type) -> dict[str, type]:
 
 
 def keys_of(cls: type) -> tuple[Key, ...]:
-    """Return the keys of dataclass `cls`: its options in their order, then those of its parts."""
+    """Return the keys of dataclass `cls`: its options in their order, then those of its parts.
+
+    Examples
+    --------
+    >>> @dataclass(frozen=True)
+    ... class Decay:
+    ...     weight_decay: float = option(0.9, "how much of a weight is kept")
+    >>> [key.name for key in keys_of(Decay)]
+    ['weight-decay']
+    """
     return (*options_of(cls), *(key for each in parts_of(cls).values() for key in keys_of(each)))
 
 
 def values_of(whole: Any) -> dict[str, Scalar]:
-    """Return the values of the keys of a dataclass object and of its parts."""
+    """Return the values of the keys of a dataclass object and of its parts.
+
+    Examples
+    --------
+    >>> from ross_flwr import DPSGD
+    >>> values_of(DPSGD(learning_rate=0.2))["learning-rate"]
+    0.2
+    """
     own = {key.name: getattr(whole, key.name.replace("-", "_")) for key in options_of(type(whole))}
     for name in parts_of(type(whole)):
         own |= values_of(getattr(whole, name))

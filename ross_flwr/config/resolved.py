@@ -21,6 +21,12 @@ class Config:
     ----------
     values : mapping of str to bool, int, float or str
         By key, in kebab-case. The empty text under a key whose default differs between methods leaves each its own.
+
+    Examples
+    --------
+    >>> from ross_flwr import DPSGD
+    >>> resolve({"algorithm": "dpsgd", "learning-rate": 0.2}).part(DPSGD).learning_rate
+    0.2
     """
 
     values: Mapping[str, Scalar]
@@ -44,6 +50,16 @@ def resolve(raw: Mapping[str, object]) -> Config:
     ------
     ConfigError
         On an unknown key, a wrong type or an impossible value.
+
+    Examples
+    --------
+    >>> config = resolve({"topology": "ring"})
+    >>> config.values["topology"], config.values["num-agents"]
+    ('ring', 10)
+    >>> resolve({"num-round": 20})
+    Traceback (most recent call last):
+        ...
+    ross_flwr.config.keys.ConfigError: key num-round (value 20) is not known: did you mean num-rounds?
     """
     known = {key.name: key for key in keys()}
     for name in raw:
@@ -58,6 +74,12 @@ def relevant(config: Config, method: str) -> dict[str, Scalar]:
     """Return the values of every run's keys, the method's and its rule's: all that another process has to be told.
 
     It may not know what else is registered here, and so no key whose default is its owner's.
+
+    Examples
+    --------
+    >>> config = resolve({})
+    >>> "momentum" in relevant(config, "ross"), "momentum" in relevant(config, "dpsgd")
+    (True, False)
     """
 
     def matters(owner: str) -> bool:

@@ -21,6 +21,12 @@ def to_toml(config: Config, others: Iterable[tuple[Key, Scalar]] = ()) -> str:
 
     It parses back to the same values, so what ``ross-flwr config`` prints and what stands in the folder of a run can
     be edited and run.
+
+    Examples
+    --------
+    >>> from ross_flwr import resolve
+    >>> [line for line in to_toml(resolve({"topology": "ring"})).splitlines() if line.startswith("topology =")]
+    ['topology = "ring"']
     """
     blocks = []
     listed = [*others, *((key, config.values[key.name]) for key in keys())]

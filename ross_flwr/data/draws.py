@@ -29,6 +29,12 @@ def top_up(parts: list[Tensor], minimum: int, seed: int) -> tuple[list[Tensor], 
     ------
     ConfigError
         If there are fewer than `minimum` examples per agent.
+
+    Examples
+    --------
+    >>> parts, gained = top_up([torch.tensor([0]), torch.tensor([1, 2, 3])], minimum=2, seed=0)
+    >>> [len(part) for part in parts], gained
+    ([2, 2], {0: 1})
     """
     if (dealt := sum(map(len, parts))) < minimum * len(parts):
         raise ConfigError(
@@ -51,6 +57,12 @@ def draw_classes(labels: Indices, shares: NDArray[Any], count: int, generator: G
     """Draw `count` examples in the class ratio `shares`, which has a weight for each class present, ascending.
 
     A class with too few examples gives some of them twice.
+
+    Examples
+    --------
+    >>> labels = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    >>> labels[draw_classes(labels, np.array([3, 1]), 4, default_rng(0))]
+    array([0, 0, 0, 1])
     """
     quotas = shares / shares.sum() * count
     counts = quotas.astype(np.int64)
@@ -76,6 +88,13 @@ def class_balanced(labels: Tensor, count: int, generator: Generator) -> tuple[Te
     ------
     ConfigError
         If a class is too small for its part of `count`.
+
+    Examples
+    --------
+    >>> labels = torch.tensor([0, 0, 0, 0, 1, 1])
+    >>> chosen, rest = class_balanced(labels, 4, default_rng(0))
+    >>> labels[chosen].tolist(), labels[rest].tolist()
+    ([0, 0, 1, 1], [0, 0])
     """
     _values, classes, sizes = np.unique(labels.cpu().numpy(), return_inverse=True, return_counts=True)
     most = int(np.minimum(sizes, sizes.min(initial=len(labels)) + 1).sum())

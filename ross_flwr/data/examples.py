@@ -23,7 +23,13 @@ _SPLIT_SEED = 1998  # seeds the splits made here, the same for every run
 
 @dataclass(frozen=True)
 class Place:
-    """Where a source is read from, and how: the configuration keys of these names."""
+    """Where a source is read from, and how: the configuration keys of these names.
+
+    Examples
+    --------
+    >>> Place("data/mnist", download=True).path
+    'data/mnist'
+    """
 
     path: str = ""
     download: bool = False
@@ -34,7 +40,14 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Images (uint8 or float32, (n, C, H, W), from 0 to the source's `scale`) and labels (int64, (n,))."""
+    """Images (uint8 or float32, (n, C, H, W), from 0 to the source's `scale`) and labels (int64, (n,)).
+
+    Examples
+    --------
+    >>> examples = Examples(images=torch.zeros(3, 1, 8, 8), labels=torch.tensor([7, 8, 9]))
+    >>> len(examples), examples.take(torch.tensor([2, 0])).labels
+    (3, tensor([9, 7]))
+    """
 
     images: Tensor
     labels: Tensor
@@ -61,6 +74,13 @@ class Source:
         The largest value a pixel can take, by which images are divided: 255, or 16 for the digits.
     owners : Tensor, optional
         The writer, device or other owner of each training example: int64, (n,), from 0.
+
+    Examples
+    --------
+    >>> from ross_flwr.data import load
+    >>> digits = load("digits")
+    >>> digits.image_shape, digits.num_classes, len(digits.train), len(digits.test)
+    ((1, 8, 8), 10, 1437, 360)
     """
 
     train: Examples
@@ -89,7 +109,16 @@ class Source:
 
 
 def normalize(images: Tensor, source: Source) -> Tensor:
-    """Return (images / scale − mean) / std by channel: a new float32 tensor of the same shape."""
+    """Return (images / scale − mean) / std by channel: a new float32 tensor of the same shape.
+
+    Examples
+    --------
+    >>> from ross_flwr.data import load
+    >>> digits = load("digits")
+    >>> images = normalize(digits.train.images, digits)
+    >>> images.shape, round(float(images.std()), 2)
+    (torch.Size([1437, 1, 8, 8]), 1.0)
+    """
     gain, offset = (each.to(images.device) for each in source._gain_and_offset)
     return images.to(torch.float32, copy=True).mul_(gain).add_(offset)
 

@@ -267,6 +267,14 @@ def partition(
     ------
     ConfigError
         If a name or setting is not allowed, or an agent would hold fewer than `minimum` examples.
+
+    Examples
+    --------
+    >>> import torch
+    >>> labels = torch.tensor([0, 1, 0, 1, 0, 1])
+    >>> parts = partition("iid", labels, 2, alpha=0.5, classes_per_agent=1, minimum=1, seed=0)
+    >>> [len(part) for part in parts], sorted(torch.cat(parts).tolist())
+    ([3, 3], [0, 1, 2, 3, 4, 5])
     """
     require("partition", name, PARTITIONS)
     if num_agents < 1:

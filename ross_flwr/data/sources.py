@@ -164,6 +164,11 @@ def load(name: str, path: str = "", download: bool = False, *, num_classes: int 
     ------
     ConfigError
         If no source has that name, or files are missing or incomplete and cannot be fetched.
+
+    Examples
+    --------
+    >>> load("digits") is load("digits")
+    True
     """
     require("dataset", name, SOURCES)
     return _load(name, Place(path, download, **settings), num_classes)

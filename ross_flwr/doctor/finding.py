@@ -7,7 +7,13 @@ __all__ = ["Finding"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was checked, its state, and what to do if that is a problem."""
+    """What was checked, its state, and what to do if that is a problem.
+
+    Examples
+    --------
+    >>> Finding("port", "127.0.0.1:9700 is taken by another program", "stop that program, or use another port").ok
+    False
+    """
 
     what: str
     text: str

@@ -60,6 +60,11 @@ def examine(
     ------
     ConfigError
         When an address is malformed, or certificates are needed and not given.
+
+    Examples
+    --------
+    >>> next(examine()).what
+    'python'
     """
     here = host_and_port(address, f"--address {address}") if address else None
     link = host_and_port(superlink, f"--superlink {superlink}") if superlink else None
@@ -259,6 +264,13 @@ def serve(address: str, certs: Path, tell: Callable[[Finding], None]) -> None:
     ------
     ConfigError
         When the address is malformed or cannot be served, or the certificates cannot be used.
+
+    Examples
+    --------
+    >>> serve("pi:9700", Path("none"), print)
+    Traceback (most recent call last):
+        ...
+    ross_flwr.config.keys.ConfigError: --address pi:9700 cannot be served with --certs none: No such file or directory
     """
     try:
         context = _context(certs, ssl.PROTOCOL_TLS_SERVER)

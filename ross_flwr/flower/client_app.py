@@ -125,6 +125,16 @@ def peer_app(
     ConfigError
         When only some of model, train_data and test_data are given, or a task beside them, a metric has a name that is
         taken, or a mod rewrites the one model that it expects in a message.
+
+    Examples
+    --------
+    >>> app = peer_app(
+    ...     model=lambda context: nn.Linear(64, 10),
+    ...     train_data=lambda context: ...,
+    ...     test_data=lambda context: ...,
+    ... )
+    >>> isinstance(app, ClientApp)
+    True
     """
     _refuse_mods(mods or [])
     if taken := [name for name in metrics or {} if name in _REPORTED]:

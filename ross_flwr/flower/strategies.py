@@ -48,9 +48,11 @@ class PeerRelay(PeerStrategy):
 
     Examples
     --------
-    In the place of FedAvg in a ServerApp::
+    >>> from ross_flwr import ROSS
+    >>> strategy = PeerRelay(algorithm=ROSS(learning_rate=0.1), topology="ring", batches_per_round=6)
 
-        strategy = PeerRelay(algorithm=ROSS(learning_rate=0.1), topology="ring", batches_per_round=6)
+    A ServerApp starts it as it would start FedAvg::
+
         result = strategy.start(grid, ArrayRecord(Net().state_dict()), num_rounds=20)
     """
 
@@ -73,9 +75,10 @@ class PeerDirect(PeerStrategy):
 
     Examples
     --------
-    ::
+    >>> strategy = PeerDirect(algorithm="dpsgd", topology="ring", segment_rounds=50, return_model="final")
 
-        strategy = PeerDirect(algorithm="dpsgd", topology="ring", segment_rounds=50, return_model="final")
+    A ServerApp starts it as it would start FedAvg::
+
         result = strategy.start(grid, ArrayRecord(Net().state_dict()), num_rounds=200)
     """
 
@@ -96,9 +99,10 @@ class PeerHybrid(PeerStrategy):
 
     Examples
     --------
-    ::
+    >>> strategy = PeerHybrid(algorithm="dpsgd", topology="islands", average_every=10)
 
-        strategy = PeerHybrid(algorithm="dpsgd", topology="islands", average_every=10)
+    A ServerApp starts it as it would start FedAvg::
+
         result = strategy.start(grid, ArrayRecord(Net().state_dict()), num_rounds=100)
     """
 

@@ -31,6 +31,12 @@ def blocks(topology: Topology, num_blocks: int) -> list[tuple[int, ...]]:
     ------
     ValueError
         If `num_blocks` is below 1.
+
+    Examples
+    --------
+    >>> from ross_flwr.graph import build
+    >>> blocks(build("ring", 6), 2)
+    [(0, 1, 2), (3, 4, 5)]
     """
     if num_blocks < 1:
         raise ValueError(f"num_blocks = {num_blocks} is not allowed: agents take at least 1 block")

@@ -42,6 +42,16 @@ class Topology:
         Simple, undirected or (a `nx.DiGraph`) directed; its nodes are the agents 0 … N−1.
     mixing : NDArray[np.float64]
         W, shape [N, N].
+
+    Examples
+    --------
+    >>> line = build("path", 3)
+    >>> line.neighbors(1)
+    (0, 2)
+    >>> line.mixing.round(2)
+    array([[0.67, 0.33, 0.  ],
+           [0.33, 0.33, 0.33],
+           [0.  , 0.33, 0.67]])
     """
 
     graph: nx.Graph
@@ -148,6 +158,11 @@ def build(
     ------
     ConfigError
         If a name is not known, or there is no such graph on so many agents.
+
+    Examples
+    --------
+    >>> build("random-regular", 10, degree=4, seed=1).neighbors(0)
+    (3, 4, 5, 6)
     """
     require("topology", name, TOPOLOGIES)
     require("mixing", mixing, MIXING_RULES)
@@ -180,6 +195,11 @@ def of_graph(drawn: nx.Graph, mixing: str = "metropolis") -> Topology:
     ------
     ConfigError
         If the graph's nodes are not the agents 0 … N−1, or the rule is not known.
+
+    Examples
+    --------
+    >>> of_graph(nx.path_graph(3), "uniform").mixing_row(0)
+    {0: 0.6666666666666667, 1: 0.3333333333333333}
     """
     require("mixing", mixing, MIXING_RULES)
     if set(drawn) != set(range(len(drawn))):

@@ -13,31 +13,61 @@ from ross_flwr.graph.registry import TOPOLOGIES, check_degree, check_probability
 
 @named(TOPOLOGIES)
 def ring(num_agents: int) -> nx.Graph:
-    """Connect agent i to i − 1 and i + 1 modulo N."""
+    """Connect agent i to i − 1 and i + 1 modulo N.
+
+    Examples
+    --------
+    >>> sorted(ring(4).edges)
+    [(0, 1), (0, 3), (1, 2), (2, 3)]
+    """
     return nx.cycle_graph(num_agents)
 
 
 @named(TOPOLOGIES)
 def complete(num_agents: int) -> nx.Graph:
-    """Connect everyone to everyone."""
+    """Connect everyone to everyone.
+
+    Examples
+    --------
+    >>> sorted(complete(3).edges)
+    [(0, 1), (0, 2), (1, 2)]
+    """
     return nx.complete_graph(num_agents)
 
 
 @named(TOPOLOGIES)
 def star(num_agents: int) -> nx.Graph:
-    """Connect agent 0 to everyone, and no others."""
+    """Connect agent 0 to everyone, and no others.
+
+    Examples
+    --------
+    >>> sorted(star(4).edges)
+    [(0, 1), (0, 2), (0, 3)]
+    """
     return nx.star_graph(num_agents - 1)
 
 
 @named(TOPOLOGIES)
 def path(num_agents: int) -> nx.Graph:
-    """Connect agent i to i − 1 and i + 1, but not the last agent to the first."""
+    """Connect agent i to i − 1 and i + 1, but not the last agent to the first.
+
+    Examples
+    --------
+    >>> sorted(path(4).edges)
+    [(0, 1), (1, 2), (2, 3)]
+    """
     return nx.path_graph(num_agents)
 
 
 @named(TOPOLOGIES)
 def bipartite(num_agents: int) -> nx.Graph:
-    """Connect the last two agents, the hubs, to everyone but each other: K_{2,N−2}."""
+    """Connect the last two agents, the hubs, to everyone but each other: K_{2,N−2}.
+
+    Examples
+    --------
+    >>> sorted(bipartite(5).edges)
+    [(0, 3), (0, 4), (1, 3), (1, 4), (2, 3), (2, 4)]
+    """
     # What the code of CGA (Esfandiari et al., ICML 2021) calls bipartite.
     if num_agents < 3:
         raise ConfigError(f"num-agents = {num_agents} is too small: topology = 'bipartite' takes at least 3")
@@ -46,19 +76,37 @@ def bipartite(num_agents: int) -> nx.Graph:
 
 @named(TOPOLOGIES)
 def complete_bipartite(num_agents: int) -> nx.Graph:
-    """Connect everyone in the first half to everyone in the second: K_{⌊N/2⌋,⌈N/2⌉}."""
+    """Connect everyone in the first half to everyone in the second: K_{⌊N/2⌋,⌈N/2⌉}.
+
+    Examples
+    --------
+    >>> sorted(complete_bipartite(4).edges)
+    [(0, 2), (0, 3), (1, 2), (1, 3)]
+    """
     return nx.complete_bipartite_graph(num_agents // 2, num_agents - num_agents // 2)
 
 
 @named(TOPOLOGIES)
 def grid(num_agents: int) -> nx.Graph:
-    """Connect neighbours in rows and columns, as near to a square as N allows; a path when N is prime."""
+    """Connect neighbours in rows and columns, as near to a square as N allows; a path when N is prime.
+
+    Examples
+    --------
+    >>> sorted(grid(4).edges)
+    [(0, 1), (0, 2), (1, 3), (2, 3)]
+    """
     return _renumbered(nx.grid_2d_graph(*_sides(num_agents)))
 
 
 @named(TOPOLOGIES)
 def torus(num_agents: int) -> nx.Graph:
-    """Connect neighbours in a grid whose rows and columns close to rings; both sides are at least 3."""
+    """Connect neighbours in a grid whose rows and columns close to rings; both sides are at least 3.
+
+    Examples
+    --------
+    >>> dict(torus(9).degree)[0]
+    4
+    """
     rows, columns = _sides(num_agents)
     if rows < 3:
         raise ConfigError(
@@ -70,7 +118,13 @@ def torus(num_agents: int) -> nx.Graph:
 
 @named(TOPOLOGIES)
 def hypercube(num_agents: int) -> nx.Graph:
-    """Connect agents whose numbers differ in one binary digit; N is a power of two."""
+    """Connect agents whose numbers differ in one binary digit; N is a power of two.
+
+    Examples
+    --------
+    >>> sorted(hypercube(8)[0])
+    [1, 2, 4]
+    """
     if num_agents & (num_agents - 1):
         raise ConfigError(f"num-agents = {num_agents} is not a power of two: topology = 'hypercube' takes one")
     return _renumbered(nx.hypercube_graph(num_agents.bit_length() - 1))
@@ -78,14 +132,27 @@ def hypercube(num_agents: int) -> nx.Graph:
 
 @named(TOPOLOGIES)
 def exponential(num_agents: int) -> nx.Graph:
-    """Connect agent i to i ± 1, 2, 4, 8, … modulo N: the static exponential graph, made undirected."""
+    """Connect agent i to i ± 1, 2, 4, 8, … modulo N: the static exponential graph, made undirected.
+
+    Examples
+    --------
+    >>> sorted(exponential(8)[0])
+    [1, 2, 4, 6, 7]
+    """
     # Ying et al., NeurIPS 2021 (arXiv:2110.13363), have the directed edges i → i + 2^k alone.
     return nx.circulant_graph(num_agents, [2**k for k in range((num_agents - 1).bit_length())])
 
 
 @named(TOPOLOGIES)
 def random_regular(num_agents: int, *, degree: int = 4, seed: int = 0, epoch: int = 0) -> nx.Graph:
-    """Connect everyone to topology-degree others, at random."""
+    """Connect everyone to topology-degree others, at random.
+
+    Examples
+    --------
+    >>> graph = random_regular(6, degree=3, seed=1)
+    >>> [len(graph[agent]) for agent in range(6)]
+    [3, 3, 3, 3, 3, 3]
+    """
     check_degree(num_agents, degree)
     if num_agents * degree % 2:
         raise ConfigError(
@@ -104,7 +171,13 @@ def random_regular(num_agents: int, *, degree: int = 4, seed: int = 0, epoch: in
 
 @named(TOPOLOGIES)
 def erdos_renyi(num_agents: int, *, probability: float = 0.4, seed: int = 0, epoch: int = 0) -> nx.Graph:
-    """Connect every two agents with the same probability, 0.4 unless Python code says otherwise."""
+    """Connect every two agents with the same probability, 0.4 unless Python code says otherwise.
+
+    Examples
+    --------
+    >>> erdos_renyi(6, probability=1.0).number_of_edges()
+    15
+    """
     check_probability(probability)
 
     def draw(random: Random) -> nx.Graph:
@@ -115,7 +188,13 @@ def erdos_renyi(num_agents: int, *, probability: float = 0.4, seed: int = 0, epo
 
 @named(TOPOLOGIES)
 def barabasi_albert(num_agents: int, *, degree: int = 4, seed: int = 0, epoch: int = 0) -> nx.Graph:
-    """Connect each newcomer to topology-degree // 2 agents (at least 1), preferring those with many."""
+    """Connect each newcomer to topology-degree // 2 agents (at least 1), preferring those with many.
+
+    Examples
+    --------
+    >>> barabasi_albert(10, degree=4).number_of_edges()
+    16
+    """
     # Barabási and Albert, 1999. An edge has two ends: the mean degree comes near topology-degree from below.
     check_degree(num_agents, degree)
     return nx.barabasi_albert_graph(num_agents, max(1, degree // 2), draws(seed, epoch))
@@ -125,7 +204,13 @@ def barabasi_albert(num_agents: int, *, degree: int = 4, seed: int = 0, epoch: i
 def watts_strogatz(
     num_agents: int, *, degree: int = 4, probability: float = 0.4, seed: int = 0, epoch: int = 0
 ) -> nx.Graph:
-    """Connect everyone to the topology-degree nearest, then rewire each edge with probability 0.4."""
+    """Connect everyone to the topology-degree nearest, then rewire each edge with probability 0.4.
+
+    Examples
+    --------
+    >>> watts_strogatz(10, degree=4).number_of_edges()
+    20
+    """
     # Watts and Strogatz, 1998
     check_degree(num_agents, degree)
     check_probability(probability)
@@ -140,7 +225,13 @@ def watts_strogatz(
 
 @named(TOPOLOGIES)
 def clusters(num_agents: int, *, clusters: int = 2) -> nx.Graph:
-    """Connect everyone in each of topology-clusters clusters, and the last agent of each to the first of the next."""
+    """Connect everyone in each of topology-clusters clusters, and the last agent of each to the first of the next.
+
+    Examples
+    --------
+    >>> sorted(clusters(6).edges)
+    [(0, 1), (0, 2), (0, 5), (1, 2), (2, 3), (3, 4), (3, 5), (4, 5)]
+    """
     graph = islands(num_agents, clusters=clusters)
     firsts = [min(members) for members in nx.connected_components(graph)]
     graph.add_edges_from(((first - 1) % num_agents, first) for first in firsts)
@@ -149,7 +240,13 @@ def clusters(num_agents: int, *, clusters: int = 2) -> nx.Graph:
 
 @named(TOPOLOGIES)
 def islands(num_agents: int, *, clusters: int = 2) -> nx.Graph:
-    """Connect everyone in each of topology-clusters clusters, and nobody between them: for average-every."""
+    """Connect everyone in each of topology-clusters clusters, and nobody between them: for average-every.
+
+    Examples
+    --------
+    >>> sorted(islands(6).edges)
+    [(0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5)]
+    """
     if not 2 <= clusters <= num_agents // 2:
         raise ConfigError(
             f"topology-clusters = {clusters} is not allowed: with num-agents = {num_agents} it takes from 2 to "
@@ -161,7 +258,17 @@ def islands(num_agents: int, *, clusters: int = 2) -> nx.Graph:
 
 @named(TOPOLOGIES)
 def edge_list(num_agents: int, *, file: str = "") -> nx.Graph:
-    """Connect as the text file topology-file says: two agents 'i j' a line, comments after #."""
+    """Connect as the text file topology-file says: two agents 'i j' a line, comments after #.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder, "edges.txt")
+    ...     written = file.write_text("1 0  # the only edge")
+    ...     sorted(edge_list(2, file=str(file)))
+    [0, 1]
+    """
     setting = f"topology-file = '{file}'"
     if not file:
         raise ConfigError(f"{setting} is empty: topology = 'edge-list' takes the path of a text file")

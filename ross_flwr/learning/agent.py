@@ -71,6 +71,17 @@ class Agent:
         ``"utilities-ns"``. A loss counts as a utility. The host adds ``"exchange-ns"``.
     reported : dict[str, Any]
         What the steps had to `report` since the last report.
+
+    Examples
+    --------
+    >>> from ross_flwr import tasks
+    >>> task = tasks.images("digits", hidden=8)(2, 0)
+    >>> agent = Agent(0, task.objective(0), {0: 0.5, 1: 0.5}, seed=0, batch_size=32)
+    >>> agent["model"] = task.model.initial
+    >>> agent.gradient(agent["model"]).shape
+    torch.Size([610])
+    >>> agent.mix({0: torch.zeros(2), 1: torch.ones(2)})
+    tensor([0.5000, 0.5000])
     """
 
     def __init__(

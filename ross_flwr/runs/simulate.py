@@ -40,6 +40,13 @@ class Result:
         The final model of each agent, shape [P].
     consensus : Tensor
         The mean of the honest agents' models, shape [P].
+
+    Examples
+    --------
+    >>> from ross_flwr import DPSGD, graph, simulate, tasks
+    >>> result = simulate(DPSGD(), graph.ring(3), tasks.images("digits", hidden=8), rounds=1)
+    >>> result.consensus.shape, sorted(result.state_dict())
+    (torch.Size([610]), ['1.bias', '1.weight', '3.bias', '3.weight'])
     """
 
     history: list[dict[str, Any]]

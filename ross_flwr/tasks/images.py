@@ -107,6 +107,12 @@ class Images:
     ------
     ConfigError
         From any part, when the options ask for something impossible.
+
+    Examples
+    --------
+    >>> task = Images(DataOptions(dataset="digits", hidden=8), num_agents=4)
+    >>> task.model.size, len(task.training(0)) > 0
+    (610, True)
     """
 
     def __init__(

@@ -37,6 +37,13 @@ class Own:
         Examples in a mini-batch of an agent whose training data is not a DataLoader with a batch size.
     device : torch.device, optional
         Where model and batches go; the CPU without.
+
+    Examples
+    --------
+    >>> examples = torch.utils.data.TensorDataset(torch.zeros(6, 3), torch.tensor([0, 1, 0, 1, 0, 1]))
+    >>> task = Own(nn.Linear(3, 2), lambda agent: examples, lambda agent: examples, batch_size=2)
+    >>> task.model.size, task.objective(0).size
+    (8, 8)
     """
 
     def __init__(

@@ -13,6 +13,13 @@ class Task(Protocol):
 
     A class need not inherit from this one. The same task has to be made on every node: two nodes that make it from the
     same arguments agree on the model's layout and on each agent's objective.
+
+    Examples
+    --------
+    >>> from ross_flwr import tasks
+    >>> task: Task = tasks.images("digits", hidden=8)(4, 0)
+    >>> task.model.size, task.batch_size(0)
+    (610, 32)
     """
 
     @property

@@ -36,6 +36,14 @@ class Threats:
         From an agent and a pass to whether the agent sits it out.
     omniscient : bool
         Whether the lies need all agents in one process.
+
+    Examples
+    --------
+    >>> def reverse(gradient, agent, of):
+    ...     return -gradient
+    >>> threats = Threats(attackers=frozenset({1}), poisons=[reverse])
+    >>> [len(threats.gradient_chain(agent)) for agent in range(3)]
+    [0, 1, 0]
     """
 
     attackers: frozenset[int] = frozenset()

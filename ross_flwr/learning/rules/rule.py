@@ -44,6 +44,13 @@ class View:
         Whether the vectors are models. Momenta are sums of gradients.
     given : dict of int to float
         The weights that a rule gave to the models of this step, for the momenta that follow.
+
+    Examples
+    --------
+    >>> from ross_flwr.learning.rules import Mean
+    >>> view = View(weights={2: 0.5})
+    >>> Mean()(torch.tensor([0.0]), {2: torch.tensor([4.0])}, view)
+    tensor([2.])
     """
 
     weights: Mapping[int, float]
@@ -61,6 +68,14 @@ class Rule(ABC):
 
     A subclass is a frozen dataclass of its parameters, each declared with `option`. `register_rule` gives it a name,
     and its parameters become configuration keys.
+
+    Examples
+    --------
+    >>> class Keep(Rule):
+    ...     def __call__(self, own, others, view):
+    ...         return own.clone()
+    >>> Keep()(torch.tensor([1.0]), {2: torch.tensor([900.0])}, View(weights={2: 0.5}))
+    tensor([1.])
     """
 
     name: ClassVar[str] = ""
@@ -126,7 +141,16 @@ class Bounded(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class Stacked(Rule):
-    """A rule that treats all vectors alike, the own included, and ignores W."""
+    """A rule that treats all vectors alike, the own included, and ignores W.
+
+    Examples
+    --------
+    >>> class Smallest(Stacked):
+    ...     def aggregate(self, vectors):
+    ...         return vectors.min(0).values
+    >>> Smallest()(torch.tensor([1.0]), {2: torch.tensor([900.0])}, View(weights={2: 0.5}))
+    tensor([1.])
+    """
 
     def __call__(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Tensor:
         """Aggregate the stack. An agent whose own vector is not finite has diverged and stays so."""
@@ -141,7 +165,16 @@ class Stacked(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class Weighing(Rule):
-    """A rule that gives every neighbour a weight: (1 − Σ_j c_j) x_i + Σ_j c_j x_j."""
+    """A rule that gives every neighbour a weight: (1 − Σ_j c_j) x_i + Σ_j c_j x_j.
+
+    Examples
+    --------
+    >>> class Half(Weighing):
+    ...     def weights(self, own, others, view):
+    ...         return {j: view.weights[j] / 2 for j in others}
+    >>> Half()(torch.tensor([0.0]), {2: torch.tensor([4.0])}, View(weights={2: 0.5}))
+    tensor([1.])
+    """
 
     models_only: ClassVar[bool] = False
     """Whether only models can be judged. Momenta then get the weights of the same neighbours' models in this step, and
@@ -165,11 +198,23 @@ class Weighing(Rule):
 
 
 RULES: dict[str, type[Rule]] = {}
+"""Rules by the name that the key `aggregator` takes."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def register_rule(name: str) -> Callable[[R], R]:
-    """Class decorator: make a `Rule` known as `name`, a value of the key `aggregator`, with its options as keys."""
+    """Class decorator: make a `Rule` known as `name`, a value of the key `aggregator`, with its options as keys.
+
+    Examples
+    --------
+    >>> @register_rule("keep")
+    ... class Keep(Rule):
+    ...     def __call__(self, own, others, view):
+    ...         return own.clone()
+    >>> from ross_flwr import resolve
+    >>> resolve({"aggregator": "keep"}).values["aggregator"]
+    'keep'
+    """
 
     def decorate(cls: R) -> R:
         dataclass(frozen=True, kw_only=True)(cls)
@@ -195,6 +240,15 @@ def require_feasible(rule: Rule, sizes: Collection[int]) -> None:
     ------
     ConfigError
         It names the first such agent, and the largest `byzantine` that every agent can face, if there is one.
+
+    Examples
+    --------
+    >>> from ross_flwr.learning.rules import Krum
+    >>> require_feasible(Krum(byzantine=1), [5, 5, 6])
+    >>> require_feasible(Krum(byzantine=2), [5, 7])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    ross_flwr.config.keys.ConfigError: byzantine = 2 is too many for rule 'krum' at agent 0, which has 4 neighbours: ...
     """
     for agent, size in enumerate(sizes):
         problem = rule.obstacle(size)

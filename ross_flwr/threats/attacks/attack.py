@@ -55,6 +55,30 @@ class View:
         η.
     progress : float (default: 0)
         The part of the run that is over.
+
+    Examples
+    --------
+    >>> from ross_flwr import tasks
+    >>> view = View(
+    ...     own=torch.tensor([1.0, 2.0]),
+    ...     known={0: torch.tensor([1.0, 0.0]), 1: torch.tensor([3.0, 4.0])},
+    ...     receiver=0,
+    ...     row={0: 0.4, 1: 0.3, 2: 0.3},
+    ...     attackers={2},
+    ...     num_agents=3,
+    ...     position=0,
+    ...     pass_number=0,
+    ...     seed=0,
+    ...     name="model",
+    ...     draws=lambda purpose: stream(0, purpose),
+    ...     notes={},
+    ...     model=None,
+    ...     objective=tasks.images("digits", hidden=2)(3, 0).objective(2),
+    ...     rule=rules.Mean(),
+    ...     learning_rate=0.1,
+    ... )
+    >>> view.mean, view.neighbors, view.liars
+    (tensor([2., 2.]), 2, 1)
     """
 
     own: Tensor

@@ -1,4 +1,4 @@
-"""Attacks that use no vectors but the attacker's own."""
+"""Attacks that use no vectors but the attacker's own. Their examples lie about the `view` of `View`'s example."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,13 @@ JITTER = 1e-3
 
 @dataclass(frozen=True)
 class SignFlip(Attack):
-    """Send −s times the own vector (s = 3)."""
+    """Send −s times the own vector (s = 3).
+
+    Examples
+    --------
+    >>> SignFlip().lie(view)
+    tensor([-3., -6.])
+    """
 
     scale: float = option(3.0, "s", minimum=0.0)
     blind = True
@@ -28,7 +34,13 @@ class SignFlip(Attack):
 
 @dataclass(frozen=True)
 class BitFlip(Attack):
-    """Send the own vector with every sign turned, −x."""
+    """Send the own vector with every sign turned, −x.
+
+    Examples
+    --------
+    >>> BitFlip().lie(view)
+    tensor([-1., -2.])
+    """
 
     blind = True
 
@@ -39,7 +51,13 @@ class BitFlip(Attack):
 
 @dataclass(frozen=True)
 class Gaussian(Attack):
-    """Send noise from N(0, σ² I) with σ = 30."""
+    """Send noise from N(0, σ² I) with σ = 30.
+
+    Examples
+    --------
+    >>> Gaussian(sigma=0.0).lie(view)
+    tensor([0., 0.])
+    """
 
     sigma: float = option(30.0, "σ", minimum=0.0)
     blind = True
@@ -51,7 +69,13 @@ class Gaussian(Attack):
 
 @dataclass(frozen=True)
 class Zero(Attack):
-    """Send zeros."""
+    """Send zeros.
+
+    Examples
+    --------
+    >>> Zero().lie(view)
+    tensor([0., 0.])
+    """
 
     blind = True
 
@@ -62,7 +86,13 @@ class Zero(Attack):
 
 @dataclass(frozen=True)
 class SameValue(Attack):
-    """Send the same number c (1) in every coordinate."""
+    """Send the same number c (1) in every coordinate.
+
+    Examples
+    --------
+    >>> SameValue().lie(view)
+    tensor([1., 1.])
+    """
 
     value: float = option(1.0, "c")
     blind = True
@@ -74,7 +104,13 @@ class SameValue(Attack):
 
 @dataclass(frozen=True)
 class Infinite(Attack):
-    """Send infinity in every coordinate; a receiver takes it for no message."""
+    """Send infinity in every coordinate; a receiver takes it for no message.
+
+    Examples
+    --------
+    >>> Infinite().lie(view)
+    tensor([inf, inf])
+    """
 
     blind = True
 
@@ -88,6 +124,11 @@ class Stale(Attack):
     """Ride free: send the own vector of k passes ago, or with k = 0 that of the attack's first pass, again and again.
 
     As long as none is that old, it is the oldest there is.
+
+    Examples
+    --------
+    >>> Stale().lie(view)
+    tensor([1., 2.])
     """
 
     age: int = option(0, "k", unit="passes", minimum=0)
@@ -109,6 +150,11 @@ class Sybil(Attack):
     """Pull as one: all attackers send the same wrong direction, s times as long as the own vector, nearly identical.
 
     One adversary under several identities, as Werthenbach and Pouwelse assume for SybilWall (2023).
+
+    Examples
+    --------
+    >>> round(float(Sybil(length=2.0).lie(view).norm() / view.own.norm()), 2)
+    2.0
     """
 
     length: float = option(1.0, "s, in lengths of the own vector", minimum=0.0)
@@ -125,6 +171,11 @@ class Equivocation(Attack):
     """Tell every neighbour something else: pull every second one along a direction, and the others against it.
 
     x ± s |x| d, with the direction d that all attackers share.
+
+    Examples
+    --------
+    >>> round(float((Equivocation(length=2.0).lie(view) - view.own).norm() / view.own.norm()), 2)
+    2.0
     """
 
     length: float = option(1.0, "s, in lengths of the own vector", minimum=0.0)

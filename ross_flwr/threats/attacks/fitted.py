@@ -1,4 +1,7 @@
-"""Attacks that are fitted to their victim: to its place in the graph, its rule, or the game it plays."""
+"""Attacks that are fitted to their victim: to its place in the graph, its rule, or the game it plays.
+
+Their examples lie about the `view` of `View`'s example.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +23,11 @@ class Dissensus(Attack):
 
     He, Karimireddy and Jaggi, "Byzantine-robust decentralized learning via ClippedGossip", 2022. The sums are over the
     victim's honest neighbours j and its lying ones b.
+
+    Examples
+    --------
+    >>> Dissensus().lie(view)
+    tensor([-1., -4.])
     """
 
     epsilon: float = option(1.0, "ε", minimum=0.0)
@@ -36,6 +44,11 @@ class Isolation(Attack):
 
     Wu, Chen and Ling, "Byzantine-resilient decentralized stochastic optimization with robust aggregation rules", 2023.
     Weighted by W it is `Dissensus` with ε = 1.
+
+    Examples
+    --------
+    >>> Isolation().lie(view)
+    tensor([-2., -4.])
     """
 
     def lie(self, view: View) -> Tensor:
@@ -48,6 +61,11 @@ class ZeroSum(Attack):
     """Send −Σ_j x_j / m_i over the victim's honest neighbours j: with the lies they sum to zero.
 
     Wu, Chen and Ling, 2023.
+
+    Examples
+    --------
+    >>> ZeroSum().lie(view)
+    tensor([-3., -4.])
     """
 
     def lie(self, view: View) -> Tensor:
@@ -60,6 +78,11 @@ class IPMOptimised(Attack):
     """Send −τ μ with the τ that moves the victim's aggregate farthest from μ, by line search.
 
     As in ByzFL (Guerraoui et al., 2025): argmax_τ |agg(x_1 … x_m, lies) − μ|.
+
+    Examples
+    --------
+    >>> bool((IPMOptimised().lie(view) < -1e6).all())  # the victim takes the mean, which nothing bounds
+    True
     """
 
     def lie(self, view: View) -> Tensor:
@@ -72,6 +95,11 @@ class ALIEOptimised(Attack):
     """Send μ + τ σ with the τ that moves the victim's aggregate farthest from μ, by line search.
 
     As in ByzFL (Guerraoui et al., 2025): argmax_τ |agg(x_1 … x_m, lies) − μ|.
+
+    Examples
+    --------
+    >>> bool((ALIEOptimised().lie(view) > 1e6).all())  # the victim takes the mean, which nothing bounds
+    True
     """
 
     def lie(self, view: View) -> Tensor:
@@ -106,6 +134,11 @@ class ShapleyAdaptive(Attack):
     value, where it is positive, in the game of two players that the attacker can play by itself: g, and the honest
     gradients it knows, as one. Where nothing pays, and before the victim's model was heard, it is the truth. A lie
     about cross-gradients only.
+
+    Examples
+    --------
+    >>> ShapleyAdaptive().lie(view)  # the truth: the victim's model is not known yet
+    tensor([1., 2.])
     """
 
     gradients_only = True

@@ -1,4 +1,7 @@
-"""Attacks that are made of the vectors of the honest: x_1 … x_m, with mean μ and deviation σ in every coordinate."""
+"""Attacks made of the honest vectors x_1 … x_m, with mean μ and deviation σ in every coordinate.
+
+Their examples lie about the `view` of `View`'s example.
+"""
 
 from dataclasses import dataclass
 from math import acos, sin
@@ -19,6 +22,11 @@ class SignFlipMean(Attack):
 
     Allen-Zhu, Ebrahimianghazani, Li and Alistarh, "Byzantine-resilient non-convex stochastic gradient descent", ICLR
     2021.
+
+    Examples
+    --------
+    >>> SignFlipMean().lie(view)
+    tensor([-2., -2.])
     """
 
     scale: float = option(1.0, "s", minimum=0.0)
@@ -33,6 +41,11 @@ class IPM(Attack):
     """Send −ε μ with a small ε (0.1), near enough to be kept and on the wrong side (IPM, fall of empires).
 
     Xie, Koyejo and Gupta, "Fall of empires: breaking Byzantine-tolerant SGD by inner product manipulation", UAI 2019.
+
+    Examples
+    --------
+    >>> IPM().lie(view)
+    tensor([-0.2000, -0.2000])
     """
 
     epsilon: float = option(0.1, "ε", minimum=0.0)
@@ -48,6 +61,11 @@ class ALIE(Attack):
 
     Baruch, Baruch and Goldberg, NeurIPS 2019. On a graph, as Wu, Chen and Ling do for IOS (2023): of n_i neighbours m_i
     lie, s = ⌊(n_i + 1)/2⌋ − m_i and z = Φ⁻¹((n_i − s)/n_i).
+
+    Examples
+    --------
+    >>> ALIE(z=1.0).lie(view)
+    tensor([3.4142, 4.8284])
     """
 
     z: float = option(0.0, "z; 0 for the published one", minimum=0.0)
@@ -64,6 +82,11 @@ class ALIENetwork(Attack):
 
     As He, Karimireddy and Jaggi do for ClippedGossip (2022): of n agents m lie, s = ⌊n/2 + 1⌋ − m and
     z = Φ⁻¹((n − m − s)/(n − m)).
+
+    Examples
+    --------
+    >>> ALIENetwork(z=1.0).lie(view)
+    tensor([ 0.5858, -0.8284])
     """
 
     z: float = option(0.0, "z; 0 for the published one", minimum=0.0)
@@ -85,7 +108,13 @@ def published_z(voters: int, supporters: int) -> float:
 
 @dataclass(frozen=True)
 class Duplicate(Attack):
-    """Send the vector of the first honest agent, so that it counts more than once."""
+    """Send the vector of the first honest agent, so that it counts more than once.
+
+    Examples
+    --------
+    >>> Duplicate().lie(view)
+    tensor([1., 0.])
+    """
 
     def lie(self, view: View) -> Tensor:
         """Return x_1."""
@@ -100,6 +129,11 @@ class Mimic(Attack):
     first k passes (100) copy the first and look for the direction z, with μ̂ the mean of all vectors so far:
     z ← norm((t+1)/(t+2) z + 1/(t+2) norm Σ_k (x_k − μ̂) ⟨x_k − μ̂, z⟩). Then copy argmax_k |⟨x_k, z⟩|. (With
     |⟨x_k − μ̂, z⟩| in the sum, as in MoNNA's released code, what lies on both sides of μ̂ cancels, and z is not found.)
+
+    Examples
+    --------
+    >>> Mimic().lie(view)
+    tensor([1., 0.])
     """
 
     warm_up: int = option(100, "k", unit="passes", minimum=1)
@@ -126,6 +160,11 @@ class DMPA(Attack):
     DMPA (arXiv:2502.04771), whose formulas were not available; reconstructed from its summary. With the m clean vectors
     a_k as the rows of A: (λ, v) the largest eigenpair of their correlation matrix, θ = arccos(λ/m), d = Aᵀv/|Aᵀv|; the
     lie is the mean of a_k − (1 + sin θ) ⟨a_k, d⟩ d.
+
+    Examples
+    --------
+    >>> DMPA().lie(view)
+    tensor([ 0.5333, -0.2667])
     """
 
     def lie(self, view: View) -> Tensor:
@@ -140,7 +179,13 @@ class DMPA(Attack):
 
 @dataclass(frozen=True)
 class NoiseRider(Attack):
-    """Ride free: send noise that is as long as what the honest send."""
+    """Ride free: send noise that is as long as what the honest send.
+
+    Examples
+    --------
+    >>> round(float(NoiseRider().lie(view).norm()), 2)
+    3.0
+    """
 
     def lie(self, view: View) -> Tensor:
         """Return noise of the mean length of the honest vectors."""
