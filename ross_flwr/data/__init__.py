@@ -1,7 +1,7 @@
 """Data: sources, partitions over agents, and draws by class."""
 
 from ross_flwr.data.draws import class_balanced, draw_classes, top_up
-from ross_flwr.data.examples import Examples, Place, Source, normalize
+from ross_flwr.data.examples import Examples, Place, Source, normalize, tuning_split
 from ross_flwr.data.partitions import PARTITIONS, partition
 from ross_flwr.data.sources import SOURCES, load
 
@@ -17,4 +17,5 @@ __all__ = [
     "normalize",
     "partition",
     "top_up",
+    "tuning_split",
 ]

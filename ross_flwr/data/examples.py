@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ross_flwr.config import ConfigError
 
-__all__ = ["Examples", "Place", "Source", "assemble", "decode", "normalize"]
+__all__ = ["Examples", "Place", "Source", "assemble", "decode", "normalize", "tuning_split"]
 
 _HELD_OUT = 5  # one in this many examples of a class becomes test data if a source has none
 _SPLIT_SEED = 1998  # seeds the splits made here, the same for every run
@@ -143,12 +143,7 @@ def assemble(
     if not len(train) or (test is not None and not len(test)):
         raise ConfigError("data-path leads to a data set without examples: it takes at least one to train on and test")
     if test is None:
-        order = np.lexsort((np.random.default_rng(_SPLIT_SEED).random(len(train)), train.labels.numpy()))
-        chosen = np.zeros(len(train), dtype=bool)
-        chosen[order[::_HELD_OUT]] = True
-        kept, held = (torch.from_numpy(np.flatnonzero(each)) for each in (~chosen, chosen))
-        owners = None if owners is None else owners[kept]
-        train, test = train.take(kept), train.take(held)
+        train, test, owners = _hold_out(train, owners)
     shapes = {tuple(part.images.shape[1:]) for part in (train, test)}
     if len(shapes) > 1:
         raise ConfigError(f"training and test images have the shapes {sorted(shapes)}: image-size = 32, say, resizes")
@@ -158,6 +153,25 @@ def assemble(
     if not mean:
         mean, std = _measured(train.images, _scale(train.images))
     return Source(train, test, max(num_classes, int(labels.max()) + 1), mean, std, _scale(train.images), owners)
+
+
+@functools.lru_cache
+def tuning_split(source: Source) -> Source:
+    """Return `source` with every fifth training example of each class as its test data, the same in every run.
+
+    Hyper-parameters are chosen on it: agents hold the rest of the training data, and the real test data is not read.
+    """
+    train, test, owners = _hold_out(source.train, source.owners)
+    return dataclasses.replace(source, train=train, test=test, owners=owners)
+
+
+def _hold_out(train: Examples, owners: Tensor | None) -> tuple[Examples, Examples, Tensor | None]:
+    """Split every fifth example of each class off `train`; the owners left are those of the examples that stay."""
+    order = np.lexsort((np.random.default_rng(_SPLIT_SEED).random(len(train)), train.labels.numpy()))
+    chosen = np.zeros(len(train), dtype=bool)
+    chosen[order[::_HELD_OUT]] = True
+    kept, held = (torch.from_numpy(np.flatnonzero(each)) for each in (~chosen, chosen))
+    return train.take(kept), train.take(held), None if owners is None else owners[kept]
 
 
 def _scale(images: Tensor) -> float:

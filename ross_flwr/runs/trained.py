@@ -22,7 +22,7 @@ from ross_flwr.tasks.images import Subset
 
 __all__ = ["DATA_KEYS", "FORMATS", "Trained", "export"]
 
-DATA_KEYS = ("dataset", "data-path", "download", "image-size", "label-column", "num-classes", "test-size")
+DATA_KEYS = ("dataset", "data-path", "download", "image-size", "label-column", "num-classes", "test-split", "test-size")
 """The configuration keys that say what models are tested on."""
 
 

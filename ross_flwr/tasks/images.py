@@ -168,6 +168,8 @@ class Images:
             label_column=self.options.label_column,
             owner_column=self.options.owner_column,
         )
+        if self.options.test_split == "tuning":
+            source = data.tuning_split(source)
         return source if self.device.type == "cpu" else source.to(self.device)
 
     @cached_property

@@ -58,6 +58,12 @@ class DataOptions:
     validation_noise: float = option(
         0.0, "share of Q_i's labels that are replaced by another class", minimum=0.0, maximum=1.0
     )
+    test_split: str = option(
+        "test",
+        "what agents are tested on: the test data, or, to choose hyper-parameters, a fifth of the training data, which "
+        "nobody then trains or validates on",
+        choices=("test", "tuning"),
+    )
     test_size: int = option(0, "test examples on which accuracy is reported; 0 takes all", unit="examples", minimum=0)
     model: str = option("mlp", "the model; `ross-flwr list models` shows them")
     hidden: int = option(64, "width of the hidden layer of mlp and cnn", unit="units", minimum=1)
