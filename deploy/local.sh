@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# A whole deployment on this machine, from nothing: certificates, keys, a SuperLink that admits registered SuperNodes
-# only, four SuperNodes, all with TLS; runs agents on them, shows the result, and stops what it started.
+# Start a whole deployment on this machine: certificates, keys, a SuperLink that admits only registered SuperNodes, and
+# four SuperNodes, all with TLS. Then run agents on it, show the result, and stop everything that was started.
 #
 #   deploy/local.sh                                    the methods of the first run, agents talking directly
 #   deploy/local.sh "num-rounds=3 transport='relay'"   other keys; `ross-flwr config` lists them
-#   APP=my-app deploy/local.sh                         an app that `ross-flwr new` wrote, or another one
-#   deploy/local.sh shell                              no run, but a shell beside it, for `flwr run . here --stream`
+#   APP=my-app deploy/local.sh                         an app that `ross-flwr new` wrote, or any other
+#   deploy/local.sh shell                              a shell instead of a run, for `flwr run . here --stream`
 #   NODES=8 WORK=/some/folder deploy/local.sh          more nodes; where logs, keys and states go [a temporary folder]
 set -euo pipefail
 app=$(cd "${APP:-$(dirname "$0")/..}" && pwd)
@@ -17,7 +17,7 @@ export FLWR_HOME="$work/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK
 mkdir -p "$FLWR_HOME"
 
 started=()
-stop() { # all that was started, and what Flower started in turn, which writes into the folder too
+stop() { # stop all that was started, and what Flower started in turn, which writes into the folder too
     trap - EXIT INT TERM
     local all
     mapfile -t all < <(tree "${started[@]}")
@@ -32,7 +32,7 @@ stop() { # all that was started, and what Flower started in turn, which writes i
 trap stop EXIT
 trap 'exit 130' INT TERM
 
-tree() { # tree PID…: these processes and all below them
+tree() { # tree PID…: print these processes and all their descendants
     local pid
     for pid; do
         echo "$pid"
@@ -40,11 +40,11 @@ tree() { # tree PID…: these processes and all below them
     done
 }
 
-running() { # running PID…: whether one of them has not ended
+running() { # running PID…: succeed if one of them is still running
     ps -o stat= -p "$(IFS=,; echo "$*")" | grep -qv "^Z"
 }
 
-start() { # start LOG COMMAND…: in the background
+start() { # start LOG COMMAND…: run it in the background
     local log="$work/$1.log"
     shift
     "$@" >"$log" 2>&1 &
@@ -52,19 +52,19 @@ start() { # start LOG COMMAND…: in the background
     echo "$!" >"${log%.log}.pid"
 }
 
-wait_for() { # wait_for WHAT COMMAND…: for a minute at most
+wait_for() { # wait_for WHAT COMMAND…: wait until the command succeeds, at most a minute
     local what=$1
     shift
     for _ in $(seq 120); do
         "$@" >/dev/null 2>&1 && return
         sleep 0.5
     done
-    echo "$what did not come up; its log:" >&2
+    echo "$what did not start. The logs:" >&2
     tail -n 20 "$work"/*.log >&2
     exit 1
 }
 
-free_ports() { # free_ports COUNT: one a line, different ones
+free_ports() { # free_ports COUNT: print different free ports, one per line
     python3 - "$1" <<'PYTHON'
 import socket, sys
 sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
@@ -77,7 +77,7 @@ mapfile -t ports < <(free_ports $((2 * nodes + 2)))
 link="127.0.0.1:${ports[0]}"
 fleet=$link
 fleet_api=()
-if [[ $(flower-superlink --version) == *" 1.39."* ]]; then # there SuperNodes call a port of their own, over gRPC
+if [[ $(flower-superlink --version) == *" 1.39."* ]]; then # its SuperNodes call a separate port, over gRPC
     fleet="127.0.0.1:${ports[-1]}"
     fleet_api=(--fleet-api-address "$fleet")
 fi
@@ -110,7 +110,7 @@ partition-id=$((k - 1)) num-partitions=$nodes"
 done
 
 if [ "$keys" = shell ]; then
-    echo "The deployment stands until this shell ends: flwr run . here --stream"
+    echo "The deployment runs until you leave this shell. To start a run: flwr run . here --stream"
     cd "$app"
     bash || true
     exit
@@ -118,7 +118,7 @@ fi
 config=$keys
 for default in "num-nodes=$nodes" "num-agents=$nodes" "topology='ring'" "attackers=1" "num-rounds=40" "evaluate-every=10" \
     "transport='direct'" "phase-timeout=20.0" "results='$work/results'"; do
-    key=${default%%=*} # Flower takes no key that the app does not have
+    key=${default%%=*} # Flower refuses keys that the app does not have
     [[ " $keys" == *" $key="* ]] || ! grep -q "^$key = " "$app/pyproject.toml" || config="$config $default"
 done
 echo "+ flwr run . here --stream --run-config \"$config\""

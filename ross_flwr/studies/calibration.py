@@ -1,7 +1,7 @@
-"""How far Shapley estimators are off on games of real gradients: ``python -m ross_flwr.studies.calibration``.
+"""How far off Shapley estimators are in games of real gradients: ``python -m ross_flwr.studies.calibration``.
 
-The games are those of the honest agents of `shapley.toml` while two of eight agents poison their gradients: at the
-models of every fourth round, on that round's mini-batches. Their exact values are known, from all 2⁸ coalitions.
+The games are those of the honest agents of `shapley.toml` while two of eight agents poison their gradients. They are
+played after every fourth round, on that round's mini-batches. All 2⁸ coalitions give their exact values.
 """
 
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ def errors(played: list[Game], estimator: str, budget: int) -> Errors:
 
 
 def _again(game: Game) -> Game:
-    """Return the same game with nothing evaluated yet; what `game` knows already is not computed again."""
+    """Return the same game as if nothing were evaluated yet; what `game` knows is not computed again."""
     return Game(
         game.num_players, lambda coalitions: game.values(sum(1 << j for j in coalition) for coalition in coalitions)
     )
