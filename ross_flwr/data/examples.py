@@ -160,6 +160,14 @@ def tuning_split(source: Source) -> Source:
     """Return `source` with every fifth training example of each class as its test data, the same in every run.
 
     Hyper-parameters are chosen on it: agents hold the rest of the training data, and the real test data is not read.
+
+    Examples
+    --------
+    >>> from ross_flwr.data import load
+    >>> source = load("digits")
+    >>> held_out = tuning_split(source)
+    >>> len(source.train), len(held_out.train), len(held_out.test)
+    (1437, 1149, 288)
     """
     train, test, owners = _hold_out(source.train, source.owners)
     return dataclasses.replace(source, train=train, test=test, owners=owners)
