@@ -68,7 +68,7 @@ class Results:
         lines = self.history()
         assert [line["round"] for line in lines] == list(range(1, self.keys["num-rounds"] + 1))
         for line, local_line in zip(lines, here.history.lines, strict=True):
-            for name in ("bytes", "gradients", "utilities", "sent", "missing", "absent"):
+            for name in ("bytes", "gradients", "utilities", "work", "sent", "missing", "absent"):
                 assert line[name] == local_line[name]
             assert (line["accuracy"] is None) == (local_line["accuracy"] is None)
             if line["accuracy"]:

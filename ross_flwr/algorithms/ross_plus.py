@@ -165,6 +165,6 @@ class ROSSPlus(WeightedCrossGradients):
 def class_gradients(agent: Agent) -> Tensor:
     """Return the gradient at the agent's model of the loss on each class of Q_i, shape [C, P]; all count as one."""
     objective, model = agent.objective, agent["model"]
-    with agent.counted("gradients"):
+    with agent.counted("gradients", len(objective.validation)):
         parts = by_class(objective.validation)
         return torch.stack([objective.gradient(model, part, training=False) for part in parts])

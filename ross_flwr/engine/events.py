@@ -18,6 +18,8 @@ class AgentReport:
         Its index.
     gradients, utilities : int
         Gradients and utilities it evaluated.
+    work : float
+        The example passes in them: one for each example run forward and backward, a third for each run forward alone.
     sent : dict[int, dict[str, int]]
         Bytes by neighbour and tensor name.
     missing : list[int]
@@ -37,6 +39,7 @@ class AgentReport:
     agent: int
     gradients: int = 0
     utilities: int = 0
+    work: float = 0.0
     sent: dict[int, dict[str, int]] = field(default_factory=dict)
     missing: list[int] = field(default_factory=list)
     weights: dict[int, float] = field(default_factory=dict)

@@ -67,7 +67,9 @@ class Outcome:
         for number, told in rounds_of(replies, numbers, self.run.placement, self.run.drops).items():
             seconds = max((each.seconds for each in told if each.seconds is not None), default=elapsed)
             line = self.history.add(Round(number, [report for each in told for report in each.agents], seconds))
-            metrics = MetricRecord({name: line[name] for name in ("gradients", "utilities", "bytes", "seconds")})
+            metrics = MetricRecord(
+                {name: line[name] for name in ("gradients", "utilities", "work", "bytes", "seconds")}
+            )
             self.result.train_metrics_clientapp[number] = metrics
             tested = performance(line)
             if tested is not None:

@@ -24,6 +24,10 @@ Of: TypeAlias = Literal["own", "cross"]
 """Whose model a gradient is of: the agent's own, or a neighbour's that asked for a cross-gradient."""
 
 
+THIRDS = {"gradients": 3, "utilities": 1}
+"""Thirds of an example pass for each example: forward and backward are a whole one, a forward alone is a third."""
+
+
 class GradientTransform(Protocol):
     """One link of the gradient chain: it changes gradients after an agent has computed them."""
 
@@ -67,8 +71,9 @@ class Agent:
     compute : callable
         Answers the agent's requests; an engine may bring its own.
     counts : Counter
-        Gradients and utilities evaluated since the last report, and the nanoseconds they took, ``"gradients-ns"`` and
-        ``"utilities-ns"``. A loss counts as a utility. The host adds ``"exchange-ns"``.
+        Gradients and utilities evaluated since the last report, the ``"thirds"`` of example passes in them, and the
+        nanoseconds they took, ``"gradients-ns"`` and ``"utilities-ns"``. A loss counts as a utility. The host adds
+        ``"exchange-ns"``.
     reported : dict[str, Any]
         What the steps had to `report` since the last report.
 
@@ -131,11 +136,24 @@ class Agent:
         return stream(self.seed, purpose, self.index, self.pass_number, draw)
 
     @contextmanager
-    def counted(self, kind: str, evaluations: int = 1) -> Iterator[None]:
-        """Count what is computed inside as gradients or utilities, by `kind`, with the time it takes."""
+    def counted(self, kind: str, examples: int, evaluations: int = 1) -> Iterator[None]:
+        """Count what is computed inside as gradients or utilities, by `kind`, with the time it takes.
+
+        Everything that an agent computes to learn is counted here: it is the agent's work. Tests are not.
+
+        Parameters
+        ----------
+        kind : {"gradients", "utilities"}
+            Whether models are run forward and backward, or forward alone.
+        examples : int
+            The examples that they run over, all together.
+        evaluations : int (default: 1)
+            How many gradients or utilities it is.
+        """
         began = perf_counter_ns()
         yield
         self.counts[kind] += evaluations
+        self.counts["thirds"] += THIRDS[kind] * examples
         self.counts[f"{kind}-ns"] += perf_counter_ns() - began
 
     def report(self, **entries: Any) -> None:
@@ -158,7 +176,7 @@ class Agent:
             Whose model `vector` is: the agent's own, or that of a neighbour to whom the gradient goes. At its own model
             the agent also notes how the batch moves the float buffers (BatchNorm statistics), for `end_pass`.
         """
-        with self.counted("gradients"):
+        with self.counted("gradients", self.batches.size):
             batch = self.batches.take(self.pass_number if batch_number is None else batch_number)
             noise = int(self.stream("noise").integers(2**62)) if self.objective.draws_noise else None
             gradient, shift = self.compute(Gradient(self.objective, vector, batch, noise))
@@ -186,9 +204,10 @@ class Agent:
         kind : str
             ``"accuracy"``, ``"accuracy-then-loss"``, ``"loss"`` (minus the mean loss) or ``"own"``, the app's function.
         """
-        with self.counted("utilities", 0):
+        with self.counted("utilities", 0, 0):
             found: list[float] = self.compute(Utilities(self.objective, models, kind))
         self.counts["utilities"] += len(found)
+        self.counts["thirds"] += THIRDS["utilities"] * len(found) * len(self.objective.validation)
         return found
 
     def utility(self, vector: Tensor, kind: str) -> float:
@@ -203,7 +222,7 @@ class Agent:
         if data == "validation":
             loss = -self.utility(vector, "loss")
         else:
-            with self.counted("utilities"):
+            with self.counted("utilities", self.batches.size):
                 loss = self.objective.loss(vector, self.batches.take(self.pass_number))
         return inf if isnan(loss) else loss
 

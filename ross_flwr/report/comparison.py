@@ -71,7 +71,7 @@ def _shown(results: list[dict[str, Any]]) -> str:
 
 
 COLUMNS = ("method", "scenario", "topology", "seed", "learning-rate", "accuracy", "accuracy-min", "loss")
-TOTALS = ("consensus-distance", "rounds", "gradients", "utilities", "bytes", "seconds")
+TOTALS = ("consensus-distance", "rounds", "gradients", "utilities", "work", "bytes", "seconds")
 
 
 def write_csv(cells: list[Cell], root: Path) -> Path:

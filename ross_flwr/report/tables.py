@@ -28,7 +28,7 @@ __all__ = [
 
 Row = dict[str, Any]
 
-AXES = {"rounds": "rounds", "gradients": "gradient evaluations", "bytes": "bytes sent", "seconds": "seconds"}
+AXES = {"rounds": "rounds", "work": "example passes", "bytes": "bytes sent", "seconds": "seconds"}
 """What progress is measured against: columns and their titles."""
 
 BAND = ("accuracy", "loss", "consensus-distance")
@@ -50,7 +50,7 @@ def progress(runs: Sequence[Run]) -> list[Row]:
     """Return a row per run and tested round: the cost so far, and how good the honest agents were."""
     rows = []
     for run in runs:
-        costs = {name: accumulate([line[name] for line in run.lines]) for name in ("gradients", "bytes", "seconds")}
+        costs = {name: accumulate([line[name] for line in run.lines]) for name in list(AXES)[1:]}
         for line, *spent in zip(run.lines, *costs.values(), strict=True):
             if line["accuracy"]:
                 measured = {name: (line[name] or {}).get("mean") for name in ("accuracy", "loss")}

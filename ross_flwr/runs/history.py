@@ -27,12 +27,13 @@ class History:
     Every value of a line is a sum over all agents or a statistic over the honest ones:
 
     ``round``, ``seconds`` (of this round), ``accuracy`` and ``loss`` (mean, min, max over honest agents), ``metrics``
-    (the same of each of the user's own), ``consensus-distance`` (over the honest agents heard), ``bytes``,
-    ``gradients``, ``utilities``, ``sent`` (bytes by edge "i>j" and tensor name), ``missing`` (pairs [i, j]: agent i
-    lacked a message of j), ``absent`` (agents that gave no report), ``agents`` (accuracy by agent), ``weights`` (by
-    agent, then neighbour), ``time`` (seconds in gradients, utilities and exchange). An agent whose data is corrupted is
-    honest, for it follows the protocol; ``clean-accuracy``
-    and ``attack-success`` are over honest agents with clean data.
+    (the same of each of the user's own), ``consensus-distance`` (over the honest agents heard), ``bytes`` (of the
+    tensors as they are on the wire), ``gradients``, ``utilities``, ``work`` (example passes: forward and backward are
+    one, a forward alone is a third, tests are none), ``sent`` (bytes by edge "i>j" and tensor name), ``missing`` (pairs
+    [i, j]: agent i lacked a message of j), ``absent`` (agents that gave no report), ``agents`` (accuracy by agent),
+    ``weights`` (by agent, then neighbour), ``time`` (seconds in gradients, utilities and exchange). An agent whose data
+    is corrupted is honest, for it follows the protocol; ``clean-accuracy`` and ``attack-success`` are over honest
+    agents with clean data.
 
     Parameters
     ----------
@@ -93,6 +94,7 @@ class History:
             "bytes": sum(sum(kinds.values()) for kinds in sent.values()),
             "gradients": sum(r.gradients for r in reports.values()),
             "utilities": sum(r.utilities for r in reports.values()),
+            "work": sum(r.work for r in reports.values()),
             "sent": sent,
             "missing": [[r.agent, j] for r in reports.values() for j in r.missing],
             "absent": [i for i in range(self.num_agents) if i not in reports],
@@ -133,6 +135,7 @@ class History:
             "bytes": sum(line["bytes"] for line in self.lines),
             "gradients": sum(line["gradients"] for line in self.lines),
             "utilities": sum(line["utilities"] for line in self.lines),
+            "work": sum(line["work"] for line in self.lines),
             "seconds": round(sum(line["seconds"] for line in self.lines), 3),
             "sent": sent,
             "attackers": self.attackers,

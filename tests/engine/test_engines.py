@@ -31,7 +31,7 @@ OF_METHOD = {
     "sgp": {"mixing": "push"},
     "single-merge": {"topology": "complete", "merge-passes": 1, "gossip-every": 1},
 }
-COUNTED = ("gradients", "utilities", "bytes")
+COUNTED = ("gradients", "utilities", "work", "bytes")
 METHODS = [name for name, cls in ALGORITHMS.items() if cls.__module__.startswith("ross_flwr")]
 
 

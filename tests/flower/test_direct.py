@@ -59,7 +59,7 @@ def assert_equal_runs(relay, expected, lines):
         assert not torch.equal(agent["model"], model.initial)
         torch.testing.assert_close(model.flatten(tensors_of(relay.models[index])), agent["model"], rtol=0, atol=1e-4)
     for line, local_line in zip(relay.history.lines, lines, strict=True):
-        for entry in ("round", "bytes", "gradients", "sent", "missing", "absent"):
+        for entry in ("round", "bytes", "gradients", "work", "sent", "missing", "absent"):
             assert line[entry] == local_line[entry]
         assert line["accuracy"] == pytest.approx(local_line["accuracy"], abs=1e-6)
 

@@ -14,7 +14,7 @@ from ross_flwr.flower.protocol import Answer, Call, Report, RoundReport, Segment
 from ross_flwr.flower.typed_json import MalformedError
 
 PLACE = ({0: 0.5, 1: 0.5}, {0: 0.5})
-AGENT = AgentReport(3, 1, 2, {4: {"model": 8}}, [5], {4: 0.5}, {"gradients": 0.1}, loss=1.5, metrics={"f1": 0.25})
+AGENT = AgentReport(3, 1, 2, 48.5, {4: {"model": 8}}, [5], {4: 0.5}, {"gradients": 0.1}, loss=1.5, metrics={"f1": 0.25})
 SOUND = [
     Setup("run", {"algorithm": "ross", "seed": 1, "learning-rate": 0.5, "download": False}, {0: PLACE}),
     Call(3, 1, 60),
@@ -98,6 +98,7 @@ REPORTS = st.builds(
     AGENTS,
     gradients=COUNTS,
     utilities=COUNTS,
+    work=st.floats(0, 2**40),
     sent=st.dictionaries(AGENTS, st.dictionaries(st.text(), COUNTS)),
     missing=st.lists(AGENTS),
     weights=st.dictionaries(AGENTS, st.floats(0, 1)),

@@ -90,7 +90,7 @@ def assert_equal(relay, expected, atol=1e-5):
         assert not torch.equal(agent["model"], model.initial)
         torch.testing.assert_close(model.flatten(tensors_of(relay.models[index])), agent["model"], rtol=1e-4, atol=atol)
     for line, local_line in zip(relay.history.lines, expected.history.lines, strict=True):
-        for entry in ("bytes", "gradients", "utilities", "sent", "missing", "absent"):
+        for entry in ("bytes", "gradients", "utilities", "work", "sent", "missing", "absent"):
             assert line[entry] == local_line[entry]
         assert line["accuracy"] == pytest.approx(local_line["accuracy"], abs=1e-6)
 

@@ -91,7 +91,7 @@ def test_every_agent_ends_with_the_model_that_it_has_locally(played):
     for index, agent in expected.host.agents.items():
         torch.testing.assert_close(model.flatten(tensors_of(relay.models[index])), agent["model"], rtol=0, atol=1e-5)
     for line, local_line in zip(relay.history.lines, lines, strict=True):
-        for entry in ("bytes", "gradients", "utilities", "sent", "missing", "absent"):
+        for entry in ("bytes", "gradients", "utilities", "work", "sent", "missing", "absent"):
             assert line[entry] == local_line[entry]
         assert line["accuracy"] == pytest.approx(local_line["accuracy"], abs=1e-6)
 

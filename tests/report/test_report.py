@@ -105,7 +105,7 @@ def test_the_csv_files_hold_the_numbers_of_the_histories(folder):
         assert float(row["accuracy"]) == lines[-1]["accuracy"]["mean"]
         assert float(row["loss"]) == lines[-1]["loss"]["mean"]
         assert float(row["consensus-distance"]) == lines[-1]["consensus-distance"]
-        for cost in ("gradients", "bytes", "seconds"):
+        for cost in ("work", "bytes", "seconds"):
             assert float(row[cost]) == pytest.approx(sum(line[cost] for line in lines))
     for row in read(folder, "agents"):
         assert float(row["accuracy"]) == lines_of(folder, row)[-1]["agents"][row["agent"]]
@@ -227,7 +227,7 @@ def test_one_seed_or_equal_seeds_have_no_significance_and_nothing_is_divided_by_
 
 
 def test_a_seed_that_diverged_breaks_the_line():
-    place = {"scenario": "s", "topology": "ring", "method": "m", "rounds": 1, "gradients": 1, "bytes": 1, "seconds": 1}
+    place = {"scenario": "s", "topology": "ring", "method": "m", "rounds": 1, "work": 1, "bytes": 1, "seconds": 1}
     rows = [{**place, "accuracy": 0.5, "loss": loss, "consensus-distance": 1.0} for loss in (1.0, None)]
     (row,) = tables.bands(rows)
     assert (row["accuracy"], row["loss"], row["loss-max"], row["seeds"]) == (0.5, None, None, 2)

@@ -30,14 +30,22 @@ def test_statistics_are_over_honest_agents_and_sums_over_all():
     history = History(4, attackers=[2])
     accuracies, losses = [0.5, 0.75, 0.0, 1.0], [1.0, 2.0, 1000.0, 6.0]
     reports = [
-        report(i, accuracies[i], losses[i], gradients=i + 1, utilities=10 * i, sent={(i + 1) % 4: {"model": 8 * i}})
+        report(
+            i,
+            accuracies[i],
+            losses[i],
+            gradients=i + 1,
+            utilities=10 * i,
+            work=i / 2,
+            sent={(i + 1) % 4: {"model": 8 * i}},
+        )
         for i in range(4)
     ]
     line = history.add(Round(1, reports, 0.25))
     assert line["accuracy"] == {"mean": 0.75, "min": 0.5, "max": 1.0}
     assert line["loss"] == {"mean": 3.0, "min": 1.0, "max": 6.0}
     assert line["agents"] == {"0": 0.5, "1": 0.75, "2": 0.0, "3": 1.0}
-    assert (line["gradients"], line["utilities"], line["bytes"]) == (1 + 2 + 3 + 4, 60, 8 * 6)
+    assert (line["gradients"], line["utilities"], line["work"], line["bytes"]) == (1 + 2 + 3 + 4, 60, 3, 8 * 6)
     assert line["sent"] == {"0>1": {"model": 0}, "1>2": {"model": 8}, "2>3": {"model": 16}, "3>0": {"model": 24}}
     assert line["seconds"] == 0.25
     assert history.honest == [0, 1, 3]
@@ -146,7 +154,7 @@ def rounds(count):
         Round(
             number,
             [
-                AgentReport(0, gradients=2, utilities=8, sent={1: kinds}),
+                AgentReport(0, gradients=2, utilities=8, work=1.5, sent={1: kinds}),
                 AgentReport(1, gradients=1, sent={0: {"model": number}, 2: {"model": 1}}),
                 AgentReport(2, sent={}, loss=0.5 / number, accuracy=number / 10)
                 if number % 2
@@ -179,6 +187,7 @@ def test_the_summary_totals_rounds_and_tells_the_last_test():
         "bytes": 4 * 6 + (1 + 2 + 3 + 4) + 4,
         "gradients": 12,
         "utilities": 32,
+        "work": 6,
         "seconds": 0.5,
         "sent": {"0>1": {"model": 16, "gradient": 8}, "1>0": {"model": 10}, "1>2": {"model": 4}},
         "clean-accuracy": None,

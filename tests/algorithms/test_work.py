@@ -1,0 +1,33 @@
+"""The work of a round: example passes, forward and backward as one and a forward alone as a third, counted by hand."""
+
+import pytest
+
+from ross_flwr.config import resolve
+from ross_flwr.runs.local import LocalRun
+
+B, Q, K = 16, 30, 5  # examples in a mini-batch and in Q_i, and local steps; on a ring an agent hears k = 2
+WORK = {
+    "dpsgd": ({}, B),
+    "dfedavgm": ({"local-steps": K}, K * B),
+    "dfedsam": ({"local-steps": K}, 2 * K * B),
+    "ross": ({}, 3 * B + 8 * Q / 3),  # a game of three
+    "ross-plus": (  # its own and two cross-gradients, K - 1 local steps, gradients by class; a game of three, K losses
+        {"local-steps": K, "local-slack": 1e6, "screen": 1e-9},
+        (3 + K - 1) * B + Q + (8 + K) * Q / 3,
+    ),
+    "ubar": ({}, B + (1 + 1) * B / 3),  # of two neighbours it judges one
+    "resilient-p2p": ({}, B + 3 * B / 3),
+    "bristle": ({"local-steps": K}, K * B + 3 * Q / 3),
+    "isolated": ({}, B),
+}
+"""By method: its options, and the work of one agent in a round."""
+
+
+@pytest.mark.parametrize("method", WORK)
+def test_a_round_takes_this_work(method):
+    options, work = WORK[method]
+    setting = {"num-agents": 6, "num-rounds": 2, "topology": "ring", "batch-size": B, "validation-size": Q}
+    setting |= {"hidden": 8, "attackers": 0, "evaluate-every": 1, "too-few": "top-up"}
+    run = LocalRun(resolve(setting | options | {"algorithm": method}))
+    assert [line["work"] for line in run.rounds()] == pytest.approx([6 * work] * 2)
+    assert run.history.summary()["work"] == pytest.approx(12 * work)
