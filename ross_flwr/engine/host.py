@@ -110,7 +110,12 @@ class Host:
         exchange = Exchange(
             pass_number=pass_number, number=number, step=step, agents=running, inboxes=inboxes, outboxes=outboxes
         )
-        return [envelope for index in outboxes for envelope in self._send(running[index], outboxes[index], exchange)]
+        silence = number < len(self.algorithm.steps) - 1 and self.algorithm.optional(step)
+        return [
+            envelope
+            for index, outbox in outboxes.items()
+            for envelope in self._send(running[index], outbox, exchange, silence=silence)
+        ]
 
     def end_pass(self) -> None:
         """Finish a pass over the algorithm's steps for every agent that ran the last one."""
@@ -162,17 +167,15 @@ class Host:
         step = self.algorithm.steps[number - 1]
         exchange = Exchange(pass_number=pass_number, number=number - 1, step=step)
         sacks = self.mailroom.sort(self.agents, arrived, exchange)
+        forms = self.algorithm.forms(step, next(iter(self.agents.values())))
         optional = self.algorithm.optional(step)
         return {
-            index: self.mailroom.open(
-                agent, sacks.get(index, {}), exchange, self.algorithm.forms(step, agent), optional=optional
-            )
+            index: self.mailroom.open(agent, sacks.get(index, {}), exchange, forms, optional=optional)
             for index, agent in running.items()
         }
 
-    def _send(self, agent: Agent, outbox: dict[int, Message], exchange: Exchange) -> list[Envelope]:
+    def _send(self, agent: Agent, outbox: dict[int, Message], exchange: Exchange, *, silence: bool) -> list[Envelope]:
         began = perf_counter_ns()
-        silence = exchange.number < len(self.algorithm.steps) - 1 and self.algorithm.optional(exchange.step)
         leaving = self.mailroom.post(self.agents, outbox, agent, exchange, silence=silence)
         agent.counts["exchange-ns"] += perf_counter_ns() - began
         return leaving

@@ -70,7 +70,8 @@ class Mailroom:
 
         With `silence`, receivers to whom the step sends nothing get an empty message, so that nobody misses one.
         """
-        kept = {j: message for j, message in outbox.items() if j == source.index}
+        if source.index in outbox:
+            self.waiting.setdefault(source.index, {})[source.index] = outbox[source.index]
         others = {j: message for j, message in outbox.items() if j != source.index}
         for transform in self.transforms:
             others = transform.send(source, others, exchange)
@@ -78,14 +79,13 @@ class Mailroom:
             others = {**{j: {} for j in source.receivers}, **others}
         sent = self.sent.setdefault(source.index, {})
         leaving = []
-        for destination, message in {**kept, **others}.items():
-            if destination != source.index:
-                if destination not in source.mixing_column:
-                    self.drop("no-edge", source.index, destination)
-                    continue
-                kinds = sent.setdefault(destination, {})
-                for name, tensor in message.items():
-                    kinds[name] = kinds.get(name, 0) + tensor.nbytes
+        for destination, message in others.items():
+            if destination not in source.mixing_column:
+                self.drop("no-edge", source.index, destination)
+                continue
+            kinds = sent.setdefault(destination, {})
+            for name, tensor in message.items():
+                kinds[name] = kinds.get(name, 0) + tensor.nbytes
             if destination in agents:
                 self.waiting.setdefault(destination, {})[source.index] = message
             else:
