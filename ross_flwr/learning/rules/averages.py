@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ross_flwr.config import option
-from ross_flwr.learning.rules.rule import Rule, View, register_rule
+from ross_flwr.learning.rules.rule import View, Weighing, register_rule
 
 __all__ = ["Mean", "VarianceCorrectedMean", "variance_corrected"]
 
@@ -15,7 +15,7 @@ RESOLUTION = 1e-12
 
 
 @register_rule("mean")
-class Mean(Rule):
+class Mean(Weighing):
     """Σ_j w_ij x_j, the weighted mean: gossip as usual, and no defence.
 
     Examples
@@ -24,12 +24,9 @@ class Mean(Rule):
     tensor([1.5000])
     """
 
-    def __call__(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Tensor:
-        """Mix."""
-        mixed = own * (1 - sum(view.weights.values()))
-        for j, vector in others.items():
-            mixed.add_(vector, alpha=view.weights[j])
-        return mixed
+    def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
+        """Return w_ij."""
+        return view.weights
 
 
 @register_rule("variance-corrected-mean")

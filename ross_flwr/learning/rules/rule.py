@@ -176,17 +176,10 @@ class Weighing(Rule):
     tensor([1.])
     """
 
-    models_only: ClassVar[bool] = False
-    """Whether only models can be judged. Momenta then get the weights of the same neighbours' models in this step, and
-    none where a model is refused or missing."""
-
     def __call__(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Tensor:
         """Weigh the neighbours, and mix."""
-        if view.models or not self.models_only:
-            weights = self.weights(own, others, view)
-            view.given.clear()
-            view.given.update(weights)
-        kept = {j: view.given[j] for j in others if view.given.get(j)}
+        weights = self.weights(own, others, view)
+        kept = {j: weights[j] for j in others if weights.get(j)}
         mixed = own * (1 - sum(kept.values()))
         for j, weight in kept.items():
             mixed.add_(others[j], alpha=weight)

@@ -1,5 +1,6 @@
 """Rules that accept some neighbours and refuse the others, from where the own vector stands."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp, floor, inf
@@ -25,7 +26,10 @@ def own_weight() -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgingByLoss(Weighing):
-    """A rule that judges models by the agent's own loss at them. Momenta follow the models."""
+    """A rule that judges models by the agent's own loss at them.
+
+    Momenta get the weights of the same neighbours' models in this step, and none where a model is refused or missing.
+    """
 
     loss_data: str = option(
         "batch",
@@ -33,12 +37,21 @@ class JudgingByLoss(Weighing):
         choices=("batch", "validation"),
     )
 
-    models_only = True
-
     @property
     def needs_validation(self) -> bool:
         """Losses on Q_i need one."""
         return self.loss_data == "validation"
+
+    def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
+        """Judge models; return what was given to them."""
+        if view.models:
+            view.given.clear()
+            view.given.update(self.judged(own, others, view))
+        return view.given
+
+    @abstractmethod
+    def judged(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
+        """Return c_j of models, by neighbour; none for those that are refused."""
 
 
 @register_rule("ubar")
@@ -69,7 +82,7 @@ class UBAR(JudgingByLoss):
     )
     own_weight: float = own_weight()
 
-    def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
+    def judged(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
         """Return (1 − a)/|R_i| for each in R_i."""
         if not others:
             return {}
@@ -109,7 +122,7 @@ class ResilientP2P(JudgingByLoss):
         True, "whether a neighbour's model needs a loss no higher than the own one's to count at all"
     )
 
-    def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
+    def judged(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
         """Return c_il."""
         bound = max(view.loss(own, self.loss_data), SMALLEST_LOSS)
         losses = {j: max(view.loss(model, self.loss_data), SMALLEST_LOSS) for j, model in others.items()}
