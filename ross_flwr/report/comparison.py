@@ -3,71 +3,94 @@
 import csv
 from itertools import product
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from ross_flwr.report.table import markdown, percent
+from ross_flwr.report.statistics import Score, differences, legend, marks, our_method
+from ross_flwr.report.table import markdown
 from ross_flwr.runs.compare import Cell, Plan
 
 __all__ = ["result_tables", "write_csv", "write_markdown"]
 
 
 def result_tables(plan: Plan, cells: list[Cell], root: Path) -> list[Table]:
-    """Return a table per scenario: methods by topologies, mean accuracy and its standard deviation over seeds."""
-    found = _found(cells, root)
+    """Return a table per scenario: methods by topologies; below the last, what its numbers and marks mean."""
+    results = Results(plan, cells, root)
     tables = []
     for scenario in plan.scenarios:
         table = Table(title=scenario, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column("method", no_wrap=True)
         for topology in plan.topologies:
-            table.add_column(topology, justify="right", no_wrap=True)
+            table.add_column(topology, justify="right")
         for method in plan.methods:
-            texts = [_shown(found.get((method, scenario, topology), [])) for topology in plan.topologies]
-            table.add_row(method, *texts)
+            table.add_row(method, *(results.text(method, (scenario, topology)) for topology in plan.topologies))
         tables.append(table)
+    tables[-1].caption = "\n".join(results.legend())
     return tables
 
 
 def write_markdown(plan: Plan, cells: list[Cell], root: Path) -> Path:
     """Write all scenarios as one table to ``table.md``, and return its path.
 
-    Rows are scenarios on topologies and columns methods, or the other way round if there are more methods.
+    Rows are scenarios on topologies and columns methods, or the other way round if there are more methods. The best of
+    each place is bold.
     """
-    found = _found(cells, root)
+    results = Results(plan, cells, root)
     places = list(product(plan.scenarios, plan.topologies))
     several = [len(part) > 1 for part in (plan.scenarios, plan.topologies)]
     rows = [["", *plan.methods]]
     for place in places:
         label = ", ".join(name for name, told in zip(place, several, strict=True) if told)
-        rows.append([label, *(_shown(found.get((method, *place), [])) for method in plan.methods)])
+        texts = {method: results.text(method, place) for method in plan.methods}
+        if best := results.best(place):
+            texts[best] = f"**{texts[best]}**"
+        rows.append([label, *texts.values()])
     if len(plan.methods) > len(places):
         rows = [list(column) for column in zip(*rows, strict=True)]
     path = root / "table.md"
-    path.write_text(markdown(rows) + "\n", encoding="utf-8")
+    path.write_text("\n\n".join([markdown(rows), " ".join(results.legend())]) + "\n", encoding="utf-8")
     return path
 
 
-def _found(cells: list[Cell], root: Path) -> dict[tuple[str, ...], list[dict[str, Any]]]:
-    """Return the finished results, by method, scenario and topology."""
-    found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for cell in cells:
-        result = cell.result(root)
-        if result is not None:
-            found.setdefault(cell.place[:3], []).append(result)
-    return found
+class Results:
+    """What the cells of a plan that are done gave: scores, and how our method differs from the others."""
 
+    def __init__(self, plan: Plan, cells: list[Cell], root: Path) -> None:
+        found: dict[tuple[str, ...], dict[str, dict[int, dict[str, Any]]]] = {}
+        self.refused: set[tuple[str, ...]] = set()
+        for cell in cells:
+            method, scenario, topology, seed = cell.place
+            result = cell.result(root) or {}
+            if "refused" in result:
+                self.refused.add((method, scenario, topology))
+            elif result:
+                found.setdefault((scenario, topology), {}).setdefault(method, {})[int(seed)] = result
+        self.scores = {
+            place: {method: Score.of(summaries) for method, summaries in methods.items()}
+            for place, methods in found.items()
+        }
+        self.ours = our_method({name: keys.get("algorithm", name) for name, keys in plan.methods.items()})
+        self.differences = differences(self.scores, self.ours)
+        self.marks = marks(self.scores, self.differences)
 
-def _shown(results: list[dict[str, Any]]) -> str:
-    if not results:
-        return "…"
-    if "refused" in results[0]:
-        return "refused"
-    accuracies = [(result["accuracy"] or {}).get("mean") or 0.0 for result in results]
-    spread = f" ± {100 * stdev(accuracies):.1f}" if len(accuracies) > 1 else ""
-    return percent(fmean(accuracies)) + spread
+    def text(self, method: str, place: tuple[str, ...]) -> str:
+        """Return what stands in the table for `method` in `place`."""
+        score = self.scores.get(place, {}).get(method)
+        if score is None:
+            return "refused" if (method, *place) in self.refused else "…"
+        mark = self.marks.get(place, "") if method == self.ours else ""
+        return f"{score} {mark}".rstrip()
+
+    def best(self, place: tuple[str, ...]) -> str | None:
+        """Return the method with the highest mean in `place`; None where nothing is done."""
+        scores = self.scores.get(place, {})
+        return max(scores, key=lambda method: scores[method].mean, default=None)
+
+    def legend(self) -> list[str]:
+        """Return what numbers and marks mean."""
+        return legend(self.ours, self.differences)
 
 
 COLUMNS = ("method", "scenario", "topology", "seed", "learning-rate", "accuracy", "accuracy-min", "loss")

@@ -6,13 +6,9 @@ from html import escape
 from typing import Any
 
 from ross_flwr.extras import import_extra
-from ross_flwr.report.table import percent
 from ross_flwr.report.tables import Row
 
-__all__ = ["SIGNIFICANT", "page", "result_table"]
-
-SIGNIFICANT = 0.05
-"""A difference with a smaller p is marked."""
+__all__ = ["page", "result_table"]
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1500px; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -79,21 +75,15 @@ def page(
 
 def result_table(accuracies: Iterable[Row], ratios: Sequence[Row]) -> str:
     """Return the HTML table of a scenario: methods by topologies, and ours over the baselines."""
-    cells = {(row["method"], row["topology"]): row for row in accuracies}
-    topologies, methods = (list(dict.fromkeys(key[k] for key in cells)) for k in (1, 0))
-    ours = list(dict.fromkeys(row["method"] for row in ratios))
-    found = {(row["topology"], row["method"], row["against"]): row for row in ratios}
+    texts = {(row["method"], row["topology"]): row["text"] for row in accuracies}
+    topologies, methods = (list(dict.fromkeys(key[k] for key in texts)) for k in (1, 0))
+    found = {(row["method"], row["topology"], row["against"]): row for row in ratios}
     rows = [f"<tr><th>{'</th><th>'.join(map(escape, ['method', *topologies]))}</th></tr></thead><tbody>"]
-    for method in methods:
-        texts = []
-        for topology in topologies:
-            mark = _mark(found.get((topology, ours[0], method))) if ours else ""
-            texts.append(_accuracy(cells.get((method, topology))) + mark)
-        rows.append(_row(method, texts))
-    for method in ours:
+    rows += [_row(method, [texts.get((method, topology), "–") for topology in topologies]) for method in methods]
+    for method in dict.fromkeys(row["method"] for row in ratios):
         for against in ("best baseline", "mean baseline"):
-            texts = [_ratio(found.get((topology, method, against))) for topology in topologies]
-            rows.append(_row(f"{method} / {against}", texts, "ratio"))
+            shown = [_ratio(found.get((method, topology, against))) for topology in topologies]
+            rows.append(_row(f"{method} / {against}", shown, "ratio"))
     return f"<table><thead>{''.join(rows)}</tbody></table>"
 
 
@@ -101,25 +91,7 @@ def _row(name: str, texts: Sequence[str], kind: str = "") -> str:
     return f'<tr class="{kind}"><td>{"</td><td>".join(map(escape, [name, *texts]))}</td></tr>'
 
 
-def _accuracy(row: Row | None) -> str:
-    if row is None or row["accuracy"] is None:
-        return "–" if row is None else "refused"
-    spread = f" ± {100 * row['deviation']:.1f}" if row["deviation"] is not None else ""
-    return percent(row["accuracy"]) + spread
-
-
 def _ratio(row: Row | None) -> str:
     if row is None or row["ratio"] is None:
         return "–"
-    name = f" ({row['baseline']})" if row["baseline"] else ""
-    return f"{row['ratio']:.2f}{name}{'*' if _significant(row) else ''}"
-
-
-def _mark(row: Row | None) -> str:
-    if row is None or not _significant(row):
-        return ""
-    return " ▼" if row["ratio"] is None or row["ratio"] > 1 else " ▲"
-
-
-def _significant(row: Row) -> bool:
-    return row["p"] is not None and row["p"] < SIGNIFICANT
+    return f"{row['ratio']:.2f}" + (f" ({row['baseline']})" if row["baseline"] else "")

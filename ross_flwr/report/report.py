@@ -6,8 +6,9 @@ from ross_flwr.config import ConfigError
 from ross_flwr.report import charts, tables
 from ross_flwr.report.interactive import plotly_chart, plotly_network
 from ross_flwr.report.network import networks
-from ross_flwr.report.page import SIGNIFICANT, page, result_table
+from ross_flwr.report.page import page, result_table
 from ross_flwr.report.png import draw, draw_network
+from ross_flwr.report.statistics import legend
 from ross_flwr.runs.finished import Run, find_runs
 
 __all__ = ["write_report"]
@@ -41,6 +42,7 @@ def write_report(folder: Path) -> Path:
         "progress": progress,
         "curves": tables.bands(progress),
         "accuracy": tables.accuracies(runs),
+        "differences": tables.differing(done),
         "ratios": tables.ratios(done),
         "agents": tables.agents(done),
         "weights": tables.weights(done),
@@ -90,10 +92,8 @@ def _about(runs: list[Run]) -> list[str]:
     return [
         f"{len(done)} runs: {len({run.method for run in done})} methods, seeds {seeds}.",
         *([f"Refused, because the method cannot run there: {', '.join(refused)}."] if refused else []),
-        "Accuracies are means over honest agents in the last test, ± the standard deviation over seeds. A ratio is "
-        "the accuracy of ross-plus or ross over that of the best baseline (named beside it) or over the mean of all "
-        "baselines, which are all other methods.",
-        f"▼ and ▲ mark baselines below and above the first of the two, and * ratios, with p < {SIGNIFICANT} in a "
-        "two-sided paired t-test over seeds, not corrected for the number of comparisons.",
+        *legend(*tables.compared(done)),
+        "A ratio is the accuracy of ross-plus or ross over that of the best baseline (named beside it), or over the "
+        "mean of all baselines, which are all other methods.",
         "The figures as PNG and all numbers as CSV are in the folder report beside this page.",
     ]

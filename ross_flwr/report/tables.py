@@ -4,10 +4,10 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, groupby
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
-from ross_flwr.extras import import_extra
+from ross_flwr.report.statistics import Difference, Score, differences, marks, our_method
 from ross_flwr.runs.finished import OURS, Run
 
 __all__ = [
@@ -18,9 +18,12 @@ __all__ = [
     "agents",
     "bands",
     "by",
+    "compared",
+    "differing",
     "edges",
     "progress",
     "ratios",
+    "scores",
     "times",
     "weights",
     "write_table",
@@ -75,66 +78,94 @@ def bands(rows: Sequence[Row]) -> list[Row]:
     return result
 
 
-def accuracies(runs: Sequence[Run]) -> list[Row]:
-    """Return a row per scenario, topology and method: mean and standard deviation over seeds of the last accuracy."""
-    rows = []
+def scores(runs: Sequence[Run]) -> dict[tuple[str, ...], dict[str, Score]]:
+    """Return the score of every method that ran, by scenario and topology."""
+    found: dict[tuple[str, ...], dict[str, Score]] = {}
     for (scenario, topology, method), group in groupby(runs, lambda run: (run.scenario, run.topology, run.method)):
-        values = [_final(run) for run in group if run.summary]
+        if summaries := {run.seed: run.summary for run in group if run.summary}:
+            found.setdefault((scenario, topology), {})[method] = Score.of(summaries)
+    return found
+
+
+def accuracies(runs: Sequence[Run]) -> list[Row]:
+    """Return a row per scenario, topology and method: the last accuracy over seeds; empty where it was refused."""
+    table, (ours, found) = scores(runs), compared(runs)
+    signs = marks(table, found)
+    rows = []
+    for scenario, topology, method in dict.fromkeys((run.scenario, run.topology, run.method) for run in runs):
+        score = table.get((scenario, topology), {}).get(method)
+        mark = signs.get((scenario, topology), "") if method == ours else ""
         rows.append(
             {
                 "scenario": scenario,
                 "topology": topology,
                 "method": method,
-                "seeds": len(values),
-                "accuracy": fmean(values) if values else None,
-                "deviation": stdev(values) if len(values) > 1 else None,
+                "seeds": len(score.by_seed) if score else 0,
+                "accuracy": score.mean if score else None,
+                "half-width": score.half_width if score else None,
+                "collapsed": score.collapsed if score else None,
+                "text": f"{score} {mark}".rstrip() if score else "refused",
             }
         )
     return rows
 
 
-def ratios(runs: Sequence[Run]) -> list[Row]:
-    """Return our accuracy as a multiple of a baseline's: of each baseline, of the best, and of the mean of all.
+def compared(runs: Sequence[Run]) -> tuple[str | None, list[Difference]]:
+    """Return our method and its differences from every other method in every scenario and topology."""
+    ours = our_method({run.method: run.summary["algorithm"] for run in runs if run.summary})
+    return ours, differences(scores(runs), ours)
 
-    A baseline is a method whose algorithm is neither ``ross-plus`` nor ``ross``. ``p`` is that of a two-sided paired
-    t-test over the seeds that both have, uncorrected for the number of comparisons; it is empty with one seed or where
-    all are equal.
+
+def differing(runs: Sequence[Run]) -> list[Row]:
+    """Return a row per difference of our method from another one: its mean, its interval, p, and p corrected."""
+    ours, found = compared(runs)
+    return [
+        {
+            "scenario": each.place[0],
+            "topology": each.place[1],
+            "method": ours,
+            "against": each.against,
+            "seeds": each.seeds,
+            "difference": each.mean,
+            "half-width": each.half_width,
+            "p": each.p,
+            "p-holm": each.adjusted,
+        }
+        for each in found
+    ]
+
+
+def ratios(runs: Sequence[Run]) -> list[Row]:
+    """Return our accuracy as a multiple of the best baseline's, and of the mean of all baselines.
+
+    A baseline is a method whose algorithm is neither ``ross-plus`` nor ``ross``. Means are over the seeds all have.
     """
+    ours = {run.method for run in runs if run.summary and run.summary["algorithm"] in OURS}
     rows = []
-    for (scenario, topology), cell in groupby(
-        (run for run in runs if run.summary), lambda run: (run.scenario, run.topology)
-    ):
-        found: dict[str, dict[int, float]] = {}
-        ours = set()
-        for run in cell:
-            found.setdefault(run.method, {})[run.seed] = _final(run)
-            if run.summary["algorithm"] in OURS:
-                ours.add(run.method)
-        baselines = {method: values for method, values in found.items() if method not in ours}
-        if not baselines:
-            continue
-        seeds = set.intersection(*(set(values) for values in baselines.values()))
-        best = max(baselines, key=lambda method: fmean(baselines[method].values()))
-        mean = {seed: fmean(values[seed] for values in baselines.values()) for seed in seeds}
-        rivals = [(method, method, values) for method, values in baselines.items()]
-        rivals += [("best baseline", best, baselines[best]), ("mean baseline", "", mean)]
-        for method in (each for each in found if each in ours):
-            for against, name, values in rivals:
-                common = sorted(found[method].keys() & values.keys())
-                own, theirs = [found[method][seed] for seed in common], [values[seed] for seed in common]
-                if common:
-                    rows.append(
-                        {
-                            "scenario": scenario,
-                            "topology": topology,
-                            "method": method,
-                            "against": against,
-                            "baseline": name,
-                            "seeds": len(common),
-                            "ratio": sum(own) / sum(theirs) if sum(theirs) else None,
-                            "p": _paired(own, theirs),
-                        }
-                    )
+    for (scenario, topology), found in scores(runs).items():
+        baselines = {method: score.by_seed for method, score in found.items() if method not in ours}
+        for method in (each for each in found if each in ours and baselines):
+            own = found[method].by_seed
+            common = set.intersection(*map(set, baselines.values())) & own.keys()
+            means = {each: fmean(values[seed] for seed in common) for each, values in baselines.items() if common}
+            if not common:
+                continue
+            best = max(means, key=means.__getitem__)
+            for against, name, theirs in (
+                ("best baseline", best, means[best]),
+                ("mean baseline", "", fmean(means.values())),
+            ):
+                rows.append(
+                    {
+                        "scenario": scenario,
+                        "topology": topology,
+                        "method": method,
+                        "against": against,
+                        "baseline": name,
+                        "seeds": len(common),
+                        "ratio": fmean(own[seed] for seed in common) / theirs if theirs else None,
+                    }
+                )
     return rows
 
 
@@ -207,13 +238,3 @@ def write_table(rows: Sequence[Row], file: Path) -> None:
         writer = csv.DictWriter(out, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _final(run: Run) -> float:
-    return float((run.summary["accuracy"] or {}).get("mean") or 0.0)
-
-
-def _paired(own: Sequence[float], theirs: Sequence[float]) -> float | None:
-    if len(own) < 2 or list(own) == list(theirs):
-        return None
-    return float(import_extra("scipy.stats", "plots").ttest_rel(own, theirs).pvalue)

@@ -3,14 +3,13 @@
 import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
-from math import sqrt
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 import numpy as np
 
 from ross_flwr.config import ConfigError
-from ross_flwr.extras import import_extra
+from ross_flwr.report.statistics import half_width
 from ross_flwr.report.table import markdown
 from ross_flwr.runs.finished import Run, find_runs
 
@@ -68,10 +67,8 @@ def _fitted(seeds: Sequence[Mapping[int, int | None]]) -> str:
         if len(reached) < len(needed) or len(reached) < 2:
             return "–"
         fits.append(slope(reached))
-    if len(fits) < 2:
-        return f"{fits[0]:.2f}"
-    t = import_extra("scipy.stats", "plots").t.ppf(0.975, len(fits) - 1)
-    return f"{fmean(fits):.2f} ± {t * stdev(fits) / sqrt(len(fits)):.2f}"
+    spread = half_width(fits)
+    return f"{fmean(fits):.2f}" + (f" ± {spread:.2f}" if spread is not None else "")
 
 
 if __name__ == "__main__":

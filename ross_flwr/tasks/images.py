@@ -217,6 +217,7 @@ class Images:
         noise = f" ({share:.0%} of their labels wrong)" if share else ""
         return {
             "parameters": self.model.size,
+            "classes": self.source.num_classes,
             "training-examples": len(shares.training_pool),
             "topped-up": shares.topped_up,
             "validation": f"{options.validation_size} examples an agent, {_MIXES[options.validation]}{noise}, drawn "

@@ -157,11 +157,14 @@ def test_the_command_tunes_runs_and_tabulates(file, tmp_path):
         float(row["accuracy"]) for row in rows if (row["method"], row["scenario"]) == ("dpsgd", "poisoned")
     )
     head, rule, *methods = [
-        [entry.strip() for entry in line.split("|")[1:-1]] for line in (out / "table.md").read_text().splitlines()
+        [entry.strip() for entry in line.split("|")[1:-1]]
+        for line in (out / "table.md").read_text().splitlines()
+        if line.startswith("|")
     ]
     assert (head, rule) == (["", "clean", "poisoned"], ["---", "--:", "--:"])
     assert [row[0] for row in methods] == ["dpsgd", "lazy", "d2"]
-    assert methods[0][2].startswith(f"{accuracy:.1%} ± ")
+    assert methods[0][2].strip("*").startswith(f"{100 * accuracy:.1f} ± ")
+    assert any(row[1].startswith("**") for row in methods)
     assert methods[2][1:] == ["refused", "refused"]
 
 
@@ -169,7 +172,7 @@ def test_methods_stand_beside_each_other_in_a_table_of_more_places(file, tmp_pat
     plan = compare.read_plan(file, {}).only(methods="dpsgd")
     (tmp_path / "out").mkdir()
     text = write_markdown(plan, plan.cells({}), tmp_path / "out").read_text()
-    assert text == "|  | dpsgd |\n|---|--:|\n| clean | … |\n| poisoned | … |\n"
+    assert text.startswith("|  | dpsgd |\n|---|--:|\n| clean | … |\n| poisoned | … |\n\nAccuracy in %")
 
 
 def test_the_quick_form_of_the_digits_shows_who_survives(tmp_path):
