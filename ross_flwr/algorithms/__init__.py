@@ -19,8 +19,10 @@ from ross_flwr.algorithms import (
     dpsgd,
     dsgt,
     flag,
+    fltrust,
     ios,
     isolated,
+    isolated_with_validation,
     local_dsgd,
     monna,
     net_fleet,
@@ -34,6 +36,7 @@ from ross_flwr.algorithms import (
     single_merge,
     sybilwall,
     ubar,
+    validation_only,
 )
 from ross_flwr.algorithms.algorithm import (
     ALGORITHMS,
@@ -69,8 +72,10 @@ __all__ = [
     "dpsgd",
     "dsgt",
     "flag",
+    "fltrust",
     "ios",
     "isolated",
+    "isolated_with_validation",
     "local_dsgd",
     "monna",
     "net_fleet",
@@ -86,4 +91,5 @@ __all__ = [
     "step",
     "sybilwall",
     "ubar",
+    "validation_only",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +11,21 @@ from ross_flwr.algorithms import options
 from ross_flwr.algorithms.messages import Form, Forms, Inbox, Outbox, vector
 from ross_flwr.config import ConfigError, declare, option
 from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.options import use_validation
 from ross_flwr.learning.rules import Rule
 
 __all__ = [
     "ALGORITHMS",
     "Algorithm",
     "Momentum",
+    "TrainingData",
     "register",
     "require_symmetric",
     "require_undirected",
     "step",
 ]
 
+TrainingData: TypeAlias = Literal["own", "own and validation", "validation", "pooled"]
 StepFunction: TypeAlias = Callable[[Any, Agent, Inbox], Outbox | None]
 Declared: TypeAlias = Iterable[str] | Mapping[str, Form]
 """The tensors of a message: names of vectors of shape [P], or names and forms."""
@@ -78,6 +81,7 @@ class Algorithm:
     """
 
     learning_rate: float = option(0.1, "step size η", minimum=0.0)
+    use_validation: bool = use_validation()
     rule: Rule | None = None
     """How its agents mix; without one, as the run's `aggregator` says."""
 
@@ -86,8 +90,9 @@ class Algorithm:
     """What kind of method it is, for the list that people read."""
     needs: ClassVar[tuple[str, ...]] = ()
     """What the method asks of its graph, in words."""
-    pools_data: ClassVar[bool] = False
-    """Whether every agent holds the union of the honest agents' data: for references, which exchange nothing."""
+    trains_on: ClassVar[TrainingData] = "own"
+    """What agents train on: ``"own"`` data, that and Q_i (``"own and validation"``), Q_i alone (``"validation"``), or
+    the union of the honest agents' data (``"pooled"``). All but the first are for references."""
     fixed_graph: ClassVar[bool] = False
     """Whether the graph has to stay the same over the rounds."""
     invariant: ClassVar[str] = ""

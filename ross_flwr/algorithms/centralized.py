@@ -15,4 +15,4 @@ class Centralized(Isolated):
     State: x_i. Per agent and round: no exchange, K gradients for K local steps, no bytes.
     """
 
-    pools_data = True
+    trains_on = "pooled"

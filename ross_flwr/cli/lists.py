@@ -87,7 +87,8 @@ def traits(method: type[Algorithm]) -> str:
     """Return a method's family, its exchanges a round and what it needs; of keys that decide on these, the defaults."""
     default = method()
     exchanges = len(default.steps) - 1
-    data = ["a validation set"] if default.needs_validation else []
+    judged = default.needs_validation or "validation" in method.trains_on
+    data = ["a validation set"] if judged else []
     bound = ["f (byzantine)"] if isinstance(default.rule, Bounded) else []
     needs = ", ".join([*method.needs, *data, *bound])
     parts = [method.family, f"{exchanges} exchange{'s' * (exchanges != 1)}", f"needs {needs}" if needs else ""]

@@ -4,12 +4,21 @@ from typing import Any
 
 from ross_flwr.config import group, option
 
-__all__ = ["RobustOptions", "byzantine"]
+__all__ = ["RobustOptions", "byzantine", "use_validation"]
 
 
 def byzantine() -> Any:
     """Declare `byzantine`, which rules have too."""
     return option(1, "f, the lying neighbours a robust method is prepared for", minimum=0)
+
+
+def use_validation() -> Any:
+    """Declare `use-validation`, which methods and rules have."""
+    return option(
+        False,
+        "whether methods that do without Q_i use it all the same: they train on it too, and rules that judge models by "
+        "their loss measure it there and not on a mini-batch",
+    )
 
 
 @group("Robust mixing")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ross_flwr.algorithms import Algorithm
+from ross_flwr.algorithms.algorithm import TrainingData
 from ross_flwr.config import ConfigError
 from ross_flwr.engine.engines import Engine
 from ross_flwr.engine.host import Host
@@ -12,7 +13,9 @@ from ross_flwr.engine.rounds import Schedule
 from ross_flwr.graph.schedule import Graphs
 from ross_flwr.graph.topology import Place, Topology
 from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.objective import ModuleObjective, Objective
 from ross_flwr.learning.rules import Mean, Rule, require_feasible
+from ross_flwr.learning.splits import trained_on
 from ross_flwr.tasks.images import Images
 from ross_flwr.tasks.task import Task
 from ross_flwr.threats.threats import Threats
@@ -56,7 +59,7 @@ class Assembly:
     aggregator: Rule = field(default_factory=Mean)
 
     def __post_init__(self) -> None:
-        if self.algorithm.pools_data:
+        if self.algorithm.trains_on == "pooled":
             if not isinstance(self.task, Images):
                 raise ConfigError(
                     f"algorithm = '{self.algorithm.name}' pools the data of all agents, and an app with its own data "
@@ -134,7 +137,7 @@ class Assembly:
 
     def _agent(self, index: int, place: Place) -> Agent:
         row, column = place
-        objective, batch_size = self.task.objective(index), self.task.batch_size(index)
+        objective, batch_size = self._objective(index), self.task.batch_size(index)
         agent = Agent(index, objective, row, self.seed, batch_size, self.rule)
         agent.place(row, column)
         agent.total_passes = self.schedule.total_passes
@@ -143,12 +146,37 @@ class Assembly:
         self.algorithm.start(agent)
         return agent
 
+    def _objective(self, index: int) -> Objective:
+        """Return the loss of an agent on what the method trains on."""
+        objective, data = self.task.objective(index), self._training_data
+        if data in ("own", "pooled"):
+            return objective
+        if not isinstance(objective, ModuleObjective):
+            raise ConfigError(
+                f"agents cannot train on Q_i with the objective of this task, {type(objective).__name__}: use "
+                "use-validation = false, and an algorithm such as dpsgd"
+            )
+        return trained_on(objective, own=data == "own and validation")
+
+    @property
+    def _training_data(self) -> TrainingData:
+        judges = self.algorithm.needs_validation or self.rule.needs_validation
+        if self.algorithm.use_validation and self.algorithm.trains_on == "own" and not judges:
+            return "own and validation"
+        return self.algorithm.trains_on
+
 
 def _check_images(images: Images, algorithm: Algorithm, rule: Rule) -> None:
-    if images.options.validation_size == 0 and (algorithm.needs_validation or rule.needs_validation):
-        needy = f"algorithm = '{algorithm.name}'" if algorithm.needs_validation else f"rule '{rule.name}'"
-        raise ConfigError(
-            f"validation-size = 0 leaves agents without the validation set Q_i that {needy} needs: use algorithm = "
-            "'cgsv' with loss-data = 'batch', for one, which needs none"
-        )
+    if images.options.validation_size == 0:
+        if algorithm.needs_validation or "validation" in algorithm.trains_on:
+            needy = f"algorithm = '{algorithm.name}'"
+        elif rule.needs_validation:
+            needy = f"rule '{rule.name}'"
+        else:
+            needy = "use-validation = true" if algorithm.use_validation else ""
+        if needy:
+            raise ConfigError(
+                f"validation-size = 0 leaves agents without the validation set Q_i that {needy} needs: use algorithm = "
+                "'cgsv' with use-validation = false, for one, which needs none"
+            )
     images.check()

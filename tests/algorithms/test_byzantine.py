@@ -189,8 +189,8 @@ def test_the_keys_name_the_rule_and_its_parameters_and_a_method_may_have_one_of_
     assert rule(**keys) == rules.NNM(rule=rules.Krum(byzantine=2), byzantine=2)
     keys = {"aggregator": "balance", "similarity": 0.7, "own-weight": 0.25, "pre-aggregation": "bucketing"}
     assert rule(**keys) == rules.Bucketing(rule=rules.BALANCE(similarity=0.7, own_weight=0.25))
-    keys = {"algorithm": "ubar", "aggregator": "median", "near-share": 0.7, "loss-data": "validation"}
-    assert rule(**keys) == rules.UBAR(near_share=0.7, loss_data="validation")
+    keys = {"algorithm": "ubar", "aggregator": "median", "near-share": 0.7, "use-validation": True}
+    assert rule(**keys) == rules.UBAR(near_share=0.7, use_validation=True)
     assert {agent.rule for agent in assemble(resolve(SMALL | keys)).agents()} == {rule(**keys)}
 
 
@@ -205,7 +205,7 @@ RING = {"algorithm": "dpsgd", "num-agents": 8, "topology": "ring", "attackers": 
         ({"aggregator": "krum", "topology": "star"}, ["agent 1,", "1 neighbours", "another rule or a denser topology"]),
         ({"aggregator": "krum", "pre-aggregation": "bucketing"}, ["has 2 after bucketing"]),
         ({"algorithm": "bridge"}, ["bridge needs at least 2f + 2 = 4 vectors and has 3", "byzantine = 0 at most"]),
-        ({"aggregator": "ubar", "loss-data": "validation", "validation-size": 0}, ["rule 'ubar' needs"]),
+        ({"aggregator": "ubar", "use-validation": True, "validation-size": 0}, ["rule 'ubar' needs"]),
         ({"aggregator": "trimed-mean"}, ["trimed-mean", "did you mean 'trimmed-mean'?"]),
         ({"pre-aggregation": "nmn"}, ["nmn", "did you mean 'nnm'?"]),
         (

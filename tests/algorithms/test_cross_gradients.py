@@ -280,12 +280,50 @@ def test_a_neighbour_that_is_missing_keeps_its_reputation():
     assert agent["reputation"][0] == agent["reputation"][2] > 0.24
 
 
+def test_rounds_of_fltrust_are_the_dense_equation():
+    """The example of all Q_i is the mean of the agents' data, so the trusted gradient is x_i less that."""
+    graph, rate, alpha = topology.build("random-regular", 6, degree=3), 0.2, 0.5
+    host, agents = started(graph, method("fltrust", learning_rate=rate, momentum=alpha))
+    mixing, own = torch.from_numpy(graph.mixing.copy()), centres(agents)
+    for agent in agents:
+        agent.objective.target = own.mean(0).float()
+    models, momenta, refused = stack(agents), torch.zeros(6, 6).double(), 0
+    for round in range(4):
+        reports = run_round(host, round)
+        directions = torch.zeros_like(models)
+        for i in range(6):
+            closed = sorted([i, *graph.neighbors(i)])
+            gradients, trusted = models[i] - own[closed], models[i] - own.mean(0)
+            trust = torch.cosine_similarity(gradients, trusted, dim=1).clamp(min=0)
+            refused += int((trust == 0).sum())
+            factors = trust / trust.sum() * trusted.norm() / gradients.norm(dim=1)
+            directions[i] = factors @ gradients
+            kept = {j: pytest.approx(float(f), rel=1e-4) for j, f in zip(closed, factors, strict=True) if f}
+            assert reports[i].weights == kept
+        momenta = alpha * momenta + directions
+        models, momenta = mixing @ (models - rate * momenta), mixing @ momenta
+        torch.testing.assert_close(stack(agents), models, atol=1e-4, rtol=1e-4)
+    assert refused
+
+
+def test_fltrust_skips_a_step_that_nobody_agrees_to():
+    graph = topology.build("ring", 5)
+    host, agents = started(graph, method("fltrust"))
+    for agent in agents:
+        agent.objective.examples = torch.ones_like(agent.objective.examples)
+        agent.objective.target = 2 * agent["model"] - 1  # the trusted gradient is 1 − x_i, and all others are x_i − 1
+    before = stack(agents)
+    run_round(host, 0)
+    torch.testing.assert_close(stack(agents), torch.from_numpy(graph.mixing.copy()) @ before)  # it mixes all the same
+
+
 # What they have in common
 
 
 COSTS = {
     "cross-gradient": ("cross-gradient", {}, {"model": 2, "gradient": 1, "momentum": 1}),
     "cross-gradient, own momentum": ("cross-gradient", {"mix_momentum": False}, {"model": 2, "gradient": 1}),
+    "fltrust": ("fltrust", {}, {"model": 2, "gradient": 1, "momentum": 1}),
     "cgsv": ("cgsv", {}, {"model": 2, "gradient": 1, "momentum": 1}),
     "cga": ("cga", {}, {"model": 1, "gradient": 1}),
     "ngc, a = 1": ("ngc", {"cluster": "data"}, {"model": 1, "gradient": 1}),
@@ -303,7 +341,8 @@ def test_a_round_costs_so_many_vectors_and_gradients(case, name, degree):
         for report in run_round(host, round):
             expected = {kind: 4 * 6 * times for kind, times in vectors.items()}
             assert report.sent == dict.fromkeys(graph.neighbors(report.agent), expected)
-            assert (report.gradients, report.utilities, report.missing) == (1 + degree, 0, [])
+            assert report.gradients == 1 + degree + (case == "fltrust")  # and that of Q_i
+            assert (report.utilities, report.missing) == (0, [])
 
 
 ALONE = {"cga": ("cga", {})}

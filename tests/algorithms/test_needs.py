@@ -5,7 +5,7 @@ import re
 import networkx as nx
 import numpy as np
 import pytest
-from quadratics import run_round, started
+from quadratics import Quadratic, run_round, started
 
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.cli.lists import about, traits
@@ -61,22 +61,29 @@ def test_a_method_refuses_what_does_not_meet_its_needs_and_nothing_else(need):
             method().check(mixing, 60)
 
 
-def test_a_method_asks_for_utilities_on_the_validation_set_if_it_says_so():
+def test_a_method_judges_by_the_validation_set_if_it_says_so(monkeypatch):
+    asked = []
+
+    def noted(answer):
+        return lambda *arguments: asked.append(arguments) or answer(*arguments)
+
+    for question in ("utility", "outputs"):
+        monkeypatch.setattr(Quadratic, question, noted(getattr(Quadratic, question)))
+    monkeypatch.setattr(Quadratic, "validation", property(noted(Quadratic.validation.fget)))
     for name, cls in METHODS.items():
-        method, asked = cls(), []
-        host, agents = started(graph_for(name), method)
-        for agent in agents:
-            for question in ("utility", "outputs"):
-                answer = getattr(agent.objective, question)
-                setattr(agent.objective, question, lambda *a, answer=answer, asked=asked: asked.append(a) or answer(*a))
+        method = cls()
+        host, _ = started(graph_for(name), method)
+        asked.clear()
         run_round(host, 0)
-        assert bool(asked) == method.needs_validation == ("a validation set" in traits(cls)), name
+        assert bool(asked) == method.needs_validation, name
+        trains_on_it = "validation" in method.trains_on
+        assert ("a validation set" in traits(cls)) == (method.needs_validation or trains_on_it), name
 
 
 def test_every_step_of_ones_own_can_be_several():
     """So that methods can be compared at as many gradients."""
     several = {name for name, cls in METHODS.items() if "local_steps" in cls.__dataclass_fields__}
-    begin_with_an_exchange = {"ross", "cross-gradient", "cga", "ngc", "cgsv"}
+    begin_with_an_exchange = {"ross", "cross-gradient", "cga", "ngc", "cgsv", "fltrust"}
     assert set(METHODS) - several == begin_with_an_exchange | {"dsgt"}  # whose form with local steps is NET-FLEET
     for name in sorted(several - {"ross-plus"}):
         counts = []

@@ -1,5 +1,6 @@
 """What other methods are held against: everybody alone, and all data in one place."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -48,3 +49,35 @@ def test_the_agents_of_centralized_draw_batches_of_their_own():
 def test_the_agents_of_isolated_keep_to_their_own_data():
     task = LocalRun(resolve(SMALL | {"algorithm": "isolated"})).assembly.task
     assert all(torch.equal(task.training(i), task.shares.parts[i]) for i in range(5))
+
+
+TRAINING = {
+    "dpsgd": (True, False),
+    "isolated-with-validation": (True, True),
+    "validation-only": (False, True),
+}
+
+
+@pytest.mark.parametrize(("name", "own", "validation"), [(name, *data) for name, data in TRAINING.items()])
+def test_references_train_on_what_their_names_say(name, own, validation):
+    assembly = LocalRun(resolve(SMALL | {"algorithm": name})).assembly
+    assert_trained_on(assembly, own=own, validation=validation)
+
+
+def test_with_use_validation_methods_that_do_not_judge_by_it_train_on_it():
+    trained = {}
+    for keys in ({"algorithm": "dpsgd"}, {"algorithm": "ross"}, {"algorithm": "ubar"}):
+        assembly = LocalRun(resolve(SMALL | keys | {"use-validation": True})).assembly
+        trained[keys["algorithm"]] = assembly.algorithm.needs_validation
+        assert_trained_on(assembly, own=True, validation=not assembly.algorithm.needs_validation)
+    assert trained == {"dpsgd": False, "ross": True, "ubar": True}
+
+
+def assert_trained_on(assembly, *, own, validation):
+    for agent in assembly.agents():
+        mine = assembly.task.objective(agent.index)
+        expected = [mine.batch(torch.arange(mine.num_examples))] if own else []
+        expected += [mine.validation] if validation else []
+        examples = agent.objective.batch(torch.arange(agent.objective.num_examples))
+        assert torch.equal(examples.inputs, torch.cat([each.inputs for each in expected]))
+        assert torch.equal(examples.targets, torch.cat([each.targets for each in expected]))

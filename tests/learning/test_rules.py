@@ -350,7 +350,7 @@ def test_balance_gets_stricter_as_the_run_goes_on():
 def test_rules_that_judge_by_loss_say_on_which_data():
     asked = []
     for name, data in product(sorted(BY_LOSS), ("batch", "validation")):
-        rule = made(name, loss_data=data)
+        rule = made(name, use_validation=data == "validation")
         apply(rule, draw(4), loss=lambda x, data: asked.append(data) or 1.0)
         assert set(asked) == {data}
         assert rule.needs_validation is NNM(rule=rule).needs_validation is (data == "validation")

@@ -56,25 +56,27 @@ def test_a_share_of_the_validation_labels_can_be_wrong():
     assert "25% of their labels wrong" in images(validation_noise=0.25).describe()["validation"]
 
 
-@pytest.mark.parametrize("loss_data", ["batch", "validation"])
 @pytest.mark.parametrize("name", OURS)
-def test_without_a_validation_set_a_method_is_refused_or_never_asks_for_one(name, loss_data, monkeypatch):
+def test_without_a_validation_set_a_method_is_refused_or_never_asks_for_one(name, monkeypatch):
     def asked(*_):
         raise AssertionError(f"{name} asks for a utility: it needs_validation")
 
     monkeypatch.setattr(ModuleObjective, "utility", asked)
     graph = "star" if name == "cgsv-server" else "complete"
     options = {"algorithm": name, "topology": graph, "mixing": "lazy-metropolis", "num-rounds": 8}
-    config = resolve(options | {"attackers": 0, "validation-size": 0, "loss-data": loss_data, "merge-passes": 7})
-    if assemble(config).algorithm.needs_validation:
+    config = resolve(options | {"attackers": 0, "validation-size": 0, "merge-passes": 7})
+    algorithm = assemble(config).algorithm
+    if algorithm.needs_validation or "validation" in algorithm.trains_on:
         with pytest.raises(ConfigError, match=f"validation-size = 0 .* algorithm = '{name}' needs: use .*'cgsv'"):
             LocalRun(config)
     else:
         assert len(list(LocalRun(config).rounds())) == 8
+        with pytest.raises(ConfigError, match="validation-size = 0"):
+            LocalRun(resolve(config.values | {"use-validation": True}))
 
 
 def test_methods_with_losses_are_given_the_same_validation_set_as_ross():
-    ross, ubar = (assemble(config_of(algorithm=name, loss_data="validation")) for name in ("ross", "ubar"))
+    ross, ubar = (assemble(config_of(algorithm=name, use_validation=True)) for name in ("ross", "ubar"))
     assert (ross.algorithm.needs_validation, ubar.algorithm.needs_validation) == (True, True)
     assert not assemble(config_of(algorithm="ubar")).algorithm.needs_validation
     first, second = ross.agents()[4], ubar.agents()[4]

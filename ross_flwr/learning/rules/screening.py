@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ross_flwr.config import option
+from ross_flwr.learning import options
 from ross_flwr.learning.rules.rule import Bounded, View, Weighing, register_rule
 from ross_flwr.learning.rules.stacks import distance
 
@@ -31,16 +32,17 @@ class JudgingByLoss(Weighing):
     Momenta get the weights of the same neighbours' models in this step, and none where a model is refused or missing.
     """
 
-    loss_data: str = option(
-        "batch",
-        "where rules that judge models by their loss measure it: on the mini-batch of the pass or on Q_i",
-        choices=("batch", "validation"),
-    )
+    use_validation: bool = options.use_validation()
 
     @property
     def needs_validation(self) -> bool:
         """Losses on Q_i need one."""
-        return self.loss_data == "validation"
+        return self.use_validation
+
+    @property
+    def loss_data(self) -> str:
+        """Where the loss is measured: on Q_i or on the mini-batch of the pass."""
+        return "validation" if self.use_validation else "batch"
 
     def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
         """Judge models; return what was given to them."""
@@ -105,7 +107,7 @@ class ResilientP2P(JudgingByLoss):
 
     Bhowmick and Koutsoukos, "Resilient peer-to-peer learning based on adaptive aggregation", 2025 (arXiv:2501.04610),
     which has both choices of N⁺_i; over all of M_i every liar keeps some weight. No number of liars is assumed. A
-    mini-batch just trained on flatters the own model; Q_i (`loss-data` = 'validation') does not, and is larger. Ignores
+    mini-batch just trained on flatters the own model; Q_i (`use-validation`) does not, and is larger. Ignores
     W; takes 1 + k losses. Where all losses are alike it is the plain mean.
 
     Examples
