@@ -192,7 +192,7 @@ def paired(own: Sequence[float], theirs: Sequence[float]) -> float | None:
     Examples
     --------
     >>> round(paired([0.9, 0.8, 0.85], [0.3, 0.9, 0.0]), 4)
-    0.2497
+    0.2543
     """
     apart = [a - b for a, b in zip(own, theirs, strict=True)]
     if len(apart) < 2 or not any(apart):
