@@ -211,15 +211,11 @@ class ModuleObjective:
 
         `vector` is left as it was: training mode moves the buffers of a copy, and `buffer_shift` tells how far.
         """
-        model = self.model
-        if not training:
-            return self._gradient(vector, batch, training=False)
-        before = vector[model.num_parameters :]
-        if model.has_buffers:
-            vector = vector.clone()
-        gradient = self._gradient(vector, batch, training=True)
-        if model.has_buffers:
-            self._shift = vector[model.num_parameters :] - before
+        if not (training and self.model.has_buffers):
+            return self._gradient(vector, batch, training=training)
+        moved = vector.clone()
+        gradient = self._gradient(moved, batch, training=True)
+        self._shift = moved[self.model.num_parameters :] - vector[self.model.num_parameters :]
         return gradient
 
     def buffer_shift(self) -> Tensor | None:
@@ -275,14 +271,13 @@ class ModuleObjective:
         model = self.model
         model.bind(vector)
         self._mode(training=training)
-        loss = self.criterion(model.module(batch.inputs), batch.targets)
-        trained = [parameter for parameter in model.parameters if parameter.requires_grad]
-        gradients = iter(torch.autograd.grad(loss, trained, materialize_grads=True))
-        parts = [
-            (next(gradients) if parameter.requires_grad else torch.zeros_like(parameter)).reshape(-1)
-            for parameter in model.parameters
-        ]
-        return torch.cat([*parts, torch.zeros_like(vector[model.num_parameters :])])
+        for parameter in model.parameters:
+            parameter.grad = None
+        torch.autograd.backward(self.criterion(model.module(batch.inputs), batch.targets))
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters]
+        if model.has_buffers:
+            parts.append(torch.zeros_like(vector[model.num_parameters :]))
+        return torch.cat([part.reshape(-1) for part in parts])
 
     def _evaluate(self, vector: Tensor, batch: Batch) -> tuple[float, float]:
         outputs = self.outputs(vector, batch)
