@@ -1,4 +1,4 @@
-"""Packages that only some need, imported when somebody wants them."""
+"""Optional packages, imported only when needed."""
 
 from importlib import import_module
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""torchvision, imported only when somebody wants it, and beside any build of torch."""
+"""torchvision, imported only when needed, and beside any build of torch."""
 
 import functools
 import sys

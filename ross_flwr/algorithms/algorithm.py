@@ -36,13 +36,13 @@ A = TypeVar("A", bound="type[Algorithm]")
 
 
 def step(*, sends: Sends = (), optional: bool = False) -> Callable[[F], F]:
-    """Mark a method of an `Algorithm` as a step. Their order is the order of the steps, inherited ones first.
+    """Mark a method of an `Algorithm` as a step. Steps run in the order of their methods, inherited ones first.
 
     Parameters
     ----------
     sends : names, names with forms, or callable
-        What each of its messages holds. A name stands for a vector of shape [P], float32; anything else takes a `Form`.
-        A callable returns either, from the algorithm and the agent. Receivers drop every message that is different.
+        What each message holds. A name stands for a vector of shape [P], float32; any other tensor needs a `Form`. A
+        callable computes either from the algorithm and the agent. Receivers drop every message that looks different.
     optional : bool (default: False)
         Whether the step may send some neighbours nothing. Otherwise a neighbour that gets nothing counts the agent as
         missing.
@@ -69,8 +69,8 @@ def step(*, sends: Sends = (), optional: bool = False) -> Callable[[F], F]:
 class Algorithm:
     """A decentralized method: a list of steps, each a message handler of one agent.
 
-    A subclass is a frozen dataclass of its hyper-parameters (made by `register`), each declared with `option`, and has
-    one method per step, decorated with `@step`. A method with s steps costs s−1 exchanges a round.
+    A subclass is a frozen dataclass of its hyper-parameters, each declared with `option`; `register` makes it one. It
+    has one method per step, decorated with `@step`. An algorithm with s steps costs s−1 exchanges per pass.
 
     Examples
     --------
@@ -83,22 +83,22 @@ class Algorithm:
     learning_rate: float = option(0.1, "step size η", minimum=0.0)
     use_validation: bool = use_validation()
     rule: Rule | None = None
-    """How its agents mix; without one, as the run's `aggregator` says."""
+    """How its agents mix; without it, as the run's `aggregator` says."""
 
     name: ClassVar[str]
     family: ClassVar[str] = ""
-    """What kind of method it is, for the list that people read."""
+    """The kind of method, for `ross-flwr list`."""
     needs: ClassVar[tuple[str, ...]] = ()
-    """What the method asks of its graph, in words."""
+    """What the method needs from its graph, in words."""
     trains_on: ClassVar[TrainingData] = "own"
     """What agents train on: ``"own"`` data, that and Q_i (``"own and validation"``), Q_i alone (``"validation"``), or
     the union of the honest agents' data (``"pooled"``). All but the first are for references."""
     fixed_graph: ClassVar[bool] = False
-    """Whether the graph has to stay the same over the rounds."""
+    """Whether the graph must stay the same in all rounds."""
     invariant: ClassVar[str] = ""
-    """What holds of all agents together as long as they mix by W and by no other rule; empty for nothing."""
+    """What stays true of all agents together as long as they mix by W and by no other rule; empty for nothing."""
     steps: ClassVar[tuple[str, ...]] = ()
-    """The steps in their order. A method that repeats one sets the attribute anew on the instance."""
+    """The steps in their order. A method that repeats a step sets this attribute on the instance."""
 
     @property
     def needs_validation(self) -> bool:
@@ -119,7 +119,7 @@ class Algorithm:
             )
 
     def start(self, agent: Agent) -> None:
-        """Set up the agent's state; ``agent["model"]`` is there already."""
+        """Set up the agent's state; ``agent["model"]`` is already set."""
 
     def run_step(self, name: str, agent: Agent, inbox: Inbox) -> Outbox:
         """Run the step called `name`."""
@@ -136,7 +136,7 @@ class Algorithm:
         return bool(self._declaration(name).__optional__)
 
     def _declaration(self, name: str) -> Any:
-        """Return the step as it was declared; a method that overrides it sends the same."""
+        """Return the step as it was declared; a method that overrides a step sends the same messages."""
         functions = (vars(cls).get(name) for cls in type(self).__mro__)
         return next(function for function in functions if hasattr(function, "__sends__"))
 
@@ -202,7 +202,7 @@ def require_symmetric(name: str, mixing: NDArray[np.float64]) -> None:
 
 
 def require_undirected(name: str, mixing: NDArray[np.float64]) -> None:
-    """Refuse a directed graph, by its mixing matrix W, shape [N, N], for a method that answers those who wrote."""
+    """Refuse a directed graph, by its mixing matrix W, shape [N, N], for a method that answers its senders."""
     if ((mixing > 0) != (mixing.T > 0)).any():
         raise ConfigError(
             f"{name} sends gradients back to where the models came from, and this graph is directed: use an undirected "

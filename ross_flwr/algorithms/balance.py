@@ -17,7 +17,7 @@ class BALANCE(AdaptThenCombine):
         x_i  = a x½_i + (1 − a) mean_{j ∈ A_i} x½_j;   x½_i if nobody is accepted
 
     The rule is `rules.BALANCE`. State: the model. Per agent and round: one exchange, k·P·4 bytes, K gradients. With
-    γ = 0 agents learn alone but for those with the very same model.
+    γ = 0, agents learn alone, except those with exactly the same model.
     """
 
     family = "Byzantine-robust"

@@ -29,18 +29,19 @@ class Bristle(LocalSteps):
         ω_jc = max(0, 10 σ(Σ_{c∈K_j} s_jc / 100) − 4) a_j         for a foreign c, one that Q_i lacks; else ω_jc = 0
         h_ic = (h½_ic + Σ_j ω_jc h½_jc) / (1 + Σ_j ω_jc)          h_c: the weights and the bias of class c
 
-    Of more than q neighbours about q are looked at, drawn by their distance to h½_i: (1 − a)² q from the nearest third,
-    2 a (1 − a) q from the middle one and a² q from the farthest. The published file takes each peer's best classes;
-    how many, it is told. Nothing is told here: K_j are the classes in which j does better than who always answers c.
+    If there are more than q neighbours, about q are evaluated, drawn by their distance to h½_i: (1 − a)² q from the
+    nearest third, 2 a (1 − a) q from the middle third and a² q from the farthest. The published code takes each
+    peer's best classes, and is told how many. Here K_j are the classes in which j beats a model that always answers c.
 
-    All layers below stay as they began (float buffers follow the own data): meant for a pretrained body. An untrained
-    one is a set of random features, which costs little where the task is easy: with the default keys, after 60 rounds
-    with seeds 0, 1 and 2, accuracy on the digits is 0.83, 0.83 and 0.78 without attackers (D-PSGD 0.83, 0.87, 0.83) and
-    0.81, 0.76 and 0.67 with the default three (D-PSGD 0.09, 0.10, 0.10). No number of liars is assumed.
+    All layers below keep their initial values, and float buffers follow the own data, so the method is meant for a
+    pretrained body. An untrained body gives random features, which cost little where the task is easy: with the default
+    keys, after 60 rounds with seeds 0, 1 and 2, accuracy on the digits is 0.83, 0.83 and 0.78 without attackers (D-PSGD
+    0.83, 0.87, 0.83) and 0.81, 0.76 and 0.67 with the default three (D-PSGD 0.09, 0.10, 0.10). No number of liars is
+    assumed.
 
     State: the model. Per agent and round: one exchange, k·C·(H + 1)·4 bytes for C classes and H inputs of the output
-    layer, K gradients and 1 + k evaluations of F1, about 1 + q at most, counted as utilities. Where nobody is any good
-    (a_j = 0) agents learn alone.
+    layer, K gradients and 1 + k evaluations of F1, about 1 + q at most, counted as utilities. If no neighbour is
+    any good (a_j = 0), agents learn alone.
     """
 
     family = "Byzantine-robust"

@@ -16,8 +16,8 @@ class CDMSGD(Momentum, CombineThenAdapt):
         m_i ← α m_i + ∇F_i(x_i; ξ_i)
         x_i ← Σ_j w_ij x_j − η (∇F_i(x_i; ξ_i) + α m_i)
 
-    This is Nesterov's form, as in the published code of CGA, whose authors it shares. With K > 1 local steps, the sum
-    of their directions stands for ∇F_i + α m_i; each takes its gradient where the steps before have led.
+    This is Nesterov's form, as in the published code of CGA by the same authors. With K > 1 local steps, the sum of
+    their directions replaces ∇F_i + α m_i; each takes its gradient where the steps before it have led.
 
     State: x_i, m_i (zero at first). Per agent, round and k neighbours: one exchange, K gradients, k·P·4 bytes. With
     α = 0 it is D-PSGD, combine-then-adapt.

@@ -6,11 +6,11 @@ from ross_flwr.algorithms.isolated import Isolated
 
 @register("centralized")
 class Centralized(Isolated):
-    """SGD on the union of the honest agents' data, to see what is lost by not pooling it: x_i ← x_i − η ∇F(x_i; ξ_i).
+    """SGD on the union of the honest agents' data, to show what is lost without pooling: x_i ← x_i − η ∇F(x_i; ξ_i).
 
-    Nobody talks to anybody. The agents start alike and draw mini-batches of their own, so each is an independent repeat
-    and their spread is that of the draws. The parts of agents with corrupted data are left out as well; such an agent
-    corrupts the union, as an attacker does its gradients, for itself alone.
+    Agents do not communicate. They start from the same model and draw their own mini-batches, so each is an independent
+    repeat, and their spread is that of the draws. The union also leaves out the data of corrupted agents. A corrupted
+    agent corrupts its own copy of the union, and an attacker its own gradients; neither affects the others.
 
     State: x_i. Per agent and round: no exchange, K gradients for K local steps, no bytes.
     """

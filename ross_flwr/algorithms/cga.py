@@ -25,13 +25,13 @@ class CGA(LookAheadCrossGradients):
         u_i ← α u_i + g̃_i
         x_i ← x_i + γ Σ_j w_ij (x_j − x_i) − η (g̃_i + α u_i)                            (γ = 1 in the paper)
 
-    With h = 0 it is the point nearest to a with ⟨g̃, r_j⟩ ≥ 0 for all j. Like the released code it uses h = 0.5 and
-    solves for each parameter tensor by itself; the whole vector at once gives other numbers. The weight of a neighbour
-    that is missing goes to a. One difference: neighbours send gradients; the released code moves their mini-batches.
+    With h = 0, g̃ is the point nearest to a with ⟨g̃, r_j⟩ ≥ 0 for all j. Like the released code, this one uses h = 0.5
+    and solves for each parameter tensor separately; solving for the whole vector gives other numbers. The weight of a
+    missing neighbour goes to a. One difference: here neighbours send gradients; the released code moves mini-batches.
 
     State: x_i, u_i (zero at first; not mixed). Per agent, round and k neighbours: two exchanges, 1 + k gradients,
-    2·k·P·4 bytes, and O(k² P + k³) for v, in float64. Since v ≥ h every neighbour has at least half of its weight, and
-    a false gradient more, if it opposes the others: there is no robustness. Not here: compression (CompCGA).
+    2·k·P·4 bytes, and O(k² P + k³) for v, in float64. Since v ≥ h, every neighbour keeps at least half of its weight,
+    and a false gradient that opposes the others gets more, so it is not robust. Not here: compression (CompCGA).
     """
 
     margin: float = option(0.5, "h, the least factor on a neighbour's gradient", minimum=0.0)

@@ -22,16 +22,16 @@ class CGSV(Reputation, WeightedCrossGradients):
 
     The paper has a server and rewards its clients; here each agent is the server of M_i, an adaptation of ours, and
     only the valuation is used: `cgsv-reward` has the rewards and `cgsv-server` the server. Not here: local epochs, and
-    steps of fixed length Γ. The step is along the gradients as they are, so the floor's share of a huge one is still
-    large.
+    steps of fixed length Γ. The step follows the gradients at their own length, so the floor's share of a huge one is
+    still large.
 
     State: x_i, u_i (zero at first), r_i of shape [m_i], zero at first, by ascending index; a neighbour that is missing
     keeps its r_ij. Per agent, round and k neighbours: three exchanges, 1 + k gradients and 4·k·P·4 bytes (3·k·P·4
-    without mixing the momentum), no utilities. Equal gradients get equal weights. What it rewards is agreement with the
-    majority: colluders that are one rule, and an honest agent with rare classes gets little. An agent's own gradient
-    gets more than it should, for it is part of d_i: an attacker that poisons its own steps too trusts itself, and its
-    model is mixed all the same. (Digits with the default keys, seed 0: accuracy 0.93, 0.89 and 0.13 with one, two and
-    three such agents of ten.)
+    without mixing the momentum), no utilities. Equal gradients get equal weights. It rewards agreement with the
+    majority: if colluders are the majority, they rule, and an honest agent with rare classes gets little. An agent's
+    own gradient gets more than it should, since it is part of d_i: an attacker that also poisons its own steps trusts
+    itself, and its model is mixed all the same. (Digits with the default keys, seed 0: accuracy 0.93, 0.89 and 0.13
+    with one, two and three such agents of ten.)
     """
 
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:

@@ -18,10 +18,10 @@ class CGSVReward(Rewards):
         v_ij = the q_ij largest components of x̂_i − x½_j;   q_ij = ⌊P tanh(β r_ij) / max_k tanh(β r_ik)⌋
         x_i ← Σ_j w_ij (x½_i + v_ji)                                                           (v_ii in full)
 
-    The paper has a server; here each agent is the server of M_i, an adaptation of ours. What is withheld stays as the
-    receiver trained it, so rewards of zero are local training. With β → ∞ nothing is withheld and x_i = Σ_j w_ij x̂_j.
-    Unequal rewards break the double stochasticity of the mixing: models that differ are the aim. It is a protocol for
-    the honest: an agent sees the x½_j of its neighbours, and nothing stops it from using them.
+    The paper has a server; here each agent is the server of M_i, an adaptation of ours. The receiver keeps its own
+    values where a component is withheld, so with rewards of zero agents train locally. With β → ∞ nothing is withheld
+    and x_i = Σ_j w_ij x̂_j. Unequal rewards break the double stochasticity of the mixing, because models are meant to
+    differ. The protocol assumes honesty: an agent sees its neighbours' x½_j, and nothing stops it from using them.
 
     State: x_i, r_i. Per agent, round and k neighbours: two exchanges, K gradients, 2·k·P·4 bytes, for v_ij is sent with
     its zeros; as pairs of index and value it would take q_ij·8.

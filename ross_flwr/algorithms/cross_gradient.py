@@ -17,11 +17,11 @@ class CrossGradient(WeightedCrossGradients):
         û_i  = α u_i + 1/m_i Σ_j G_ij;   x̂_i = x_i − η û_i               m_i = |M_i|
         x_i  = Σ_j w_ij x̂_j;   u_i = Σ_j w_ij û_j
 
-    The reference that tells what the weights of ROSS are worth; no paper of its own.
+    The reference that shows what the weights of ROSS are worth; it has no paper of its own.
 
     State: x_i, u_i (zero at first). Per agent, round and k neighbours: three exchanges, 1 + k gradients and 4·k·P·4
-    bytes (3·k·P·4 without mixing the momentum). On a complete graph with α = 0 it is SGD on the mean gradient. Whoever
-    returns a false gradient moves every neighbour by 1/m_i of it: there is no robustness.
+    bytes (3·k·P·4 without mixing the momentum). On a complete graph with α = 0 it is SGD on the mean gradient. An agent
+    that returns a false gradient moves every neighbour by 1/m_i of it, so the method is not robust.
     """
 
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""What methods of cross-gradients have in common."""
+"""What methods with cross-gradients share."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ __all__ = ["CrossGradients", "LookAheadCrossGradients", "WeightedCrossGradients"
 
 @dataclass(frozen=True, kw_only=True)
 class CrossGradients(Momentum):
-    """Agents tell their neighbours what their data says of the neighbours' models: G_ij = ∇F_j(x_i; ξ_j), j ∈ M_i.
+    """Agents compute gradients of their own loss at their neighbours' models: G_ij = ∇F_j(x_i; ξ_j), j ∈ M_i.
 
-    The owner of the model is i, that of the data j: j computes G_ij and sends it to i, so gradients travel and data
-    does not. Two exchanges, 1 + k gradients (all on one mini-batch) and 2·k·P·4 bytes per agent and round, k being the
+    Agent i owns the model and agent j the data. Agent j computes G_ij and sends it to i: gradients travel, data does
+    not. Two exchanges, 1 + k gradients (all on one mini-batch) and 2·k·P·4 bytes per agent and round, k being the
     agent's degree; what the subclass does with the gradients comes on top. State: x_i, and u_i, zero at first.
     """
 
@@ -55,7 +55,7 @@ class CrossGradients(Momentum):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedCrossGradients(CrossGradients):
-    """Step along a weighted sum of the cross-gradients, then mix; what the weights are is the subclass's answer.
+    """Step along a weighted sum of the cross-gradients, then mix; the subclass chooses the weights.
 
     ::
 

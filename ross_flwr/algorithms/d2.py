@@ -12,7 +12,7 @@ from ross_flwr.learning.agent import Agent
 
 @register("d2")
 class D2(LocalSteps):
-    """D² (Tang et al., ICML 2018): D-PSGD without the bias that different data give it, for one vector a message.
+    """D² (Tang et al., ICML 2018): D-PSGD without the bias that different data cause, at one vector per message.
 
     The paper's listing, with g_i^t = ∇F_i(x_i^t; ξ_i^t), is
 
@@ -21,8 +21,8 @@ class D2(LocalSteps):
         x_i^1     = Σ_j w_ij (x_j^0 − η g_j^0)
         x_i^(t+1) = Σ_j w_ij (2 x_j^t − x_j^(t−1) − η (g_j^t − g_j^(t−1)))
 
-    What the last two rounds leave there is c_i = x_i^t − x_i^(t−1) + η g_i^(t−1), the disagreement gathered so far,
-    and with c_i = 0 at first the same models come from
+    The last two rounds leave c_i = x_i^t − x_i^(t−1) + η g_i^(t−1), the disagreement gathered so far. With c_i = 0 at
+    first, the same models come from
 
     ::
 
@@ -63,7 +63,7 @@ class D2(LocalSteps):
 
     @step()
     def mix(self, agent: Agent, inbox: Inbox) -> None:
-        """Average the neighbourhood's z_j, and gather how far the own one was off."""
+        """Average the neighbourhood's z_j, and add to c_i how far z_i was off."""
         proposals = inbox.gather("model")
         agent["model"] = agent.mix(proposals)
         agent["correction"] = agent["correction"] + (agent["model"] - proposals[agent.index])

@@ -20,7 +20,7 @@ class DFedAvgM(LocalDSGD):
         z_i^(s+1) = z_i^s − η ∇F_i(z_i^s; ξ_i^s) + α (z_i^s − z_i^(s−1))     for s = 0 … K−1
         x_i ← Σ_j w_ij z_j^K
 
-    The momentum begins anew in every round and never travels. The paper's version with quantized messages is not here.
+    The momentum starts at zero in every round and is never sent. Not here: the paper's version with quantized messages.
 
     State: x_i. Per agent, round and k neighbours: one exchange, K gradients, k·P·4 bytes; the mixing can be repeated as
     in LD-SGD. With α = 0 it is LD-SGD.

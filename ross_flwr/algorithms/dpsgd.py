@@ -17,8 +17,8 @@ class DPSGD(LocalSteps):
         adapt-then-combine:  x_i ← Σ_j w_ij (x_j − η D_j)
 
     With K = 1 local step, D_i = ∇F_i(x_i; ξ_i); with more, x_i − η D_i is the model after K steps from x_i. The first
-    is the paper's: gradients are taken before mixing, so they can be computed while messages travel. The second comes
-    nearer to the optimum with the same η.
+    form is the paper's: gradients are taken before mixing, so they can be computed while messages travel. The second
+    comes nearer to the optimum with the same η.
 
     State: x_i. Per agent, round and k neighbours: one exchange, K gradients, k·P·4 bytes. With W = 11ᵀ/N and K = 1 both
     are centralized SGD, with W = I each agent's own.

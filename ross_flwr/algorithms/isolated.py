@@ -8,7 +8,7 @@ from ross_flwr.learning.agent import Agent
 
 @register("isolated")
 class Isolated(LocalSteps):
-    """SGD by every agent on its own data alone, to see what collaboration is worth: x_i ← x_i − η ∇F_i(x_i; ξ_i).
+    """SGD of every agent on its own data, to show what collaboration is worth: x_i ← x_i − η ∇F_i(x_i; ξ_i).
 
     State: x_i. Per agent and round: no exchange, K gradients for K local steps, no bytes. It is D-PSGD with
     W = I.

@@ -17,7 +17,7 @@ class LocalDSGD(LocalSteps):
         z_i^0 = x_i;   z_i^(s+1) = z_i^s − η ∇F_i(z_i^s; ξ_i^s)      for s = 0 … K−1, a mini-batch each
         z_i ← Σ_j w_ij z_j, Q times, from z_i^K;   x_i ← z_i
 
-    Q exchanges mix with W^Q. Its kin bring another `direction` of the local steps.
+    Q exchanges mix with W^Q. Related methods override the `direction` of the local steps.
 
     State: x_i. Per agent, round and k neighbours: Q exchanges, K gradients, Q·k·P·4 bytes. With K = Q = 1 it is D-PSGD,
     adapt-then-combine.
@@ -29,7 +29,7 @@ class LocalDSGD(LocalSteps):
     gossip_steps: int = option(1, "exchanges Q in a row, each with mixing, after the local steps", minimum=1)
 
     def __post_init__(self) -> None:
-        """Set the steps, whose number is Q + 1; those of the class name each once."""
+        """Set the Q + 1 steps; the class names each only once."""
         object.__setattr__(self, "steps", ("share", *["gossip"] * (self.gossip_steps - 1), "mix"))
 
     @step(sends=("model",))

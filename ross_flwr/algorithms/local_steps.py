@@ -1,4 +1,4 @@
-"""What methods share whose rounds begin with steps of one's own: the steps, and the two places for mixing."""
+"""What methods share whose passes begin with local steps: the steps, and the two places for mixing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ def local_steps(agent: Agent, steps: int, learning_rate: float, direction: Direc
 
 @dataclass(frozen=True, kw_only=True)
 class LocalSteps(Algorithm):
-    """A method whose agents train for K steps of their own in every pass."""
+    """A method whose agents take K local steps in every pass."""
 
     local_steps: int = options.local_steps(1)
 
@@ -72,7 +72,7 @@ class LocalSteps(Algorithm):
 
 @dataclass(frozen=True, kw_only=True)
 class HeavyBall(Momentum, LocalSteps):
-    """Steps along a momentum that goes on from pass to pass: u_i ← α u_i + ∇F_i(z; ξ_i);   z ← z − η u_i."""
+    """Steps along a momentum that is kept from pass to pass: u_i ← α u_i + ∇F_i(z; ξ_i);   z ← z − η u_i."""
 
     def direction(self, agent: Agent, model: Tensor, batch: int) -> Tensor:
         """Return u_i."""
@@ -97,7 +97,7 @@ class AdaptThenCombine(LocalSteps):
 
 @dataclass(frozen=True, kw_only=True)
 class CombineThenAdapt(LocalSteps):
-    """Send, mix, and go where K steps from the model before led: x_i ← rule(x_i, {x_j}) − η D_i.
+    """Send, mix, and add what K steps from the model before mixing gave: x_i ← rule(x_i, {x_j}) − η D_i.
 
     All gradients are taken at models before mixing, so they can be computed while messages travel.
     """

@@ -1,4 +1,4 @@
-"""What agents send each other between two steps, and what may be done to it on the way."""
+"""What agents send each other between two steps, and what may change it on the way."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ Message: TypeAlias = dict[str, Tensor]
 class Inbox(dict[int, Message]):
     """The messages that arrived from the step before, by source in ascending order.
 
-    What an agent sent to itself is among them. A neighbour whose message was late, lost or bad is not.
+    It includes what the agent sent to itself. It does not include messages that were late, lost or bad.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def broadcast(**tensors: Tensor) -> Broadcast:
 
 
 class Refused(Exception):  # noqa: N818 (it is an outcome)
-    """A message is dropped. `reason` is one word, by which it is counted."""
+    """A message is dropped. `reason` is one word, under which the drop is counted."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -83,11 +83,11 @@ class Form:
     Attributes
     ----------
     shape : tuple of int or None
-        Its lengths. None stands for any length.
+        The lengths of its dimensions. None stands for any length.
     dtype : torch.dtype (default: float32)
         The type of its numbers.
     optional : bool (default: False)
-        Whether a message may lack it.
+        Whether a message may leave it out.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def require_form(message: Message, forms: Forms) -> None:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Return whether no entry is NaN or infinite. The sum is forty times faster to look at than every entry."""
+    """Return whether no entry is NaN or infinite. Checking the sum is forty times faster than checking every entry."""
     return isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
 
 
@@ -147,7 +147,7 @@ class Exchange:
     agents : mapping of int to Agent
         The agents of this node that ran the step.
     inboxes, outboxes : mapping of int to mapping
-        What each of them received in the step, and what it made to be sent, before any transform.
+        What each of them received in the step, and what it sends, before any transform.
     """
 
     pass_number: int
@@ -161,9 +161,9 @@ class Exchange:
 class MessageTransform:
     """One link of the message chain: it changes messages between the step that makes them and the step that reads them.
 
-    An attack, a fault or a codec overrides what it needs; the rest passes messages on unchanged. What it has to
-    remember stands in ``agent.state``, so that it survives a restart and travels with the agent. Messages are shared
-    between receivers: a changed message is a new dictionary with new tensors.
+    An attack, a fault or a codec overrides what it needs; the other methods pass messages on unchanged. It keeps what
+    it must remember in ``agent.state``, which survives a restart and travels with the agent. Receivers share messages,
+    so a changed message must be a new dictionary with new tensors.
 
     Examples
     --------
@@ -181,13 +181,13 @@ class MessageTransform:
     """
 
     def send(self, agent: Agent, outbox: dict[int, Message], exchange: Exchange) -> dict[int, Message]:
-        """Return what `agent` sends instead of `outbox`, by destination. It is asked after every step."""
+        """Return what `agent` sends instead of `outbox`, by destination. It is called after every step."""
         return outbox
 
     def receive(self, agent: Agent, source: int, message: Message, exchange: Exchange) -> Message:
         """Return what `agent` reads instead of `message` from `source`; raise `Refused` to drop it.
 
-        The message comes from the network and has been checked against `wire` alone.
+        The message comes from the network, and has only been checked against `wire`.
         """
         return message
 

@@ -21,12 +21,12 @@ class NETFLEET(Algorithm):
         x_i ← Σ_j w_ij z_j^K;   y_i ← Σ_j w_ij y_j
 
     The paper's abstract names the scheme; the recursion is reconstructed. It telescopes: h^s is the gradient that was
-    added before, so v^s = h^s + (y_i − g_i), an SGD step with a correction that stays the same for K steps. Across
-    rounds g_i is always the gradient that was added, hence Σ_i y_i = Σ_i g_i; a missing message breaks that sum for
-    good. Not here: h^s taken again at z^s on the new mini-batch, as in SPIDER.
+    added before, so v^s = h^s + (y_i − g_i) is an SGD step with a correction that stays the same for K steps. Across
+    rounds g_i is always the gradient that was added, so Σ_i y_i = Σ_i g_i; a missing message breaks that sum for good.
+    Not here: evaluating h^s again at z^s on the new mini-batch, as SPIDER does.
 
-    State: x_i, y_i, g_i (both zero at first). Per agent, round and k neighbours: one exchange, K gradients (h^K
-    and v^K are used by nobody and not computed), 2·k·P·4 bytes. With K = 1 it is DSGT.
+    State: x_i, y_i, g_i (both zero at first). Per agent, round and k neighbours: one exchange, K gradients (nothing
+    uses h^K and v^K, so they are not computed), 2·k·P·4 bytes. With K = 1 it is DSGT.
     """
 
     family = "decentralized optimisation"

@@ -14,7 +14,7 @@ from ross_flwr.learning.agent import Agent
 
 @register("pfedgame")
 class PFedGame(AdaptThenCombine):
-    """pFedGame (arXiv:2410.04058): the own model meets the best peers' one by one, each pair weighed by Shapley values.
+    """pFedGame (arXiv:2410.04058): mix the own model with the best peers' one by one, by Shapley values of the pair.
 
     ::
 
@@ -24,9 +24,10 @@ class PFedGame(AdaptThenCombine):
             z ← (φ_i z + φ_j x½_j) / (φ_i + φ_j)
         x_i = z
 
-    v is the accuracy on Q_i or, so that nobody is worth 0 as well, exp(−loss): the likelihood of an example's class. A
-    negative φ counts as 0. The abstract names the choice of peers and the constant-sum game of two; the choice by v
-    and the game's values are reconstructed. No number of liars is assumed: who makes the pair worse gets no weight.
+    v is the accuracy on Q_i or exp(−loss), the likelihood of an example's class; in both cases the empty coalition is
+    worth 0. A negative φ counts as 0. The abstract names the choice of peers and the constant-sum game of two; we
+    reconstructed the choice by v and the game's values. No number of liars is assumed: a model that makes the pair
+    worse gets no weight.
 
     State: the model. Per agent and round: one exchange, k·P·4 bytes, K gradients and k + 2 min(q, k) utilities. Where
     v is the same everywhere and q = 1 it is the mean with one neighbour.
@@ -44,7 +45,7 @@ class PFedGame(AdaptThenCombine):
 
     @step()
     def mix(self, agent: Agent, inbox: Inbox) -> None:
-        """Let the own model meet those that arrived."""
+        """Mix the own model with those that arrived."""
         models = inbox.gather("model")
         agent["model"] = self.combine(agent, models.pop(agent.index), models)
 

@@ -1,4 +1,4 @@
-"""Reputations by agreement, and rewards by reputation: what the forms of CGSV share."""
+"""Reputations by agreement, and rewards by reputation: what the variants of CGSV share."""
 
 from dataclasses import dataclass
 from math import floor
@@ -15,12 +15,12 @@ from ross_flwr.learning.agent import Agent
 __all__ = ["Reputation", "Rewards", "largest"]
 
 FLOOR = 1e-3
-"""The least a reputation falls to before it is normalised."""
+"""The lowest value of a reputation before it is normalised."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reputation(Algorithm):
-    """Whoever agrees with the neighbourhood gains reputation (CGSV; Xu et al., NeurIPS 2021).
+    """Agents that agree with the neighbourhood gain reputation (CGSV; Xu et al., NeurIPS 2021).
 
     ::
 
@@ -30,7 +30,7 @@ class Reputation(Algorithm):
 
     A vector that is not finite has no direction and agrees with nobody: ψ_ij = 0.
 
-    State: r_i of shape [m_i], zero at first, by ascending index; who is missing keeps its r_ij.
+    State: r_i of shape [m_i], zero at first, by ascending index; a missing neighbour keeps its r_ij.
     """
 
     reputation_decay: float = option(
@@ -64,7 +64,7 @@ class Reputation(Algorithm):
 
 @dataclass(frozen=True, kw_only=True)
 class Rewards(Reputation, LocalSteps):
-    """Agents train for K local steps, and who has little reputation gets little of what is made of all updates."""
+    """Agents take K local steps, and those with little reputation get little of the combined update."""
 
     local_steps: int = options.local_steps(5)
     update_length: float = option(0.5, "Γ of CGSV's rewards, the length to which an update is scaled", minimum=0.0)
@@ -79,7 +79,7 @@ class Rewards(Reputation, LocalSteps):
         earned = tanh(self.altruism * agent["reputation"].double())
         shares = (earned / earned.max()).tolist()
         size = len(agent["model"])
-        # r is float32: of equal reputations the seventh digit may differ, and must not cost a component.
+        # r is float32: equal reputations may differ in the seventh digit, which must not cost a component.
         return {j: floor(size * round(share, 6)) for j, share in zip(agent.mixing_row, shares, strict=True)}
 
 

@@ -28,7 +28,7 @@ class ROSS(Momentum):
 
     The paper's text was not available. Its summaries state the cross-gradients, the Shapley values estimated on a small
     validation set, validation accuracy as the utility U, momentum, and mixing with a doubly stochastic W. They leave
-    open what the options choose: ``README.md`` beside this file tells how the defaults were measured.
+    open what the options choose. ``README.md`` beside this file says how the defaults were measured.
 
     State: x_i, u_i (zero at first). Per agent, pass and k neighbours: three exchanges, 1 + k gradients, 4·k·P·4 bytes
     (3·k·P·4 without mixing the momentum) and at most min(2^m, 2 + R (m − 1)) utilities, m = k + 1. On a complete graph

@@ -36,16 +36,16 @@ class ROSSPlus(WeightedCrossGradients):
 
     Two things are added to ROSS. Neither is in the paper.
 
-    The screen P_i leaves out gradients that data like Q_i could not have. Where data is skewed, an honest gradient
-    often harms the whole of Q_i, and its Shapley value is negative, as a poisoned one's is. But an honest gradient is
-    that of some mixture of classes, and a poisoned one is not. Late in a run, when models fit, only noise is left of
-    honest gradients: then those with the shortest rests are honest. ``screen=0`` lets all of M_i play.
+    The screen P_i leaves out gradients that data like Q_i could not produce. Where data is skewed, an honest gradient
+    often harms Q_i as a whole, so its Shapley value is negative, like that of a poisoned one. But an honest gradient is
+    the gradient of some mixture of classes, and a poisoned one is not. Late in a run, when models fit, honest gradients
+    are mostly noise; then the screen keeps those with the shortest rests. ``screen=0`` lets all of M_i play.
 
-    The local steps get more out of a pass. Its three exchanges buy up to K steps instead of one, each corrected by what
-    the neighbours' data say, as SCAFFOLD's steps are by its control variates. κ, ``local-slack``, bounds them, because
-    an agent whose own gradient is poisoned climbs faster with every step. ``local-steps=1`` is ROSS's single step.
+    The local steps get more out of a pass. Three exchanges pay for up to K steps instead of one. Each is corrected by
+    what the neighbours' data say, as SCAFFOLD corrects steps by control variates. ``local-slack``, κ, bounds them: an
+    agent whose own gradient is poisoned climbs faster with every step. ``local-steps=1`` is ROSS's single step.
 
-    The defaults are not ROSS's. ``README.md`` beside this file tells how they were measured.
+    The defaults are not ROSS's. ``README.md`` beside this file says how they were measured.
 
     State: x_i, u_i (zero at first). Per agent, pass and k neighbours: three exchanges, k + K gradients and that of
     Q_i's classes, 4·k·P·4 bytes (3·k·P·4 without mixing the momentum), at most min(2^m, 2 + R (m−1)) + K utilities,
@@ -126,7 +126,7 @@ class ROSSPlus(WeightedCrossGradients):
     def proposal(
         self, agent: Agent, momentum: Tensor, weights: dict[int, float], gradients: dict[int, Tensor]
     ) -> Tensor:
-        """Return x̂_i after at most K local steps; one, where the own gradient does not count."""
+        """Return x̂_i after at most K local steps, or one step where the own gradient has no weight."""
         model = super().proposal(agent, momentum, weights, gradients)
         if self.local_steps == 1 or not weights.get(agent.index):
             return model

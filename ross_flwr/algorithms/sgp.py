@@ -13,7 +13,7 @@ from ross_flwr.learning.agent import Agent
 
 @register("sgp")
 class SGP(LocalSteps):
-    """Stochastic gradient push (Assran et al., ICML 2019): D-PSGD where those who hear me need not be those I hear.
+    """Stochastic gradient push (Assran et al., ICML 2019): D-PSGD on directed graphs.
 
     ::
 
@@ -21,9 +21,9 @@ class SGP(LocalSteps):
         x_i ← Σ_j p_ij x_j;   w_i ← Σ_j p_ij w_j;   z_i = x_i / w_i          (push-sum; w_i = 1 at first)
 
     The matrix of the p_ij is the mixing matrix, whose columns sum to 1: agent j splits x_j and w_j among those who hear
-    it and itself. Its rows need not sum to 1, which w_i makes up for; Σ_i w_i = N always, and Σ_i x_i changes by
-    gradients alone. Gradients are taken, and accuracy reported, at z_i: ``agent["model"]`` is z_i, and x_i = w_i z_i.
-    A message that gets lost takes its share of both x and w away: z stays an average, of fewer.
+    it and itself. Its rows need not sum to 1; w_i makes up for that. Σ_i w_i stays N, and only gradients change
+    Σ_i x_i. Gradients are taken, and accuracy is reported, at z_i: ``agent["model"]`` is z_i, and x_i = w_i z_i.
+    A lost message takes away its share of both x and w, so z stays an average, but of fewer models.
 
     State: z_i, w_i. Per agent and round, with k agents that hear it: one exchange, K gradients, k·(P + 1)·4 bytes.
     With a doubly stochastic matrix every w_i is 1 and it is D-PSGD, adapt-then-combine. The paper takes
@@ -35,7 +35,7 @@ class SGP(LocalSteps):
     invariant = "Σ_i w_i = N"
 
     def check(self, mixing: NDArray[np.float64], total_passes: int) -> None:
-        """Refuse a W that loses or makes mass."""
+        """Refuse a W whose columns do not sum to 1."""
         if not np.allclose(mixing.sum(axis=0), 1):
             raise ConfigError("sgp takes a mixing matrix whose columns sum to 1: use mixing = 'push'")
 

@@ -1,4 +1,4 @@
-"""Sparse gossip, and one merging of all models at the end."""
+"""Sparse gossip, and one merge of all models at the end."""
 
 from math import ceil, log
 
@@ -12,12 +12,12 @@ from ross_flwr.config import ConfigError, option
 from ross_flwr.learning.agent import Agent
 
 LEFT = 0.01
-"""The part of the models' disagreement that merging may leave."""
+"""The share of the models' disagreement that the merge may leave."""
 
 
 @register("single-merge")
 class SingleMerge(LocalSteps):
-    """Single global merging (arXiv:2507.06542): agents train nearly alone, and their models become one at the end.
+    """Single global merging (arXiv:2507.06542): agents train nearly alone, and merge their models at the end.
 
     ::
 

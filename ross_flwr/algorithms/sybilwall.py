@@ -1,4 +1,4 @@
-"""Sybils give themselves away by being alike."""
+"""A defence against Sybils, which give themselves away by being alike."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ class SybilWall(LocalSteps):
     difference, and so h_j = x½_j, which is much the same for all who began alike; it also gives agents the scores of
     distant peers. Neither is followed.
 
-    It is made for Sybils, many identities that push one way; a liar who is alike to nobody is believed. On the digits
+    It is made for Sybils, many identities that push one way; it believes a liar that is like nobody else. On the digits
     with the default keys, after 60 rounds with seeds 0, 1 and 2, accuracy is 0.72, 0.76 and 0.68 without attackers, for
     honest agents are alike too (D-PSGD 0.83, 0.87, 0.83), and 0.10, 0.09 and 0.56 with the default three, who each
     climb their own loss. Liars can tell false histories of others, and of peers that do not exist, P numbers each.
@@ -43,11 +43,11 @@ class SybilWall(LocalSteps):
     family = "Byzantine-robust"
 
     gossip_decay: float = option(
-        0.8, "λ, how much likelier histories of near peers are told; 0 tells all alike", minimum=0.0
+        0.8, "λ, how much more often histories of near peers are passed on; 0 for all alike", minimum=0.0
     )
 
     def start(self, agent: Agent) -> None:
-        """Keep x⁰; nobody is known yet."""
+        """Keep x⁰; no peer is known yet."""
         agent["origin"] = agent["model"]
 
     @step(

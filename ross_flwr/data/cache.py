@@ -1,4 +1,4 @@
-"""A cache of decoded images outside the repository, so that the next process need not decode them again."""
+"""A cache of decoded images, outside the repository: the next process need not decode them again."""
 
 import hashlib
 import json
@@ -20,21 +20,21 @@ Tensors = dict[str, Tensor]
 
 
 def stamps(files: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Return name, size and time of change of every file; if one differs, images decoded from the files are stale."""
+    """Return name, size and modification time of every file. If one changes, images decoded from them are stale."""
     return [(str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in sorted(files)]
 
 
 def cached(key: object, decode: Callable[[], Tensors]) -> Tensors:
     """Return what `decode` last returned under `key` (JSON), in this process or another.
 
-    The result is in ``$XDG_CACHE_HOME/ross-flwr``, by default ``~/.cache/ross-flwr``, as a safetensors file, and can be
-    deleted at any time. A file is written under another name and then renamed, so that a reader sees all of it or none.
+    The result is a safetensors file in ``$XDG_CACHE_HOME/ross-flwr``, by default ``~/.cache/ross-flwr``. It can be
+    deleted at any time. A file is written under another name and then renamed, so a reader sees all of it or nothing.
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ross-flwr"
     file = folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.safetensors"
     try:
         return load_file(file)
-    except (OSError, SafetensorError):  # not there, or not whole
+    except (OSError, SafetensorError):  # missing or incomplete
         tensors = decode()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ _TOP_UP = 2  # of the random stream of `top_up`, default_rng([seed, _TOP_UP])
 
 
 def top_up(parts: list[Tensor], minimum: int, seed: int) -> tuple[list[Tensor], dict[int, int]]:
-    """Give every agent at least `minimum` examples, taken at random from the agent that holds most at that moment.
+    """Give every agent at least `minimum` examples, taken at random from the agent that then holds the most.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def top_up(parts: list[Tensor], minimum: int, seed: int) -> tuple[list[Tensor], 
 def draw_classes(labels: Indices, shares: NDArray[Any], count: int, generator: Generator) -> Indices:
     """Draw `count` examples in the class ratio `shares`, which has a weight for each class present, ascending.
 
-    A class with too few examples gives some of them twice.
+    If a class has too few examples, some are drawn twice.
 
     Examples
     --------
@@ -76,13 +76,13 @@ def draw_classes(labels: Indices, shares: NDArray[Any], count: int, generator: G
 
 
 def class_balanced(labels: Tensor, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Draw a class-balanced subset, such as a validation set Q_i from data on which no accuracy is reported.
+    """Draw a class-balanced subset, such as a validation set Q_i, from data that is not used for testing.
 
     Returns
     -------
     tuple[Tensor, Tensor]
-        The indices of the `count` chosen and of the rest, int64, ascending. The numbers chosen of any two classes
-        present in `labels` (integer, shape (n,)) differ by at most 1.
+        The indices of the `count` chosen examples and of the rest, int64, ascending. `labels` are integers, shape (n,).
+        No two classes present in `labels` differ by more than 1 in how many of their examples are chosen.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def class_balanced(labels: Tensor, count: int, generator: Generator) -> tuple[Te
             f"{count} examples, equally many of each class, cannot be drawn from these {len(labels)}: "
             f"their classes allow from 0 to {most} (see validation-size)"
         )
-    # Every class, in random order, gives an example before any class gives another.
+    # In each turn every class, in random order, gives one example.
     by_class = np.lexsort((generator.random(len(classes)), classes))
     turn = np.empty_like(by_class)
     turn[by_class] = np.arange(len(classes)) - np.repeat(sizes.cumsum() - sizes, sizes)

@@ -1,6 +1,6 @@
 """What every source returns: images and labels, held in memory once per process.
 
-Images stay as published, mostly uint8. `normalize` is for a mini-batch and takes a few microseconds.
+Images stay as published, mostly uint8. `normalize` scales one mini-batch, in a few microseconds.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from ross_flwr.config import ConfigError
 
 __all__ = ["Examples", "Place", "Source", "assemble", "decode", "normalize", "tuning_split"]
 
-_HELD_OUT = 5  # one in this many examples of a class becomes test data if a source has none
+_HELD_OUT = 5  # if a source has no test data, one in this many examples of each class becomes test data
 _SPLIT_SEED = 1998  # seeds the splits made here, the same for every run
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a source is read from, and how: the configuration keys of these names.
+    """Where a source is read from, and how. Each field is the configuration key of the same name.
 
     Examples
     --------
@@ -67,11 +67,11 @@ class Source:
     Attributes
     ----------
     train, test : Examples
-        The examples dealt to the agents, and those on which accuracy is reported; labels are below `num_classes`.
+        The examples dealt to the agents, and those used for testing. Labels are below `num_classes`.
     mean, std : tuple[float, ...]
         Per channel, of the training images scaled to [0, 1].
     scale : float
-        The largest value a pixel can take, by which images are divided: 255, or 16 for the digits.
+        The largest value that a pixel can have. Images are divided by it: 255, or 16 for the digits.
     owners : Tensor, optional
         The writer, device or other owner of each training example: int64, (n,), from 0.
 
@@ -131,7 +131,7 @@ def assemble(
     std: tuple[float, ...] = (),
     owners: Tensor | None = None,
 ) -> Source:
-    """Make a source of what was read; hold out test data if there is none, and measure mean and std if not given.
+    """Make a source; hold out test data if there is none, and measure mean and std if they are not given.
 
     Every fifth example of each class is held out, the same in every run.
 
@@ -187,13 +187,13 @@ def _scale(images: Tensor) -> float:
 
 
 def _measured(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation by channel; 1 for the deviation of a channel that is all one colour."""
+    """Return mean and standard deviation by channel; the deviation of a constant channel is 1."""
     channels = [torch.std_mean(channel.to(torch.float32), correction=0) for channel in images.unbind(1)]
     return tuple(float(mean) / scale for _, mean in channels), tuple(float(std) / scale or 1.0 for std, _ in channels)
 
 
 def decode(images: Iterable[Any], size: int) -> Tensor:
-    """Stack PIL images to uint8, (n, C, H, W): grey if the first one is, else RGB; resized to `size` unless it is 0.
+    """Stack PIL images as uint8, (n, C, H, W): grey if the first image is grey, else RGB; resized unless `size` is 0.
 
     Raises
     ------

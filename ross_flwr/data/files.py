@@ -21,7 +21,7 @@ __all__ = ["array_file", "from_tensors", "huggingface", "image_folder"]
 
 
 def from_tensors(tensors: Mapping[str, Tensor]) -> Source:
-    """Make a source of tensors by name: images, labels, test-images, test-labels, owners, and num-classes (0-d)."""
+    """Make a source from named tensors: images, labels, test-images, test-labels, owners, and num-classes (0-d)."""
     test = Examples(tensors["test-images"], tensors["test-labels"]) if "test-images" in tensors else None
     train = Examples(tensors["images"], tensors["labels"])
     return assemble(train, test, int(tensors["num-classes"]), owners=tensors.get("owners"))
@@ -64,7 +64,7 @@ _NAMES = (
     ("train_images", "train_labels", "test_images", "test_labels"),
     ("x_train", "y_train", "x_test", "y_test"),
 )
-"""The names of the arrays: ours, those of MedMNIST, those of Keras."""
+"""The names of the arrays: ours, MedMNIST's and Keras's."""
 
 
 def array_file(place: Place) -> Source:

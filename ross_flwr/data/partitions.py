@@ -1,7 +1,7 @@
 """Partitions: ways to deal a training set to the agents.
 
-`iid` and `dirichlet` need only NumPy, and so does the default run. Flower Datasets makes those that it offers
-(its import takes two seconds); the rest come from papers.
+`iid` and `dirichlet` need only NumPy, so the default run needs nothing else. Flower Datasets, which takes two seconds
+to import, makes the partitions that it offers. The others come from papers.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ __all__ = ["PARTITIONS", "partition"]
 
 Deal = Callable[..., list[Indices]]
 
-_PURPOSE = 1  # of the partition's own random stream, default_rng([seed, _PURPOSE])
+_PURPOSE = 1  # the partition's own random stream is default_rng([seed, _PURPOSE])
 _POWER = 1.6591  # exponent of CGSV's power law
-_DRAWS = 10_000  # half a second for 100 agents; at alpha 0.1 and batch size 32 one draw in 200 will do
+_DRAWS = 10_000  # half a second for 100 agents; at alpha 0.1 and batch size 32, one draw in 200 is good enough
 
 
 def iid(labels: Indices, num_agents: int, generator: Generator, **_: object) -> list[Indices]:
@@ -37,9 +37,9 @@ def iid(labels: Indices, num_agents: int, generator: Generator, **_: object) -> 
 def dirichlet(
     labels: Indices, num_agents: int, generator: Generator, *, alpha: float, minimum: int, **_: object
 ) -> list[Indices]:
-    """Deal each class in shares drawn from Dirichlet(alpha): the smaller alpha, the less alike the agents."""
-    # alpha is that of Hsu et al. (2019, arXiv:1909.06335), who draw the classes of each agent. To draw the
-    # agents of each class (Yurochkin et al., 2019, arXiv:1905.12022) deals all the data; most do that now.
+    """Deal each class in shares drawn from Dirichlet(alpha): with a smaller alpha, agents are less alike."""
+    # Hsu et al. (2019, arXiv:1909.06335) introduced alpha; they draw the classes of each agent. Drawing the agents
+    # of each class (Yurochkin et al., 2019, arXiv:1905.12022) deals all the data, and is what most do now.
     if not 0 < alpha < math.inf:
         raise ConfigError(f"partition-alpha = {alpha} is not allowed: it takes a finite number above 0")
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
@@ -59,12 +59,12 @@ def dirichlet(
 
 
 def everything(labels: Indices, num_agents: int, _generator: Generator, **_: object) -> list[Indices]:
-    """Every agent holds all the data: nothing is dealt. An agent on a device holds all the data there."""
+    """Every agent holds all the data; nothing is dealt. An agent on a device holds all the data on that device."""
     return [np.arange(len(labels))] * num_agents
 
 
 def power_law(labels: Indices, num_agents: int, generator: Generator, **_: object) -> list[Indices]:
-    """Sizes follow a power law, classes are mixed alike (CGSV's POW); agent 0 holds the least."""
+    """Sizes follow a power law, and all agents have the same mix of classes (CGSV's POW); agent 0 holds the least."""
     # Xu et al. (2021): sizes ∝ N points between the 1st and the 99th percentile of p(x) = a x^(a−1), a = 1.6591.
     sizes = np.linspace(0.01 ** (1 / _POWER), 0.99 ** (1 / _POWER), num_agents)
     cuts = (sizes.cumsum()[:-1] / sizes.sum() * len(labels)).astype(np.int64)
@@ -102,16 +102,16 @@ def long_tailed_rotated(labels: Indices, num_agents: int, generator: Generator, 
 
 
 def _flower(kind: str, summary: str, arguments: Callable[..., dict[str, Any]] = lambda **_: {}) -> Deal:
-    """Make a partition of Flower Datasets' partitioner `kind`; `arguments` turns our settings into its arguments."""
+    """Make a partition from Flower Datasets' partitioner `kind`; `arguments` translates our settings into its own."""
 
     def deals(labels: Indices, num_agents: int, generator: Generator, **settings: Any) -> list[Indices]:
         partitioners, datasets = (import_extra(name, "data") for name in ("flwr_datasets.partitioner", "datasets"))
         values, classes = np.unique(labels, return_inverse=True)
-        order = generator.permutation(len(labels))  # some partitioners cut data as it lies
+        order = generator.permutation(len(labels))  # some partitioners cut data in the order it comes
         columns = {"index": order, "label": classes[order]}
         if settings.get("owners") is not None:
             columns["owner"] = settings["owners"][order]
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # of data left over; of progress
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # leftover data; progress
             warnings.simplefilter("ignore")
             try:
                 made = arguments(
@@ -154,7 +154,7 @@ def _inner_dirichlet(*, alpha: float, num_agents: int, generator: Generator, siz
 
 
 def _pathological(*, classes_per_agent: int, **rest: Any) -> dict[str, Any]:
-    mode = {"class_assignment_mode": "first-deterministic"}  # as in the paper; else some class may have no owner
+    mode = {"class_assignment_mode": "first-deterministic"}  # as in the paper; otherwise some class may have no owner
     return {**_by_class(**rest), **mode, "num_classes_per_partition": classes_per_agent}
 
 
@@ -185,31 +185,39 @@ PARTITIONS: dict[str, Deal] = {
     "iid": iid,
     "dirichlet": dirichlet,
     "shards": _flower(
-        "ShardPartitioner", "Sort by class, cut into shards, deal every agent classes-per-agent of them.", _shards
+        "ShardPartitioner", "Sort by class, cut into shards, and deal every agent classes-per-agent of them.", _shards
     ),
     "pathological": _flower(
         "PathologicalPartitioner", "Every agent holds exactly classes-per-agent classes.", _pathological
     ),
-    "linear": _flower("LinearPartitioner", "Agent i holds i + 1 units of data, classes mixed alike.", _by_agents),
-    "square": _flower("SquarePartitioner", "Agent i holds (i + 1)² units of data, classes mixed alike.", _by_agents),
+    "linear": _flower(
+        "LinearPartitioner", "Agent i holds i + 1 units of data, with the same mix of classes.", _by_agents
+    ),
+    "square": _flower(
+        "SquarePartitioner", "Agent i holds (i + 1)² units of data, with the same mix of classes.", _by_agents
+    ),
     "exponential": _flower(
         "ExponentialPartitioner", "Agent i holds e^(i + 1) units of data; for few agents.", _by_agents
     ),
     "inner-dirichlet": _flower(
         "InnerDirichletPartitioner",
-        "Agents hold equally much, each with class shares of its own, drawn from Dirichlet(partition-alpha).",
+        "Agents hold equally many examples; each draws its own class shares from Dirichlet(partition-alpha).",
         _inner_dirichlet,
     ),
     "distribution": _flower(
         "DistributionPartitioner",
-        "Every agent holds classes-per-agent neighbouring classes, in log-normal amounts; N a multiple of C.",
+        "Every agent holds classes-per-agent neighbouring classes, in log-normal amounts; N must be a multiple of C.",
         _distribution,
     ),
     "natural-id": _flower(
-        "NaturalIdPartitioner", "An agent holds what one owner made (owner-column), a writer or a device.", _natural
+        "NaturalIdPartitioner",
+        "An agent holds the data of one owner (owner-column): a writer or a device, say.",
+        _natural,
     ),
     "flower-dirichlet": _flower(
-        "DirichletPartitioner", "Flower Datasets' own dirichlet; ours draws in one go and needs no extra.", _dirichlet
+        "DirichletPartitioner",
+        "Flower Datasets' version of dirichlet; ours draws all shares at once and needs no extra package.",
+        _dirichlet,
     ),
     "pow": power_law,
     "cla": class_counts,
@@ -217,7 +225,7 @@ PARTITIONS: dict[str, Deal] = {
     "long-tailed-rotated": long_tailed_rotated,
     "all": everything,
 }
-"""By the name that key `partition` takes: (labels, num_agents, generator, **settings) -> indices by agent."""
+"""Partitions by the name that the key `partition` takes: (labels, num_agents, generator, **settings) -> indices."""
 
 
 def partition(
@@ -244,17 +252,17 @@ def partition(
     num_agents : int
         Number of agents, at least 1.
     alpha : float
-        Concentration of the Dirichlet partitions, above 0; the larger, the more alike the agents' mixtures.
+        Concentration of the Dirichlet partitions, above 0. With a larger value, agents' mixtures are more alike.
     classes_per_agent : int
         Shards or classes an agent gets under `shards`, `pathological` and `distribution`, from 1 to all.
     minimum : int
-        The fewest examples an agent may hold: the batch size, or 0 where `top_up` follows.
+        The fewest examples that an agent may hold: the batch size, or 0 if `top_up` follows.
     seed : int
         At least 0; the same seed deals the same partition.
     imbalance : float
         n_max / n_min of the long tails, at least 1.
     examples_per_agent : int
-        Deal only this many examples per agent, drawn at random; 0 deals all.
+        How many examples, drawn at random, to deal per agent; 0 deals all.
     owners : Tensor, optional
         The owner of each example, integer, shape (n,), for `natural-id`.
 

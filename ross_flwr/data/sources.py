@@ -34,9 +34,9 @@ Loader = Callable[[Place], Source]
 
 
 def digits(_place: Place) -> Source:
-    """Handwritten digits, 8×8 grey, inside this package: 1,437 to train on and 360 to test, 36 of each."""
+    """Handwritten digits, 8×8 grey, shipped with this package: 1,437 to train on and 360 to test on, 36 of each."""
     lines = files("ross_flwr.data").joinpath("digits.jsonl").read_text("utf-8").splitlines()
-    records = [json.loads(line) for line in lines[1:]]  # the first names their origin
+    records = [json.loads(line) for line in lines[1:]]  # the first line names their origin
     pixels = [[int(pixel, 17) for pixel in record["pixels"]] for record in records]
     images = torch.tensor(pixels, dtype=torch.uint8).view(-1, 1, 8, 8)
     examples = Examples(images, torch.tensor([record["label"] for record in records]))
@@ -51,7 +51,7 @@ _SPLITS: dict[str, tuple[dict[str, Any], ...]] = {
     "val": ({"split": "train"}, {"split": "val"}),
     "whole": ({},),
 }
-"""Arguments of torchvision's classes for training and test data; without test data a fifth is held out."""
+"""Arguments of torchvision's classes for training and test data. If there is no test data, a fifth is held out."""
 
 
 def _vision(
@@ -62,14 +62,14 @@ def _vision(
     std: tuple[float, ...] = (),
     **arguments: Any,
 ) -> Loader:
-    """Make the loader of a torchvision set from the name of its class; mean and std are measured if not given."""
+    """Make the loader of a torchvision set from its class's name. Mean and std are measured if they are not given."""
 
     def read(place: Place) -> Source:
         kind = getattr(import_torchvision().datasets, name)
         folder = Path(place.path).expanduser().resolve()
         try:
             parts = [kind(folder, download=place.download, **arguments, **which) for which in _SPLITS[splits]]
-        except (RuntimeError, OSError, ValueError, AssertionError) as error:  # absent, unreachable, cut short
+        except (RuntimeError, OSError, ValueError, AssertionError) as error:  # absent, unreachable or incomplete
             lacks = f"does not hold all of {name}, which download = true fetches"
             outcome = f"could not be filled with {name}: {error}" if place.download else lacks
             raise ConfigError(f"data-path = '{place.path}', the folder {folder}, {outcome}") from error
@@ -89,9 +89,9 @@ def _vision(
 
 
 def _arrays_of(dataset: Any) -> Examples:
-    """Return the arrays of torchvision's small sets, whose labels have one of two names."""
+    """Return the arrays of one of torchvision's small sets, whose labels have one of two names."""
     images = torch.as_tensor(dataset.data)
-    if images.ndim == 3 or images.shape[1] != 3:  # else channels are first already
+    if images.ndim == 3 or images.shape[1] != 3:  # otherwise channels come first already
         images = channels_first(images)
     return Examples(images, torch.as_tensor(dataset.targets if hasattr(dataset, "targets") else dataset.labels).long())
 
@@ -154,9 +154,9 @@ def load(name: str, path: str = "", download: bool = False, *, num_classes: int 
     Parameters
     ----------
     name, path, download : str, str, bool
-        What to read, from where, and whether it may be fetched; the table above tells what each source takes.
+        What to read, from where, and whether it may be downloaded. The table above says what each source takes.
     num_classes : int
-        The number of classes, if the data shows fewer.
+        The number of classes, if the data contains fewer.
     **settings : int or str
         The other fields of `Place`.
 

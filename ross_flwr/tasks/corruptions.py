@@ -1,7 +1,7 @@
-"""Agents whose data is bad: noise in the images, noise in the labels, a trigger that somebody planted.
+"""Agents whose data is bad: noisy images, wrong labels, or a planted trigger.
 
-Images are held once in a process, so they are altered when a batch is taken; only labels are copied. What happens to an
-example follows from the seed, the agent and the example's place in its data, whenever and wherever it is taken.
+A process holds each image once, so images are altered when a batch is taken; only labels are copied. What happens to an
+example depends only on the seed, the agent and the example's place in the agent's data.
 """
 
 from collections.abc import Collection
@@ -34,7 +34,7 @@ TRIGGER = 3
 def draw_corrupted(
     options: CorruptionOptions, attackers: Collection[int], *, num_agents: int, seed: int
 ) -> frozenset[int]:
-    """Return the agents whose data is bad: those that the options list, else as many non-attackers as they say.
+    """Return the agents whose data is bad: those that the options list, or else the given number of non-attackers.
 
     Raises
     ------
@@ -81,7 +81,7 @@ class Corruption:
     white : Tensor
         A white pixel after normalisation, shape [channels, 1, 1].
     seed : int
-        That of the run.
+        The run's seed.
     """
 
     kind: str
@@ -101,9 +101,9 @@ class Corruption:
         return _Corrupted(self, split, relabelled, marked, agent)
 
     def triggered(self, split: Split, labels: Tensor) -> Split:
-        """Return `split` with the trigger in every image and the target as its label: accuracy is attack success.
+        """Return `split` with the trigger in every image and the target as its label; accuracy on it is attack success.
 
-        It should hold no example of the target class.
+        `split` should hold no example of the target class.
         """
         return _Corrupted(self, split, torch.full_like(labels, self.target).cpu(), torch.ones(len(labels)).bool(), 0)
 
@@ -136,7 +136,7 @@ class Corruption:
 
 
 class _Corrupted:
-    """A split of which the `marked` examples (bool, [n]) are altered when a batch is taken, and with other labels."""
+    """A split with other labels, whose `marked` examples (bool, [n]) are altered when a batch is taken."""
 
     def __init__(self, corruption: Corruption, clean: Split, labels: Tensor, marked: Tensor, agent: int) -> None:
         self.corruption = corruption

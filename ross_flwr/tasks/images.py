@@ -1,4 +1,4 @@
-"""Image classification: a data set that is dealt to the agents."""
+"""Image classification: one data set, dealt to the agents."""
 
 from collections.abc import Callable, Collection
 from copy import copy
@@ -24,7 +24,7 @@ _MIXES = {"balanced": "class-balanced", "own-mix": "mixed as its own data", "few
 
 
 class Subset:
-    """Some of a source's examples, normalised when a batch is taken; the images themselves are not copied."""
+    """Some of a source's examples. Images are not copied; they are normalised when a batch is taken."""
 
     def __init__(self, source: Source, examples: Examples, indices: Tensor) -> None:
         self.source = source
@@ -53,7 +53,7 @@ def images(
     device: torch.device | None = None,
     **options: Any,
 ) -> Callable[[int, int], "Images"]:
-    """Return what makes an image classification from N and a seed, for `simulate`.
+    """Return a function that makes an image classification task from N and a seed, for `simulate`.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def images(
 class Images:
     """Classification of the images of one source, whose training data is dealt to the agents.
 
-    Everything is read, dealt and built when it is first asked for, and comes out alike on every node.
+    Data and model are read, dealt and built when first asked for, and are the same on every node.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Data sets of PyTorch as an agent's data."""
+"""PyTorch data sets as an agent's data."""
 
 import zlib
 from collections.abc import Callable, Iterable
@@ -23,31 +23,31 @@ KEPT = 2**28
 class Loaded:
     """The examples of a map-style Dataset, collated as its DataLoader would.
 
-    Random transforms that draw from PyTorch's generator draw by the indices of the batch, so the same batch is the same
-    wherever it is taken.
+    The indices of a batch seed the random transforms that draw from PyTorch's generator, so the same indices give the
+    same batch on every node.
 
     Parameters
     ----------
     data : Dataset or DataLoader
-        A DataLoader stands for its data set, its collate function and its batch size; its order is not used.
+        Of a DataLoader, the data set, the collate function and the batch size are used, but not the order.
     name : str
         What to call it in an error.
     device : torch.device
-        Where batches go; their real numbers become float32, as the model's.
+        Where batches go. Their real numbers become float32, like the model's.
     pair : callable, optional
         From a collated batch to (inputs, targets), for batches that are not pairs.
     keep : bool (default: False)
-        Keep batches in memory, as far as they are small: for data that is asked for in the same batches every time.
+        Whether to keep small batches in memory, for data that is read in the same batches every time.
 
     Attributes
     ----------
     batch_size : int or None
-        That of the DataLoader, if it is one and has one.
+        The DataLoader's batch size, if there is one.
 
     Raises
     ------
     ConfigError
-        When examples cannot be taken by number, or there are none; from `batch`, when a batch is not such a pair.
+        When there are no examples, or they cannot be taken by number; from `batch`, when a batch is not such a pair.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Loaded:
         return batch
 
     def _examples(self, numbers: list[int]) -> Any:
-        if hasattr(self.dataset, "__getitems__"):  # as a DataLoader would: all at once, where the data set can
+        if hasattr(self.dataset, "__getitems__"):  # as a DataLoader would: all at once, if the data set can do that
             return self.dataset.__getitems__(numbers)
         return [self.dataset[number] for number in numbers]
 

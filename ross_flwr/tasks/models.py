@@ -14,7 +14,7 @@ __all__ = ["MODELS", "build"]
 
 
 def mlp(image_shape: tuple[int, int, int], num_classes: int, hidden: int) -> nn.Module:
-    """One hidden layer of `hidden` units with ReLU, for images of any size."""
+    """Build a multilayer perceptron: one hidden layer of `hidden` ReLU units, for images of any size."""
     channels, height, width = image_shape
     return nn.Sequential(
         nn.Flatten(),
@@ -25,8 +25,8 @@ def mlp(image_shape: tuple[int, int, int], num_classes: int, hidden: int) -> nn.
 
 
 def cnn(image_shape: tuple[int, int, int], num_classes: int, hidden: int) -> nn.Module:
-    """LeNet-like (LeCun et al., 1989): two 5x5 convolutions of stride 2 (8, 16 channels), `hidden` units."""
-    # Strides instead of max-pooling make a CPU's forward pass ten times and its gradient three times as fast.
+    """Build a LeNet-like CNN (LeCun et al., 1989): two 5x5 convolutions of stride 2 (8, 16 channels), hidden units."""
+    # On a CPU, strides instead of max-pooling make the forward pass ten times and the gradient three times as fast.
     channels, height, width = image_shape
     return nn.Sequential(
         nn.Conv2d(channels, 8, 5, stride=2, padding=2),
@@ -41,6 +41,7 @@ def cnn(image_shape: tuple[int, int, int], num_classes: int, hidden: int) -> nn.
 
 
 MODELS: dict[str, Callable[[tuple[int, int, int], int, int], nn.Module]] = {"mlp": mlp, "cnn": cnn}
+"""Our models by name: (image_shape, num_classes, hidden) -> module."""
 
 
 def build(name: str, image_shape: tuple[int, int, int], num_classes: int, *, hidden: int, seed: int) -> nn.Module:
@@ -49,21 +50,21 @@ def build(name: str, image_shape: tuple[int, int, int], num_classes: int, *, hid
     Parameters
     ----------
     name : str
-        A key of `MODELS`, or the name of any classification model of `torchvision.models`. The latter expect three
-        channels: an image of one channel is repeated.
+        A key of `MODELS`, or the name of any classification model of `torchvision.models`. Torchvision's models expect
+        three channels; an image with one channel is repeated.
     image_shape : tuple[int, int, int]
         Channels, height, width.
     num_classes : int
-        Outputs of the last layer.
+        The number of outputs of the last layer.
     hidden : int
-        Units of the hidden layer of `MODELS`; the torchvision models ignore it.
+        The width of the hidden layer in our models; torchvision's ignore it.
     seed : int
-        Seed of the initialisation.
+        Determines the initial parameters.
 
     Raises
     ------
     ConfigError
-        When the name is not known or the model cannot be built for these images.
+        When the name is unknown, or the model cannot be built for these images.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -87,7 +88,7 @@ def build(name: str, image_shape: tuple[int, int, int], num_classes: int, *, hid
 
 
 class RepeatChannels(nn.Module):
-    """A grey image as three equal channels."""
+    """Turns a grey image into three equal channels."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Repeat [B, 1, H, W] to [B, 3, H, W]."""

@@ -1,4 +1,4 @@
-"""The task of an app of its own: its module, its data sets, its loss."""
+"""The task of an app that brings its own module, data sets and loss."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -19,7 +19,7 @@ class Own:
     Parameters
     ----------
     model : nn.Module
-        What agents learn. Its parameters are what they start from in a local run.
+        What agents learn. In a local run they start from its parameters.
     train_data, test_data : callable
         From an agent to a map-style Dataset, or a DataLoader of one: what it learns from, and what its model is tested
         on.

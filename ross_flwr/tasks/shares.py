@@ -1,4 +1,4 @@
-"""Which examples of a data set are whose: training parts, validation sets and the test set."""
+"""Who gets which examples of a data set: training parts, validation sets and the test set."""
 
 from functools import cached_property
 from logging import INFO, getLogger
@@ -14,13 +14,13 @@ from ross_flwr.tasks.options import DataOptions
 __all__ = ["Shares"]
 
 VALIDATION_SHARE = 0.1
-"""At most this part of the training data is held out for validation sets, unless one set alone is larger."""
+"""The largest share of the training data that is held out for validation sets, unless one set alone is larger."""
 
 logger = getLogger("ross_flwr")
 
 
 class Shares:
-    """The examples of one source, dealt by the seed: alike on every node, and dealt when first asked for.
+    """The examples of one source, dealt by the seed when first asked for, and in the same way on every node.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Shares:
 
     @property
     def topped_up(self) -> dict[int, int]:
-        """How many examples some agents were given so that they have a batch."""
+        """How many examples each topped-up agent was given, so that it can fill a batch."""
         return self._dealt[1]
 
     @property
@@ -61,7 +61,7 @@ class Shares:
         return self._pools[1]
 
     def validation(self, agent: int) -> Tensor:
-        """Return indices of agent's Q_i in the training data."""
+        """Return the indices of the agent's Q_i in the training data."""
         options, pool = self.options, self.validation_pool
         labels, draw = self.source.train.labels[pool], stream(self.seed, "validation set", agent)
         if options.validation == "balanced" or not options.validation_size:
@@ -77,7 +77,7 @@ class Shares:
 
     @cached_property
     def test(self) -> Tensor:
-        """Indices into the test data on which accuracy is reported."""
+        """The indices of the test examples on which accuracy is reported."""
         labels = self.source.test.labels
         if not 0 < self.options.test_size < len(labels):
             return torch.arange(len(labels))
@@ -88,7 +88,7 @@ class Shares:
     def _pools(self) -> tuple[Tensor, Tensor]:
         labels, size = self.source.train.labels, self.options.validation_size
         pool = min(size * self.num_agents, max(size, int(len(labels) * VALIDATION_SHARE)))
-        if pool and self.options.validation != "balanced":  # some of every class
+        if pool and self.options.validation != "balanced":  # some examples of every class
             pool = max(pool, int(labels.bincount().count_nonzero()))
         return data.class_balanced(labels, pool, stream(self.seed, "validation pool"))
 

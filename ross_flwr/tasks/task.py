@@ -1,4 +1,4 @@
-"""What is learned: the interface between a run and its model and data."""
+"""What agents learn: the interface between a run and its model and data."""
 
 from typing import Any, Protocol
 
@@ -11,8 +11,8 @@ __all__ = ["Task"]
 class Task(Protocol):
     """A model, and every agent's share of the data.
 
-    A class need not inherit from this one. The same task has to be made on every node: two nodes that make it from the
-    same arguments agree on the model's layout and on each agent's objective.
+    A class need not inherit from this one. Every node must make the same task: two nodes that make it from the same
+    arguments agree on the model's layout and on each agent's objective.
 
     Examples
     --------
@@ -27,7 +27,7 @@ class Task(Protocol):
         """The module that all agents of this process compute with, and the model that each starts from."""
 
     def batch_size(self, agent: int) -> int:
-        """Return how many examples a mini-batch of `agent` has; with fewer, the agent takes all."""
+        """Return how many examples a mini-batch of `agent` has; an agent with fewer examples takes all of them."""
 
     def objective(self, agent: int) -> Objective:
         """Return the loss of `agent` on its own data."""

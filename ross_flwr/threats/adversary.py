@@ -1,4 +1,4 @@
-"""Who lies in its messages, to whom, and knowing what."""
+"""Attackers that lie in their messages: to whom, and what they know."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class Adversary(MessageTransform):
     """A link of the message chain that rewrites what attackers send.
 
     An attacker knows its own vectors, who else attacks, and what it heard: the last vector of each honest neighbour
-    under the same name, this step's inbox included. It takes these for its victim's neighbourhood, with its own mixing
-    row, and puts a victim that it does not hear at their mean. What it remembers stands in its state. To itself and to
-    other attackers it tells the truth. An attack that is not blind tells the truth to all until it has heard one honest
-    vector. Only floating-point tensors are lied about.
+    under the same name, including this step's inbox. It assumes that its victim hears these vectors, with the
+    attacker's own mixing row. If it does not hear the victim, it assumes that the victim is at their mean. It keeps
+    what it remembers in its state. It tells itself and other attackers the truth. An attack that is not blind tells the
+    truth to all until it has heard one honest vector. It lies only in floating-point tensors.
 
     Parameters
     ----------
@@ -32,14 +32,14 @@ class Adversary(MessageTransform):
     num_agents : int
         N.
     about : sequence of {"own", "cross"} (default: both)
-        Lies are about cross-gradients (``"cross"``), about everything else (``"own"``), or both.
+        What attackers lie about: cross-gradients (``"cross"``), everything else (``"own"``), or both.
     since : int (default: 0)
         The pass (counted from 0) in which attackers begin to lie.
     omniscient : bool (default: False)
         Attackers know what honest agents send their victim in this step, before any link of the chain, and the victim's
-        mixing row. All agents have to be hosted here.
+        mixing row. All agents must be hosted here.
     rule : Rule
-        What attackers expect of their victims.
+        The rule that attackers expect their victims to use.
     learning_rate : float
         η.
     """
@@ -100,7 +100,7 @@ class Adversary(MessageTransform):
     def _known(
         self, agent: Agent, victim: int, row: Mapping[int, float], name: str, own: Tensor, exchange: Exchange
     ) -> dict[int, Tensor]:
-        """Return the honest tensors like `own` that the attacker takes its victim to hear, flat, by source."""
+        """Return the honest tensors like `own` that, the attacker assumes, its victim hears: flat, by source."""
         if self.omniscient:
             found = {j: exchange.outboxes.get(j, {}).get(victim, {}).get(name) for j in row}
         else:

@@ -1,4 +1,4 @@
-"""Agents that are away and messages that get lost: nobody's fault, and nobody's lie."""
+"""Faults without bad intent: agents that are away, and messages that get lost."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,21 +18,21 @@ Away: TypeAlias = Callable[[int, int], bool]
 
 
 class Absence(ABC):
-    """A reason for which agents are away; it follows from the seed, so it is the same on every transport."""
+    """A reason for agents to be away. It depends only on the seed, so it is the same on every transport."""
 
     @abstractmethod
     def drawn(self, seed: int, num_agents: int, num_rounds: int) -> Away:
-        """Return who is away when in a run with this seed."""
+        """Return which agents are away in which rounds of a run with this seed."""
 
 
 @dataclass(frozen=True)
 class Dropout(Absence):
-    """Each agent misses a part of the rounds, by chance, for some rounds at a time.
+    """Each agent misses a random share of the rounds, some rounds at a time.
 
     Parameters
     ----------
     rate : float
-        The part of the rounds.
+        The share of the rounds.
     rounds : int (default: 1)
         How many rounds an agent then stays away.
     """
@@ -47,7 +47,7 @@ class Dropout(Absence):
 
 @dataclass(frozen=True)
 class Stopped(Absence):
-    """Some agents stop for ever, each after a round drawn by the seed.
+    """Some agents stop for ever, each after a round that the seed draws.
 
     Parameters
     ----------
@@ -90,9 +90,9 @@ class Slow(Absence):
 
 @dataclass(frozen=True)
 class Attendance:
-    """Who takes part when.
+    """Which agents take part in which passes.
 
-    An agent that is away computes and sends nothing in that round; it keeps its state, and goes on with it on return.
+    An agent that is away computes and sends nothing in that round. It keeps its state, and continues with it on return.
 
     Parameters
     ----------
@@ -128,12 +128,12 @@ class Attendance:
 
 @dataclass(frozen=True)
 class Loss(MessageTransform):
-    """Messages get lost on their way, by chance: a link of the message chain.
+    """A link of the message chain that loses messages at random.
 
     Parameters
     ----------
     rate : float
-        The part of the messages.
+        The share of the messages.
     """
 
     rate: float

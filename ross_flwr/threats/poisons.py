@@ -1,4 +1,4 @@
-"""Poisons: what an attacker makes of the gradients it steps along, and of the cross-gradients it returns."""
+"""Poisons: how an attacker changes the gradients it steps along and the cross-gradients it returns."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ __all__ = ["POISONS", "GradientConstant", "GradientNoise", "GradientScaling", "P
 class Poison(ABC):
     """A link of the gradient chain that does harm.
 
-    A subclass is a frozen dataclass. Its first field, if it has any, is declared with `option` and is what the key
-    `attack-strength` sets.
+    A subclass is a frozen dataclass. The key `attack-strength` sets its first field, if it has one, which is declared
+    with `option`.
     """
 
     @abstractmethod
@@ -44,7 +44,7 @@ class GradientNoise(Poison):
     sigma: float = option(3.0, "σ", minimum=0.0)
 
     def __call__(self, gradient: Tensor, agent: Agent, of: Of) -> Tensor:
-        """Return g and noise, which is drawn anew for every gradient."""
+        """Return g plus noise, which is drawn anew for every gradient."""
         generator = agent.stream("poison", agent.counts["gradients"])
         return gradient - self.sigma * torch.from_numpy(generator.standard_normal(len(gradient))).to(gradient)
 
@@ -70,7 +70,7 @@ POISONS: dict[str, type[Poison]] = {
 
 @dataclass(frozen=True)
 class Poisoning:
-    """A link of the gradient chain that applies another one to some gradients only.
+    """A link of the gradient chain that applies another link to some gradients only.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class Poisoning:
     since: int = 0
 
     def __call__(self, gradient: Tensor, agent: Agent, of: Of) -> Tensor:
-        """Return what the poison makes of the gradient, shape [P]; the honest one before its time or off its target."""
+        """Return the poisoned gradient, shape [P], or the honest one before the attack begins and off its target."""
         if agent.pass_number < self.since or of not in self.about:
             return gradient
         return self.poison(gradient, agent, of)

@@ -29,11 +29,11 @@ class Threats:
     corrupted : frozenset of int
         The agents whose data is bad. They follow the algorithm and count as honest.
     poisons : sequence of GradientTransform
-        Links of the gradient chain of every attacker.
+        Links of every attacker's gradient chain.
     lies : sequence of MessageTransform
-        Links of the message chain, for all agents.
+        Links of all agents' message chain.
     absent : callable, optional
-        From an agent and a pass to whether the agent sits it out.
+        From an agent and a pass to whether the agent is away.
     omniscient : bool
         Whether the lies need all agents in one process.
 
@@ -54,11 +54,11 @@ class Threats:
     omniscient: bool = False
 
     def gradient_chain(self, agent: int) -> list[GradientTransform]:
-        """Return the gradient chain of an agent: computed, poisoned."""
+        """Return the gradient chain of an agent: the poisons, if it attacks."""
         return list(self.poisons) if agent in self.attackers else []
 
     def check(self, algorithm: Algorithm) -> None:
-        """Refuse an attack on cross-gradients alone where the algorithm sends none.
+        """Refuse an attack on cross-gradients alone if the algorithm sends none.
 
         Raises
         ------
@@ -81,12 +81,12 @@ class Threats:
             )
 
     def check_nodes(self, nodes: int) -> None:
-        """Refuse attackers that would have to look into other nodes.
+        """Refuse attackers that would need to see other nodes' agents.
 
         Raises
         ------
         ConfigError
-            When they are omniscient and agents are spread over several nodes.
+            When attackers are omniscient and agents are on several nodes.
         """
         if self.omniscient and nodes > 1:
             raise ConfigError(
@@ -96,7 +96,7 @@ class Threats:
 
 
 def draw_attackers(options: AttackOptions, *, num_agents: int, seed: int) -> frozenset[int]:
-    """Return who attacks: `attackers` agents drawn by the seed.
+    """Return the attackers: `attackers` agents drawn by the seed.
 
     Raises
     ------

@@ -19,24 +19,24 @@ __all__ = ["Attack", "View", "normal", "unit"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class View:
-    """What an attacker knows when it lies to one victim about one vector. What costs time is computed when asked for.
+    """What an attacker knows when it lies to one victim about one vector. Costly values are computed when asked for.
 
     Parameters
     ----------
     own : Tensor
         What the attacker would send if it were honest, shape [P].
     known : mapping of int to Tensor
-        The honest vectors that the attacker takes its victim to hear, the victim's own among them, by source.
+        The honest vectors that, the attacker assumes, its victim hears, including the victim's own, by source.
     receiver : int
         The victim, i.
     row : mapping of int to float
         The victim's mixing weights w_ij, as far as the attacker knows them, by j in the closed neighbourhood.
     attackers : collection of int
-        All who attack.
+        All attackers.
     num_agents : int
         N.
     position : int
-        The victim's place among those that the attacker sends to, counted from 0.
+        The victim's position among the receivers of the attacker, counted from 0.
     pass_number : int
         t, counted from 0.
     seed, name : int, str
@@ -44,13 +44,13 @@ class View:
     draws : callable
         From a purpose to the stream of this attacker, victim, step, vector and pass.
     notes : dict[str, Tensor]
-        What the attack remembers from one pass to the next about this victim, step and vector; it may write here.
+        What the attack remembers from pass to pass about this victim, step and vector. It may write here.
     model : Tensor, optional
         The victim's model, shape [P], if the attacker has heard it.
     objective : Objective
-        The attacker's own loss, with a sample of the validation distribution.
+        The attacker's own loss, and its sample of the validation distribution.
     rule : Rule
-        What the attacker expects its victim to make of the vectors that it hears.
+        The rule by which, the attacker expects, its victim combines the vectors that it hears.
     learning_rate : float
         η.
     progress : float (default: 0)
@@ -131,17 +131,17 @@ class View:
 
     @property
     def liars(self) -> int:
-        """m_i, how many of the victim's neighbours attack."""
+        """m_i, the number of the victim's neighbours that attack."""
         return len(self.liar_weights)
 
     @property
     def neighbors(self) -> int:
-        """n_i, how many neighbours the victim has."""
+        """n_i, the number of the victim's neighbours."""
         return len(self.row) - 1
 
     @cached_property
     def generator(self) -> Generator:
-        """Random numbers of this attacker's own."""
+        """Random numbers of the attacker's own."""
         return self.draws("attack")
 
     @cached_property
@@ -177,8 +177,8 @@ class View:
 class Attack(ABC):
     """What an attacker sends instead of the truth.
 
-    A subclass is a frozen dataclass. Its first field, if it has any, is declared with `option` and is what the key
-    `attack-strength` sets; the default is the published value.
+    A subclass is a frozen dataclass. The key `attack-strength` sets its first field, if it has one, which is declared
+    with `option`; the default is the published value.
 
     Examples
     --------
@@ -192,13 +192,13 @@ class Attack(ABC):
     """
 
     blind: ClassVar[bool] = False
-    """Whether the attack uses no vectors but the attacker's own. Others tell the truth until they have heard one."""
+    """Whether the attack uses only the attacker's own vectors. Others tell the truth until they hear an honest one."""
     gradients_only: ClassVar[bool] = False
     """Whether the attack is about cross-gradients alone."""
 
     @abstractmethod
     def lie(self, view: View) -> Tensor:
-        """Return what the victim gets instead of ``view.own``, a new tensor of shape [P]."""
+        """Return what the victim receives instead of ``view.own``, a new tensor of shape [P]."""
 
 
 def normal(generator: Generator, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Attacks that use no vectors but the attacker's own. Their examples lie about the `view` of `View`'s example."""
+"""Attacks that use only the attacker's own vectors. Their examples lie about the `view` of `View`'s example."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from ross_flwr.threats.attacks.attack import Attack, View, normal, unit
 __all__ = ["BitFlip", "Equivocation", "Gaussian", "Infinite", "SameValue", "SignFlip", "Stale", "Sybil", "Zero"]
 
 JITTER = 1e-3
-"""How much the vectors of Sybils differ, as a part of their length."""
+"""How much the vectors of Sybils differ, relative to their length."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class SignFlip(Attack):
 
 @dataclass(frozen=True)
 class BitFlip(Attack):
-    """Send the own vector with every sign turned, −x.
+    """Send the own vector with every sign reversed, −x.
 
     Examples
     --------
@@ -104,7 +104,7 @@ class SameValue(Attack):
 
 @dataclass(frozen=True)
 class Infinite(Attack):
-    """Send infinity in every coordinate; a receiver takes it for no message.
+    """Send infinity in every coordinate; receivers drop the message.
 
     Examples
     --------
@@ -121,9 +121,9 @@ class Infinite(Attack):
 
 @dataclass(frozen=True)
 class Stale(Attack):
-    """Ride free: send the own vector of k passes ago, or with k = 0 that of the attack's first pass, again and again.
+    """Ride free: send the own vector of k passes ago, or with k = 0 always that of the attack's first pass.
 
-    As long as none is that old, it is the oldest there is.
+    Until one is that old, send the oldest.
 
     Examples
     --------
@@ -135,7 +135,7 @@ class Stale(Attack):
     blind = True
 
     def lie(self, view: View) -> Tensor:
-        """Return an old vector, and keep the own one for later."""
+        """Return an old vector, and keep the current one for later."""
         notes = view.notes
         if self.age or not notes:
             notes[str(view.pass_number)] = view.own
@@ -147,9 +147,9 @@ class Stale(Attack):
 
 @dataclass(frozen=True)
 class Sybil(Attack):
-    """Pull as one: all attackers send the same wrong direction, s times as long as the own vector, nearly identical.
+    """Pull together: all attackers send nearly the same wrong direction, s times as long as their own vector.
 
-    One adversary under several identities, as Werthenbach and Pouwelse assume for SybilWall (2023).
+    This is one adversary with several identities, as Werthenbach and Pouwelse assume for SybilWall (2023).
 
     Examples
     --------
@@ -168,9 +168,9 @@ class Sybil(Attack):
 
 @dataclass(frozen=True)
 class Equivocation(Attack):
-    """Tell every neighbour something else: pull every second one along a direction, and the others against it.
+    """Tell neighbours different things: pull every second one along a direction, and the others against it.
 
-    x ± s |x| d, with the direction d that all attackers share.
+    The lie is x ± s |x| d; all attackers share the direction d.
 
     Examples
     --------

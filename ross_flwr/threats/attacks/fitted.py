@@ -14,7 +14,7 @@ from ross_flwr.threats.attacks.attack import Attack, View, normal, unit
 __all__ = ["ALIEOptimised", "Dissensus", "IPMOptimised", "Isolation", "ShapleyAdaptive", "ZeroSum"]
 
 EVALUATIONS = 20
-"""How many points a line search looks at."""
+"""The number of points that a line search evaluates."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Dissensus(Attack):
 
 @dataclass(frozen=True)
 class Isolation(Attack):
-    """Send (r x_i − Σ_j x_j) / m_i for r honest neighbours j: with the lies they sum to r x_i and say nothing new.
+    """Send (r x_i − Σ_j x_j) / m_i for r honest neighbours j: together with the lies they sum to r x_i, nothing new.
 
     Wu, Chen and Ling, "Byzantine-resilient decentralized stochastic optimization with robust aggregation rules", 2023.
     Weighted by W it is `Dissensus` with ε = 1.
@@ -58,7 +58,7 @@ class Isolation(Attack):
 
 @dataclass(frozen=True)
 class ZeroSum(Attack):
-    """Send −Σ_j x_j / m_i over the victim's honest neighbours j: with the lies they sum to zero.
+    """Send −Σ_j x_j / m_i over the victim's honest neighbours j: together with the lies they sum to zero.
 
     Wu, Chen and Ling, 2023.
 
@@ -108,7 +108,7 @@ class ALIEOptimised(Attack):
 
 
 def _farthest(lie: Callable[[float], Tensor], view: View) -> Tensor:
-    """Return the lie(τ) that moves the aggregate farthest: τ grows, doubling its steps, while that helps, then less."""
+    """Return the lie(τ) that moves the aggregate farthest. Steps of τ double while that helps, and then shrink."""
 
     def damage(tau: float) -> float:
         return float((view.defence(lie(tau)) - view.mean).norm())
@@ -126,14 +126,14 @@ def _farthest(lie: Callable[[float], Tensor], view: View) -> Tensor:
 
 @dataclass(frozen=True)
 class ShapleyAdaptive(Attack):
-    """Buy weight and spend it: descend on the validation distribution, and pull the model away as far as that pays for.
+    """Buy weight and spend it: help on the validation distribution, and pull the model away as far as that pays for.
 
-    g = a h + b d, of our own making: h is the gradient at the victim's model on the attacker's sample of the validation
-    distribution, d a direction that all attackers share in all passes, of the length of h. a is the best step along h.
-    Then b > 0 maximises b φ(b), for a victim that weighs by Shapley values moves along d by about that much; φ is g's
-    value, where it is positive, in the game of two players that the attacker can play by itself: g, and the honest
-    gradients it knows, as one. Where nothing pays, and before the victim's model was heard, it is the truth. A lie
-    about cross-gradients only.
+    This attack is ours. It sends g = a h + b d. h is the gradient at the victim's model on the attacker's sample of the
+    validation distribution; d is a direction, as long as h, that all attackers share in all passes. a is the best step
+    along h. b > 0 maximises b φ(b), which is about how far a victim that weighs by Shapley values moves along d. φ is
+    g's value, where positive, in a game that the attacker can play by itself. It has two players: g, and the honest
+    gradients that the attacker knows, together. Where nothing pays, and before it has heard the victim's model, the
+    attacker tells the truth. It lies only in cross-gradients.
 
     Examples
     --------

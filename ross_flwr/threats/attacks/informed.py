@@ -18,7 +18,7 @@ __all__ = ["ALIE", "DMPA", "IPM", "ALIENetwork", "Duplicate", "Mimic", "NoiseRid
 
 @dataclass(frozen=True)
 class SignFlipMean(Attack):
-    """Send −s μ (s = 1), the opposite of where the honest are.
+    """Send −s μ (s = 1), the opposite of the honest mean.
 
     Allen-Zhu, Ebrahimianghazani, Li and Alistarh, "Byzantine-resilient non-convex stochastic gradient descent", ICLR
     2021.
@@ -38,7 +38,7 @@ class SignFlipMean(Attack):
 
 @dataclass(frozen=True)
 class IPM(Attack):
-    """Send −ε μ with a small ε (0.1), near enough to be kept and on the wrong side (IPM, fall of empires).
+    """Send −ε μ with a small ε (0.1): near enough to be kept, but on the wrong side (IPM, fall of empires).
 
     Xie, Koyejo and Gupta, "Fall of empires: breaking Byzantine-tolerant SGD by inner product manipulation", UAI 2019.
 
@@ -57,10 +57,10 @@ class IPM(Attack):
 
 @dataclass(frozen=True)
 class ALIE(Attack):
-    """Send μ + z σ, inside the spread of the honest: a little is enough. z follows from the victim's neighbourhood.
+    """Send μ + z σ, inside the spread of the honest vectors; z follows from the victim's neighbourhood (ALIE).
 
-    Baruch, Baruch and Goldberg, NeurIPS 2019. On a graph, as Wu, Chen and Ling do for IOS (2023): of n_i neighbours m_i
-    lie, s = ⌊(n_i + 1)/2⌋ − m_i and z = Φ⁻¹((n_i − s)/n_i).
+    Baruch, Baruch and Goldberg, NeurIPS 2019. On a graph, Wu, Chen and Ling's form for IOS (2023): of n_i neighbours
+    m_i lie, s = ⌊(n_i + 1)/2⌋ − m_i and z = Φ⁻¹((n_i − s)/n_i).
 
     Examples
     --------
@@ -78,9 +78,9 @@ class ALIE(Attack):
 
 @dataclass(frozen=True)
 class ALIENetwork(Attack):
-    """Send μ − z σ, a little is enough with the z that follows from the whole network.
+    """Send μ − z σ, inside the spread of the honest vectors; z follows from the whole network (ALIE).
 
-    As He, Karimireddy and Jaggi do for ClippedGossip (2022): of n agents m lie, s = ⌊n/2 + 1⌋ − m and
+    He, Karimireddy and Jaggi's form for ClippedGossip (2022): of n agents m lie, s = ⌊n/2 + 1⌋ − m and
     z = Φ⁻¹((n − m − s)/(n − m)).
 
     Examples
@@ -99,16 +99,16 @@ class ALIENetwork(Attack):
 
 
 def published_z(voters: int, supporters: int) -> float:
-    """Return z = Φ⁻¹((voters − s)/voters), s = `supporters` being those who have to be won over for a majority.
+    """Return z = Φ⁻¹((voters − s)/voters), where s = `supporters` must be won over for a majority.
 
-    With no s ≥ 1 to win, 1 is taken; z is never negative.
+    If s is below 1, it counts as 1; z is never negative.
     """
     return max(0.0, NormalDist().inv_cdf(max(voters - max(supporters, 1), 0.5) / voters))
 
 
 @dataclass(frozen=True)
 class Duplicate(Attack):
-    """Send the vector of the first honest agent, so that it counts more than once.
+    """Send a copy of the first honest agent's vector, so that it counts more than once.
 
     Examples
     --------
@@ -123,12 +123,12 @@ class Duplicate(Attack):
 
 @dataclass(frozen=True)
 class Mimic(Attack):
-    """Send the honest vector that stands out most along the direction in which they differ most.
+    """Send a copy of the honest vector that stands out most along the direction in which honest vectors differ most.
 
     Karimireddy, He and Jaggi, "Byzantine-robust learning on heterogeneous datasets via bucketing", ICLR 2022. For the
     first k passes (100) copy the first and look for the direction z, with μ̂ the mean of all vectors so far:
     z ← norm((t+1)/(t+2) z + 1/(t+2) norm Σ_k (x_k − μ̂) ⟨x_k − μ̂, z⟩). Then copy argmax_k |⟨x_k, z⟩|. (With
-    |⟨x_k − μ̂, z⟩| in the sum, as in MoNNA's released code, what lies on both sides of μ̂ cancels, and z is not found.)
+    |⟨x_k − μ̂, z⟩| in the sum, as in MoNNA's released code, vectors on the two sides of μ̂ cancel, and z is not found.)
 
     Examples
     --------
@@ -155,11 +155,11 @@ class Mimic(Attack):
 
 @dataclass(frozen=True)
 class DMPA(Attack):
-    """Turn the mean of the clean vectors known away from their main direction, by the angle of their correlation.
+    """Turn the mean of the known clean vectors off their main direction, by the angle of their correlation.
 
-    DMPA (arXiv:2502.04771), whose formulas were not available; reconstructed from its summary. With the m clean vectors
-    a_k as the rows of A: (λ, v) the largest eigenpair of their correlation matrix, θ = arccos(λ/m), d = Aᵀv/|Aᵀv|; the
-    lie is the mean of a_k − (1 + sin θ) ⟨a_k, d⟩ d.
+    DMPA (arXiv:2502.04771). Its formulas were not available; we reconstructed it from its summary. Let the m clean
+    vectors a_k be the rows of A, (λ, v) the largest eigenpair of their correlation matrix, θ = arccos(λ/m) and
+    d = Aᵀv/|Aᵀv|. The lie is the mean of a_k − (1 + sin θ) ⟨a_k, d⟩ d.
 
     Examples
     --------
@@ -179,7 +179,7 @@ class DMPA(Attack):
 
 @dataclass(frozen=True)
 class NoiseRider(Attack):
-    """Ride free: send noise that is as long as what the honest send.
+    """Ride free: send noise of the same length as honest vectors.
 
     Examples
     --------
