@@ -22,11 +22,11 @@ __all__ = ["main"]
 Examples:
   ross-flwr run                      a first run; it takes seconds
   ross-flwr config                   every key that can be set
-  ross-flwr list topologies          what may stand under a key
+  ross-flwr list topologies          the values that a key takes
   flwr run . --run-config 'topology="ring" num-rounds=20'
                                      the same keys on Flower nodes
 \b
-TAB completes commands, keys and names, with a line in the shell's own file:
+TAB completes commands, keys and names once this line is in your shell's start-up file:
   bash  eval "$(_ROSS_FLWR_COMPLETE=bash_source ross-flwr)"
   zsh   eval "$(_ROSS_FLWR_COMPLETE=zsh_source ross-flwr)"
   fish  _ROSS_FLWR_COMPLETE=fish_source ross-flwr | source""",
@@ -35,7 +35,7 @@ TAB completes commands, keys and names, with a line in the shell's own file:
 def cli() -> None:
     """Peer-to-peer learning on Flower.
 
-    Agents learn together along the edges of a graph, with no server that averages their models, while some attack.
+    Agents learn together along the edges of a graph, without a server that averages their models. Some may attack.
     """
 
 
@@ -44,7 +44,7 @@ for command in (run, resume, config, data, compare, report, export, evaluate, li
 
 
 def main() -> None:
-    """Run the command; bad input ends it with one sentence and exit code 2."""
+    """Run the command. On bad input, print one sentence and exit with code 2."""
     try:
         cli(prog_name="ross-flwr")
     except ConfigError as error:

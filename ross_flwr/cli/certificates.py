@@ -33,7 +33,7 @@ def certs() -> None:
 def certs_init(folder: Path) -> None:
     """Make a deployment's certificate authority.
 
-    Who has its ca.key decides who is who: keep it off the nodes.
+    Whoever holds its ca.key can pose as any node: keep it off the nodes.
     """
     click.echo(f"The authority's certificate is {certificates.init(folder)}")
 
@@ -49,9 +49,9 @@ def certs_init(folder: Path) -> None:
 def certs_issue(names: Sequence[str], hosts: Sequence[str], folder: Path) -> None:
     """Make each node NAME a key and a certificate.
 
-    The folder it prints is all that node needs: copy it there, and name it as peer-certs in the SuperNode's
-    --node-config. With auth.pub, `flwr supernode register` makes the node known to a SuperLink; with auth.key, the
-    SuperNode proves that it is the one.
+    The node needs only the folder that this prints: copy it there, and name it as peer-certs in the SuperNode's
+    --node-config. `flwr supernode register` takes auth.pub and makes the node known to a SuperLink; the SuperNode
+    proves with auth.key that it is that node.
     """
     for name in names:
         click.echo(f"The certificate of {name} is in {certificates.issue(folder, name, hosts)}")

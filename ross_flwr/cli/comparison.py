@@ -43,13 +43,13 @@ def compare(
     quick: bool,
     jobs: int | None,
 ) -> None:
-    """Run every cell of EXPERIMENT, a TOML file or one that ships, and show accuracy by method and topology.
+    """Run every cell of EXPERIMENT, your own TOML file or one that ships, and show accuracy by method and topology.
 
-    A cell is an ordinary run in a folder of its own. Those that are done are not run again and one that stopped goes on
-    where it was, so the same command continues a comparison that was stopped. All methods share initial model, batches
-    and validation sets; when the experiment tunes, each runs with its best learning rate of the same grid.
+    A cell is an ordinary run in its own folder. To continue a comparison that was stopped, give the same command again:
+    finished cells are not run again, and a stopped cell resumes. All methods share initial model, batches and
+    validation sets. If the experiment tunes, each method runs with its best learning rate of the same grid.
     """
-    given = {key: value for key, value in read(run_config).items() if key != "beside"}  # the plan has its methods
+    given = {key: value for key, value in read(run_config).items() if key != "beside"}  # the plan names the methods
     plan = comparison.read_plan(experiment, given)
     plan = plan.only(methods=methods, scenarios=scenarios, topologies=topologies)
     plan = plan.quick() if quick else plan

@@ -22,18 +22,20 @@ Examples:
   ross-flwr doctor --certs certs/cellar --peer kitchen@192.168.1.20:9700""",
 )
 @click.option("--certs", type=click.Path(path_type=Path), metavar="FOLDER", help="The node's certificates: peer-certs.")
-@click.option("--address", default="", metavar="HOST:PORT", help="Where neighbours call the node: peer-address.")
+@click.option(
+    "--address", default="", metavar="HOST:PORT", help="The address on which neighbours call the node (peer-address)."
+)
 @click.option("--superlink", default="", metavar="HOST:PORT", help="The SuperLink, as the node calls it.")
 @click.option("--peer", "peers", multiple=True, metavar="NAME@HOST:PORT", help="A neighbour; may be repeated.")
-@click.option("--serve", is_flag=True, help="Then answer doctors of other nodes at the address, until Ctrl-C.")
+@click.option("--serve", is_flag=True, help="Then answer other nodes' doctors at this address, until Ctrl-C.")
 def doctor(certs: Path | None, address: str, superlink: str, peers: Sequence[str], serve: bool) -> None:
     """Check versions, and with options a node: its certificates and port, the SuperLink and the neighbours.
 
-    A line for each finding: what, ok or problem, and what to do. The exit code is 1 if there is a problem. A neighbour
-    is measured (round trip, bandwidth, clock) where `ross-flwr doctor --serve` runs.
+    Each finding is one line: what was checked, ok or problem, and what to do. The exit code is 1 if there is a problem.
+    Round trip, bandwidth and clock of a neighbour are measured if `ross-flwr doctor --serve` runs there.
     """
     if serve and not (certs and address):
-        raise ConfigError("--serve needs --certs and --address: as whom to answer, and where")
+        raise ConfigError("--serve needs --certs and --address: who answers, and where")
 
     def tell(finding: diagnosis.Finding) -> None:
         click.echo(f"{finding.what:<18} ", nl=False)

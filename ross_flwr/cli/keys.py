@@ -15,7 +15,7 @@ from ross_flwr.runs.side_by_side import BESIDE
 __all__ = ["FIRST_RUN", "read", "read_run", "run_config"]
 
 FIRST_RUN = Path(__file__).with_name("first-run.toml")
-"""The keys that `ross-flwr run` goes by where `-c` does not say otherwise."""
+"""The keys of `ross-flwr run`, unless `-c` sets them."""
 
 run_config = click.option(
     "-c",
@@ -32,8 +32,8 @@ PAIR = r"([\w.-]+)=('[^']*'|\"[^\"]*\"|\S*)(?=\s|$)"
 def read(entries: Sequence[str]) -> dict[str, Any]:
     """Return the keys that ``-c`` options set, later ones winning.
 
-    An entry is a file, one ``KEY=VALUE``, or several with spaces between them as ``flwr run`` takes them. A value is
-    read as TOML does, except that texts need no quotes.
+    An entry is a file, one ``KEY=VALUE``, or several with spaces between them as ``flwr run`` takes them. Values are
+    read as in TOML, except that texts need no quotes.
     """
     texts = {key.name for key in (BESIDE, *keys()) if key.kind is str}
     found: dict[str, Any] = {}
@@ -53,7 +53,7 @@ def read(entries: Sequence[str]) -> dict[str, Any]:
 
 
 def read_run(entries: Sequence[str]) -> dict[str, Any]:
-    """Return the keys of the first run with those that ``-c`` options set."""
+    """Return the keys of the first run, changed as the ``-c`` options say."""
     return {**read_file(str(FIRST_RUN)), **read(entries)}
 
 

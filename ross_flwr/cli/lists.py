@@ -1,4 +1,4 @@
-"""The commands that show what can be set, what there is and who holds what."""
+"""The commands that show the keys, the values that they take, and who holds which data."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,9 @@ __all__ = ["config", "data", "list_"]
 )
 @run_config
 def config(run_config: Sequence[str]) -> None:
-    """Show every key as `ross-flwr run` would have it, with its unit, what it takes and what it means.
+    """Show every key as `ross-flwr run` would use it, with its unit, its range and its meaning.
 
-    The output is a TOML file, which `ross-flwr run -c` and `flwr run --run-config` take.
+    The output is a TOML file that `ross-flwr run -c` and `flwr run --run-config` accept.
     """
     keys = read_run(run_config)
     first, *_ = side_by_side(keys)
@@ -48,7 +48,7 @@ def config(run_config: Sequence[str]) -> None:
     "--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw a heat map as well."
 )
 def data(run_config: Sequence[str], plot: Path | None) -> None:
-    """Show how many training examples of each class every agent holds, before anything is run or corrupted."""
+    """Show how many training examples of each class every agent holds, before any data is corrupted."""
     counts = holdings(side_by_side(read(run_config))[0]).tolist()
     console.print(holdings_table(counts, console.width))
     if plot:
@@ -58,13 +58,13 @@ def data(run_config: Sequence[str], plot: Path | None) -> None:
 
 @click.command(
     "list",
-    short_help="List what may stand under a key.",
-    help=f"List what may stand under a key. WHAT is one of {', '.join(LISTS)}; without it, all names are listed.",
+    short_help="List the values that a key takes.",
+    help=f"List the values that a key takes. WHAT is one of {', '.join(LISTS)}; without it, list all names.",
     epilog="\b\nExample:\n  ross-flwr list topologies",
 )
 @click.argument("what", default="", shell_complete=complete_list)
 def list_(what: str) -> None:
-    """List what may stand under a key."""
+    """List the values that a key takes."""
     if not what:
         show({name: ", ".join(entries) for name, entries in LISTS.items()})
         return
@@ -79,12 +79,12 @@ def list_(what: str) -> None:
 
 
 def about(entry: Any) -> str:
-    """Return the first paragraph of what is said about something registered."""
+    """Return the first paragraph of a registered object's docstring."""
     return entry if isinstance(entry, str) else (inspect.getdoc(entry) or "").partition("\n\n")[0].replace("\n", " ")
 
 
 def traits(method: type[Algorithm]) -> str:
-    """Return a method's family, its exchanges a round and what it needs; of keys that decide on these, the defaults."""
+    """Return a method's family, its exchanges per pass and what it needs, with the defaults of its keys."""
     default = method()
     exchanges = len(default.steps) - 1
     judged = default.needs_validation or "validation" in method.trains_on
@@ -96,7 +96,7 @@ def traits(method: type[Algorithm]) -> str:
 
 
 def show(entries: Mapping[str, str]) -> None:
-    """Print names and what they are in two columns, as wide as the terminal."""
+    """Print names and their meanings in two columns, as wide as the terminal."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -1,4 +1,4 @@
-"""What may stand under a key, by name: to be listed, and for a shell to complete."""
+"""The values that keys take, by name, for lists and for shell completion."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -53,12 +53,12 @@ LIST_OF_KEY = {
 
 
 def complete_list(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
-    """Return the lists whose name goes on from what was typed."""
+    """Return the lists whose names begin with what was typed."""
     return [name for name in LISTS if name.startswith(begun)]
 
 
 def complete_pair(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Return the keys whose name goes on from what was typed; of one that is clear, what may stand under it."""
+    """Return the keys whose names begin with what was typed; once a key is typed, its values."""
     name, equals, _ = begun.partition("=")
     found = [key for key in (BESIDE, *keys()) if (key.name == name if equals else key.name.startswith(name))]
     if len(found) > 1:

@@ -19,4 +19,4 @@ def new(folder: Path) -> None:
 
     The folder's name is the app's: lower-case letters, digits and hyphens.
     """
-    click.echo(f"The app is in {write_app(folder)}; its README.md tells how to go on")
+    click.echo(f"The app is in {write_app(folder)}; its README.md says how to go on")

@@ -1,4 +1,4 @@
-"""The commands for what runs left: reports, models, and how good these are."""
+"""The commands for the results of runs: reports, and models and their quality."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +23,9 @@ method = click.option("--method", default="", metavar="NAME", help="The run of t
 )
 @click.argument("folder", type=click.Path(path_type=Path))
 def report(folder: Path) -> None:
-    """Write report.html, one page that needs nothing but itself, into FOLDER, which a run or a comparison has filled.
+    """Write report.html, one self-contained page, into FOLDER, the results of a run or a comparison.
 
-    The same figures as PNG and their numbers as CSV go into the folder report in it.
+    The folder report in FOLDER gets the same figures as PNG, and their numbers as CSV.
     """
     click.echo(f"The report is {write_report(folder)}")
 
@@ -45,8 +45,8 @@ Examples:
 def export(folder: Path, kind: str, agent: int | None, method: str, out: Path | None) -> None:
     """Write a model of the run in FOLDER, as it was at the last checkpoint, under its own parameter names.
 
-    safetensors and torch hold a state_dict, onnx the whole model for any number of images. Their images are normalised
-    as the run's, in the way that is printed.
+    safetensors and torch hold a state_dict, onnx the whole model for any number of images. Images must be normalised as
+    in the run; the command prints how.
     """
     trained = Trained(folder, method)
     file, source = export_model(trained, agent, kind, out), trained.images.source
@@ -68,9 +68,9 @@ Examples:
 @run_config
 @method
 def evaluate(folder: Path, run_config: Sequence[str], method: str) -> None:
-    """Show accuracy, loss and F1 of the models of the run in FOLDER: of the honest agents' mean, then of each agent.
+    """Show accuracy, loss and F1 of the run's models in FOLDER: of the honest agents' mean, then of each agent.
 
-    They are tested on the run's test data, or on data that -c names, as it does for a run. F1 is the mean over classes.
+    They are tested on the run's test data, or on data that -c names. F1 is the mean over classes.
     """
     trained = Trained(folder, method)
     roles = dict.fromkeys(trained.threats.attackers, " (attacks)")

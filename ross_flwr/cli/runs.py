@@ -24,7 +24,7 @@ __all__ = ["resume", "run"]
 
 
 def observed(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say who is told what happens in a run."""
+    """Add the options that choose how the progress of a run is shown."""
     for option in (
         click.option(
             "--log", default="", metavar="A,B", help=f"Log every round there as well: {', '.join(sorted(TRACKERS))}."
@@ -57,9 +57,9 @@ Examples:
 def run(run_config: Sequence[str], out: Path | None, shown: str | None, log: str) -> None:
     """Run a method, and others beside it on the same data, with all agents in this process.
 
-    Without options this is the first run: ross-plus, and ross and dpsgd beside it, on 10 agents, of which three poison
-    their gradients. It stands in first-run.toml, whose path is printed, and -c changes keys of it: `-c attackers=0 -c
-    beside=` leaves one method and honest agents.
+    Without options this is the first run: ross-plus, with ross and dpsgd beside it, on 10 agents, of which three poison
+    their gradients. first-run.toml, whose path is printed, holds its keys, and -c changes them: `-c attackers=0 -c
+    beside=` runs one method with honest agents only.
 
     The folder of results holds config.toml, history.jsonl (one line a round), summary.json and model.safetensors (the
     mean of the honest agents' models), and a folder with the same for each method beside. Ctrl-C keeps the rounds that
@@ -90,20 +90,20 @@ def run(run_config: Sequence[str], out: Path | None, shown: str | None, log: str
 def resume(folder: Path, shown: str | None, log: str) -> None:
     """Continue the run in FOLDER from its last checkpoint, and then those of the methods beside it.
 
-    The results are those of runs that never stopped. To make a run longer, raise num-rounds in its config.toml first.
-    --json and --log tell of the rounds before as well, so they also serve for a run that is finished.
+    The results equal those of runs that never stopped. To make a run longer, first raise num-rounds in its config.toml.
+    --json and --log also show the earlier rounds, so they work for a finished run too.
     """
     with resumable(folder):
         finish(resume_runs(folder), folder, shown, trackers(log))
 
 
 def resumable(folder: Path) -> AbstractContextManager[None]:
-    """Let Ctrl-C end a run with a sentence on how to go on."""
+    """Let Ctrl-C end a run, and say how to continue it."""
     return stoppable(RunFolder(folder).config, f"`ross-flwr resume {quoted(folder)}` continues the run")
 
 
 def finish(runs: Sequence[LocalRun], folder: Path, shown: str | None, log: Sequence[Opener]) -> None:
-    """Run what is left of each run, tell all who want to know, and show the results."""
+    """Run the remaining rounds of each run, show their progress, and show the results."""
     view = view_of(shown, {each.run.algorithm: each.run.num_rounds for each in runs})
     summaries = {}
     with view.running():
@@ -121,7 +121,7 @@ def finish(runs: Sequence[LocalRun], folder: Path, shown: str | None, log: Seque
 
 
 def view_of(shown: str | None, rounds: dict[str, int]) -> View:
-    """Return what was asked for, or else what suits where the output goes."""
+    """Return the view that was asked for, or else the one that suits the output."""
     if shown:
         return {"json": Json, "quiet": View}[shown]()
     return (Board if console.is_terminal else Plain)(rounds, console)

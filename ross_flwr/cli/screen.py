@@ -1,4 +1,4 @@
-"""What commands have in common on a terminal."""
+"""What commands share on a terminal."""
 
 import shlex
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ console = Console()
 
 @contextmanager
 def stoppable(begun: Path, hint: str) -> Iterator[None]:
-    """Let Ctrl-C end a command with one sentence: `hint`, how to go on, once the file or folder `begun` is there."""
+    """Let Ctrl-C end a command; once the file or folder `begun` exists, print `hint`, which says how to go on."""
     try:
         yield
     except KeyboardInterrupt:
@@ -28,5 +28,5 @@ def stoppable(begun: Path, hint: str) -> Iterator[None]:
 
 
 def quoted(folder: Path) -> str:
-    """Return a path as a shell takes it."""
+    """Return a path quoted for a shell."""
     return shlex.quote(str(folder))

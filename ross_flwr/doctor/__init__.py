@@ -1,4 +1,4 @@
-"""What is wrong here: the installation, and a node of a deployment."""
+"""Checks of an installation and of a node of a deployment."""
 
 from ross_flwr.doctor.finding import Finding
 from ross_flwr.doctor.node import examine, serve

@@ -7,7 +7,7 @@ __all__ = ["Finding"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was checked, its state, and what to do if that is a problem.
+    """What was checked, what was found, and what to do if it is a problem.
 
     Examples
     --------

@@ -28,14 +28,14 @@ __all__ = ["examine", "serve"]
 PATIENCE = 5.0
 """Seconds that a connection, and each answer on it, may take."""
 SOON = timedelta(days=30)
-"""A certificate that ends within this time counts as a problem."""
+"""A certificate that expires within this time counts as a problem."""
 SKEW = 5.0
-"""Seconds by which clocks may differ: Flower admits no node whose clock is farther ahead of the SuperLink's."""
+"""Seconds by which clocks may differ. Flower rejects nodes whose clock is farther ahead of the SuperLink's."""
 LARGEST = 1 << 26
 """The most bytes sent at once to measure a bandwidth; fewer if they would take much longer than half a second."""
 ISSUE = "issue the node a new certificate: `ross-flwr certs issue`"
 PROTOCOL = "ross-flwr-doctor"
-"""The name by which two doctors know each other in the TLS handshake (ALPN)."""
+"""The protocol name by which two doctors recognise each other in the TLS handshake (ALPN)."""
 
 Address: TypeAlias = tuple[str, int]
 
@@ -43,7 +43,7 @@ Address: TypeAlias = tuple[str, int]
 def examine(
     address: str = "", certs: Path | None = None, superlink: str = "", peers: Sequence[str] = ()
 ) -> Iterator[Finding]:
-    """Yield findings on this installation and on what is named, each as soon as it is known.
+    """Yield findings on this installation and on everything named, each as soon as it is known.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ class Functions:
 
 
 _REPORTED = ("loss", "accuracy", "attack-success")
-"""Names that metrics cannot have: what every test reports."""
+"""Names that metrics cannot have, because every test reports them."""
 
 
 def _refuse_mods(mods: Iterable[Mod]) -> None:
@@ -92,7 +92,7 @@ def peer_app(
 ) -> ClientApp:
     """Return a ClientApp that hosts agents: one ``train.<step>`` handler for every step of every registered method.
 
-    With a task of its own a node hosts any agents; with functions for a model and data it hosts one. Without either,
+    With `task`, a node hosts any number of agents; with functions for a model and data, it hosts one. Without either,
     the run configuration names the task.
 
     Parameters
@@ -100,14 +100,14 @@ def peer_app(
     mods : list of Mod, optional
         Flower mods to wrap around each handler.
     app : ClientApp, optional
-        Where to register the handlers, beside those it has; a new one without.
+        The app that gets the handlers, beside its own; without it, a new app.
     task : callable, optional
         From the node's Context to the `Task` of the whole run, which has an objective for each agent.
     model : callable, optional
-        From the node's Context to the module that its agent learns. Its own initial values are not used.
+        From the node's Context to the module that its agent trains. Its initial values are not used.
     train_data, test_data : callable, optional
         From the node's Context to a map-style Dataset, or a DataLoader of one: what the agent learns from, and what its
-        model is tested on. The batch size of a DataLoader counts, and else `batch-size` of the run.
+        model is tested on. A DataLoader's own batch size applies; otherwise the run's `batch-size`.
     validation_data : callable, optional
         The same for Q_i, on which methods such as ROSS judge models; the agent should not learn from it.
     loss : callable (default: cross-entropy)
@@ -118,7 +118,7 @@ def peer_app(
         What a model is worth, as a number of (outputs, targets) on Q_i, when the run says ``utility = "own"``; more is
         better.
     pair : callable, optional
-        From a collated batch to (inputs, targets), for data whose batches are not such pairs: dictionaries, say.
+        From a collated batch to (inputs, targets), for data whose batches are not such pairs, such as dictionaries.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Segments: rounds in which nodes talk to each other directly, and the ServerApp only hears how they went."""
+"""Segments: rounds in which nodes talk to each other directly, and only report to the ServerApp afterwards."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -17,19 +17,19 @@ __all__ = ["Segments", "check_names"]
 logger = getLogger("flwr")
 
 ASK_AGAIN = 60.0
-"""Seconds after which every node that has not replied is asked who it is; a node at work answers when it is done."""
+"""Seconds after which every node that has not replied is asked who it is. A busy node answers when it is done."""
 
 LOOK_AGAIN = 1.0
-"""Seconds between two looks at which nodes are there; a node that was lost and is there again is asked at once."""
+"""Seconds between two checks of which nodes are connected. A lost node that is back is asked at once."""
 
 
 def check_names(placement: Placement) -> None:
-    """Refuse to begin unless every node has told its name and address, each its own.
+    """Refuse to begin unless every node has given a name and an address of its own.
 
     Raises
     ------
     ConfigError
-        Naming a node that has not, or what two nodes share.
+        Naming a node that has not, or the name or address that two nodes share.
     """
     for node in placement.blocks:
         if node not in placement.answers:
@@ -42,12 +42,12 @@ def check_names(placement: Placement) -> None:
 
 @dataclass
 class Segments:
-    """Tells each node of its neighbours, lets it run some rounds among them, and waits for its report.
+    """Tells each node its neighbours, lets it run some rounds with them, and waits for its report.
 
     Parameters
     ----------
     run : Run
-        What is run, and where. Its timeout begins with the last report that came.
+        What is run, and where. Its timeout starts at the last report.
     """
 
     run: Run
@@ -94,9 +94,9 @@ class Segments:
     def exchange(self, messages: Iterable[Message]) -> list[Message]:
         """Send the messages and return the nodes' reports.
 
-        A node that died and is back, which shows in that it has time for a question, is told again. Once all others
-        have reported, those that have not are waited for `timeout` seconds more, and then left to themselves; those of
-        which Flower says that the message did not reach them, at once.
+        A node that answers a question while it should be running rounds has died and come back; it is told again. Once
+        all others have reported, the missing nodes get `timeout` more seconds, and are then left to themselves. A node
+        that, Flower says, the message did not reach is left at once.
         """
         post, segments = self.run.post, {message.metadata.dst_node_id: message for message in messages}
         working = self._send(segments.values())
@@ -134,11 +134,11 @@ class Segments:
         return [*reports.values()]
 
     def _send(self, messages: Iterable[Message]) -> dict[str, int]:
-        """Send messages; return the node of each that Flower took, by the message's number."""
+        """Send messages; return the node of each message that Flower accepted, by the message's number."""
         return {number: self.run.post.waiting[number] for number in self.run.post.send(messages)}
 
     def _look_for(self, waiting: set[int]) -> None:
-        """Ask nodes that were lost, and are there again, who they are; now and then every node that is waited for."""
+        """Ask lost nodes that are back who they are; from time to time ask every missing node."""
         now = self.run.post.clock()
         if now - self._looked <= LOOK_AGAIN:
             return

@@ -1,6 +1,6 @@
-"""Messages on their way through Flower's Grid: one loop that polls for replies, with pauses of its own.
+"""Messages through Flower's Grid: one loop polls for replies, at its own pace.
 
-Flower's `send_and_receive` looks every 3 s in a deployment, and waits for all.
+Flower's `send_and_receive` polls every 3 s in a deployment, and waits for all replies.
 """
 
 import time
@@ -15,7 +15,7 @@ __all__ = ["Post", "Reply"]
 
 @dataclass(frozen=True)
 class Reply:
-    """What a node answered; `message` is None where it failed.
+    """A node's answer; `message` is None if the node failed.
 
     A `late` reply answers a message of an earlier exchange.
     """
@@ -36,7 +36,7 @@ class Post:
         Called with a reason, a node and an explanation when a message or a reply is lost: ``unreachable``, ``error`` or
         ``late``.
     clock, sleep : callable, optional
-        Seconds that pass, and how to let them pass.
+        The time in seconds, and how to wait.
 
     Attributes
     ----------
@@ -60,11 +60,11 @@ class Post:
 
     @property
     def busy(self) -> set[int]:
-        """Nodes that owe a reply."""
+        """Nodes whose reply is awaited."""
         return set(self.waiting.values())
 
     def send(self, messages: Iterable[Message]) -> list[str]:
-        """Send messages; return the numbers of those that Flower took."""
+        """Send messages; return the numbers of those that Flower accepted."""
         numbers = []
         for message in messages:
             node = message.metadata.dst_node_id
@@ -76,19 +76,19 @@ class Post:
         return numbers
 
     def receive(self, go_on: Callable[[float], bool]) -> Iterator[tuple[str, Reply]]:
-        """Yield the number of each message that is answered, and the reply, for as long as `go_on`.
+        """Yield the number and the reply of each answered message, as long as `go_on` returns true.
 
         Parameters
         ----------
         go_on : callable
-            Called between two looks with the seconds since the first; says whether there is anything to wait for.
+            Called between two polls with the seconds since the first; returns whether to wait on.
         """
         began = self.clock()
         while True:
             for message in self.grid.pull_messages([*self.waiting]) if self.waiting else ():
                 number = message.metadata.reply_to_message_id
                 if number not in self.waiting:
-                    continue  # it came twice
+                    continue  # the reply came twice
                 node = self.waiting.pop(number)
                 if message.has_error():
                     self.drop("error", node, message.error.reason or "it gives no reason")
@@ -99,10 +99,10 @@ class Post:
             self._sleep(pause(elapsed))
 
     def exchange(self, messages: Iterable[Message], timeout: float) -> list[Reply]:
-        """Send messages and return the replies that come within `timeout` seconds, late ones of before among them.
+        """Send messages and return the replies that come within `timeout` seconds, also late ones to earlier messages.
 
-        A node that owes a reply gets no message: it does one thing at a time. When none is free, this waits for one
-        that is late.
+        A node whose reply is awaited gets no message, because it does one thing at a time. If no node is free, this
+        waits for a late one.
         """
         busy = self.busy
         own = set(self.send(message for message in messages if message.metadata.dst_node_id not in busy))
@@ -121,5 +121,5 @@ class Post:
 
 
 def pause(elapsed: float) -> float:
-    """Return the seconds to the next look: 2 ms at first, 0.1 s after 2 s, and 1 s when nothing came for long."""
+    """Return the seconds to the next poll: 2 ms at first, 0.1 s after 2 s, and 1 s when nothing has come for long."""
     return max(0.002, min(elapsed / 20, max(0.1, elapsed / 100), 1.0))

@@ -21,10 +21,10 @@ __all__ = ["activate", "models", "segment", "who"]
 
 
 def activate(message: Message, context: Context, make_task: MakeTask | None = None) -> Message:
-    """Run the step that the message names, and the next pass's first step after a pass's last if it comes this way.
+    """Run the step that the message names; after a pass's last step, also the next pass's first if it is relayed.
 
-    The message holds what arrived for the agents here, the reply what leaves them. All that the agents carry to the
-    next activation stands in ``context.state``.
+    The message holds what arrived for the agents here; the reply holds what they send. ``context.state`` keeps all that
+    the agents carry to the next activation.
     """
     content = message.content
     if Setup.key in content.config_records:
@@ -32,7 +32,7 @@ def activate(message: Message, context: Context, make_task: MakeTask | None = No
     hosted = wake(context, make_task)
     host, assembly = hosted.host, hosted.assembly
     setup = Setup.of(context.state)
-    host.places = assembly.graphs.places(setup.places)  # and not those of a segment before
+    host.places = assembly.graphs.places(setup.places)  # not those of an earlier segment
     call = Call.of(content)
     leaving = host.activate(call.pass_number, call.step, unpack(content, assembly.task.model.device))
     reply = RecordDict()
@@ -57,7 +57,7 @@ def models(message: Message, context: Context, make_task: MakeTask | None = None
 def who(message: Message, context: Context) -> Message:
     """Reply with the part of the data that is here, if Flower numbers the parts, and with what neighbours have to know.
 
-    That is, where nodes talk directly, the name and address under which they find this node; or else what is wrong.
+    Where nodes talk directly, that is this node's name and address, or what is wrong with them.
     """
     part = context.node_config.get("partition-id")
     partition = part if isinstance(part, int) else None
@@ -79,7 +79,7 @@ def segment(message: Message, context: Context, make_task: MakeTask | None = Non
     host, config, schedule = hosted.host, hosted.config, hosted.assembly.schedule
     run, machine, flower = config.part(RunOptions), config.part(MachineOptions), config.part(FlowerOptions)
     finished = max((ran for ran, _ in host.ran.values()), default=-1) + 1
-    first = max(call.first, finished // run.batches_per_round + 1)  # the process before may have died on its way
+    first = max(call.first, finished // run.batches_per_round + 1)  # the previous process may have died midway
     rounds = []
     with _neighborhood(hosted, context, call) as neighborhood:
         for round in neighborhood.rounds(schedule, first, call.last):
@@ -118,7 +118,7 @@ def _neighborhood(hosted: Hosted, context: Context, call: Segment) -> Neighborho
 
 
 def _identity(context: Context) -> tuple[str, str, Credentials]:
-    """Return this node's name and address among its neighbours, and what proves the name."""
+    """Return this node's name and address among its neighbours, and the credentials that prove the name."""
     address, certs = (str(context.node_config.get(key, "")) for key in ("peer-address", "peer-certs"))
     if not certs:
         raise ConfigError(
@@ -138,6 +138,6 @@ def _report(host: Host, rounds: list[RoundReport]) -> Report:
 
 
 def _named_models(hosted: Hosted) -> RecordDict:
-    """Return the model of every agent here, under the key by which the ServerApp knows it."""
+    """Return the model of every agent here, under the key that the ServerApp expects."""
     named = hosted.assembly.task.model.named
     return RecordDict({model_key(i): record_of(named(agent["model"])) for i, agent in hosted.host.agents.items()})

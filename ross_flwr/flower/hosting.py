@@ -1,4 +1,4 @@
-"""The agents of a node between two messages: set up, left in the node's state, and woken again."""
+"""The agents of a node between two messages: how they are set up, stored in the node's state, and restored."""
 
 import json
 from collections.abc import Callable
@@ -24,11 +24,11 @@ from ross_flwr.tasks.task import Task
 __all__ = ["HOSTS", "Hosted", "Hosts", "MakeTask", "begin", "config_of", "rest", "wake"]
 
 MakeTask = Callable[[Setup, Config, Context], Task]
-"""Makes the task of a node, where the app has one of its own."""
+"""Makes the task of a node, if the app brings its own."""
 
 
 def config_of(setup: Setup) -> Config:
-    """Return the configuration that a node is told.
+    """Return the configuration that a node receives.
 
     Raises
     ------
@@ -55,9 +55,9 @@ class Hosted:
 
 @dataclass
 class Hosts:
-    """The hosts that this process has made, by their set-up.
+    """The hosts that this process has made, by set-up.
 
-    In a simulation one process plays many nodes, again and again; data is loaded once.
+    In a simulation, one process repeatedly plays many nodes; data is loaded only once.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class Hosts:
     held: dict[str, Hosted] = field(default_factory=dict)
 
     def get(self, setup: str, context: Context, make_task: MakeTask | None, *, anew: bool = False) -> Hosted:
-        """Return the agents of a set-up, in JSON, as they were left in this process, or `anew`."""
+        """Return the agents of a set-up (JSON), as this process left them, or new ones if `anew`."""
         if anew or setup not in self.held:
             parts = Setup.from_text(setup)
             options = json.dumps(dict(parts.options))
@@ -86,7 +86,7 @@ class Hosts:
 
 
 HOSTS = Hosts()
-"""Flower may send a copy of the app with every message, but not of the modules."""
+"""The hosts of this process. Flower may copy the app with every message, but not the modules."""
 
 
 @lru_cache(maxsize=2)
@@ -104,14 +104,14 @@ def _configure(options: str) -> Config:
 
 
 def begin(content: RecordDict, context: Context, make_task: MakeTask | None = None) -> None:
-    """Set up the agents that the message assigns to this node, unless they already are."""
+    """Set up the agents that the message assigns to this node, unless that is done."""
     setup = content.config_records[Setup.key]
     if context.state.config_records.get(Setup.key) == setup:
         return
     hosted = HOSTS.get(_setup_of(str(setup["json"]), context), context, make_task, anew=True)
     context.state[Setup.key] = setup
     if _state_dir(hosted) and _state_folder(hosted, context).read_checkpoint():
-        return  # a process that died has left it
+        return  # left by a process that died
     model = hosted.assembly.task.model
     initial = model.flatten(tensors_of(content.array_records["initial"], model.device))
     for agent in hosted.host.agents.values():
@@ -151,10 +151,10 @@ def rest(hosted: Hosted, context: Context) -> None:
 
 
 def _setup_of(setup: str, context: Context) -> str:
-    """Return a node's set-up; on a device whose node configuration names data of its own, with that data.
+    """Return a node's set-up; on a device whose node configuration names its own data, with that data.
 
-    Its agent holds all of what lies under the node's `data-path` (and is of the node's `dataset`, if it names one):
-    nothing is dealt, and the validation set is drawn from it.
+    The device's agent holds all data under the node's `data-path` (of the node's `dataset`, if it names one). Nothing
+    is dealt, and the validation set is drawn from that data.
     """
     if "data-path" not in context.node_config:
         return setup

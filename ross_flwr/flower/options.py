@@ -11,12 +11,15 @@ class FlowerOptions:
 
     num_nodes: int = option(
         0,
-        "Flower nodes to wait for and use; 0 takes those there are",
+        "Flower nodes to wait for and use; 0 takes those that are connected",
         unit="nodes",
         minimum=0,
     )
     phase_timeout: float = option(
-        60.0, "a neighbour later than this is missing for the step", unit="seconds", minimum=0.01
+        60.0,
+        "how long to wait for a neighbour's message; a later one is missing in that step",
+        unit="seconds",
+        minimum=0.01,
     )
     transport: str = option(
         "relay",
@@ -26,7 +29,7 @@ class FlowerOptions:
         choices=("relay", "direct", "hybrid"),
     )
     segment_rounds: int = option(
-        20, "rounds between two reports of the nodes under transport = 'direct', at most", unit="rounds", minimum=1
+        20, "the most rounds between two reports of the nodes under transport = 'direct'", unit="rounds", minimum=1
     )
     return_model: str = option(
         "none",

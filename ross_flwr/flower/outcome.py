@@ -1,4 +1,4 @@
-"""What a run gives the ServerApp: a line of every round, the agents' models, and Flower's Result."""
+"""What a run gives the ServerApp: a line for every round, the agents' models, and Flower's Result."""
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
@@ -24,7 +24,7 @@ logger = getLogger("flwr")
 
 
 class Outcome:
-    """What came of a run so far.
+    """The results of a run so far.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Outcome:
     history : History
         A line per round.
     result : Result
-        What Flower wants to know.
+        The result that Flower expects.
     models : dict[int, ArrayRecord]
         Every agent's model, under the model's own parameter names, as last fetched.
     """
@@ -61,7 +61,7 @@ class Outcome:
     def add(self, replies: Iterable[Message], last: int, elapsed: float) -> MetricRecord:
         """Write the history up to round `last` from the nodes' reports, and return that round's totals.
 
-        A round took as long as on the slowest node, or `elapsed` seconds where the nodes keep no time.
+        A round's time is that of the slowest node, or `elapsed` seconds if the nodes report no time.
         """
         numbers = range(len(self.history.lines) + 1, last + 1)
         for number, told in rounds_of(replies, numbers, self.run.placement, self.run.drops).items():
@@ -97,9 +97,9 @@ class Outcome:
 def rounds_of(
     replies: Iterable[Message], numbers: range, placement: Placement, drops: Drops
 ) -> dict[int, list[RoundReport]]:
-    """Return what the nodes report of the rounds `numbers`, in order; a malformed reply costs that reply.
+    """Return what the nodes report on the rounds `numbers`, in order; a malformed reply is dropped.
 
-    A node speaks for its own agents only. What it refused itself is counted with what was refused here.
+    A node speaks only for its own agents. What it refused is counted together with what was refused here.
     """
     told: dict[int, list[RoundReport]] = {number: [] for number in numbers}
     for reply in replies:
@@ -134,7 +134,7 @@ def _own(node: int, reports: Iterable[AgentReport], placement: Placement, drops:
 def models_of(
     replies: Iterable[Message], layout: ArrayRecord, placement: Placement, drops: Drops
 ) -> dict[int, ArrayRecord]:
-    """Return the models in the replies, by agent, but those that do not fit the `layout` of the initial one."""
+    """Return the models in the replies, by agent, except those that do not fit the `layout` of the initial one."""
     models = {}
     for reply in replies:
         node = reply.metadata.src_node_id
@@ -162,7 +162,7 @@ def _misfit(record: ArrayRecord, layout: ArrayRecord) -> str:
 
 
 def consensus(models: Iterable[ArrayRecord], initial: ArrayRecord) -> ArrayRecord:
-    """Return the mean of the models, in the layout of `initial`; what agents do not learn stays as it was."""
+    """Return the mean of the models, in the layout of `initial`; entries that agents do not learn keep their values."""
     decoded = [tensors_of(model) for model in models]
     mean = ArrayRecord()
     for name, array in initial.items():
@@ -174,7 +174,7 @@ def consensus(models: Iterable[ArrayRecord], initial: ArrayRecord) -> ArrayRecor
 def performance(line: Mapping[str, Any]) -> MetricRecord | None:
     """Return loss, accuracy (where targets are classes) and the user's own metrics of a round in which agents tested.
 
-    Each is the mean, min and max over honest agents, every one at its own model.
+    Each is the mean, min and max over honest agents, each tested at its own model.
     """
     if not line["loss"]:
         return None

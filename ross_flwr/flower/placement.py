@@ -22,22 +22,22 @@ __all__ = ["NODE_TIMEOUT", "Placement", "ask", "place", "wait_for_nodes"]
 logger = getLogger("flwr")
 
 NODE_TIMEOUT = 600.0
-"""Seconds after which a run gives up waiting for its nodes, or for what a node says of itself."""
+"""Seconds after which a run stops waiting for its nodes, or for a node's answer to who it is."""
 
 SETTLE = 1.0
-"""Seconds for which the number of nodes has to stay the same when num-nodes does not give it."""
+"""Seconds for which the number of nodes must stay the same if num-nodes does not give it."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Which node hosts which agents, and nobody else does.
+    """Which node hosts which agents.
 
     Attributes
     ----------
     blocks : mapping of int to tuple of int
         The agents of every node that has any.
     answers : mapping of int to Answer
-        What the nodes say of themselves; those that did not answer are not in it.
+        The nodes' answers; nodes that did not answer are missing.
     """
 
     blocks: Mapping[int, tuple[int, ...]]
@@ -49,12 +49,12 @@ class Placement:
         return {agent: node for node, block in self.blocks.items() for agent in block}
 
     def hosts(self, node: int, agent: int) -> bool:
-        """Return whether `agent` is on `node`, which alone may speak for it."""
+        """Return whether `node` hosts `agent`; no other node may speak for it."""
         return self.home.get(agent) == node
 
 
 def wait_for_nodes(grid: Grid, options: FlowerOptions) -> list[int]:
-    """Return the nodes of a run: `num-nodes` of them, or all once no more come.
+    """Return the nodes of a run: `num-nodes` of them, or all, once no more come.
 
     Raises
     ------
@@ -105,10 +105,10 @@ def ask(post: Post, nodes: Iterable[int], setup: Setup, config: ConfigRecord, ti
 
 
 def place(drawn: Topology, nodes: Sequence[int], answers: Mapping[int, Answer]) -> Placement:
-    """Spread the agents of a topology over the nodes, neighbours together where that is cheap.
+    """Spread the agents of a topology over the nodes, and put neighbours together where that is cheap.
 
-    With an agent for each node, agent k goes where partition k is: Flower draws the numbers of nodes anew in every run,
-    and the same data must have the same neighbours in every run.
+    With one agent per node, agent k goes to the node with partition k. Flower draws new node numbers in every run, and
+    the same data must have the same neighbours in every run.
     """
     if len(nodes) == drawn.num_agents:
 

@@ -1,6 +1,6 @@
 """What the ServerApp and the nodes tell each other, as typed records on Flower's wire.
 
-A record crosses a border: whoever reads one checks it, and `MalformedError` is the only error that this raises.
+Records come from outside, so readers check them; `MalformedError` is the only error that this raises.
 """
 
 import json
@@ -76,7 +76,7 @@ class Record:
         Raises
         ------
         MalformedError
-            When there is none, or it is not sound.
+            When there is none, or it is malformed.
         """
         record = content.get(cls.key)
         if not isinstance(record, ConfigRecord):
@@ -86,14 +86,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Setup(Record):
-    """What a node has to know to host its agents.
+    """What a node must know to host its agents.
 
     Attributes
     ----------
     run : str
         The run's name.
     options : mapping of str to bool, int, float or str
-        The configuration, as far as the run's method needs it.
+        The part of the configuration that the run's method needs.
     places : mapping of int to (mapping, mapping)
         Row and column of W of every agent on the node.
     """
@@ -125,21 +125,21 @@ class Call(Record):
 
 @dataclass(frozen=True)
 class Segment(Record):
-    """The rounds that a node runs among its neighbours, without the ServerApp.
+    """The rounds that a node runs with its neighbours, without the ServerApp.
 
     Attributes
     ----------
     first, last : int
         Rounds, counted from 1, both included.
     topology : str
-        Digest of the topology, by which neighbours see that they agree.
+        Digest of the topology, by which neighbours check that they agree.
     places : mapping of int to list of (mapping, mapping)
         Row and column of W of every agent on the node, for each pass of the segment; one pair where the graph stays
         the same.
     neighbors : list of (str, str, list of int)
         Name, ``host:port`` and agents of every node that hosts neighbours of the agents here.
     behind_by : float (default: 0)
-        Seconds that the other nodes have had for the segment when this one is told of it.
+        How many seconds earlier the other nodes were told of the segment.
     """
 
     key: ClassVar[str] = "segment"
@@ -155,7 +155,7 @@ class Segment(Record):
 class RoundReport:
     """What the agents of a node did in a round.
 
-    A round took the node `seconds`; None where the ServerApp carries the messages and keeps the time.
+    `seconds` is how long the round took the node; None if the ServerApp carries the messages and keeps the time.
     """
 
     number: int
@@ -174,14 +174,14 @@ class Report(Record):
 
 @dataclass(frozen=True)
 class Answer(Record):
-    """What a node says of itself before a run.
+    """What a node answers before a run.
 
     Attributes
     ----------
     partition : int, optional
-        The part of the data that is there, if Flower numbers the parts.
+        The number of the part of the data on the node, if Flower numbers the parts.
     name, address : str
-        Who the node is among its neighbours, and the ``host:port`` at which they call it; for nodes that talk directly.
+        The node's name among its neighbours, and the ``host:port`` that they call, if nodes talk directly.
     problem : str
         Why it cannot take part; empty when it can.
     """
@@ -194,7 +194,7 @@ class Answer(Record):
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass; `asdict` would copy all that is in them."""
+    """Return the fields of a dataclass; `asdict` would copy all their values."""
     return {each.name: getattr(value, each.name) for each in fields(value)}
 
 
@@ -204,7 +204,7 @@ def model_key(agent: int) -> str:
 
 
 def models_in(content: RecordDict) -> dict[int, ArrayRecord]:
-    """Return the models in a reply, by agent; other arrays are not looked at."""
+    """Return the models in a reply, by agent, and ignore other arrays."""
     found = {}
     for name, record in content.array_records.items():
         head, _, index = name.partition(".")

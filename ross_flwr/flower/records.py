@@ -20,7 +20,7 @@ __all__ = ["from_json", "pack", "record_of", "route_of", "routes", "tensors_of",
 
 
 def record_of(tensors: Mapping[str, Tensor]) -> ArrayRecord:
-    """Return the tensors as an `ArrayRecord` of what `Array(ndarray)` would make, with one copy instead of three."""
+    """Return the tensors as the `ArrayRecord` that `Array(ndarray)` would make, with one copy instead of three."""
     return ArrayRecord({name: _encode(tensor.detach().cpu().contiguous().numpy()) for name, tensor in tensors.items()})
 
 
@@ -42,8 +42,8 @@ def from_json(record: ConfigRecord) -> Any:
 def pack(envelopes: Sequence[Envelope]) -> RecordDict:
     """Pack envelopes of one run, pass and step into records.
 
-    Their tensors stand in one `ArrayRecord` per distinct message, so what an agent broadcasts is packed once. The
-    record ``route`` says who sends which of them to whom.
+    Each distinct message becomes one `ArrayRecord`, so a broadcast is packed once. The record ``route`` says who sends
+    which of them to whom.
     """
     content = RecordDict()
     keys: dict[int, str] = {}
@@ -60,12 +60,12 @@ def pack(envelopes: Sequence[Envelope]) -> RecordDict:
 
 
 def unpack(content: RecordDict, device: torch.device) -> list[Envelope]:
-    """Return the envelopes that `pack` packed, also when several packs were laid in one under prefixed keys.
+    """Return the envelopes that `pack` packed, also if several packs were merged under prefixed keys.
 
     Envelopes whose tensors are missing or cannot be read are left out.
     """
     envelopes = []
-    records = content.array_records  # a property that is made anew each time
+    records = content.array_records  # this property builds a new object each time
     for name, route in content.config_records.items():
         if not name.endswith("route"):
             continue
@@ -77,7 +77,7 @@ def unpack(content: RecordDict, device: torch.device) -> list[Envelope]:
                 if key not in tensors:
                     try:
                         tensors[key] = tensors_of(records[prefix + key], device)
-                    except (TypeError, ValueError, RuntimeError, EOFError):  # not the array it says it is
+                    except (TypeError, ValueError, RuntimeError, EOFError):  # not the array that it claims to be
                         continue
                 message = tensors[key]
                 envelopes.append(Envelope(head["run"], head["pass"], head["step"], source, destination, message))
@@ -113,7 +113,7 @@ class Blob(bytes):
     """Bytes that pickle out of band: Flower's simulation hands them to another process with one copy, not three."""
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
-        """Let protocol 5 pass the memory itself on."""
+        """Let pickle protocol 5 pass on the memory itself."""
         return Blob, (PickleBuffer(self),)
 
 
@@ -136,5 +136,5 @@ def _decode(array: Array) -> Tensor:
         return torch.from_numpy(array.numpy())
     flat = np.frombuffer(array.data, array.dtype, offset=len(header))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # and no step writes into messages
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # no step writes into messages
         return torch.from_numpy(flat).view(array.shape)

@@ -12,16 +12,16 @@ from ross_flwr.flower.run import Run
 __all__ = ["Relay"]
 
 TRIES = 3
-"""A message expires, and its node is written to again, after this many times the seconds that an exchange may take."""
+"""After this many times the seconds that an exchange may take, a message expires and its node is sent a new one."""
 
 
 @dataclass
 class Relay:
     """Carries the messages of agents from node to node, undecoded, along the edges of the topology.
 
-    It moves records from one node's reply into another node's next message, refuses what has no edge, and goes on
-    without an agent whose reply is late or an error. A pass is one activation of every node per step, but the last step
-    of a pass and the first of the next share one.
+    It moves records from one node's reply into another node's next message, refuses messages without an edge, and goes
+    on without agents whose reply is late or an error. A pass activates every node once per step, except that the last
+    step of a pass and the first of the next share an activation.
 
     Parameters
     ----------
@@ -48,14 +48,14 @@ class Relay:
         begins, ends = (first - 1) * schedule.passes, last * schedule.passes
         end = ends if self.alone else schedule.total_passes
         for pass_number in range(begins, ends):
-            # In all but the first pass, the first step has run along with the last step of the pass before.
+            # In all but the first pass, the first step has already run with the last step of the previous pass.
             early = pass_number > (begins if self.alone else 0) and steps > 1
             for step in range(int(early), steps):
                 self._call = Call(pass_number, step, end)
                 yield
 
     def messages(self, initial: ArrayRecord, config: ConfigRecord) -> Iterator[Message]:
-        """Yield a message for every node that is free: what arrived for its agents, and the set-up if it is new."""
+        """Yield a message for every free node: what arrived for its agents, and the set-up if the node is new."""
         step = self.run.assembly.algorithm.steps[self._call.step]
         number = self._call.pass_number // self.run.assembly.schedule.passes + 1
         for node, block in self.run.placement.blocks.items():
@@ -79,7 +79,7 @@ class Relay:
         )
 
     def exchange(self, messages: Iterable[Message]) -> list[Message]:
-        """Send the messages; return the replies that come in time, and keep the mail in them for the next exchange."""
+        """Send the messages; return the replies that come in time, and keep their mail for the next exchange."""
         replies = []
         for reply in self.run.post.exchange(messages, self._patience):
             if reply.message is None:
@@ -92,10 +92,10 @@ class Relay:
         return replies
 
     def _forward(self, replies: Iterable[Message]) -> dict[int, RecordDict]:
-        """Lay what leaves each node into the next message of the node where it is due, as it is."""
+        """Put what leaves each node, unchanged, into the next message to the node where it is due."""
         mail: dict[int, RecordDict] = {}
         last = self._call.step == len(self.run.assembly.algorithm.steps) - 1
-        sent = self._call.pass_number + last  # with the last step, the next pass begins
+        sent = self._call.pass_number + last  # the next pass begins with the last step
         for number, reply in enumerate(replies):
             node, content = reply.metadata.src_node_id, reply.content
             route, records = content.config_records.get("route"), content.array_records

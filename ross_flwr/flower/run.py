@@ -17,7 +17,7 @@ logger = getLogger("flwr")
 
 
 class Drops:
-    """Messages and replies that were refused or lost; each is counted by reason, and logged.
+    """Messages and replies that were refused or lost, counted by reason and logged.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Drops:
         self.blocks: Mapping[int, tuple[int, ...]] = {}
 
     def add(self, reason: str, node: int, text: str = "") -> None:
-        """Count and log what was lost of a node."""
+        """Count and log a loss from a node."""
         self.counts[reason] += 1
         logger.log(WARNING, "\t├──> node %d, agents %s: %s %s", node, list(self.blocks.get(node, ())), reason, text)
 
@@ -44,11 +44,11 @@ class Run:
     Attributes
     ----------
     name : str
-        Its name, which no other run has.
+        The run's unique name.
     assembly : Assembly
         Its parts.
     options : dict of str to bool, int, float or str
-        What the nodes are told of the configuration.
+        The part of the configuration that nodes are told.
     placement : Placement
         Which node hosts which agents.
     post : Post
@@ -56,9 +56,9 @@ class Run:
     drops : Drops
         Counts what is refused.
     timeout : float
-        Seconds after which a node that owes a reply is not waited for.
+        Seconds to wait for a node's reply.
     setup_timeout : float
-        The same while a node still sets up its agents.
+        Seconds to wait while a node is setting up its agents.
     """
 
     name: str
@@ -71,6 +71,6 @@ class Run:
     setup_timeout: float
 
     def setup(self, agents: Iterable[int]) -> Setup:
-        """Return what a node has to know to host these agents."""
+        """Return what a node must know to host these agents."""
         topology = self.assembly.topology
         return Setup(self.name, self.options, {agent: topology.place(agent) for agent in agents})

@@ -1,4 +1,4 @@
-"""From what a strategy is given, objects or names, to the configuration that its nodes are told."""
+"""From a strategy's arguments, objects or names, to the configuration that its nodes receive."""
 
 import networkx as nx
 
@@ -13,7 +13,7 @@ from ross_flwr.runs.options import RunOptions
 __all__ = ["config_of", "graphs_of"]
 
 GIVEN = "graph"
-"""The name of a topology that is given as a graph. Nodes need no more, for they are told their agents' places."""
+"""The name of a topology that is given as a graph. Nodes need no more, since they are told their agents' places."""
 
 
 def config_of(
@@ -21,7 +21,7 @@ def config_of(
 ) -> Config:
     """Return the configuration of a run in which nobody attacks unless `attackers` says so.
 
-    An algorithm object stands for its name and its options: nodes make it again.
+    An algorithm object stands for its name and options; nodes make a new one from them.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def config_of(
 
 
 def graphs_of(graph: nx.Graph, config: Config) -> Graphs:
-    """Return the graphs of a run on a graph that is given.
+    """Return the graphs of a run on a given graph.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The strategies that stand in the place of FedAvg: PeerRelay, PeerDirect and PeerHybrid."""
+"""The strategies that replace FedAvg: PeerRelay, PeerDirect and PeerHybrid."""
 
 from collections.abc import Iterator
 
@@ -20,26 +20,26 @@ class PeerRelay(PeerStrategy):
     Parameters
     ----------
     algorithm : str or Algorithm (default: "ross")
-        The method, by name or as an object, which stands for its name and options: nodes need the same class, so their
-        client app imports the module that registers it.
+        The method, by name or as an object. An object stands for its name and options. Nodes need the same class, so
+        their client app must import the module that registers it.
     topology : str or networkx.Graph (default: "random-regular")
         Who talks to whom, by name or as a graph on the agents 0 … N−1, which sets `num_agents`.
     **options : bool, int, float or str
-        Configuration keys (``ross-flwr config`` lists them), written with ``-`` or ``_``. Without `num_agents` there is
-        one agent for each node that is there at the start; without `attackers` nobody attacks.
+        Configuration keys (``ross-flwr config`` lists them), written with ``-`` or ``_``. Without `num_agents`, each
+        node that is connected at the start hosts one agent; without `attackers`, nobody attacks.
 
     Attributes
     ----------
     history : History
-        A line per round of the run that was started last.
+        A line per round of the last run.
     models : dict[int, ArrayRecord]
-        Every agent's model, under the model's own parameter names, as it came last.
+        Every agent's last fetched model, under the model's own parameter names.
     dropped : Counter
         Messages and replies that were refused or lost, by reason.
     on_round : callable
         Called with each line of the history.
     history_file : Path, optional
-        Where the lines go as they are made.
+        The file that gets the lines as they are made.
 
     Raises
     ------
@@ -69,8 +69,8 @@ class PeerDirect(PeerStrategy):
     """Peer-to-peer rounds in which nodes talk to each other directly.
 
     The ServerApp sends each node one message per segment of `segment-rounds` rounds: its agents' mixing rows, and the
-    names and addresses of the nodes that host their neighbours. It gets back what happened in each round, and no model
-    unless ``return_model="final"`` asks for the last. Each SuperNode needs `peer-address` and `peer-certs` in its
+    names and addresses of the nodes that host their neighbours. It gets back what happened in each round, but no models
+    unless ``return_model="final"`` asks for the last ones. Each SuperNode needs `peer-address` and `peer-certs` in its
     ``--node-config``. Parameters and attributes are those of `PeerRelay`.
 
     Examples
@@ -93,8 +93,8 @@ class PeerDirect(PeerStrategy):
 class PeerHybrid(PeerStrategy):
     """Rounds of gossip from node to node, and rounds of averaging over all agents through the ServerApp.
 
-    Nodes need an address for those alone with whom they gossip: with ``topology="islands"``, for the nodes of their own
-    cluster. A round of `average-every` takes the state that the gossip left. Parameters and attributes are those of
+    A node must be reachable only for the nodes with which it gossips: with ``topology="islands"``, those of its own
+    cluster. A round of `average-every` starts from the state that gossip left. Parameters and attributes are those of
     `PeerRelay`.
 
     Examples

@@ -54,7 +54,7 @@ class Way(Protocol):
 class PeerStrategy(Strategy):
     """What the strategies share: the start, the round loop, the history and the result.
 
-    A subclass says in `_stretches` how the messages of which rounds travel.
+    A subclass says in `_stretches` how messages travel in which rounds.
     """
 
     transport: ClassVar[str]
@@ -77,7 +77,7 @@ class PeerStrategy(Strategy):
 
     @property
     def history(self) -> History:
-        """A line per round of the run that was started last."""
+        """A line per round of the last run."""
         return self._outcome.history
 
     @property
@@ -87,7 +87,7 @@ class PeerStrategy(Strategy):
 
     @property
     def models(self) -> dict[int, ArrayRecord]:
-        """Every agent's model as it came last, under the model's own parameter names."""
+        """Every agent's last fetched model, under the model's own parameter names."""
         return self._outcome.models
 
     @property
@@ -96,7 +96,7 @@ class PeerStrategy(Strategy):
         return self._run.drops.counts
 
     def _plan(self, config: Config) -> None:
-        """Make the parts of a run of a configuration with its true number of agents."""
+        """Make the parts of a run, once the configuration has the true number of agents."""
         self.config = config
         self.assembly = assemble(config)
         if self._graph is not None:
@@ -123,15 +123,15 @@ class PeerStrategy(Strategy):
         initial_arrays : ArrayRecord
             The initial model of every agent, under the model's own parameter names.
         num_rounds : int
-            Rounds; counts before the configuration's.
+            How many rounds to run; overrides the configuration.
         timeout : float
             Seconds after which a reply counts as missing: in each exchange of a relayed round, and after the last reply
             to a segment.
         train_config, evaluate_config : ConfigRecord, optional
-            Sent to the nodes, as the record ``config``, with every training or evaluation message, and ``server-round``
-            with it. Mods see it; hyper-parameters are options of the strategy.
+            Sent to the nodes with every training or evaluation message, as the record ``config``, which also gets
+            ``server-round``. Mods see it; hyper-parameters are options of the strategy.
         evaluate_fn : callable, optional
-            Tests the consensus model at the ServerApp before the first and after each round; for this the relay fetches
+            Tests the consensus model at the ServerApp before the first round and after each; for this the relay fetches
             all models in every round. Not possible where nodes talk directly.
         should_stop : callable, optional
             Called with the round and the result so far when results come in; the run ends when it returns True.
@@ -187,7 +187,7 @@ class PeerStrategy(Strategy):
 
     @abstractmethod
     def _stretches(self, num_rounds: int) -> Iterator[tuple[int, int, Way]]:
-        """Yield the first and the last round of each stretch of rounds between two reports, and how they travel."""
+        """Yield the first and last round of each stretch between two reports, and how messages travel in it."""
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -205,18 +205,18 @@ class PeerStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return one message a node that asks for its agents' models."""
+        """Return one message per node that asks for its agents' models."""
         config["server-round"] = server_round
         for node in self._way.ready - self._run.post.busy:
             yield Message(RecordDict({"config": config}), node, "query.models", group_id=str(server_round))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Keep the models in the replies; return what the agents measured in the round, each at its own model."""
+        """Keep the models in the replies; return what each agent measured in the round at its own model."""
         self._outcome.keep_models(replies)
         return self._outcome.result.evaluate_metrics_clientapp.get(server_round)
 
     def _keep_models(self, replies: list[Message], number: int, config: ConfigRecord) -> None:
-        """Keep the agents' models: those in the replies of a segment, or else those asked for, if they are wanted."""
+        """Keep the agents' models from the replies of a segment, or else ask for them if they are wanted."""
         if self._wants_models and not any(models_in(reply.content) for reply in replies):
             grid, arrays = self._run.post.grid, self._outcome.initial
             asked = self._run.post.exchange(self.configure_evaluate(number, arrays, config, grid), self._run.timeout)

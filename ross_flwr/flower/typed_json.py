@@ -1,4 +1,4 @@
-"""JSON from a stranger, read as the types it should have."""
+"""Untrusted JSON, read as the types that it should have."""
 
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ __all__ = ["MalformedError", "reader_of"]
 
 
 class MalformedError(ValueError):
-    """What came over the wire is not the record it should be."""
+    """Data from the network is not the record that it should be."""
 
 
 Reader: TypeAlias = Callable[[Any], Any]
@@ -53,7 +53,7 @@ def _dict_reader(key: Any, value: Any) -> Reader:
     if key is str:
         return lambda content: {name: read_value(each) for name, each in _as(dict, content).items()}
 
-    def read(content: Any) -> dict[int, Any]:  # JSON makes keys texts
+    def read(content: Any) -> dict[int, Any]:  # JSON turns keys into texts
         try:
             numbers = {int(name): each for name, each in _as(dict, content).items()}
         except ValueError as error:

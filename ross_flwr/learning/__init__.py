@@ -1,1 +1,1 @@
-"""What ONE agent computes. Imports neither Flower nor grpc."""
+"""What a single agent computes. Imports neither Flower nor gRPC."""

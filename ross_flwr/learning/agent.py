@@ -1,4 +1,4 @@
-"""One participant: what it holds and what it can compute. Steps of algorithms ask it, and nothing else."""
+"""One participant: what it holds and what it can compute. An algorithm's steps use nothing else."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ class GradientTransform(Protocol):
     """One link of the gradient chain: it changes gradients after an agent has computed them."""
 
     def __call__(self, gradient: Tensor, agent: "Agent", of: Of) -> Tensor:
-        """Return what stands for `gradient`, shape [P], a new tensor or the same one unchanged."""
+        """Return what replaces `gradient`, shape [P]: a new tensor, or the same one unchanged."""
 
 
 class Agent:
@@ -51,25 +51,25 @@ class Agent:
     batch_size : int
         Examples in a mini-batch.
     rule : Rule, optional
-        How `mix` makes one vector of a neighbourhood's; without it, the mean by the mixing row.
+        How `mix` combines a neighbourhood's vectors into one; without it, the mean by the mixing row.
 
     Attributes
     ----------
     mixing_column : mapping of int to float
         w_ji for i itself and every j that hears i; the mixing row, unless `place` says otherwise.
     neighbors, receivers : tuple[int, ...]
-        Those whom i hears, and those who hear i, ascending.
+        The agents that i hears, and those that hear i, ascending.
     state : dict[str, Tensor]
-        Named flat vectors of shape [P]; ``agent["model"]`` reads and writes it. All that an agent carries from one
-        step to the next stands here.
+        Named flat vectors of shape [P]; ``agent["model"]`` reads and writes it. It holds all that an agent
+        carries from one step to the next.
     pass_number : int
         t, counted from 0, set by the host.
     total_passes : int
         How many passes the run has.
     gradient_chain : sequence of GradientTransform
-        What every gradient goes through after it is computed, in this order.
+        The transforms that every computed gradient passes through, in this order.
     compute : callable
-        Answers the agent's requests; an engine may bring its own.
+        Answers the agent's requests; an engine may set its own.
     counts : Counter
         Gradients and utilities evaluated since the last report, the ``"thirds"`` of example passes in them, and the
         nanoseconds they took, ``"gradients-ns"`` and ``"utilities-ns"``. A loss counts as a utility. The host adds
@@ -120,7 +120,7 @@ class Agent:
         self.state[name] = vector
 
     def place(self, mixing_row: Mapping[int, float], mixing_column: Mapping[int, float] | None = None) -> None:
-        """Give the agent its place in a graph: row and column i of W, by the other agent."""
+        """Set the agent's place in a graph: row and column i of W, by the other agent."""
         self.mixing_row = dict(sorted(mixing_row.items()))
         self.mixing_column = self.mixing_row if mixing_column is None else dict(sorted(mixing_column.items()))
         self.neighbors = tuple(j for j in self.mixing_row if j != self.index)
@@ -128,7 +128,7 @@ class Agent:
 
     @property
     def progress(self) -> float:
-        """The part of the run that is over, from 0 to 1."""
+        """The share of the run that is over, from 0 to 1."""
         return self.pass_number / self.total_passes
 
     def stream(self, purpose: str, draw: int = 0) -> np.random.Generator:
@@ -137,18 +137,18 @@ class Agent:
 
     @contextmanager
     def counted(self, kind: str, examples: int, evaluations: int = 1) -> Iterator[None]:
-        """Count what is computed inside as gradients or utilities, by `kind`, with the time it takes.
+        """Count the work inside as gradients or utilities, by `kind`, and the time that it takes.
 
-        Everything that an agent computes to learn is counted here: it is the agent's work. Tests are not.
+        Everything that an agent computes to learn is counted here, as the agent's work. Tests are not.
 
         Parameters
         ----------
         kind : {"gradients", "utilities"}
-            Whether models are run forward and backward, or forward alone.
+            Whether models run forward and backward, or only forward.
         examples : int
-            The examples that they run over, all together.
+            The total number of examples that they run over.
         evaluations : int (default: 1)
-            How many gradients or utilities it is.
+            The number of gradients or utilities.
         """
         began = perf_counter_ns()
         yield
@@ -161,7 +161,7 @@ class Agent:
         self.reported.update(entries)
 
     def gradient(self, vector: Tensor, batch_number: int | None = None, *, of: Of = "own") -> Tensor:
-        """Return the gradient of the own loss at `vector`, shape [P], after all of the gradient chain.
+        """Return the gradient of the agent's loss at `vector`, shape [P], after the gradient chain.
 
         Every call in a pass uses the same mini-batch ξ_i^t, so cross-gradients of different models are comparable.
         A method with K local steps asks for batch ``K * agent.pass_number + s`` in step s.
@@ -169,9 +169,9 @@ class Agent:
         Parameters
         ----------
         vector : Tensor
-            Where, shape [P].
+            The point at which to take the gradient, shape [P].
         batch_number : int, optional
-            The mini-batch; the pass's own without.
+            The mini-batch; by default, that of the pass.
         of : {"own", "cross"}
             Whose model `vector` is: the agent's own, or that of a neighbour to whom the gradient goes. At its own model
             the agent also notes how the batch moves the float buffers (BatchNorm statistics), for `end_pass`.
@@ -187,7 +187,7 @@ class Agent:
         return cast(Tensor, gradient)
 
     def end_pass(self) -> None:
-        """Let the model's float buffers follow the agent's own batch; the algorithm has only mixed them."""
+        """Move the model's float buffers by what the agent's own batch changed; the algorithm has only mixed them."""
         shift = self.state.pop("buffer_shift", None)
         if shift is not None:
             model = self.state["model"].clone()
@@ -200,7 +200,7 @@ class Agent:
         Parameters
         ----------
         models : iterable of Tensor
-            Vectors of shape [P]: a stack of shape [K, P], or a generator of which one at a time is in memory.
+            Vectors of shape [P]: a stack of shape [K, P], or a generator, of which only one is in memory at a time.
         kind : str
             ``"accuracy"``, ``"accuracy-then-loss"``, ``"loss"`` (minus the mean loss) or ``"own"``, the app's function.
         """
@@ -215,9 +215,9 @@ class Agent:
         return self.utilities((vector,), kind)[0]
 
     def loss(self, vector: Tensor, data: str = "batch") -> float:
-        """Return the own loss at `vector`, on this pass's mini-batch (``"batch"``) or on Q_i (``"validation"``).
+        """Return the agent's loss at `vector`, on this pass's mini-batch (``"batch"``) or on Q_i (``"validation"``).
 
-        It counts as a utility. A NaN, the loss of a diverged model, becomes infinity: nothing is worse.
+        It counts as a utility. NaN, the loss of a diverged model, becomes infinity, the worst loss.
         """
         if data == "validation":
             loss = -self.utility(vector, "loss")
@@ -227,7 +227,7 @@ class Agent:
         return inf if isnan(loss) else loss
 
     def mix(self, vectors: Mapping[int, Tensor], *, models: bool = True) -> Tensor:
-        """Return what the rule makes of the neighbourhood's vectors, a new tensor of shape [P]; the mean by default.
+        """Combine the neighbourhood's vectors by the rule, by default the mean, into a new tensor of shape [P].
 
         Parameters
         ----------
@@ -235,8 +235,8 @@ class Agent:
             The agent's own vector and those it heard, by agent, shape [P] each. The mixing weight of a neighbour that
             is missing returns to the own vector.
         models : bool (default: True)
-            Whether the vectors are models. A rule that can judge only models mixes momenta by what it thought of the
-            models in this step, so a method mixes its models first.
+            Whether the vectors are models. A rule that can judge only models gives momenta the weights of the models
+            in this step, so a method mixes its models first.
         """
         others = {j: vectors[j] for j in self.neighbors if j in vectors}
         view = View(

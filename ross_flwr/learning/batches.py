@@ -12,16 +12,16 @@ __all__ = ["Batches"]
 class Batches:
     """An endless sequence of shuffled runs through an agent's data.
 
-    Each run is shuffled by its own stream, so batch t needs no memory of the batches before it.
+    Each run has its own random stream, so batch t does not depend on a record of the batches before it.
 
     Parameters
     ----------
     objective : Objective
         The agent's loss, on its own data.
     agent, seed : int
-        Whose, and of which run.
+        The agent, and the run's seed.
     size : int
-        Examples in a batch; an agent with fewer takes all.
+        Examples in a batch; an agent with fewer examples takes all of them.
     """
 
     def __init__(self, objective: Objective, agent: int, seed: int, size: int) -> None:

@@ -1,4 +1,4 @@
-"""What is measured class by class."""
+"""Measurements by class."""
 
 from math import nan
 
@@ -12,7 +12,7 @@ __all__ = ["by_class", "f1_scores"]
 
 
 def by_class(batch: Batch) -> list[Batch]:
-    """Split a batch by its targets; where they are not one class each, the whole counts as of one class."""
+    """Split a batch by its targets; if targets are not single classes, the whole batch counts as one class."""
     targets = batch.targets
     if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.is_floating_point():
         return [batch]
@@ -23,7 +23,7 @@ def by_class(batch: Batch) -> list[Batch]:
 
 
 def f1_scores(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the F1 score of every class, shape [C], of outputs [B, C]; NaN for a class that no target is."""
+    """Return the F1 score of every class, shape [C], from outputs [B, C]; NaN for a class without targets."""
     num_classes = outputs.shape[-1]
     pairs = torch.bincount(targets * num_classes + outputs.argmax(-1), minlength=num_classes**2)
     confusion = pairs.view(num_classes, num_classes)

@@ -20,7 +20,7 @@ class FlatModel:
     Parameters
     ----------
     module : nn.Module
-        Any module. Its floating-point state is brought to float32.
+        Any module. Its floating-point state becomes float32.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class FlatModel:
     sizes : list[int]
         The lengths of the tensors it is made of, in order.
     num_parameters : int
-        How many leading entries are parameters; the rest are float buffers.
+        The number of leading entries that are parameters; the rest are float buffers.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -60,17 +60,17 @@ class FlatModel:
 
     @property
     def has_buffers(self) -> bool:
-        """Whether the vector carries float buffers behind the parameters."""
+        """Whether the vector has float buffers after the parameters."""
         return self.size > self.num_parameters
 
     @property
     def output_layer(self) -> slice:
-        """Where the last two parameters stand, the output layer's weight, shape [C, ...], and bias, shape [C].
+        """Where the last two parameters are: the output layer's weight, shape [C, ...], and bias, shape [C].
 
         Raises
         ------
         ConfigError
-            When they are something else.
+            When they have other shapes.
         """
         shapes = [tuple(parameter.shape) for parameter in self.parameters[-2:]]
         if len(shapes) < 2 or len(shapes[0]) < 2 or shapes[1] != shapes[0][:1]:
@@ -83,14 +83,14 @@ class FlatModel:
 
     @property
     def digest(self) -> str:
-        """A short fingerprint of the layout; peers that differ in it cannot exchange vectors."""
+        """A short fingerprint of the layout; peers with different layouts cannot exchange vectors."""
         text = repr([(name, tuple(shape)) for name, shape in self.shapes.items()])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def bind(self, vector: Tensor) -> None:
         """Make the module compute on `vector`, shape [P]; in-place changes of its buffers write into it."""
         if vector is not self._bound:
-            start = vector.storage_offset()  # not 0 for a row of a matrix
+            start = vector.storage_offset()  # not 0 if the vector is a row of a matrix
             for tensor, shape, strides, offset in self._views:
                 tensor.data = vector.as_strided(shape, strides, start + offset)
             self._bound = vector

@@ -1,4 +1,4 @@
-"""Least squares with weights that are not negative."""
+"""Least squares with non-negative weights."""
 
 from typing import TypeAlias
 
@@ -12,29 +12,29 @@ __all__ = ["Array", "distances", "nonnegative"]
 Array: TypeAlias = NDArray[np.float64]
 
 RIDGE = 1e-9
-"""Of the mean squared length, added to each: makes the mixture unique where classes have the same gradient."""
+"""This share of the mean squared length is added to each, so that the mixture is unique if classes share a gradient."""
 
 SUM = 1e4
-"""So many times the mean squared length it costs when the shares of a mixture do not sum to 1."""
+"""The penalty, in mean squared lengths, for shares of a mixture that do not sum to 1."""
 
 CHUNK = 2**14
-"""So many coordinates are taken at once to float64: few enough to stay in a processor's cache."""
+"""The number of coordinates converted to float64 at a time, few enough for a processor's cache."""
 
 
 def distances(gradients: Tensor, classes: Tensor) -> tuple[Array, Array]:
-    """Return how far each gradient is from the mixtures of the classes' gradients, and from zero: squares, shape [m].
+    """Return each gradient's squared distance from the mixtures of the classes' gradients, and from zero, shape [m].
 
     ::
 
         r_j = min_p ‖g_j − Σ_c p_c h_c‖²   over p ≥ 0, Σ_c p_c = 1;   ‖g_j‖²
 
-    The gradient of a mini-batch is the mixture of its classes' gradients, whatever its mixture, and the noise of the
-    sample, so 1 − r_j / ‖g_j‖² is how much of it a mixture explains. 1: nothing else; 0: as far from every mixture as
-    from zero; below: a gradient shorter than all mixtures. A gradient times −s is no mixture, though the complement's
-    may lie in its direction: that one is shorter.
+    The gradient of a mini-batch is a mixture of its classes' gradients plus the noise of the sample, whatever classes
+    it holds. So 1 − r_j / ‖g_j‖² is the share of it that a mixture explains: 1 means all of it, 0 that the gradient is
+    as far from every mixture as from zero, and a negative value that it is shorter than all mixtures. A gradient times
+    −s is not a mixture. The gradient of the other classes may point the same way, but is shorter.
 
-    A gradient of zeros is as near as can be, (0, 0). Where a number is not finite, or all classes' gradients are
-    zeros, every other gradient is infinitely far from the mixtures.
+    A gradient of zeros has the distances (0, 0). If a number is not finite, or all classes' gradients are zero, every
+    other gradient is infinitely far from the mixtures.
 
     Parameters
     ----------

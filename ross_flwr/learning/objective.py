@@ -1,4 +1,4 @@
-"""What an agent minimises: the loss of its own data, at any flat vector."""
+"""What an agent minimises: the loss on its own data, at any flat vector."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Batch:
 class Performance(dict[str, float]):
     """Mean loss and accuracy on some data, as ``{"loss": nats, "accuracy": fraction}``, perhaps ``"attack-success"``.
 
-    Accuracy is NaN where targets are not classes, one for each row of outputs. The user's own metrics come on top.
+    Accuracy is NaN unless targets are classes, one for each row of outputs. The user's own metrics are added.
     """
 
 
@@ -58,7 +58,7 @@ class Split(Protocol):
 
 
 class Objective(Protocol):
-    """The interface between an algorithm's agent and its model and data.
+    """The interface between an agent and its model and data.
 
     A flat vector has shape [size], dtype float32.
     """
@@ -97,7 +97,7 @@ class Objective(Protocol):
     def gradient(self, vector: Tensor, batch: Batch, *, training: bool = True) -> Tensor:
         """Return the gradient of the mean loss on `batch` at `vector`, a new tensor of shape [P].
 
-        Without `training`, the module computes as in `loss`: no dropout, and statistics as the model carries them.
+        Without `training`, the module computes as in `loss`: without dropout, and with the model's own statistics.
         """
 
     def outputs(self, vector: Tensor, batch: Batch) -> Tree:
@@ -107,7 +107,7 @@ class Objective(Protocol):
         """Return the mean loss on `batch` at `vector`."""
 
     def utility(self, vector: Tensor, kind: str) -> float:
-        """Return how good `vector` is on the validation set Q: its accuracy, minus its loss, or by the own function."""
+        """Return how good `vector` is on the validation set Q: its accuracy, minus its loss, or the app's function."""
 
     def test(self, vector: Tensor) -> Performance:
         """Return loss and accuracy on the test set."""
@@ -122,10 +122,10 @@ class ModuleObjective:
     Parameters
     ----------
     model : FlatModel
-        The module; agents of one process share it, since a vector is bound to it at every call.
+        The module. Agents in one process share it, since every call binds a vector to it.
     train, validation, test : Split
-        The agent's data, its validation set Q (None for methods that need none) and the examples accuracy is reported
-        on.
+        The agent's data, its validation set Q (None for methods that need none), and the examples on which accuracy is
+        reported.
     loss : callable
         Mean loss of (outputs, targets).
     chunk : int
@@ -207,9 +207,9 @@ class ModuleObjective:
     def gradient(self, vector: Tensor, batch: Batch, *, training: bool = True) -> Tensor:
         """Return the gradient of the mean loss on `batch` at `vector`, shape [P]; zero for float buffers.
 
-        It is zero, too, for parameters that are frozen or have no part in the loss.
+        It is also zero for parameters that are frozen or do not affect the loss.
 
-        `vector` is left as it was: training mode moves the buffers of a copy, and `buffer_shift` tells how far.
+        `vector` stays unchanged: training mode moves the buffers of a copy, and `buffer_shift` says how far.
         """
         if not (training and self.model.has_buffers):
             return self._gradient(vector, batch, training=training)
@@ -223,15 +223,15 @@ class ModuleObjective:
         return self._shift
 
     def loss(self, vector: Tensor, batch: Batch) -> float:
-        """Return the mean loss on `batch` at `vector`, without dropout and by the statistics the model carries."""
+        """Return the mean loss on `batch` at `vector`, without dropout and with the model's own statistics."""
         return self._evaluate(vector, batch)[0]
 
     def utility(self, vector: Tensor, kind: str) -> float:
         """Return a number for `vector` on the validation set Q.
 
-        It is the accuracy (``"accuracy"``), minus the mean loss (``"loss"``) or the own function's (``"own"``). With
-        ``"accuracy-then-loss"`` the likelihood exp(−loss) adds less to the accuracy than one example does, so that the
-        loss decides between models that are right equally often.
+        It is the accuracy (``"accuracy"``), minus the mean loss (``"loss"``) or the app's function (``"own"``). With
+        ``"accuracy-then-loss"``, the likelihood exp(−loss) adds less to the accuracy than one example does, so the loss
+        decides between models that are right equally often.
         """
         if kind == "own":
             if self.own_utility is None:
@@ -243,7 +243,7 @@ class ModuleObjective:
         return accuracy if kind == "accuracy" else -loss
 
     def test(self, vector: Tensor) -> Performance:
-        """Return loss and accuracy on the test set, own metrics, and how often a trigger succeeds if there is one."""
+        """Return loss, accuracy and own metrics on the test set, and how often a trigger succeeds if there is one."""
         loss, accuracy = self._test(vector, self.test_data)
         performance = Performance(loss=loss, accuracy=accuracy)
         if self.triggered is not None:
@@ -298,7 +298,7 @@ class ModuleObjective:
 
 
 def _accuracy(outputs: Tree, targets: Tree) -> float:
-    """Return the part of the classes that are right; NaN where targets are not classes, one for each row of outputs."""
+    """Return the share of correct classes; NaN unless targets are classes, one for each row of outputs."""
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
         return nan
     if targets.is_floating_point() or outputs.shape[:-1] != targets.shape:

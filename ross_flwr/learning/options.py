@@ -9,7 +9,7 @@ __all__ = ["RobustOptions", "byzantine", "use_validation"]
 
 def byzantine() -> Any:
     """Declare `byzantine`, which rules have too."""
-    return option(1, "f, the lying neighbours a robust method is prepared for", minimum=0)
+    return option(1, "f, how many lying neighbours a robust method expects", minimum=0)
 
 
 def use_validation() -> Any:
@@ -23,7 +23,7 @@ def use_validation() -> Any:
 
 @group("Robust mixing")
 class RobustOptions:
-    """What agents do instead of averaging."""
+    """How agents mix, instead of averaging."""
 
     aggregator: str = option(
         "mean",

@@ -27,12 +27,12 @@ Values: TypeAlias = Callable[[Iterable[tuple[int, ...]]], Iterable[float]]
 """From coalitions to their values, in the same order."""
 
 Estimator = Callable[..., Vector]
-"""From a game to φ. `permutations` is the budget R, 0 means 2n; `tolerance` matters to `truncated` alone."""
+"""From a game to φ. `permutations` is the budget R, 0 means 2n; only `truncated` uses `tolerance`."""
 
 Weighting = Callable[..., Vector]
-"""From φ to weights π ≥ 0 with sum 1, or all zeros where φ favours nobody: a case for the caller's fallback.
+"""From φ to weights π ≥ 0 with sum 1, or all zeros if φ favours no player; then the caller needs a fallback.
 
-`temperature` > 0 matters to `softmax` alone."""
+Only `softmax` uses `temperature` > 0."""
 
 RESOLUTION = 1e-12
 """Contributions (or differences of them) up to this size are rounding: they carry no weight."""
@@ -42,8 +42,8 @@ class Game:
     """A cooperative game over the players 0 … n−1 that asks for the value of a coalition at most once.
 
     A coalition is a bit mask: bit j is set when player j is in. A value that is not a finite number above
-    `floor` (NaN, ±inf, or below it) counts as `floor`. So φ stays finite, and who makes coalitions diverge
-    pays for it: a player that does so in each it joins has φ_j = floor − (a mean of v over those without it).
+    `floor` (NaN, ±inf, or below it) counts as `floor`. So φ stays finite, and a player that makes coalitions
+    diverge pays for it: if it does so in each that it joins, φ_j = floor − (a mean of v over those without it).
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class Game:
         From coalitions, each a sorted tuple of players, to their values; () is the empty coalition. Those that are
         asked for together may be evaluated together.
     floor : float (default: -1e6)
-        The value of a diverged coalition; well below that of any sane one.
+        The value of a diverged coalition, well below that of any other.
     """
 
     def __init__(self, num_players: int, values: Values, floor: float = -1e6) -> None:
@@ -108,8 +108,8 @@ def permutation(game: Game, *, permutations: int, generator: Generator, toleranc
 def antithetic(game: Game, *, permutations: int, generator: Generator, tolerance: float = 1e-3) -> Vector:
     """Follow each random order by its reverse: the cost of `permutation`, mostly a smaller error.
 
-    Mitchell, Cooper, Frank and Holmes, "Sampling permutations for Shapley value estimation", 2022. Who comes
-    late in one walk comes early in the next, so a pair is exact where players interact at most in pairs.
+    Mitchell, Cooper, Frank and Holmes, "Sampling permutations for Shapley value estimation", 2022. A player that
+    comes late in one walk comes early in the next, so a pair is exact where players interact at most in pairs.
     Unbiased and efficient like `permutation`. A pair is two of R; an odd R leaves the last order single.
     """
     return _mean_marginals(game, permutations, generator, paired=True)
@@ -186,7 +186,7 @@ def shapley_values(
     generator : np.random.Generator
         Where the orders are drawn from.
     tolerance : float (default: 1e-3)
-        When `truncated` ends a walk, in units of the utility.
+        How near to v(M) `truncated` ends a walk, in units of the utility.
 
     Examples
     --------

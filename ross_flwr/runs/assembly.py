@@ -34,7 +34,7 @@ class Assembly:
     graphs : Graphs
         The graph of every pass.
     task : Task
-        What is learned. Where the algorithm pools data, every agent holds the data of all honest and sound agents.
+        What is learned. If the algorithm pools data, every agent holds the data of all honest, uncorrupted agents.
     schedule : Schedule
         How passes make rounds, and which rounds are tested.
     seed : int (default: 0)
@@ -42,7 +42,7 @@ class Assembly:
     threats : Threats, optional
         Who attacks, who is away, what gets lost.
     aggregator : Rule, optional
-        How agents mix where the algorithm has no rule of its own; without it, by W.
+        How agents mix if the algorithm has no rule of its own; without it, by W.
 
     Raises
     ------

@@ -35,14 +35,14 @@ PARTS = ("methods", "scenarios", "topologies")
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment file: what every cell has in common, and what rows and columns add to it.
+    """An experiment file: what all cells share, and what rows and columns add to it.
 
     Attributes
     ----------
     keys : dict
         Configuration keys of every cell.
     methods, scenarios, topologies : dict[str, dict]
-        Keys by name; a method that names no ``algorithm`` is the one of its name.
+        Keys by name. A method that sets no ``algorithm`` uses the algorithm of its own name.
     seeds : tuple[int, ...]
         Every cell is run once with each.
     tuning : dict
@@ -57,7 +57,7 @@ class Plan:
     tuning: dict[str, Any]
 
     def only(self, **wanted: str) -> "Plan":
-        """Return the plan with the named ``methods``, ``scenarios`` and ``topologies`` alone; empty texts mean all.
+        """Return the plan with only the named ``methods``, ``scenarios`` and ``topologies``; empty texts mean all.
 
         Raises
         ------
@@ -111,7 +111,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a comparison: its place in the folder of results, and the keys that are not as by default."""
+    """One run of a comparison: its place in the folder of results, and its keys that differ from the defaults."""
 
     place: tuple[str, ...]
     keys: dict[str, Any]
@@ -150,7 +150,7 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
     Raises
     ------
     ConfigError
-        When there is no such file, or it is no experiment.
+        When there is no such file, or it is not an experiment.
     """
     path = experiments().get(name, Path(name))
     try:
@@ -182,7 +182,7 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
 def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
     """Run what is not done yet, `jobs` at once in processes of their own, and yield each cell as it is done.
 
-    A cell that stopped half way goes on from its checkpoint. Interrupted, those that run end their round and keep it.
+    A cell that was stopped resumes from its checkpoint. On interruption, running cells finish and keep their round.
 
     Raises
     ------
@@ -203,7 +203,7 @@ def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     with ProcessPoolExecutor(min(jobs, len(waiting)), context, _listen, (stop,)) as pool:
-        # Ctrl-C in a terminal reaches children too, who would fall out of their round: they inherit that it is blocked.
+        # Ctrl-C in a terminal also reaches children and would interrupt their round, so they inherit a blocked signal.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             pending = {pool.submit(_run, cell.keys, cell.folder(root).path): cell for cell in waiting}
@@ -220,7 +220,7 @@ def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
 
 
 _stop: Event
-"""Set in a process that runs cells when it must end its round and run no more."""
+"""Set in a process that runs cells when it must finish its round and stop."""
 
 
 def _listen(stop: Event) -> None:
@@ -245,7 +245,7 @@ def _run(keys: dict[str, Any], path: Path) -> None:
 
 
 def tuned(cells: list[Cell], root: Path) -> dict[str, float]:
-    """Return the learning rate of the best finished tuning run of every method: of equals, the smaller one."""
+    """Return the learning rate of every method's best finished tuning run; of equals, the smaller one."""
     best: dict[str, tuple[float, float]] = {}
     for cell in cells:
         result = cell.result(root) or {}

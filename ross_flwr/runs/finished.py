@@ -1,4 +1,4 @@
-"""The runs in a folder of results: a single run with the one beside it, or the cells of a comparison."""
+"""The runs in a folder of results: a single run with those beside it, or the cells of a comparison."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class Run:
     Attributes
     ----------
     method, scenario, topology, seed
-        Its place. A single run is called by its algorithm, attack and topology.
+        Its place. A single run is named by its algorithm, attack and topology.
     summary : dict
         What ``summary.json`` holds; empty when the method was refused there.
     lines : list[dict]

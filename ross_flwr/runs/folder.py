@@ -20,12 +20,12 @@ __all__ = ["RunFolder"]
 
 
 class RunFolder:
-    """Where a run leaves its results. A file is complete or absent: each is written beside and moved into place.
+    """Where a run leaves its results. A file is complete or absent: each is written elsewhere and moved into place.
 
     Parameters
     ----------
     path : Path
-        Made when something is written and it is not there.
+        Created when something is first written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,7 +33,7 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """The file with every key; where it is, there is a run."""
+        """The file with every key; a folder that has it holds a run."""
         return self.path / "config.toml"
 
     @property
@@ -47,7 +47,7 @@ class RunFolder:
         return [each for each in inside if each.config.is_file()]
 
     def begin(self, config: Config | None = None) -> None:
-        """Write the configuration, if there is one, and an empty history; of an earlier run here nothing remains."""
+        """Write the configuration, if there is one, and an empty history; delete what an earlier run left here."""
         if config:
             self.write_config(config)
         for name in ("summary.json", "model.safetensors", "checkpoint.safetensors"):
@@ -66,7 +66,7 @@ class RunFolder:
         Raises
         ------
         ConfigError
-            When there is none, or it is none any more.
+            When there is none, or it is no longer valid.
         """
         if not self.config.is_file():
             raise ConfigError(f"{self.path} holds no run: there is no config.toml in it")
@@ -76,7 +76,7 @@ class RunFolder:
             raise ConfigError(f"{self.config} is not TOML: {error}") from None
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write the result of the run; what is not a finite number becomes null."""
+        """Write the result of the run; numbers that are not finite become null."""
         with self._replacing("summary.json") as part:
             part.write_text(json.dumps(finite(dict(summary)), indent=2, allow_nan=False) + "\n")
 
@@ -95,7 +95,7 @@ class RunFolder:
         Raises
         ------
         ConfigError
-            When there is none, for the run has not ended.
+            When there is none, because the run has not ended.
         """
         try:
             return load_file(self.path / "model.safetensors")
@@ -141,6 +141,6 @@ class RunFolder:
 
 
 def _alone(tensor: Tensor) -> Tensor:
-    """Return `tensor`, or a copy of it when it is a part of a larger one, which safetensors refuses."""
+    """Return `tensor`, or a copy if it is part of a larger tensor, which safetensors refuses."""
     whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
     return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)

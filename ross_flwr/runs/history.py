@@ -1,4 +1,4 @@
-"""What happened in a run: a line per round, and what follows from the lines."""
+"""What happened in a run: a line per round, and the summary of the lines."""
 
 import json
 import math
@@ -24,16 +24,16 @@ def consensus_distance(models: Collection[Tensor]) -> float:
 class History:
     """The lines of a run, kept in memory and, given a folder, appended to ``history.jsonl``.
 
-    Every value of a line is a sum over all agents or a statistic over the honest ones:
+    Every value of a line is a sum over all agents or a statistic over the honest agents:
 
     ``round``, ``seconds`` (of this round), ``accuracy`` and ``loss`` (mean, min, max over honest agents), ``metrics``
     (the same of each of the user's own), ``consensus-distance`` (over the honest agents heard), ``bytes`` (of the
     tensors as they are on the wire), ``gradients``, ``utilities``, ``work`` (example passes: forward and backward are
     one, a forward alone is a third, tests are none), ``sent`` (bytes by edge "i>j" and tensor name), ``missing`` (pairs
     [i, j]: agent i lacked a message of j), ``absent`` (agents that gave no report), ``agents`` (accuracy by agent),
-    ``weights`` (by agent, then neighbour), ``time`` (seconds in gradients, utilities and exchange). An agent whose data
-    is corrupted is honest, for it follows the protocol; ``clean-accuracy`` and ``attack-success`` are over honest
-    agents with clean data.
+    ``weights`` (by agent, then neighbour), ``time`` (seconds in gradients, utilities and exchange). An agent with
+    corrupted data counts as honest, because it follows the protocol; ``clean-accuracy`` and ``attack-success`` are over
+    honest agents with clean data.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class History:
     def restore(self, last: int) -> None:
         """Read the lines up to round `last` back from the file and forget the later ones."""
         assert self.file is not None
-        # A line per round from 1; what comes after `last` may have been cut short and is not looked at.
+        # There is a line per round from 1; lines after `last` may be incomplete and are not read.
         self.lines = [json.loads(line) for line in self.file.read_text().splitlines()[:last]]
         self.file.write_text("".join(map(_to_json, self.lines)))
 
@@ -116,7 +116,7 @@ class History:
         return line
 
     def summary(self) -> dict[str, Any]:
-        """Return the result of the run so far: the last test, totals, and how many rounds who was absent."""
+        """Return the result of the run so far: the last test, totals, and how many rounds each agent was absent."""
         tested = [line for line in self.lines if line["accuracy"]]
         sent: dict[str, dict[str, int]] = {}
         absent = Counter(i for line in self.lines for i in line["absent"])
@@ -147,7 +147,7 @@ class History:
 def _spread(values: Sequence[float]) -> dict[str, float] | None:
     if not values:
         return None
-    if any(map(math.isnan, values)):  # else min and max would depend on the order
+    if any(map(math.isnan, values)):  # otherwise min and max would depend on the order
         return dict.fromkeys(("mean", "min", "max"), math.nan)
     return {"mean": sum(values) / len(values), "min": min(values), "max": max(values)}
 
@@ -157,7 +157,7 @@ def _to_json(line: dict[str, Any]) -> str:
 
 
 def finite(value: Any) -> Any:
-    """Return `value` with None for every NaN and infinity in it: JSON has neither, a diverged loss is null."""
+    """Return `value` with None for every NaN and infinity in it. JSON has neither; a diverged loss becomes null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):

@@ -57,7 +57,7 @@ def holdings(config: Config) -> Tensor:
     Raises
     ------
     ConfigError
-        When the data cannot be read or dealt so.
+        When the data cannot be read or dealt.
     """
     images = read_images(config)
     labels, num_classes = images.source.train.labels, images.source.num_classes
@@ -137,7 +137,7 @@ class LocalRun:
     def rounds(self) -> Generator[dict[str, Any], None, None]:
         """Run the rounds that are left, yielding the history's line of each; then write the results.
 
-        However it ends, the folder holds a checkpoint of the last round that was finished.
+        However this ends, the folder holds a checkpoint of the last finished round.
         """
         run, every, folder = self.run, self.machine.checkpoint_every, self.folder
         done = saved = len(self.history.lines)

@@ -1,4 +1,4 @@
-"""Several methods, one after the other on the same data: what a command may do with the configuration of a run."""
+"""Several methods, one after the other, on the same data."""
 
 from collections.abc import Mapping
 
@@ -15,11 +15,11 @@ BESIDE = Key(
     "other methods, with commas between them, to run on the same data, batches and attackers for comparison",
     group="The run",
 )
-"""The key of `ross-flwr run` and of the ServerApp that no single run has."""
+"""A key of `ross-flwr run` and of the ServerApp, but not of a single run."""
 
 
 def side_by_side(raw: Mapping[str, object]) -> list[Config]:
-    """Return the configuration in `raw`, and after it the same with each of the methods that ``beside`` names.
+    """Return the configuration in `raw`, followed by a copy for each method that ``beside`` names.
 
     Raises
     ------

@@ -28,7 +28,7 @@ __all__ = ["Result", "consensus", "simulate"]
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gave.
+    """The result of a run.
 
     Attributes
     ----------
@@ -79,13 +79,13 @@ def simulate(
     Parameters
     ----------
     algorithm : Algorithm
-        The method with its hyper-parameters, and the rule by which it mixes: ``DPSGD(rule=Median())``.
+        The method with its hyper-parameters and, optionally, the rule by which it mixes: ``DPSGD(rule=Median())``.
     topology : networkx graph, Topology or Graphs
         Who talks to whom. A networkx graph on 0 … N−1 is mixed by the Metropolis-Hastings rule.
     task : Task or callable
-        What is learned, or what makes it from N and the seed, such as ``tasks.images("digits")``.
+        What agents learn, or a function that makes it from N and the seed, such as ``tasks.images("digits")``.
     rounds : int (default: 60)
-        How long to run.
+        How many rounds to run.
     passes : int (default: 1)
         Passes over the algorithm's steps in one round, one mini-batch each.
     evaluate_every : int (default: 1)
@@ -93,11 +93,11 @@ def simulate(
     seed : int (default: 0)
         Everything random follows from it.
     threats : Threats, optional
-        Who attacks and how, who is absent, which messages get lost; nothing of it without.
+        Who attacks and how, who is absent, and which messages get lost; by default none of these.
     engine : Engine, optional
-        What runs a step for all agents; one after the other without.
+        What runs a step for all agents; by default, one agent after the other.
     folder : Path, optional
-        Where to write ``history.jsonl``, ``summary.json`` and ``model.safetensors``; nothing is written without.
+        Where to write ``history.jsonl``, ``summary.json`` and ``model.safetensors``; without it, nothing is written.
     on_round : callable, optional
         Called with the history's line of each round.
 

@@ -1,4 +1,4 @@
-"""The models that a run left in its folder: to be tested again, and taken elsewhere."""
+"""The models in the folder of a run, to test them again or export them."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -52,7 +52,7 @@ class Trained:
     Raises
     ------
     ConfigError
-        When no such run or model is there.
+        When there is no such run or model.
     """
 
     def __init__(self, path: Path, method: str = "") -> None:
@@ -92,7 +92,7 @@ class Trained:
         Parameters
         ----------
         other : mapping of str to Any
-            Keys of `DATA_KEYS` that are not as in the run. Images are normalised as the run's in any case.
+            Keys of `DATA_KEYS` that differ from the run. Images are always normalised as in the run.
 
         Raises
         ------
@@ -139,10 +139,10 @@ def _onnx(module: nn.Module, image: Tensor) -> bytes:
     for name in ("onnx", "onnxscript"):
         import_extra(name, "onnx")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # what PyTorch will change in itself
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch warns of its own future changes
         program = torch.onnx.export(
             module,
-            (image.expand(2, *image.shape[1:]),),  # of one image alone, the exporter would make it always one
+            (image.expand(2, *image.shape[1:]),),  # from a single image, the exporter would fix the batch size at one
             dynamo=True,
             input_names=["images"],
             output_names=["scores"],
@@ -170,7 +170,7 @@ def export(trained: Trained, agent: int | None, kind: str, out: Path | None) -> 
     kind : str
         A key of `FORMATS`.
     out : Path, optional
-        The file; without it, consensus or agent-<i> in the folder of the method's results.
+        The file; by default, consensus or agent-<i> in the folder of the method's results.
 
     Raises
     ------

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_app_is_whole_and_its_keys_are_keys(tmp_path):
     done = CliRunner().invoke(cli, ["new", str(tmp_path / "my-app")])
     app = tmp_path / "my-app"
-    assert (done.exit_code, done.output) == (0, f"The app is in {app}; its README.md tells how to go on\n")
+    assert (done.exit_code, done.output) == (0, f"The app is in {app}; its README.md says how to go on\n")
     written = {file.relative_to(app).as_posix(): file.read_text(encoding="utf-8") for file in app.rglob("*.*")}
     modules = {f"my_app/{name}.py" for name in ("__init__", "client_app", "server_app", "task")}
     assert written.keys() == {"README.md", "pyproject.toml", "tests/test_app.py", *modules}

@@ -1,8 +1,8 @@
-"""Rules that make one vector of a neighbourhood's, some of which may lie.
+"""Rules that combine a neighbourhood's vectors into one; some of the vectors may lie.
 
-A rule takes the agent's own vector and those of the neighbours it heard. Up to f of these are Byzantine: sent by
-somebody who may know everything and obeys nothing. With enough honest vectors (`Rule.obstacle` tells) a robust rule
-stays near them whatever the others are.
+A rule takes the agent's own vector and those of the neighbours that it heard. Up to f of these are Byzantine: their
+sender may know everything and need not follow the protocol. With enough honest vectors (see `Rule.obstacle`), a robust
+rule stays near them, whatever the others are.
 
 Every rule works in every method that mixes: under the key `aggregator`, or as an object, ``DPSGD(rule=Median())``. To
 add one, subclass `Rule`, or `Weighing` or `Stacked`, and decorate it with `register_rule`.

@@ -11,12 +11,12 @@ from ross_flwr.learning.rules.rule import View, Weighing, register_rule
 __all__ = ["Mean", "VarianceCorrectedMean", "variance_corrected"]
 
 RESOLUTION = 1e-12
-"""An average whose variance is below this part of what it should be is constant but for rounding, and stays so."""
+"""An average whose variance is below this share of what it should be is constant up to rounding, and stays constant."""
 
 
 @register_rule("mean")
 class Mean(Weighing):
-    """Σ_j w_ij x_j, the weighted mean: gossip as usual, and no defence.
+    """Σ_j w_ij x_j, the weighted mean: plain gossip, without any defence.
 
     Examples
     --------
@@ -33,9 +33,9 @@ class Mean(Weighing):
 class VarianceCorrectedMean(Mean):
     """Σ_j w_ij x_j, each tensor of the model spread out again as models are: y ← ȳ + (y − ȳ) √(v* / var y).
 
-    The vanishing variance problem (arXiv:2404.04616): to average models that are not alike shrinks the variance of
-    their parameters, by 1/m for m independent ones, and with it the gradients. v* is the variance of the own model's
-    tensor, or the mean variance of those heard. Momenta are mixed by W alone, and it is no defence.
+    The vanishing variance problem (arXiv:2404.04616): averaging models that are not alike shrinks the variance of
+    their parameters, to 1/m for m independent models, and with it the gradients. v* is the variance of the own model's
+    tensor, or the mean variance of those heard. Momenta are mixed by W alone. It is no defence.
 
     Examples
     --------
@@ -66,9 +66,9 @@ def variance_corrected(mixed: Tensor, models: Iterable[Tensor], sizes: Sequence[
     mixed : Tensor
         The average, shape [P].
     models : iterable of Tensor
-        Those whose variance to follow, shape [P] each, at least one. Where they are alike nothing changes.
+        The models whose variance to restore, shape [P] each, at least one. If they are alike, nothing changes.
     sizes : sequence of int
-        The lengths of the tensors to correct, in order; what comes after them (float buffers) is left as it is.
+        The lengths of the tensors to correct, in order; what follows them (float buffers) stays unchanged.
     """
 
     def variances(vector: Tensor) -> Tensor:

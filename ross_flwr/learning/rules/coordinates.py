@@ -1,4 +1,4 @@
-"""Rules that look at every coordinate by itself. All ignore W."""
+"""Rules that treat every coordinate separately. All ignore W."""
 
 from collections.abc import Mapping
 
@@ -91,12 +91,12 @@ class MeaMed(Bounded, Stacked):
         """Return the mean of what is near."""
         rows, f = ordered(vectors), self.faced(len(vectors))
         centre, kept = middle(rows), len(rows) - f
-        # In order, the values to keep stand side by side: of the j-th and the (j + m − f)-th exactly one is among them.
+        # In order, the values to keep are consecutive: they include exactly one of the j-th and the (j + m − f)-th.
         ends = [torch.where(rows[j + kept] - centre < centre - rows[j], rows[j + kept], rows[j]) for j in range(f)]
         return average([*ends, *rows[f:kept]])
 
 
 def trimmed_mean(vectors: Tensor, f: int) -> Tensor:
-    """Return the mean of every coordinate's values but for the f largest and the f smallest."""
+    """Return the mean of every coordinate's values, except the f largest and the f smallest."""
     rows = ordered(vectors)
     return average(rows[f : len(rows) - f])

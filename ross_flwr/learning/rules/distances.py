@@ -1,4 +1,4 @@
-"""Rules that choose vectors by their distances. All treat the own one like the others, and ignore W."""
+"""Rules that choose vectors by their distances. All treat the own vector like the others, and ignore W."""
 
 from itertools import chain, combinations
 from math import comb
@@ -15,7 +15,7 @@ from ross_flwr.learning.rules.stacks import mean_of, squared_distances
 __all__ = ["MDA", "Bulyan", "Krum", "MultiKrum"]
 
 SUBSETS = 100_000
-"""The most subsets that `MDA` looks at."""
+"""The most subsets that `MDA` examines."""
 
 
 @register_rule("krum")
@@ -23,8 +23,8 @@ class Krum(Bounded, Stacked):
     """Take the vector that is nearest, in sum of squares, to its m − f − 2 nearest others.
 
     argmin_k Σ_{j ∈ near(k)} |x_k − x_j|² with near(k) the m − f − 2 nearest to x_k among the others. Blanchard, El
-    Mhamdi, Guerraoui and Stainer, "Machine learning with adversaries", NeurIPS 2017: m ≥ 2f + 3. Fewer than three
-    vectors tell nothing about each other: the agent keeps its own.
+    Mhamdi, Guerraoui and Stainer, "Machine learning with adversaries", NeurIPS 2017: m ≥ 2f + 3. With fewer
+    than three vectors there is nothing to compare, and the agent keeps its own.
 
     Examples
     --------
@@ -43,7 +43,7 @@ class Krum(Bounded, Stacked):
 
 @register_rule("multi-krum")
 class MultiKrum(Bounded, Stacked):
-    """Average the m − f vectors that Krum likes best.
+    """Average the m − f vectors with the best Krum scores.
 
     Blanchard et al., NeurIPS 2017: m ≥ 2f + 3. With f = 0 the plain mean.
 
@@ -70,8 +70,8 @@ class Bulyan(Bounded, Stacked):
     """Pick m − 2f vectors one by one with Krum; in every coordinate, average the m − 4f nearest to their median.
 
     El Mhamdi, Guerraoui and Rouault, "The hidden vulnerability of distributed learning in Byzantium", ICML 2018:
-    m ≥ 4f + 3. The last picks are from fewer than 2f + 3 vectors, where Krum takes the largest f that it can face. With
-    f = 0 the plain mean.
+    m ≥ 4f + 3. The last picks are from fewer than 2f + 3 vectors; there Krum assumes the largest f that it can face.
+    With f = 0 the plain mean.
 
     Examples
     --------
@@ -100,8 +100,7 @@ class MDA(Bounded, Stacked):
     """Average the m − f vectors with the smallest diameter (minimum-diameter averaging).
 
     argmin_{|S| = m − f} max_{j, k ∈ S} |x_j − x_k|. El Mhamdi, Guerraoui and Rouault, ICML 2018: m ≥ 2f + 1. With f = 0
-    the plain mean. Looks at all C(m, f) subsets, of which it takes the first in lexicographic order of those that are
-    best.
+    the plain mean. Examines all C(m, f) subsets; of equally good ones it takes the first in lexicographic order.
 
     Examples
     --------
@@ -126,7 +125,7 @@ class MDA(Bounded, Stacked):
         member[chosen.T, np.arange(len(chosen))] = True
         distances = squared_distances(vectors)
         best = np.ones(len(chosen), dtype=bool)
-        # From the longest distance down, drop the subsets that hold both ends, as long as one is left.
+        # From the longest distance down, drop the subsets that contain both ends, as long as one subset is left.
         for distance in np.unique(distances)[::-1]:
             survivors = best.copy()
             for j, k in np.argwhere(np.triu(distances == distance, 1)):

@@ -1,4 +1,4 @@
-"""Rules that make other vectors of the neighbourhood's, and hand those to another rule."""
+"""Rules that transform the neighbourhood's vectors and pass them to another rule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,12 +16,12 @@ from ross_flwr.learning.rules.stacks import average, mean_of, squared_distances
 __all__ = ["NNM", "PRE_AGGREGATIONS", "Bucketing"]
 
 BUCKET = 2
-"""Vectors in a bucket."""
+"""The number of vectors in a bucket."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreAggregation(Rule):
-    """A rule around another one."""
+    """A rule around another rule."""
 
     rule: Rule = field(default_factory=Mean)
 
@@ -36,8 +36,8 @@ class Bucketing(PreAggregation):
     """Average pairs of neighbours drawn at random, so that honest vectors differ less; an odd one stays alone.
 
     Karimireddy, He and Jaggi, "Byzantine-robust learning on heterogeneous datasets via bucketing", ICLR 2022, with s =
-    2, for the neighbours: the own vector, which does not lie, stays apart. Of half as many vectors still up to f are
-    poisoned. A bucket has the weight of its members, and lies if one of them does.
+    2, for the neighbours; the own vector, which does not lie, stays separate. Half as many vectors remain, of which up
+    to f are still poisoned. A bucket has the weight of its members, and lies if one of them does.
 
     Examples
     --------
@@ -49,7 +49,7 @@ class Bucketing(PreAggregation):
     name = "bucketing"
 
     def __call__(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Tensor:
-        """Fill the buckets; each goes by the name of its first member."""
+        """Fill the buckets; each is named by its first member."""
         order = view.generator().permutation(list(others)).tolist()
         buckets = [order[start : start + BUCKET] for start in range(0, len(order), BUCKET)]
         return self.rule(

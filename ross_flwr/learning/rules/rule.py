@@ -1,4 +1,4 @@
-"""What a rule is, what it may look at, and the names of the rules."""
+"""What a rule is, what it may use, and the names of the rules."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,20 +24,20 @@ def _no_loss(vector: Tensor, data: str) -> float:
 
 @dataclass(slots=True, kw_only=True)  # not frozen: one is made for every mix, and a frozen one takes twice as long
 class View:
-    """What a rule may know beside the vectors. It changes none of it.
+    """What a rule may know besides the vectors. A rule must not change any of it.
 
     Attributes
     ----------
     weights : mapping of int to float
-        The mixing weight w_ij of every neighbour that was heard. The rest of 1, with the weights of neighbours that are
-        missing, is the agent's own.
+        The mixing weight w_ij of every neighbour that was heard. The agent's own weight is the rest of 1, including
+        the weights of missing neighbours.
     progress : float (default: 0)
-        The part of the run that is over, from 0 to 1.
+        The share of the run that is over, from 0 to 1.
     loss : callable
         From a model, shape [P], and ``"batch"`` or ``"validation"`` to the agent's own loss there.
     generator : callable
-        Returns the random stream of this pass, from its beginning each time: all that an agent mixes in a pass is drawn
-        alike.
+        Returns the random stream of this pass, each time from its beginning, so that all vectors an agent mixes in a
+        pass get the same draws.
     sizes : sequence of int
         The lengths of the model's tensors, in order; float buffers come after them.
     models : bool (default: True)
@@ -64,7 +64,7 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule(ABC):
-    """Makes one vector of a neighbourhood's, some of which may lie.
+    """Combines a neighbourhood's vectors, some of which may lie, into one.
 
     A subclass is a frozen dataclass of its parameters, each declared with `option`. `register_rule` gives it a name,
     and its parameters become configuration keys.
@@ -87,12 +87,12 @@ class Rule(ABC):
         Parameters
         ----------
         own : Tensor
-            The agent's own vector x_i, shape [P], the one that surely does not lie.
+            The agent's own vector x_i, shape [P], the only one that certainly does not lie.
         others : mapping of int to Tensor
-            The vectors x_j of the neighbours that were heard, perhaps none, by neighbour. They are finite, and they are
-            other agents' as well: a rule changes none.
+            The vectors x_j of the neighbours that were heard, perhaps none, by neighbour. They are finite. Other
+            agents share them, so a rule must not change them.
         view : View
-            What else it may know.
+            What else the rule may know.
         """
 
     @property
@@ -101,7 +101,7 @@ class Rule(ABC):
         return False
 
     def obstacle(self, m: int) -> str:
-        """Return in one clause why the rule cannot do its work among `m` vectors, the own included; empty if it can."""
+        """Return in one clause why the rule cannot work on `m` vectors, the own included; empty if it can."""
         return ""
 
 
@@ -109,8 +109,8 @@ class Rule(ABC):
 class Bounded(Rule):
     """A rule that assumes at most f liars, for which it needs a f + b vectors.
 
-    At run time neighbours may be missing. A rule that has too few vectors for f then assumes the largest f' ≤ f that it
-    can face.
+    Neighbours may be missing in a run. A rule with too few vectors for f then assumes the largest f' ≤ f that it can
+    face.
 
     Examples
     --------
@@ -134,7 +134,7 @@ class Bounded(Rule):
         return f"{self.name or type(self).__name__} needs at least {formula} = {needed} vectors and has {m}"
 
     def faced(self, m: int) -> int:
-        """Return the largest f' ≤ f that `m` vectors are enough for, or 0."""
+        """Return the largest f' ≤ f for which `m` vectors suffice, or 0."""
         a, b = self.least
         return max(0, min(self.byzantine, (m - b) // a))
 
@@ -153,7 +153,7 @@ class Stacked(Rule):
     """
 
     def __call__(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Tensor:
-        """Aggregate the stack. An agent whose own vector is not finite has diverged and stays so."""
+        """Aggregate the stack. An agent whose own vector is not finite has diverged, and stays diverged."""
         if not others or not own.isfinite().all():
             return own.clone()
         return self.aggregate(torch.stack([own, *others.values()]))
@@ -187,7 +187,7 @@ class Weighing(Rule):
 
     @abstractmethod
     def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
-        """Return c_j by neighbour; none for those that are refused."""
+        """Return c_j by neighbour; refused neighbours are left out."""
 
 
 RULES: dict[str, type[Rule]] = {}
@@ -220,19 +220,19 @@ def register_rule(name: str) -> Callable[[R], R]:
 
 
 def require_feasible(rule: Rule, sizes: Collection[int]) -> None:
-    """Refuse `rule` where a neighbourhood is too small for it.
+    """Refuse `rule` if a neighbourhood is too small for it.
 
     Parameters
     ----------
     rule : Rule
         The rule.
     sizes : collection of int
-        How many vectors each agent has at most, its own included, from agent 0 on.
+        The most vectors that each agent can have, its own included, from agent 0 on.
 
     Raises
     ------
     ConfigError
-        It names the first such agent, and the largest `byzantine` that every agent can face, if there is one.
+        Naming the first such agent, and the largest `byzantine` that every agent can face, if there is one.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Rules that accept some neighbours and refuse the others, from where the own vector stands."""
+"""Rules that accept some neighbours and refuse the others, judged from the own vector."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from ross_flwr.learning.rules.stacks import distance
 __all__ = ["BALANCE", "IOS", "UBAR", "JudgingByLoss", "NearestNeighbors", "ResilientP2P"]
 
 SMALLEST_LOSS = 1e-8
-"""Below it, a smaller loss earns no larger weight."""
+"""Below this value, a smaller loss earns no larger weight."""
 
 
 def own_weight() -> float:
@@ -36,7 +36,7 @@ class JudgingByLoss(Weighing):
 
     @property
     def needs_validation(self) -> bool:
-        """Losses on Q_i need one."""
+        """Losses on Q_i need a validation set."""
         return self.use_validation
 
     @property
@@ -58,7 +58,7 @@ class JudgingByLoss(Weighing):
 
 @register_rule("ubar")
 class UBAR(JudgingByLoss):
-    """First the near neighbours, of these the ones that do no worse than oneself.
+    """Take the nearest neighbours, and of these the ones that do no worse than the own model.
 
     ::
 
@@ -67,8 +67,8 @@ class UBAR(JudgingByLoss):
         a x_i + (1 − a) mean_{j ∈ R_i} x_j
 
     Guo et al., "Byzantine-resilient decentralized stochastic gradient descent", 2020 (arXiv:2002.08569). k counts the
-    neighbours that were heard. ρ = 0.4 and a = 0.5 are the values of published experiments. Where F_j differ much, it
-    selects too much; and where |S_i| = 1, as with ρ = 0.4 and four neighbours, the losses decide nothing. Ignores W;
+    neighbours that were heard. ρ = 0.4 and a = 0.5 are the values of published experiments. If the F_j differ much, it
+    is too strict; and if |S_i| = 1, as with ρ = 0.4 and four neighbours, the losses decide nothing. Ignores W;
     takes 1 + |S_i| losses. With a = 1 agents learn alone.
 
     Examples
@@ -80,7 +80,7 @@ class UBAR(JudgingByLoss):
     """
 
     near_share: float = option(
-        0.4, "ρ, the part of the neighbours, the nearest, that is looked at", minimum=0.0, maximum=1.0
+        0.4, "ρ, the share of the neighbours, the nearest ones, that is considered", minimum=0.0, maximum=1.0
     )
     own_weight: float = own_weight()
 
@@ -97,7 +97,7 @@ class UBAR(JudgingByLoss):
 
 @register_rule("resilient-p2p")
 class ResilientP2P(JudgingByLoss):
-    """Models weigh by their inverse loss on own data.
+    """Weigh models by their inverse loss on the own data.
 
     ::
 
@@ -107,8 +107,8 @@ class ResilientP2P(JudgingByLoss):
 
     Bhowmick and Koutsoukos, "Resilient peer-to-peer learning based on adaptive aggregation", 2025 (arXiv:2501.04610),
     which has both choices of N⁺_i; over all of M_i every liar keeps some weight. No number of liars is assumed. A
-    mini-batch just trained on flatters the own model; Q_i (`use-validation`) does not, and is larger. Ignores
-    W; takes 1 + k losses. Where all losses are alike it is the plain mean.
+    mini-batch that the agent just trained on flatters its model; Q_i (`use-validation`) does not, and is larger.
+    Ignores W; takes 1 + k losses. If all losses are equal, it is the plain mean.
 
     Examples
     --------
@@ -143,8 +143,9 @@ class IOS(Bounded, Weighing):
         x̄_U
 
     Wu, Chen and Ling, "Byzantine-resilient decentralized stochastic optimization with robust aggregation rules", IEEE
-    TSP 2023: 2f neighbours, so that with oneself the honest are more. Written for w_ij = 1/max(m_i, m_j), which is
-    `mixing` = 'metropolis'. Of equally far neighbours the first goes. With f = 0 the weighted mean.
+    TSP 2023: 2f neighbours, so that the honest, including the agent itself, are more. Written for w_ij =
+    1/max(m_i, m_j), which is `mixing` = 'metropolis'. Of equally far neighbours, the first is cut off. With f = 0 the
+    weighted mean.
 
     Examples
     --------
@@ -154,7 +155,7 @@ class IOS(Bounded, Weighing):
     """
 
     def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
-        """Return the w_ij of those that are left, over their sum with the own weight."""
+        """Return the w_ij of the remaining neighbours, divided by their sum with the own weight."""
         own_weight = 1 - sum(view.weights[j] for j in others)
         left = {j: view.weights[j] for j in others}
         for _ in range(min(self.byzantine, len(others))):
@@ -173,7 +174,7 @@ class NearestNeighbors(Bounded, Weighing):
 
     Farhadkhani et al., "Robust collaborative learning with linear gradient overhead" (MoNNA), ICML 2023: 2f neighbours.
     Of m vectors, the own included, the mean takes m − f, and m − 2f where f more stay silent, as the published rule
-    says for those who do not wait for them. The paper has a complete graph; here it is the neighbourhood. Ignores W.
+    says for those who do not wait for them. The paper uses a complete graph; here it is the neighbourhood. Ignores W.
     With f = 0 the plain mean.
 
     Examples
@@ -191,18 +192,18 @@ class NearestNeighbors(Bounded, Weighing):
 
 @register_rule("balance")
 class BALANCE(Weighing):
-    """Accept who is similar to the own vector, ever more strictly.
+    """Accept neighbours that are similar to the own vector, more and more strictly.
 
     ::
 
         A_i = {j ∈ N_i : |x_i − x_j| ≤ γ exp(−κ t/T) |x_i|}
-        a x_i + (1 − a) mean_{j ∈ A_i} x_j;   x_i if nobody is accepted
+        a x_i + (1 − a) mean_{j ∈ A_i} x_j;   x_i if none is accepted
 
     Fang et al., "Byzantine-robust decentralized federated learning", CCS 2024 (arXiv:2406.10416). t/T is the part of
     the run that is over. γ = 0.3, κ = 1 and a = 0.5 are said to be the paper's. The measure is relative to the model's
-    norm, so all should start alike; towards the end it may shut out honest agents whose data is different. Other
-    implementations fall back to the nearest neighbour, who may be the attacker; this one does not. Ignores W. With γ =
-    ∞ everybody is accepted.
+    norm, so all agents should start from the same model; towards the end it may shut out honest agents with different
+    data. Other implementations fall back to the nearest neighbour, who may be the attacker; this one does not. Ignores
+    W. With γ = ∞ everybody is accepted.
 
     Examples
     --------

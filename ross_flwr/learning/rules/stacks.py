@@ -26,7 +26,7 @@ __all__ = [
 Matrix = NDArray[np.float64]
 
 BLOCK = 2**16
-"""Columns worked on at a time, so that double precision costs no second copy of the stack."""
+"""The number of columns processed at a time, so that double precision needs no second copy of the stack."""
 
 
 def distance(one: Tensor, other: Tensor) -> float:
@@ -43,7 +43,7 @@ def average(rows: Sequence[Tensor]) -> Tensor:
 
 
 def mean_of(vectors: Tensor, rows: NDArray[np.int64]) -> Tensor:
-    """Return the mean of some rows; the others are not read."""
+    """Return the mean of some rows, without reading the others."""
     return average([vectors[row] for row in sorted(rows.tolist())])
 
 
@@ -61,7 +61,7 @@ def middle(rows: Sequence[Tensor]) -> Tensor:
 def ordered(vectors: Tensor) -> list[Tensor]:
     """Return rows that hold, in every coordinate, the values of `vectors` in ascending order.
 
-    A sorting network of rows: for the few vectors of a neighbourhood ten times as fast as sorting column by column.
+    It uses a sorting network of rows: for a neighbourhood's few vectors, ten times as fast as sorting each column.
     """
     rows = list(vectors.clone())
     for low, high in _comparators(len(rows)):
@@ -103,7 +103,7 @@ def coordinates(vectors: Tensor) -> Matrix:
     """Return points with the same distances as `vectors` in a space of at most m dimensions, shape [m, ≤ m].
 
     They are the columns of R in a QR decomposition of the stack, made block by block. Each is as exact as its own
-    length allows: a huge vector does not spoil the others, as it would in a Gram matrix.
+    length allows; in a Gram matrix, a huge vector would spoil the others.
     """
     triangle: Tensor | None = None
     for part in _blocks(vectors):

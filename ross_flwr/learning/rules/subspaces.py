@@ -12,7 +12,7 @@ from ross_flwr.learning.rules.stacks import Matrix, combined, coordinates
 __all__ = ["CAF", "Flag", "GeometricMedian"]
 
 FLAG_TURNS = 20
-"""Turns of the iteration in `Flag`."""
+"""The number of iterations in `Flag`."""
 
 
 @register_rule("geometric-median")
@@ -21,7 +21,7 @@ class GeometricMedian(Stacked):
 
     Pillutla, Kakade and Harchaoui, "Robust aggregation for federated learning" (RFA), 2022, but without their
     smoothing: Weiszfeld's iteration z ← Σ β_j x_j / Σ β_j, β_j = 1/|z − x_j|, from a coordinate median until it
-    stands still, with the step of Vardi and Zhang (2000) where z meets one of the vectors. Ignores f; holds against
+    stops moving, with the step of Vardi and Zhang (2000) where z meets one of the vectors. Ignores f; holds against
     fewer than m/2 liars. The iteration runs in at most m coordinates, whatever P.
 
     Examples
@@ -40,14 +40,14 @@ class GeometricMedian(Stacked):
 
 @register_rule("caf")
 class CAF(Bounded, Stacked):
-    """Weigh vectors down that stand out along the direction of most variance (covariance-bound agnostic filter).
+    """Weigh down vectors that stand out along the direction of most variance (covariance-bound agnostic filter).
 
     Allouah, Guerraoui and Stephan, "Towards trustworthy federated learning with untrusted participants", ICML 2025.
     From c = 1, while Σ c_j > m − 2f: μ = Σ c_j x_j / Σ c_j; (λ, u) the largest eigenpair of the covariance under c;
     c_j ← c_j (1 − τ_j / max τ), τ_j = (uᵀ(x_j − μ))². The result is the μ with the smallest λ: m ≥ 2f + 1. With f = 0
-    the plain mean. The eigenpair is exact, in at most m coordinates, and the maximum is over those with c_j > 0: so
-    every turn takes the weight from one vector at least. Were the maximum over all, one far vector, its weight long
-    gone, would keep the others from losing any.
+    the plain mean. The eigenpair is exact, in at most m coordinates, and the maximum is over those with c_j > 0, so
+    every turn takes the weight from at least one vector. If the maximum were over all, a far vector that has already
+    lost its weight would keep the others from losing theirs.
 
     Examples
     --------
@@ -83,9 +83,9 @@ class Flag(Bounded, Stacked):
     Almasi, Mishra, Vamanan and Ravi, "Flag aggregator: scalable distributed training under failures and augmented
     losses using convex optimization", 2023, around the own vector. Y is the flag median of the p = m − 1 directions:
     from w = 1, twenty times, Y = the ⌈(p + 1)/2⌉ first left singular vectors of [w_j g_j], w_j = (1 − |Yᵀg_j|²)^(−1/4).
-    The published code draws the first Y and turns once, and can weigh differences of pairs as well. It returns a
-    direction; the median ℓ of all lengths |x_j − x_i| gives it one back, an honest one's with 2f + 1 neighbours.
-    Vectors equal to the own one pull by nothing. Works in at most m + 1 coordinates, whatever P.
+    The published code draws the first Y, iterates once, and can also weigh differences of pairs. It returns a
+    direction; here the direction gets the median ℓ of all lengths |x_j − x_i|, which is that of an honest vector with
+    2f + 1 neighbours. Vectors equal to the own one do not pull. Works in at most m + 1 coordinates, whatever P.
 
     Examples
     --------
