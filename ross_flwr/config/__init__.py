@@ -1,11 +1,11 @@
 """The run configuration: typed, validated, every key explained once.
 
-A key is a dataclass field made by `option`. The keys of a run stand in groups, each a dataclass made by `group` in the
-room that it configures; a method's own keys stand on its class in `ross_flwr/algorithms`, beside the equations they
-belong to, and those of a rule on its class in `ross_flwr/learning/rules`. `resolve` checks what a user gives and fills
-in the defaults; `Config.part` gives a group or a method back with its values. Outside Python a key is written in
-kebab-case, in a TOML file, after ``ross-flwr run -c`` and after ``flwr run --run-config`` alike; `to_toml` writes all
-of them, with what they mean.
+A key is a dataclass field made by `option`. The keys of a run form groups, each a dataclass made by `group` in the room
+that it configures. A method's own keys are fields of its class in `ross_flwr/algorithms`, beside the equations they
+belong to, and a rule's keys are fields of its class in `ross_flwr/learning/rules`. `resolve` checks what a user gives
+and fills in the defaults; `Config.part` returns a group or a method with its values. Outside Python a key is written in
+kebab-case: in a TOML file, after ``ross-flwr run -c`` and after ``flwr run --run-config``. `to_toml` writes all keys
+with their meanings.
 """
 
 from ross_flwr.config.groups import declare, group, keys

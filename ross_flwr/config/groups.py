@@ -21,7 +21,7 @@ _ORDER = (
     "Machine and results",
     "Flower (a local run has no use for these)",
 )
-"""The titles of the groups as they are listed; others follow."""
+"""The titles of the groups in the order of lists; others follow."""
 
 _groups: dict[str, type] = {}
 _owners: dict[str, type] = {}
@@ -34,12 +34,12 @@ def group(title: str) -> Callable[[type[T]], type[T]]:
     Parameters
     ----------
     title : str
-        Stands above the keys where people read them.
+        The heading of the keys in lists.
 
     Raises
     ------
     ConfigError
-        As `declare`.
+        As for `declare`.
 
     Examples
     --------
@@ -63,8 +63,8 @@ def group(title: str) -> Callable[[type[T]], type[T]]:
 def declare(owner: str, cls: type) -> None:
     """Add the options of dataclass `cls` to the known keys, as those of `owner`.
 
-    Owners may share a key. They then agree on all that it is but its default: where their defaults differ, the key's
-    own is the empty text, which leaves each its own.
+    Owners may share a key. They must then agree on everything but its default. If their defaults differ, the key's
+    default is the empty text, which leaves each owner its own.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def declare(owner: str, cls: type) -> None:
     Raises
     ------
     ConfigError
-        When a key of the same name already stands elsewhere with another type, range or meaning, or cannot be one.
+        When a key of the same name is already declared with another type, range or meaning, or the key is invalid.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def declare(owner: str, cls: type) -> None:
 
 
 def keys() -> list[Key]:
-    """Return all known keys: the groups', then the others, those that the same owners share side by side.
+    """Return all known keys: those of the groups, then the others, with keys of the same owners side by side.
 
     Examples
     --------
@@ -144,7 +144,7 @@ def _merged(groups: Mapping[str, type], owners: Mapping[str, type]) -> list[Key]
 
 
 def _shared(declared: Mapping[str, Key]) -> Key:
-    """Return the one key that owners share, given as each declares it."""
+    """Return the key that owners share, from each owner's declaration."""
     key = replace(next(iter(declared.values())), owners=tuple(declared))
     defaults = {owner: key.default for owner, key in declared.items()}
     return replace(key, default="", defaults=defaults) if len(set(defaults.values())) > 1 else key

@@ -27,11 +27,11 @@ Scalar: TypeAlias = bool | int | float | str
 _type_hints = cache(get_type_hints)
 
 _MANY = 30
-"""So many names still make a sentence that somebody reads."""
+"""The most names that an error message lists in full."""
 
 
 class ConfigError(ValueError):
-    """Bad input, told in one sentence: what was wrong, which value, what would be right.
+    """Bad input. The message is one sentence: what was wrong, which value, what would be right.
 
     Examples
     --------
@@ -44,7 +44,7 @@ class ConfigError(ValueError):
 
 
 def host_and_port(address: str, said: str) -> tuple[str, int]:
-    """Return the two of ``host:port``, an IPv6 host without its brackets; `said` is how the user gave the address.
+    """Return host and port of ``host:port``, an IPv6 host without brackets; `said` is how the user gave the address.
 
     Examples
     --------
@@ -81,7 +81,7 @@ KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "
 
 @dataclass(frozen=True)
 class Key:
-    """One configuration key as a person meets it.
+    """One configuration key, as users see it.
 
     Examples
     --------
@@ -99,15 +99,15 @@ class Key:
     minimum: float | None = None
     maximum: float | None = None
     group: str = ""
-    """The title of the group that has this key; empty for one that only some runs have."""
+    """The title of the key's group; empty for a key that only some runs have."""
     owners: tuple[str, ...] = ()
-    """Who has this key: methods, and values of other keys, such as ``"aggregator=krum"``; empty for every run."""
+    """The owners of the key: methods, and values of other keys, such as ``"aggregator=krum"``; empty for every run."""
     defaults: Mapping[str, Scalar] = field(default_factory=dict)
-    """Each owner's own default where they differ: the key's is then the empty text."""
+    """Each owner's default if they differ; the key's own is then the empty text."""
 
     @property
     def allowed(self) -> str:
-        """What values the key takes, in words."""
+        """The values that the key takes, in words."""
         own = ", ".join(f"{shown(default)} in {method}" for method, default in self.defaults.items())
         return self._range + f"; '' for the method's own: {own}" * bool(own)
 
@@ -161,13 +161,13 @@ def option(
     Parameters
     ----------
     default : bool, int, float or str
-        Its value when nobody gives one.
+        Its value if none is given.
     meaning : str
-        What it does, for somebody who has not read the code.
+        What it does, for readers who do not know the code.
     unit : str, optional
         What a number counts or measures.
     choices : iterable of str, optional
-        The texts it takes; without them any.
+        The texts that it takes; without them, any.
     minimum, maximum : float, optional
         The range of a number, both ends included. NaN and infinities are never taken.
 
@@ -207,7 +207,7 @@ def part(cls: type) -> Any:
     Parameters
     ----------
     cls : type
-        The dataclass; without a value the field is one with its defaults.
+        The dataclass; the field's default is an object with its defaults.
 
     Examples
     --------

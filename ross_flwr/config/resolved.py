@@ -20,7 +20,8 @@ class Config:
     Attributes
     ----------
     values : mapping of str to bool, int, float or str
-        By key, in kebab-case. The empty text under a key whose default differs between methods leaves each its own.
+        By key, in kebab-case. If a key's default differs between methods, the empty text means each method's own
+        default.
 
     Examples
     --------
@@ -71,9 +72,9 @@ def resolve(raw: Mapping[str, object]) -> Config:
 
 
 def relevant(config: Config, method: str) -> dict[str, Scalar]:
-    """Return the values of every run's keys, the method's and its rule's: all that another process has to be told.
+    """Return the values of the common keys, the method's and its rule's: all that another process must be told.
 
-    It may not know what else is registered here, and so no key whose default is its owner's.
+    The other process may not know what else is registered here. Keys left at their owner's default are omitted.
 
     Examples
     --------

@@ -15,12 +15,12 @@ _WIDTH = 80
 
 
 def to_toml(config: Config, others: Iterable[tuple[Key, Scalar]] = ()) -> str:
-    """Return `config` as a TOML document that tells what each key means, its unit and what it takes.
+    """Return `config` as a TOML document that gives each key's meaning, unit and range.
 
-    `others` are keys that no run has, with their values: they stand first.
+    `others` are keys that no run has, with their values. They come first.
 
-    It parses back to the same values, so what ``ross-flwr config`` prints and what stands in the folder of a run can
-    be edited and run.
+    It parses back to the same values, so users can edit and run what ``ross-flwr config`` prints and what is in the
+    folder of a run.
 
     Examples
     --------
@@ -53,5 +53,5 @@ def _owners(key: Key) -> str:
 
 
 def _toml(value: Scalar) -> str:
-    """JSON's scalars are TOML's but for one character, which JSON leaves as it is and TOML does not allow."""
+    """Return a TOML scalar. JSON's scalars are TOML's, except for one character, which JSON keeps and TOML forbids."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""The event loop, in a thread of its own, in which this process makes and answers all calls between nodes."""
+"""The event loop, in its own thread, in which this process makes and answers all calls between nodes."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -14,7 +14,7 @@ __all__ = ["BROKEN", "end", "in_background", "soon"]
 logger = getLogger("ross_flwr")
 
 BROKEN = (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError, TimeoutError)
-"""How a call ends when the other node is gone."""
+"""How a call ends if the other node is gone."""
 
 _Result = TypeVar("_Result")
 _STARTING = Lock()
@@ -28,7 +28,7 @@ def _started() -> asyncio.AbstractEventLoop:
 
 
 def _loop() -> asyncio.AbstractEventLoop:
-    with _STARTING:  # two threads that call a cached function for the first time may both run it
+    with _STARTING:  # two threads that first call a cached function together may both run it
         return _started()
 
 
@@ -43,7 +43,7 @@ def soon(function: Callable[..., object], *arguments: object) -> None:
 
 
 async def end(*tasks: "asyncio.Task[None]") -> None:
-    """Cancel tasks until they have ended: before Python 3.12 `asyncio.wait_for` now and then loses a cancellation."""
+    """Cancel tasks until they have ended: before Python 3.12, `asyncio.wait_for` sometimes loses a cancellation."""
     while left := [task for task in tasks if not task.done()]:
         for task in left:
             task.cancel()

@@ -1,8 +1,8 @@
-"""The certificates by which nodes know each other: a deployment's own authority, and one certificate per node.
+"""The certificates by which nodes recognise each other: a deployment's own authority, and one certificate per node.
 
-A certificate holds the name of its node as the DNS name ``NAME.ross-flwr``, which no host has. A caller asks for the
-certificate of that name, whatever address the node has. A node that is called looks for the names of its neighbours in
-the caller's certificate.
+A certificate holds the name of its node as the DNS name ``NAME.ross-flwr``, which no host has. A caller expects a
+certificate with that name, whatever the node's address. A node that is called looks for its neighbours' names in the
+caller's certificate.
 """
 
 import os
@@ -23,13 +23,13 @@ from ross_flwr.config import ConfigError
 __all__ = ["DOMAIN", "Credentials", "init", "issue"]
 
 DOMAIN = "ross-flwr"
-"""The top-level domain of all nodes' names. The world's name servers do not have it."""
+"""The top-level domain of all nodes' names. It does not exist in the public DNS."""
 
 DAYS = 825
-"""Days for which a node's certificate is valid; most TLS libraries take no more. The authority's: ten times that."""
+"""Days for which a node's certificate is valid; most TLS libraries accept no more. The authority's: ten times that."""
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_OLDER = timedelta(hours=1)  # clocks differ: that of a Raspberry Pi stands still while it is off
+_OLDER = timedelta(hours=1)  # clocks differ: a Raspberry Pi's stops while it is off
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Credentials:
         Raises
         ------
         ConfigError
-            When a file is missing, or does not hold what it should.
+            When a file is missing, or has the wrong content.
         """
         try:
             authority, certificate, key = ((folder / file).read_bytes() for file in ("ca.pem", "node.pem", "node.key"))
@@ -75,7 +75,7 @@ def init(folder: Path) -> Path:
     Raises
     ------
     ConfigError
-        When there is one already, because all nodes' certificates would become worthless.
+        When there is one already, because a new one would invalidate all nodes' certificates.
     """
     if (folder / "ca.key").exists():
         raise ConfigError(f"{folder} holds a certificate authority already: issue from it, or choose another folder")
@@ -94,7 +94,7 @@ def init(folder: Path) -> Path:
 def issue(folder: Path, name: str, hosts: Iterable[str] = ()) -> Path:
     """Make a key and a certificate for the node `name`, signed by the authority in `folder`; return the node's folder.
 
-    The folder also gets ``auth.key`` and ``auth.pub``, by which a SuperLink knows a SuperNode registered with it.
+    The folder also gets ``auth.key`` and ``auth.pub``, by which a SuperLink recognises a registered SuperNode.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def issue(folder: Path, name: str, hosts: Iterable[str] = ()) -> Path:
     name : str
         The node's name: lower-case letters, digits and hyphens.
     hosts : iterable of str
-        Other host names and addresses for which the certificate is valid, for servers that not only agents call.
+        Other host names and addresses for which the certificate is valid, for servers that others than agents call too.
 
     Raises
     ------

@@ -20,11 +20,11 @@ OPTIONS = [
     ("grpc.max_receive_message_length", 2 * CHUNK),
     ("grpc.so_reuseport", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", int(1000 * GREETING)),  # what one attempt to connect may take
+    ("grpc.min_reconnect_backoff_ms", int(1000 * GREETING)),  # the time for one attempt to connect
     ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.keepalive_time_ms", 10_000),  # how often the other end is asked whether it is still there
-    ("grpc.http2.max_pings_without_data", 0),  # however little there is to send
-    ("grpc.http2.max_ping_strikes", 0),  # and however often the other end asks
+    ("grpc.keepalive_time_ms", 10_000),  # how often to ask the other end whether it is still there
+    ("grpc.http2.max_pings_without_data", 0),  # even if there is nothing to send
+    ("grpc.http2.max_ping_strikes", 0),  # and accept such questions at any rate
 ]
 """Options of every channel and server."""
 
@@ -48,9 +48,9 @@ class Channel:
     neighbor : Neighbor
         The node.
     credentials : Credentials, optional
-        Without, nobody proves who it is.
+        Without them, nodes do not prove who they are.
     patience : float
-        Seconds that the node may be silent while something is awaited from it.
+        Seconds that the node may be silent while this one waits for it.
     """
 
     def __init__(self, neighbor: Neighbor, credentials: Credentials | None, patience: float) -> None:
@@ -111,5 +111,5 @@ def is_node(neighbor: Neighbor, context: Context) -> bool:
 
 
 def _silence(patience: float) -> tuple[str, int]:
-    """Return gRPC's option for how long the other end may take to say that it is there before it counts as gone."""
+    """Return gRPC's option for how long the other end may take to say that it is there."""
     return "grpc.keepalive_timeout_ms", int(1000 * (patience + GREETING))

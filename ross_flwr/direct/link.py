@@ -29,7 +29,7 @@ logger = getLogger("ross_flwr")
 
 
 class Outbox:
-    """Envelopes on their way to one node, with their exchanges. They leave in their order, one at a time."""
+    """Envelopes waiting to go to one node, with their exchanges. They leave in order, one at a time."""
 
     def __init__(self) -> None:
         self.letters: deque[tuple[int, Envelope]] = deque()
@@ -42,19 +42,19 @@ class Outbox:
         self._filled.set()
 
     async def first(self) -> tuple[int, Envelope]:
-        """Return the next letter once there is one; it stays here until `sent` is called."""
+        """Return the next letter once there is one. It stays here until `sent` is called."""
         while not self.letters:
             self._filled.clear()
             await self._filled.wait()
         return self.letters[0]
 
     def sent(self) -> None:
-        """Remove the first letter: it has left."""
+        """Remove the first letter, which has left."""
         self.letters.popleft()
         self._left.set()
 
     def clear(self) -> int:
-        """Remove all letters, and return how many they were."""
+        """Remove all letters, and return how many there were."""
         count = len(self.letters)
         self.letters.clear()
         self._left.set()
@@ -65,9 +65,9 @@ class Outbox:
         return bool(self.letters) and self.letters[0][0] < exchange - 1
 
     async def make_room(self, exchange: int, patience: float) -> int:
-        """Wait until the outbox is not full; after `patience` seconds, drop what is too old and return how much it was.
+        """Wait until the outbox is not full; after `patience` seconds, drop what is too old and return how many it was.
 
-        The first letter stays: it is being sent.
+        The first letter stays, because it is being sent.
         """
         await self._until(lambda: not self.is_full(exchange), patience)
         if not self.is_full(exchange):
@@ -92,7 +92,7 @@ class Outbox:
 class Link:
     """The way to one neighbouring node.
 
-    A neighbour that cannot be reached is greeted again and again; meanwhile nothing is sent to it.
+    A neighbour that cannot be reached is greeted repeatedly; until it answers, nothing is sent to it.
 
     Parameters
     ----------
@@ -101,9 +101,9 @@ class Link:
     agreement : Agreement
         The run.
     mail : Mail
-        Counts what is dropped; its `progress` hears what becomes of the neighbour.
+        Counts what is dropped; its `progress` is told what happens to the neighbour.
     limit : int
-        Bytes that a fetched model may have.
+        The largest size of a fetched model, in bytes.
     memory : Memory
         Where fetched models are put.
     """
@@ -130,7 +130,7 @@ class Link:
         return self._progress.standings[self.neighbor.name]
 
     async def open(self, credentials: Credentials | None) -> None:
-        """Begin to greet the neighbour."""
+        """Start greeting the neighbour."""
         self._channel = Channel(self.neighbor, credentials, self._progress.patience)
         self._task = asyncio.create_task(self._run())
 
@@ -153,7 +153,7 @@ class Link:
             self._outbox.put(exchange, envelopes)
 
     def is_full(self, exchange: int) -> bool:
-        """Return whether envelopes that are older than the exchange before this one have not left."""
+        """Return whether envelopes that are older than the exchange before this one are still here."""
         return self._outbox.is_full(exchange)
 
     async def make_room(self, exchange: int) -> None:
@@ -202,7 +202,7 @@ class Link:
         return hello
 
     def greet_now(self) -> None:
-        """Greet the neighbour without delay: it is there."""
+        """Greet the neighbour at once, because it is there."""
         self._greeting.set()
 
     async def _run(self) -> None:
@@ -260,14 +260,14 @@ class Link:
             self._outbox.sent()
 
     async def _read(self) -> None:
-        """Hear what the neighbour drops because it is too old, until the neighbour ends or is gone."""
+        """Listen to what the neighbour drops as too old, until the neighbour ends or is gone."""
         async for refusal in self._call:
             if refusal.reason == "old":
                 self._progress.refused(self.neighbor.name, self._agreement.exchange(refusal))
                 self._mail.look()
 
     def _drop(self, count: int) -> None:
-        """Count envelopes that cannot be delivered, and warn once an absence: a node that has ended gets none."""
+        """Count envelopes that cannot be delivered, and warn once per absence. A node that has ended gets none."""
         if not self._warned:
             logger.log(WARNING, "node %s cannot be reached", self.neighbor.name)
         self._warned = True

@@ -1,4 +1,4 @@
-"""What neighbours on other nodes sent, until it is its turn."""
+"""What neighbours on other nodes sent, until its exchange comes."""
 
 import asyncio
 from collections import Counter
@@ -19,7 +19,7 @@ logger = getLogger("ross_flwr")
 class Mail:
     """A bounded inbox: for each edge one envelope of the awaited exchange, and one of the next.
 
-    All of it is used in the event loop alone. Whoever tells `progress` of an event calls `look` after it.
+    It is used only in the event loop. Code that tells `progress` of an event must call `look` afterwards.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ class Mail:
         self._timer: asyncio.TimerHandle | None = None
 
     async def admit(self, exchange: int, edge: Edge) -> None:
-        """Keep a place for an envelope that begins to come; wait until there is room.
+        """Reserve a place for an envelope that is beginning to arrive; wait until there is room.
 
         Raises
         ------
         Refused
-            When the envelope is too old, too early, or here already, or nothing is collected any more.
+            When the envelope is too old, too early or already here, or when nothing is collected any more.
         """
         if not self._has_room(exchange, edge):
             try:
@@ -68,7 +68,7 @@ class Mail:
         Raises
         ------
         Refused
-            When this node has gone on from its exchange.
+            When this node has moved on from its exchange.
         """
         if exchange < self.progress.exchange:
             raise Refused("late")
@@ -77,11 +77,11 @@ class Mail:
         self.look()
 
     def leave(self, exchange: int, edge: Edge) -> None:
-        """Give back the place of an admitted envelope, whatever became of it."""
+        """Give back the place of an admitted envelope, whatever happened to it."""
         self._coming.discard((exchange, edge))
 
     def collect(self, exchange: int, edges: Iterable[Edge], collected: "Future[list[Envelope] | None]") -> None:
-        """Wait for the envelopes of an exchange; everything earlier is over.
+        """Wait for the envelopes of an exchange, and end all earlier ones.
 
         `collected` gets those that came on the `edges`, or None when the neighbours have gone on without this node.
         """
@@ -91,7 +91,7 @@ class Mail:
         self.look()
 
     def look(self) -> None:
-        """See whether the wait for an exchange is over."""
+        """Check whether the wait for an exchange is over."""
         if self._timer:
             self._timer.cancel()
             self._timer = None
@@ -116,12 +116,12 @@ class Mail:
             self._collected = None
 
     def begin(self, exchange: int) -> None:
-        """Begin with an exchange; everything earlier is over."""
+        """Begin with an exchange, and end all earlier ones."""
         self.progress.begin(exchange, monotonic())
         self._forget()
 
     def land(self, end: int) -> int:
-        """Return the pass, `end` at most, in which to go on once the neighbours have said where they are."""
+        """Return the pass in which to go on, `end` at most, once the neighbours have said where they are."""
         target = self.progress.land(end, monotonic())
         self._forget()
         return target
@@ -133,7 +133,7 @@ class Mail:
         self.dropped[reason] += count
 
     def close(self) -> None:
-        """Refuse whatever comes from now on."""
+        """Refuse everything from now on."""
         self._closed = True
         self._move()
 
@@ -145,12 +145,12 @@ class Mail:
         has_room = self.progress.announced(exchange, edge, monotonic())
         if exchange < self.progress.exchange:
             raise Refused("old")
-        if exchange > self.progress.exchange:  # nothing earlier comes on this edge
+        if exchange > self.progress.exchange:  # nothing earlier will come on this edge
             asyncio.get_running_loop().call_soon(self.look)
         return has_room
 
     def _forget(self) -> None:
-        """Forget what is too old; whoever waits for room may look again."""
+        """Forget what is too old, and wake those who wait for room."""
         for number in [number for number in self._kept if number < self.progress.exchange]:
             del self._kept[number]
         self._move()

@@ -1,4 +1,4 @@
-"""The agents of one node among those of its neighbours: the transport of the round loop that talks to other nodes."""
+"""One node's agents among its neighbours': the transport of the round loop that talks to other nodes."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -34,18 +34,18 @@ class Neighborhood:
     neighbors : sequence of Neighbor
         The nodes that host their neighbours.
     address : str
-        The ``host:port`` to serve at.
+        The ``host:port`` on which to serve.
     topology, layout : str
-        Digests of the topology and of the model. Nodes with other ones are not exchanged with.
+        Digests of the topology and of the model. Nodes with different digests are refused.
     patience : float
-        Seconds after which a neighbour's message is missing.
+        Seconds after which a neighbour's message counts as missing.
     edges : collection of (int, int), optional
-        The edges, source first, on which something may come here in these rounds; those of now without.
+        The edges, source first, on which messages may arrive in these rounds; by default, the current ones.
     credentials : Credentials, optional
-        Without, nobody proves who it is.
+        Without them, nodes do not prove who they are.
     behind_by : float (default: 0)
-        Seconds that the other nodes may have been at work on these rounds already. A node that was restarted believes
-        that its neighbours are as far as that allows.
+        How many seconds earlier the other nodes may have started these rounds. A restarted node accepts that its
+        neighbours are as far ahead as that allows.
 
     Raises
     ------
@@ -100,7 +100,7 @@ class Neighborhood:
     def rounds(self, schedule: Schedule, first: int, last: int) -> Iterator[Round]:
         """Run rounds `first` … `last` (counted from 1, both included), yielding each as it ends.
 
-        Rounds in which the neighbours left this node behind are missing among them.
+        Rounds in which the neighbours left this node behind are left out.
         """
         self.peer.begin((first - 1) * schedule.passes * self.exchanges)
         yield from rounds(self.host, schedule, first, last, self)
@@ -113,7 +113,7 @@ class Neighborhood:
         """Return what arrives for step `number` of a pass; None when the neighbours have gone on without this node."""
         if number == 0:
             return []
-        # Agents that are away by configuration wait too: their node would run ahead of its neighbours otherwise.
+        # Agents that are away by configuration wait too; otherwise their node would run ahead of its neighbours.
         agents, homes = self.host.agents, self.peer.homes
         edges = [(j, i) for i, agent in agents.items() for j in agent.neighbors if j in homes]
         came = self.peer.collect(pass_number * self.exchanges + number - 1, edges)
@@ -123,8 +123,8 @@ class Neighborhood:
     def catch_up(self, pass_number: int, end: int) -> int:
         """Mix the neighbours' models into the agents' and return the pass to go on with, which no neighbour has begun.
 
-        An agent mixes as it always does. Everything else that it carries starts afresh. An agent without a neighbour
-        whose model arrives and has the right form keeps its state.
+        An agent mixes as it always does, and the rest of its state is reset. An agent keeps its state if no neighbour's
+        model arrives in the right form.
         """
         models, target = self.peer.follow(end)
         for agent in self.host.agents.values():
@@ -147,7 +147,7 @@ class Neighborhood:
         return replace(envelope, tensors={name: tensor.to(self._device) for name, tensor in tensors.items()})
 
     def _silences(self, leaving: Sequence[Envelope], pass_number: int, number: int) -> list[Envelope]:
-        """Return empty envelopes for everybody who would wait in vain for another."""
+        """Return empty envelopes for every receiver that would otherwise wait in vain."""
         served = {(each.source, each.destination) for each in leaving}
         step = self.host.algorithm.steps[number]
         return [
@@ -159,10 +159,10 @@ class Neighborhood:
 
 
 def _mixed(agent: Agent, models: Mapping[int, Tensor]) -> Tensor:
-    """Return what an agent makes of its own model and some of its neighbours'."""
+    """Return the mix of an agent's own model and some of its neighbours'."""
     row = agent.mixing_row
     if isclose(sum(row.values()), 1.0, abs_tol=1e-6):
         return agent.mix(models)
-    # In a directed graph, rows need not sum to 1: its methods divide by a sum that they keep, and that starts afresh.
+    # In a directed graph rows need not sum to 1: methods divide by a sum that they keep, and that is reset.
     total = sum(row[j] for j in models)
     return torch.stack([row[j] / total * model for j, model in models.items()]).sum(0)

@@ -1,4 +1,4 @@
-"""A node among its neighbours: serves them, and calls them."""
+"""A node among its neighbours: it serves them and calls them."""
 
 import asyncio
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
@@ -24,28 +24,28 @@ __all__ = ["Peer"]
 
 
 class Peer:
-    """One node among its neighbours. Its methods are called outside the event loop, and run in it.
+    """One node among its neighbours. Its methods are called from outside the event loop, and run in it.
 
     Parameters
     ----------
     agreement : Agreement
         The run.
     address : str
-        The ``host:port`` to serve at.
+        The ``host:port`` on which to serve.
     neighbors : sequence of Neighbor
         The nodes that host neighbours of agents here.
     edges : collection of Edge
-        The edges on which something may come here.
+        The edges on which messages may arrive here.
     agents : mapping of int to Agent
         The agents here.
     patience : float
         Seconds to wait for an exchange.
     limit : int
-        Bytes that the tensors of an envelope may have.
+        The largest size of an envelope's tensors, in bytes.
     credentials : Credentials, optional
-        Without, nobody proves who it is.
+        Without them, nodes do not prove who they are.
     behind_by : float
-        Seconds that the other nodes may have been at work already.
+        How many seconds earlier the other nodes may have started.
 
     Raises
     ------
@@ -99,7 +99,7 @@ class Peer:
         return in_background(self._follow(end))
 
     def close(self) -> None:
-        """Deliver what is on its way, and stop."""
+        """Deliver what is waiting to leave, and stop."""
         in_background(self._close())
 
     async def _open(self, address: str, credentials: Credentials | None) -> None:
@@ -128,7 +128,7 @@ class Peer:
             self._start(self.links[name].ask_position())
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do some work in the background, and keep hold of it: the event loop would not."""
+        """Run some work in the background, and keep a reference to it, which the event loop would not."""
         task = asyncio.create_task(work)
         self._work.add(task)
         task.add_done_callback(self._work.discard)

@@ -23,21 +23,21 @@ from ross_flwr.peer.v1.peer_pb2 import Header, Hello, Refusal, Request
 __all__ = ["Server"]
 
 STREAMS = 2
-"""Calls of each kind that one caller may have open at a time."""
+"""The most calls of each kind that one caller may have open at a time."""
 
 GRACE = 0.2
-"""Seconds in which calls may end when the server stops."""
+"""Seconds for open calls to end when the server stops."""
 
 
 class Server:
-    """Serves the neighbours of one node, and nobody else.
+    """Serves one node's neighbours, and nobody else.
 
     Parameters
     ----------
     agreement : Agreement
         The run.
     edges : collection of Edge
-        The edges on which something may come here.
+        The edges on which messages may arrive here.
     agents : mapping of int to Agent
         The agents here. Neighbours that were away fetch their models.
     links : sequence of Link
@@ -45,7 +45,7 @@ class Server:
     mail : Mail
         Where envelopes go.
     limit : int
-        Bytes that the tensors of an envelope may have.
+        The largest size of an envelope's tensors, in bytes.
     memory : Memory
         Where tensors are put.
     """
@@ -82,7 +82,7 @@ class Server:
         await self._server.stop(GRACE)
 
     async def greet(self, hello: Hello, context: Context) -> Hello:
-        """Say where this node stands, and greet a neighbour that is back."""
+        """Say which exchange this node awaits, and greet a neighbour that is back."""
         callers = [link for link in self._links if self._calls(link, context)]
         if not callers:
             self._mail.drop("stranger", context.peer())
@@ -180,7 +180,7 @@ class Server:
 
     @contextmanager
     def _stream(self, kind: str, context: Context) -> Iterator[None]:
-        """Hold one of the few calls that a caller may have open."""
+        """Take up one of the few calls that a caller may have open."""
         names: Any = context.auth_context().get("x509_subject_alternative_name")
         key = kind, str(names or context.peer())
         if self._streams[key] >= STREAMS:

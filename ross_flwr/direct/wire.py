@@ -1,4 +1,4 @@
-"""Cuts envelopes into chunks that travel between nodes, and puts them together again. Nothing is unpickled."""
+"""Splits envelopes into chunks that travel between nodes, and reassembles them. Nothing is unpickled."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
@@ -45,14 +45,14 @@ _NUMBER = {dtype: number for number, dtype in DTYPES.items()}
 
 
 def layouts(tensors: Mapping[str, Tensor]) -> list[Layout]:
-    """Return what a header says of the tensors."""
+    """Return what a header says about the tensors."""
     return [Layout(name=name, shape=tensor.shape, dtype=_NUMBER[tensor.dtype]) for name, tensor in tensors.items()]
 
 
 def chunks(header: Header, tensors: Iterable[Tensor]) -> Iterator[bytes]:
-    """Yield the serialized chunks of one envelope. Only one of them is in memory at a time, beside the tensors.
+    """Yield the serialized chunks of one envelope. Apart from the tensors, only one chunk is in memory at a time.
 
-    This function writes them by hand, and `parse` reads them by hand: protobuf would copy the bytes three times on each
+    This function writes the bytes itself, and `parse` reads them itself: protobuf would copy them three times on each
     side, which costs as much as sending them.
     """
     head = Chunk(header=header).SerializeToString()
@@ -70,7 +70,7 @@ def chunks(header: Header, tensors: Iterable[Tensor]) -> Iterator[bytes]:
 
 
 def parse(message: bytes) -> Piece:
-    """Return the header, if there is one, and the data, not copied, of a serialized chunk; of nonsense, neither."""
+    """Return the header, if there is one, and the data of a serialized chunk, not copied; for nonsense, neither."""
     header, at = None, 0
     try:
         if message.startswith(_HEADER):
@@ -81,24 +81,24 @@ def parse(message: bytes) -> Piece:
             size, begin = _read_varint(message, at + 1)
             if begin + size == len(message):
                 return header, memoryview(message)[begin:]
-        chunk = Chunk.FromString(message)  # another order of fields, or none of them
+        chunk = Chunk.FromString(message)  # the fields are in another order, or missing
     except DecodeError:
         return None, memoryview(b"")
     return chunk.header if chunk.HasField("header") else None, memoryview(chunk.data)
 
 
 class Memory:
-    """Memory for large tensors that arrive, which is used again once nothing refers to them.
+    """Memory for large incoming tensors, which is reused once nothing refers to them.
 
-    A fresh page costs several times as much as filling it. Free memory waits for tensors of the same size, and is given
-    back when one of another size comes.
+    A new page costs several times as much as filling it. Free memory is kept for tensors of the same size, and is given
+    back when one of another size arrives.
     """
 
     def __init__(self) -> None:
         self._free: list[NDArray[np.uint8]] = []
 
     def lend(self, size: int) -> NDArray[np.uint8]:
-        """Return `size` bytes with whatever is in them."""
+        """Return `size` uninitialised bytes."""
         if size < CHUNK:
             return np.empty(size, np.uint8)
         fitting = [k for k, free in enumerate(self._free) if len(free) == size]
@@ -107,7 +107,7 @@ class Memory:
         else:
             self._free.clear()
             memory = np.empty(size, np.uint8)
-        lent = memory[:]  # torch keeps it alive as long as a tensor shows what is in it
+        lent = memory[:]  # torch keeps it alive as long as a tensor uses it
         finalize(lent, self._free.append, memory).atexit = False
         return lent
 
@@ -120,14 +120,14 @@ class Incoming:
     announced : sequence of Layout
         Names, shapes and types.
     limit : int
-        The most bytes that all of them may have.
+        The most bytes that all of them together may have.
     memory : Memory
         Where to put them.
 
     Attributes
     ----------
     tensors : dict[str, Tensor]
-        The tensors by name. Their numbers are sound once all bytes are here.
+        The tensors by name. Their values are complete once all bytes are here.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def _raw(tensor: Tensor) -> memoryview:
 
 
 def _varint(number: int) -> bytes:
-    """Return a number as protobuf writes it: seven bits a byte, the lowest first."""
+    """Return a number as protobuf writes it: seven bits per byte, lowest first."""
     written = bytearray()
     while number > 0x7F:
         written.append(number & 0x7F | 0x80)

@@ -1,1 +1,1 @@
-"""What runs the steps of the agents of one node: hosts, rounds, envelopes."""
+"""What runs the steps of one node's agents: hosts, rounds, envelopes."""

@@ -1,4 +1,4 @@
-"""One message on its way: who to whom, when, and the named tensors it carries."""
+"""One message in transit: source, destination, pass and step, and the named tensors that it carries."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ class Envelope:
     run : str
         The run it belongs to.
     pass_number, step : int, str
-        The pass and the step that sent it; the next step receives it.
+        The pass and step that sent it. The next step receives it.
     source, destination : int
         Agents.
     tensors : dict[str, Tensor]
-        What it carries; empty where the step has nothing to say. Nobody changes the tensors after they are sent:
-        receivers in one process share them.
+        What it carries; empty if the step sends this receiver nothing. Nobody may change the tensors after they are
+        sent, because receivers in one process share them.
     """
 
     run: str

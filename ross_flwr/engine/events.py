@@ -1,4 +1,4 @@
-"""What the agents of a run tell of a round."""
+"""What the agents of a run report on a round."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,13 +27,13 @@ class AgentReport:
     weights : dict[int, float]
         The weight of each neighbour's gradient in the agent's last step, if the method weighs them.
     time : dict[str, float]
-        Seconds spent in ``gradients``, in ``utilities`` and, delivering messages in its process, in ``exchange``.
+        Seconds spent in ``gradients``, in ``utilities`` and in ``exchange``, the delivery of messages in its process.
     loss, accuracy : float, optional
         On the test set, at the agent's own model; None in rounds without a test.
     attack_success : float, optional
-        The share of triggered test images that the agent's model takes for the backdoor's target.
+        The share of triggered test images that the agent's model assigns to the backdoor's target.
     metrics : dict[str, float]
-        The user's own numbers, of the same test.
+        The user's own numbers, from the same test.
     """
 
     agent: int
@@ -50,7 +50,7 @@ class AgentReport:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def add(self, performance: Mapping[str, float]) -> None:
-        """Take in what a test of the agent's model gave: ``loss``, ``accuracy`` and whatever else was measured."""
+        """Add the results of a test of the agent's model: ``loss``, ``accuracy`` and whatever else was measured."""
         measured = dict(performance)
         self.loss, self.accuracy = measured.pop("loss"), measured.pop("accuracy")
         self.attack_success = measured.pop("attack-success", None)
@@ -59,7 +59,7 @@ class AgentReport:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A finished round: its number from 1, the reports of the agents heard, wall seconds, the models if at hand."""
+    """A finished round: its number, from 1; the agents' reports; wall seconds; and the models, if available."""
 
     number: int
     reports: Sequence[AgentReport]

@@ -1,4 +1,4 @@
-"""The agents of one node: runs a step for all of them and passes on what they send. Every transport feeds one."""
+"""The host of one node's agents: it runs a step for all of them and passes on what they send, on every transport."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,20 +32,20 @@ class Host:
     agents : sequence of Agent
         The agents hosted here. Messages between them never leave.
     engine : Engine, optional
-        What runs a step for all of them; one after the other without.
+        What runs a step for all of them; by default, one after the other.
     transforms : sequence of MessageTransform, optional
         The message chain: attacks, codecs, faults.
     places : callable, optional
-        From an agent and a pass to its row and column of W, where the graph changes; agents keep theirs without.
+        From an agent and a pass to its row and column of W, if the graph changes; without it, agents keep theirs.
     absent : callable, optional
-        From an agent and a pass to whether the agent sits it out.
+        From an agent and a pass to whether the agent is away.
 
     Attributes
     ----------
     mailroom : Mailroom
         Sorts and counts messages.
     ran : dict[int, tuple[int, int]]
-        The pass and the number of the step that each agent ran last; those who missed a step are not in it.
+        The pass and the number of the step that each agent ran last. Agents that missed a step are left out.
     """
 
     def __init__(
@@ -80,19 +80,19 @@ class Host:
     def activate(self, pass_number: int, number: int, arrived: Iterable[Envelope] = ()) -> list[Envelope]:
         """Run step `number` of a pass for every agent.
 
-        An agent that is absent, or did not run the step before, sits the pass out: its neighbours see it as missing.
+        An agent that is absent, or did not run the step before, sits out the pass; its neighbours see it as missing.
 
         Parameters
         ----------
         pass_number, number : int
             What to run, both counted from 0.
         arrived : iterable of Envelope
-            What came from agents on other nodes.
+            What arrived from agents on other nodes.
 
         Returns
         -------
         list[Envelope]
-            What has to be carried to other nodes.
+            What the transport must carry to other nodes.
         """
         step = self.algorithm.steps[number]
         if self.places:
@@ -123,7 +123,7 @@ class Host:
             self.agents[index].end_pass()
 
     def end_round(self, *, evaluate: bool) -> list[AgentReport]:
-        """Tell what every agent that ran the last step did since its last report, and how good it is if `evaluate`."""
+        """Report what every agent that ran the last step did since its last report; if `evaluate`, test it."""
         mailroom, reports = self.mailroom, []
         missing, mailroom.missing = mailroom.missing, {}
         for index in sorted(self.ran):
@@ -150,7 +150,7 @@ class Host:
         return take(self.agents, self.ran, self.mailroom)
 
     def restore(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
-        """Take back what `snapshot` returned; `rest` may have been through JSON, which makes keys texts."""
+        """Restore what `snapshot` returned. `rest` may have been through JSON, which turns keys into texts."""
         self.ran = put_back(self.agents, self.mailroom, tensors, rest)
 
     def _runs(self, index: int, pass_number: int, number: int) -> bool:

@@ -1,4 +1,4 @@
-"""The mail of one node: what its agents sent each other, what leaves, what arrives, and the count of all of it."""
+"""The mail of one node: it sorts, checks and counts what its agents send each other, what leaves and what arrives."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ class Mailroom:
     run : str
         Name of the run, on every envelope.
     transforms : sequence of MessageTransform
-        The message chain: what happens to messages between two steps. Receivers go through it backwards.
+        The message chain: what happens to messages between two steps. Receivers apply it in reverse order.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Mailroom:
     sent : dict[int, dict[int, dict[str, int]]]
         Bytes since the last report, by source, destination and tensor.
     missing : dict[int, set[int]]
-        Neighbours whose message did not come since the last report, by agent.
+        Neighbours whose message did not arrive since the last report, by agent.
     dropped : Counter
         Messages refused so far, by reason.
     """
@@ -68,7 +68,7 @@ class Mailroom:
     ) -> list[Envelope]:
         """Keep what `source` sends to the `agents` of this node; count all, and return what leaves the node.
 
-        With `silence`, receivers to whom the step sends nothing get an empty message, so that nobody misses one.
+        With `silence`, receivers to which the step sends nothing get an empty message, so that they do not wait.
         """
         if source.index in outbox:
             self.waiting.setdefault(source.index, {})[source.index] = outbox[source.index]
@@ -157,7 +157,7 @@ class Mailroom:
             raise Refused(reason)
 
     def drop(self, reason: str, source: int, destination: int) -> None:
-        """Count a message that is refused, and say so the first time."""
+        """Count a refused message, and log the first one."""
         first = self.dropped[reason] == 0
         self.dropped[reason] += 1
         logger.log(

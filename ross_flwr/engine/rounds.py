@@ -53,7 +53,7 @@ class Transport(Protocol):
         """
 
     def catch_up(self, pass_number: int, end: int) -> int:
-        """Take up the run where the neighbours are, and return the pass to go on with, `end` at most."""
+        """Rejoin the run where the neighbours are, and return the pass to go on with, `end` at most."""
 
 
 class InProcess:
@@ -76,16 +76,16 @@ def rounds(
 ) -> Iterator[Round]:
     """Run rounds `first` … `last` (counted from 1, both included), yielding each as it ends.
 
-    Rounds that the node was away from are missing among them.
+    Rounds in which the node was away are left out.
 
     Parameters
     ----------
     host : Host
         The agents of this node, their state as it was at the end of round ``first - 1``.
     schedule : Schedule
-        Of the run.
+        The run's schedule.
     transport : Transport, optional
-        What carries messages to other nodes; without, all agents of the run are here.
+        What carries messages to other nodes; without it, all agents of the run are here.
     """
     transport = transport or InProcess()
     pass_number, end = (first - 1) * schedule.passes, last * schedule.passes

@@ -20,8 +20,8 @@ Ran: TypeAlias = dict[int, tuple[int, int]]
 def take(agents: Mapping[int, Agent], ran: Ran, mailroom: Mailroom) -> Snapshot:
     """Return all that a host carries from one activation to the next: tensors by key, and the rest as JSON.
 
-    It stays as it is when the host goes on, for vectors are replaced, never changed, and what is counted is copied.
-    A tensor that stands in several places (an agent's model and the message with it, say) is returned once.
+    It stays valid while the host goes on, because vectors are replaced, never changed, and counts are copied.
+    A tensor that occurs in several places, such as an agent's model and the message that holds it, is returned once.
     """
     tensors: dict[str, Tensor] = {}
     keys: dict[int, str] = {}
@@ -52,7 +52,7 @@ def take(agents: Mapping[int, Agent], ran: Ran, mailroom: Mailroom) -> Snapshot:
 def put_back(
     agents: Mapping[int, Agent], mailroom: Mailroom, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]
 ) -> Ran:
-    """Give agents and mailroom what `take` returned, and return what each agent ran last."""
+    """Restore agents and mailroom from what `take` returned, and return what each agent ran last."""
 
     def fetch(keys: Mapping[str, str]) -> Message:
         return {name: tensors[key] for name, key in keys.items()}

@@ -1,4 +1,4 @@
-"""How agents are spread over nodes, neighbours together where that is cheap."""
+"""How agents are spread over nodes, with neighbours together where that is cheap."""
 
 from itertools import combinations
 
@@ -15,11 +15,11 @@ _IMPROVED_BLOCKS = 16
 
 
 def blocks(topology: Topology, num_blocks: int) -> list[tuple[int, ...]]:
-    """Spread the agents over `num_blocks` nodes, neighbours together where that is cheap.
+    """Spread the agents over `num_blocks` nodes, and put neighbours together where that is cheap.
 
-    Agents are put in line and the line is cut. The line is the natural order, or that of Cuthill and McKee
-    (1969), which keeps neighbours near each other, if fewer edges then run between blocks. Up to 16 blocks are
-    then improved pair by pair, by exchanging agents (Kernighan and Lin, 1970).
+    Agents are put in line and the line is cut. The line is the natural order or, if fewer edges then run between
+    blocks, that of Cuthill and McKee (1969), which keeps neighbours near each other. Up to 16 blocks are then
+    improved pair by pair, by exchanging agents (Kernighan and Lin, 1970).
 
     Returns
     -------

@@ -9,7 +9,7 @@ import numpy as np
 from ross_flwr.graph.registry import TOPOLOGIES, check_degree, connected, draws, named
 
 CHANGING = ("one-peer-exponential", "random-matching", "geographic", "islands")
-"""Graphs that connect all agents only by changing, or not at all; every other is (strongly) connected."""
+"""Graphs that connect all agents only by changing, or not at all; every other graph is (strongly) connected."""
 
 _STRIDE = 0.05  # of a walking agent in each direction and epoch, one standard deviation, in sides of the square
 
@@ -41,7 +41,7 @@ def directed_exponential(num_agents: int) -> nx.DiGraph:
 
 @named(TOPOLOGIES)
 def random_out(num_agents: int, *, degree: int = 4, seed: int = 0, epoch: int = 0) -> nx.DiGraph:
-    """Let every agent send to topology-degree others at random; how many it hears varies (directed).
+    """Let every agent send to topology-degree random others; how many it hears varies (directed).
 
     Examples
     --------
@@ -73,7 +73,7 @@ def one_peer_exponential(num_agents: int, *, epoch: int = 0) -> nx.DiGraph:
 
 @named(TOPOLOGIES)
 def random_matching(num_agents: int, *, seed: int = 0, epoch: int = 0) -> nx.Graph:
-    """Pair the agents at random, anew in every epoch; of an odd number, one stays alone (changing).
+    """Pair the agents at random in every epoch; if N is odd, one stays alone (changing).
 
     Examples
     --------

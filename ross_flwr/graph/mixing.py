@@ -25,7 +25,7 @@ def metropolis(graph: nx.Graph) -> Matrix:
 
 @named(MIXING_RULES)
 def uniform(graph: nx.Graph) -> Matrix:
-    """Weigh every edge 1 / (1 + max_l k_l), after the largest degree of the graph."""
+    """Weigh every edge 1 / (1 + max_l k_l), by the largest degree of the graph."""
     return _mixing(graph, np.max)
 
 
@@ -43,7 +43,7 @@ def lazy_uniform(graph: nx.Graph) -> Matrix:
 
 @named(MIXING_RULES)
 def push(graph: nx.Graph) -> Matrix:
-    """Weigh what agent j sends, and what it keeps, 1 / (1 + k_j), k_j being those who hear j: columns sum to 1."""
+    """Weigh what agent j sends and keeps 1 / (1 + k_j), where k_j agents hear j: columns sum to 1."""
     sent: Matrix = nx.to_numpy_array(graph, nodelist=range(len(graph))).T + np.eye(len(graph))
     sent /= sent.sum(axis=0)
     return sent

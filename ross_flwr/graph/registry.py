@@ -33,7 +33,7 @@ def draws(seed: int, epoch: int) -> Random:
 
 
 def connected(draw: Callable[[Random], nx.Graph], num_agents: int, random: Random, setting: str) -> nx.Graph:
-    """Draw until the graph connects all agents; after many tries, say that `setting` should be raised."""
+    """Draw until the graph connects all agents; after many tries, ask for a higher `setting`."""
     for _try in range(_TRIES):  # one generator for all tries: with a new seed per try, nearby seeds would share graphs
         graph = draw(random)
         if nx.is_strongly_connected(graph) if graph.is_directed() else nx.is_connected(graph):
@@ -42,7 +42,7 @@ def connected(draw: Callable[[Random], nx.Graph], num_agents: int, random: Rando
 
 
 def check_degree(num_agents: int, degree: int) -> None:
-    """Refuse a degree that agents cannot have."""
+    """Refuse a degree that is impossible for this number of agents."""
     if not 1 <= degree < num_agents:
         raise ConfigError(
             f"topology-degree = {degree} is not allowed: with num-agents = {num_agents} it takes from 1 to "

@@ -1,4 +1,4 @@
-"""The graph of every pass of a run: one graph, one drawn anew from time to time, or sometimes all agents together."""
+"""The graph of every pass of a run: always the same, redrawn from time to time, or in some rounds complete."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -27,7 +27,7 @@ class Graphs:
     passes : int (default: 1)
         Passes over the algorithm's steps in one round.
     name : str, optional
-        What to call the graph in the summary.
+        The graph's name in the summary.
 
     Examples
     --------
@@ -88,7 +88,7 @@ class Graphs:
         Parameters
         ----------
         told : mapping of int to Place
-            The agents' places in the first graph. A node uses them where the graph is not drawn anew, since it may lack
+            The agents' places in the first graph. A node uses them if the graph is not redrawn, because it may lack
             what the graph is made from, such as a file.
         """
 

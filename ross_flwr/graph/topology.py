@@ -63,11 +63,11 @@ class Topology:
         return len(self.mixing)
 
     def neighbors(self, agent: int) -> tuple[int, ...]:
-        """Return the open neighbourhood N_i, ascending: those whom i hears."""
+        """Return the open neighbourhood N_i, ascending: the agents that i hears."""
         return tuple(j for j in self._rows[agent] if j != agent)
 
     def receivers(self, agent: int) -> tuple[int, ...]:
-        """Return those who hear i, ascending; on an undirected graph, its neighbours."""
+        """Return the agents that hear i, ascending; on an undirected graph, its neighbours."""
         return tuple(j for j in self._columns[agent] if j != agent)
 
     def mixing_row(self, agent: int) -> Mapping[int, float]:
@@ -84,17 +84,17 @@ class Topology:
 
     @cached_property
     def spectral_gap(self) -> float:
-        """1 − √ρ, where √ρ is the second largest |eigenvalue| of W; at 1 all agree after one round."""
+        """1 − √ρ, where √ρ is the second largest |eigenvalue| of W; at 1, all agree after one pass."""
         return 1 - float(np.sort(np.abs(self._eigenvalues))[-2])
 
     @property
     def smallest_eigenvalue(self) -> float:
-        """λ_min of a symmetric W. The theory of D² asks for more than −1/3; the lazy rules give at least 0."""
+        """λ_min of a symmetric W. The theory of D² requires more than −1/3; the lazy rules give at least 0."""
         return float(self._eigenvalues[0])
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits by which peers see that they agree on agents, edges and W (to 12 decimals)."""
+        """16 hex digits by which peers check that they agree on agents, edges and W (to 12 decimals)."""
         text = f"{self.num_agents} {_edges(self.graph)} "
         weights = np.rint(self.mixing * 1e12).astype("<i8")
         return hashlib.sha256(text.encode() + weights.tobytes()).hexdigest()[:16]
@@ -134,7 +134,7 @@ def build(
     Parameters
     ----------
     name : str
-        The graph; each uses those of the settings below that its entry in `TOPOLOGIES` takes.
+        The graph. Each uses only the settings below that its entry in `TOPOLOGIES` takes.
     num_agents : int
         At least 2.
     degree : int (default: 4)
@@ -142,22 +142,22 @@ def build(
     probability : float (default: 0.4)
         Above 0, at most 1.
     radius : float (default: 0.4)
-        How far agents of a geographic graph hear each other, in sides of the square they walk in.
+        How far apart agents of a geographic graph hear each other, in sides of the square in which they walk.
     seed : int (default: 0)
         The same seed draws the same random graph.
     epoch : int (default: 0)
-        Which of the graphs that the seed draws one after the other.
+        The number of the graph in the sequence that the seed draws.
     clusters : int (default: 2)
         At least 2, of at least 2 agents each.
     file : str (default: "")
-        Path of an edge list: two agents "i j" a line, comments after #.
+        Path of an edge list: two agents "i j" per line, comments after #.
     mixing : str (default: "metropolis")
         The rule that makes W from the graph.
 
     Raises
     ------
     ConfigError
-        If a name is not known, or there is no such graph on so many agents.
+        If a name is unknown, or there is no such graph with this number of agents.
 
     Examples
     --------
@@ -206,7 +206,7 @@ def of_graph(drawn: nx.Graph, mixing: str = "metropolis") -> Topology:
         raise ConfigError(
             f"the graph has the nodes {sorted(drawn, key=str)[:5]} …: expected the agents 0 to {len(drawn) - 1}"
         )
-    graph = type(drawn)()  # what follows must not depend on the order in which a builder added agents and edges
+    graph = type(drawn)()  # the result must not depend on the order in which a builder added agents and edges
     graph.add_nodes_from(range(len(drawn)))
     graph.add_edges_from(_edges(drawn))
     matrix = MIXING_RULES[mixing](graph)
@@ -215,7 +215,7 @@ def of_graph(drawn: nx.Graph, mixing: str = "metropolis") -> Topology:
 
 
 def redrawn() -> list[str]:
-    """Return the topologies that are another graph in every epoch."""
+    """Return the topologies that give a different graph in every epoch."""
     return [name for name, builder in TOPOLOGIES.items() if "epoch" in signature(builder).parameters]
 
 

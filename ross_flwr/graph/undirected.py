@@ -37,7 +37,7 @@ def complete(num_agents: int) -> nx.Graph:
 
 @named(TOPOLOGIES)
 def star(num_agents: int) -> nx.Graph:
-    """Connect agent 0 to everyone, and no others.
+    """Connect agent 0 to everyone, and nobody else.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def complete_bipartite(num_agents: int) -> nx.Graph:
 
 @named(TOPOLOGIES)
 def grid(num_agents: int) -> nx.Graph:
-    """Connect neighbours in rows and columns, as near to a square as N allows; a path when N is prime.
+    """Connect neighbours in rows and columns, as near to a square as N allows; a path if N is prime.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def grid(num_agents: int) -> nx.Graph:
 
 @named(TOPOLOGIES)
 def torus(num_agents: int) -> nx.Graph:
-    """Connect neighbours in a grid whose rows and columns close to rings; both sides are at least 3.
+    """Connect neighbours in a grid whose rows and columns close into rings; both sides are at least 3.
 
     Examples
     --------
@@ -171,7 +171,7 @@ def random_regular(num_agents: int, *, degree: int = 4, seed: int = 0, epoch: in
 
 @named(TOPOLOGIES)
 def erdos_renyi(num_agents: int, *, probability: float = 0.4, seed: int = 0, epoch: int = 0) -> nx.Graph:
-    """Connect every two agents with the same probability, 0.4 unless Python code says otherwise.
+    """Connect each pair of agents with the same probability, 0.4 unless Python code sets another.
 
     Examples
     --------
@@ -225,7 +225,7 @@ def watts_strogatz(
 
 @named(TOPOLOGIES)
 def clusters(num_agents: int, *, clusters: int = 2) -> nx.Graph:
-    """Connect everyone in each of topology-clusters clusters, and the last agent of each to the first of the next.
+    """Connect everyone within each of topology-clusters clusters, and the last agent of each to the first of the next.
 
     Examples
     --------
@@ -240,7 +240,7 @@ def clusters(num_agents: int, *, clusters: int = 2) -> nx.Graph:
 
 @named(TOPOLOGIES)
 def islands(num_agents: int, *, clusters: int = 2) -> nx.Graph:
-    """Connect everyone in each of topology-clusters clusters, and nobody between them: for average-every.
+    """Connect everyone within each of topology-clusters clusters, and nobody between them; for average-every.
 
     Examples
     --------
@@ -258,7 +258,7 @@ def islands(num_agents: int, *, clusters: int = 2) -> nx.Graph:
 
 @named(TOPOLOGIES)
 def edge_list(num_agents: int, *, file: str = "") -> nx.Graph:
-    """Connect as the text file topology-file says: two agents 'i j' a line, comments after #.
+    """Connect as the text file topology-file says: two agents 'i j' per line, comments after #.
 
     Examples
     --------
