@@ -26,7 +26,7 @@ Examples:
   flwr run . --run-config 'topology="ring" num-rounds=20'
                                      the same keys on Flower nodes
 \b
-TAB completes commands, keys and names once this line is in your shell's start-up file:
+TAB completes commands, keys and names. Add this line to the shell's own file:
   bash  eval "$(_ROSS_FLWR_COMPLETE=bash_source ross-flwr)"
   zsh   eval "$(_ROSS_FLWR_COMPLETE=zsh_source ross-flwr)"
   fish  _ROSS_FLWR_COMPLETE=fish_source ross-flwr | source""",
