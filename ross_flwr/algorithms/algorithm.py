@@ -105,6 +105,16 @@ class Algorithm:
         """Whether agents are asked for utilities, and so need a validation set Q_i."""
         return self.rule is not None and self.rule.needs_validation
 
+    @property
+    def undefended(self) -> "Algorithm":
+        """The form of the method that attackers run, without what defends honest agents.
+
+        Attackers mix by the plain mean whatever the rule, so a method whose only defence is a rule stays as it is. One
+        that screens, weighs or bounds what it hears names a form that does not. It has steps of the same names, sends
+        messages of the same form, and works on the state that the method itself began.
+        """
+        return self
+
     def check(self, mixing: NDArray[np.float64], total_passes: int) -> None:
         """Raise `ConfigError` when the method cannot run with mixing matrix W, shape [N, N], in this many passes.
 
@@ -122,8 +132,9 @@ class Algorithm:
         """Set up the agent's state; ``agent["model"]`` is already set."""
 
     def run_step(self, name: str, agent: Agent, inbox: Inbox) -> Outbox:
-        """Run the step called `name`."""
-        return getattr(self, name)(agent, inbox) or {}
+        """Run the step called `name`; an attacker runs that of the undefended form."""
+        form = self.undefended if agent.undefended else self
+        return getattr(form, name)(agent, inbox) or {}
 
     def forms(self, name: str, agent: Agent) -> Forms:
         """Return what the messages of the step called `name` hold, for agents with the model of `agent`."""

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ross_flwr.algorithms import options
-from ross_flwr.algorithms.algorithm import register, step
+from ross_flwr.algorithms.algorithm import Algorithm, register, step
 from ross_flwr.algorithms.local_steps import LocalSteps
 from ross_flwr.algorithms.messages import Form, Inbox, Outbox, broadcast
 from ross_flwr.config import option
@@ -55,6 +55,11 @@ class Bristle(LocalSteps):
     def needs_validation(self) -> bool:
         """True: classes are judged on Q_i."""
         return True
+
+    @property
+    def undefended(self) -> Algorithm:
+        """Attackers take the plain mean of the output layers."""
+        return UndefendedBristle(**vars(self))
 
     def start(self, agent: Agent) -> None:
         """Refuse a model whose output layer is not known."""
@@ -120,6 +125,14 @@ class Bristle(LocalSteps):
         model = agent["model"].clone()
         model[agent.objective.output_layer] = layer
         return model
+
+
+class UndefendedBristle(Bristle):
+    """What attackers run."""
+
+    def combine(self, agent: Agent, own: Tensor, others: dict[int, Tensor]) -> Tensor:
+        """Return the plain mean of the output layers."""
+        return agent.mix({agent.index: own, **others})
 
 
 def layer_size(agent: Agent) -> int:

@@ -1,6 +1,6 @@
 """Sparser models for those who agree less."""
 
-from ross_flwr.algorithms.algorithm import register, step
+from ross_flwr.algorithms.algorithm import Algorithm, register, step
 from ross_flwr.algorithms.messages import Inbox, Message, Outbox, broadcast
 from ross_flwr.algorithms.reputation import Rewards, largest
 from ross_flwr.learning.agent import Agent
@@ -29,6 +29,11 @@ class CGSVReward(Rewards):
 
     family = "fairness"
 
+    @property
+    def undefended(self) -> Algorithm:
+        """Attackers judge nobody, and withhold nothing of the models' plain mean."""
+        return UndefendedReward(**vars(self))
+
     @step(sends=("model",))
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Train, and send x½_i."""
@@ -50,3 +55,14 @@ class CGSVReward(Rewards):
         """Mix the models that the rewards make of the own one."""
         rewarded = {j: agent["model"] + reward for j, reward in inbox.gather("reward").items()}
         agent["model"] = agent.mix(rewarded)
+
+
+class UndefendedReward(CGSVReward):
+    """What attackers run."""
+
+    def reward(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
+        """Send what makes a neighbour's model the plain mean of those that arrived."""
+        models = inbox.gather("model")
+        mean = agent.mix(models)
+        agent["model"] = models[agent.index]
+        return {j: {"reward": mean - model} for j, model in models.items()}

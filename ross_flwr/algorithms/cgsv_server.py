@@ -1,10 +1,11 @@
 """CGSV as published: a server, and clients that earn what they download."""
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ross_flwr.algorithms.algorithm import register, step
+from ross_flwr.algorithms.algorithm import Algorithm, register, step
 from ross_flwr.algorithms.messages import Inbox, Message
 from ross_flwr.algorithms.reputation import Rewards, largest
 from ross_flwr.config import ConfigError
@@ -38,6 +39,11 @@ class CGSVServer(Rewards):
     family = "fairness"
     needs = ("a star",)
     fixed_graph = True
+
+    @property
+    def undefended(self) -> Algorithm:
+        """Clients that attack send updates of any length; a server that attacks judges nobody."""
+        return UndefendedServer(**vars(self))
 
     def check(self, mixing: NDArray[np.float64], total_passes: int) -> None:
         """Refuse whatever is not a star with agent 0 in its middle."""
@@ -75,3 +81,20 @@ class CGSVServer(Rewards):
         """Add the reward."""
         if SERVER in inbox:
             agent["model"] = agent["model"] + inbox[SERVER]["reward"]
+
+
+class UndefendedServer(CGSVServer):
+    """What attackers run."""
+
+    def upload(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
+        """Send Δ_i to the server."""
+        return {} if agent.index == SERVER else {SERVER: {"update": self.train(agent) - agent["model"]}}
+
+    def reward(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
+        """Send everybody the mean update."""
+        updates = inbox.gather("update")
+        if not updates:
+            return {}
+        update = torch.stack(list(updates.values())).mean(0)
+        agent["model"] = agent["model"] + update
+        return {j: {"reward": update} for j in updates}

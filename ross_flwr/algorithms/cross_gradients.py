@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ross_flwr.algorithms import options
-from ross_flwr.algorithms.algorithm import Momentum, require_undirected, step
+from ross_flwr.algorithms.algorithm import Algorithm, Momentum, require_undirected, step
 from ross_flwr.algorithms.messages import Inbox, Message, Outbox, broadcast
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
@@ -67,6 +67,16 @@ class WeightedCrossGradients(CrossGradients):
 
     mix_momentum: bool = options.mix_momentum()
 
+    @property
+    def undefended(self) -> Algorithm:
+        """Attackers follow their own gradient alone, for as many steps as there are mini-batches."""
+        return OwnGradient(
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            mix_momentum=self.mix_momentum,
+            local_steps=self.mini_batches,
+        )
+
     @abstractmethod
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         """Return π_ij by j; empty when the step is to be skipped."""
@@ -116,14 +126,63 @@ class LookAheadCrossGradients(CrossGradients):
         1.0, "γ, how far models move towards the neighbourhood's mean; 1 is plain mixing", minimum=0.0, maximum=1.0
     )
 
+    @property
+    def undefended(self) -> Algorithm:
+        """Attackers follow their own gradient alone."""
+        return OwnLookAhead(
+            learning_rate=self.learning_rate, momentum=self.momentum, averaging_rate=self.averaging_rate
+        )
+
     @step(sends=("gradient",))
     def cross_gradients(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
         """Mix, and send G_ji to every neighbour j, and G_ii to oneself."""
-        agent["mixed"] = torch.lerp(agent["model"], agent.mix(inbox.gather("model")), self.averaging_rate)
+        self.prepare(agent, inbox.gather("model"))
         return super().cross_gradients(agent, inbox)
+
+    def prepare(self, agent: Agent, models: dict[int, Tensor]) -> None:
+        """Mix, and keep the result for the step."""
+        agent["mixed"] = torch.lerp(agent["model"], agent.mix(models), self.averaging_rate)
 
     def look_ahead(self, agent: Agent, gradient: Tensor) -> None:
         """Step along g̃_i from the mixed model."""
         agent["momentum"] = momentum = agent["momentum"] * self.momentum + gradient
         ahead = gradient.add(momentum, alpha=self.momentum)
         agent["model"] = agent.state.pop("mixed").sub(ahead, alpha=self.learning_rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnGradient(WeightedCrossGradients):
+    """What attackers run: π_ii = 1, and K steps that nothing bounds, z ← z − η (α u_i + ∇F_i(z))."""
+
+    local_steps: int = 1
+
+    @property
+    def mini_batches(self) -> int:
+        """One for each local step."""
+        return self.local_steps
+
+    def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
+        """Return π_ii = 1."""
+        return {agent.index: 1.0}
+
+    def proposal(
+        self, agent: Agent, momentum: Tensor, weights: dict[int, float], gradients: dict[int, Tensor]
+    ) -> Tensor:
+        """Return x̂_i after K steps."""
+        model = super().proposal(agent, momentum, weights, gradients)
+        inertia = momentum - gradients[agent.index]
+        for s in range(1, self.local_steps):
+            gradient = agent.gradient(model, self.local_steps * agent.pass_number + s)
+            model = model - self.learning_rate * (inertia + gradient)
+        return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnLookAhead(LookAheadCrossGradients):
+    """What attackers run: g̃_i = G_ii."""
+
+    @step()
+    def descend(self, agent: Agent, inbox: Inbox) -> None:
+        """Step along the own gradient."""
+        agent.report(weights={agent.index: 1.0})
+        self.look_ahead(agent, inbox[agent.index]["gradient"])

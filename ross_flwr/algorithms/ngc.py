@@ -2,7 +2,7 @@
 
 import torch
 
-from ross_flwr.algorithms.algorithm import register, step
+from ross_flwr.algorithms.algorithm import Algorithm, register, step
 from ross_flwr.algorithms.cross_gradients import LookAheadCrossGradients
 from ross_flwr.algorithms.messages import Inbox
 from ross_flwr.config import option
@@ -38,12 +38,19 @@ class NGC(LookAheadCrossGradients):
         if self.cluster == "model":  # nothing to send back: the second exchange falls away
             object.__setattr__(self, "steps", ("share", "descend"))
 
+    @property
+    def undefended(self) -> Algorithm:
+        """Attackers follow their own gradient alone; in the model-variant all gradients are of the own data."""
+        return self if self.cluster == "model" else super().undefended
+
     @step()
     def descend(self, agent: Agent, inbox: Inbox) -> None:
         """Average the gradients and step along their mean."""
         if self.cluster == "model":
-            gradients = Inbox(self.cross_gradients(agent, inbox)).gather("gradient")
-            agent.report(weights={agent.index: 1.0})  # all are of the own data
+            models = inbox.gather("model")
+            self.prepare(agent, models)
+            gradients = {j: agent.gradient(model) for j, model in models.items()}
+            agent.report(weights={agent.index: 1.0})
         else:
             gradients = inbox.gather("gradient")
             agent.report(weights=dict.fromkeys(gradients, 1 / len(gradients)))

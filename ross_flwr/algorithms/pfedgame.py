@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ross_flwr.algorithms import options
-from ross_flwr.algorithms.algorithm import register, step
+from ross_flwr.algorithms.algorithm import Algorithm, register, step
 from ross_flwr.algorithms.local_steps import AdaptThenCombine
 from ross_flwr.algorithms.messages import Inbox
 from ross_flwr.learning.agent import Agent
@@ -43,6 +43,11 @@ class PFedGame(AdaptThenCombine):
         """True: models are judged on Q_i."""
         return True
 
+    @property
+    def undefended(self) -> Algorithm:
+        """Attackers take the plain mean of the models."""
+        return UndefendedPFedGame(**vars(self))
+
     @step()
     def mix(self, agent: Agent, inbox: Inbox) -> None:
         """Mix the own model with those that arrived."""
@@ -63,3 +68,11 @@ class PFedGame(AdaptThenCombine):
     def value(self, agent: Agent, model: Tensor) -> float:
         """Return v of a model, from 0 for a useless one to 1."""
         return exp(-agent.loss(model, "validation")) if self.utility == "loss" else agent.utility(model, self.utility)
+
+
+class UndefendedPFedGame(PFedGame):
+    """What attackers run."""
+
+    def combine(self, agent: Agent, own: Tensor, others: dict[int, Tensor]) -> Tensor:
+        """Return the plain mean of the models."""
+        return agent.mix({agent.index: own, **others})

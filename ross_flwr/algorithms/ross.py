@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ross_flwr.algorithms import options
-from ross_flwr.algorithms.algorithm import Momentum, register, require_undirected, step
+from ross_flwr.algorithms.algorithm import Algorithm, Momentum, register, require_undirected, step
+from ross_flwr.algorithms.cross_gradients import OwnGradient
 from ross_flwr.algorithms.messages import Inbox, Message, Outbox, broadcast
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.shapley import WEIGHTINGS, Game, shapley_values
@@ -53,6 +54,11 @@ class ROSS(Momentum):
     def needs_validation(self) -> bool:
         """The game is played on Q_i."""
         return True
+
+    @property
+    def undefended(self) -> Algorithm:
+        """Attackers follow their own gradient alone."""
+        return OwnGradient(learning_rate=self.learning_rate, momentum=self.momentum, mix_momentum=self.mix_momentum)
 
     def check(self, mixing: NDArray[np.float64], total_passes: int) -> None:
         """Refuse a directed graph: a gradient goes back to where its model came from."""

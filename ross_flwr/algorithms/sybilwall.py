@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ross_flwr.algorithms.algorithm import register, step
+from ross_flwr.algorithms.algorithm import Algorithm, register, step
 from ross_flwr.algorithms.local_steps import LocalSteps
 from ross_flwr.algorithms.messages import Form, Inbox, Message, vector
 from ross_flwr.config import option
@@ -45,6 +45,11 @@ class SybilWall(LocalSteps):
     gossip_decay: float = option(
         0.8, "λ, how much more often histories of near peers are passed on; 0 for all alike", minimum=0.0
     )
+
+    @property
+    def undefended(self) -> Algorithm:
+        """Attackers take the plain mean of the models."""
+        return UndefendedSybilWall(**vars(self))
 
     def start(self, agent: Agent) -> None:
         """Keep x⁰; no peer is known yet."""
@@ -108,6 +113,14 @@ class SybilWall(LocalSteps):
         for j, model in others.items():
             mixed.add_(model, alpha=by_peer[j] / total)
         return mixed
+
+
+class UndefendedSybilWall(SybilWall):
+    """What attackers run."""
+
+    def combine(self, agent: Agent, own: Tensor, others: dict[int, Tensor]) -> Tensor:
+        """Return the plain mean of the models."""
+        return agent.mix({agent.index: own, **others})
 
 
 def record(*numbers: int) -> Tensor:

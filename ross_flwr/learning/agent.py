@@ -66,6 +66,8 @@ class Agent:
         t, counted from 0, set by the host.
     total_passes : int
         How many passes the run has.
+    undefended_from : float
+        The pass from which the agent defends itself nowhere: an attacker's first. Infinity, never, for honest agents.
     gradient_chain : sequence of GradientTransform
         The transforms that every computed gradient passes through, in this order.
     compute : callable
@@ -107,6 +109,7 @@ class Agent:
         self.state: dict[str, Tensor] = {}
         self.pass_number = 0
         self.total_passes = 1
+        self.undefended_from = inf
         self.gradient_chain: Sequence[GradientTransform] = ()
         self.compute: Compute = compute
         self.counts: Counter[str] = Counter()
@@ -130,6 +133,11 @@ class Agent:
     def progress(self) -> float:
         """The share of the run that is over, from 0 to 1."""
         return self.pass_number / self.total_passes
+
+    @property
+    def undefended(self) -> bool:
+        """Whether the agent runs the undefended form of its method, and mixes by the plain mean."""
+        return self.pass_number >= self.undefended_from
 
     def stream(self, purpose: str, draw: int = 0) -> np.random.Generator:
         """Return this agent's random stream for `purpose` in this pass."""
@@ -229,6 +237,8 @@ class Agent:
     def mix(self, vectors: Mapping[int, Tensor], *, models: bool = True) -> Tensor:
         """Combine the neighbourhood's vectors by the rule, by default the mean, into a new tensor of shape [P].
 
+        An undefended agent takes the mean, whatever its rule.
+
         Parameters
         ----------
         vectors : mapping of int to Tensor
@@ -248,4 +258,5 @@ class Agent:
             models=models,
             given=self._given,
         )
-        return self.rule(vectors[self.index], others, view)
+        rule = Mean() if self.undefended else self.rule
+        return rule(vectors[self.index], others, view)

@@ -141,6 +141,8 @@ class Assembly:
         agent = Agent(index, objective, row, self.seed, batch_size, self.rule)
         agent.place(row, column)
         agent.total_passes = self.schedule.total_passes
+        if index in self.threats.attackers:
+            agent.undefended_from = self.threats.since
         agent.gradient_chain = self.threats.gradient_chain(index)
         agent["model"] = self.task.model.initial.clone()
         self.algorithm.start(agent)

@@ -26,6 +26,9 @@ class Threats:
     ----------
     attackers : frozenset of int
         The agents that do not follow the algorithm.
+    since : int
+        The pass (counted from 0) in which attackers begin. Until then they follow the algorithm with all its defences;
+        from then on they run its undefended form (`Algorithm.undefended`).
     corrupted : frozenset of int
         The agents whose data is bad. They follow the algorithm and count as honest.
     poisons : sequence of GradientTransform
@@ -47,6 +50,7 @@ class Threats:
     """
 
     attackers: frozenset[int] = frozenset()
+    since: int = 0
     corrupted: frozenset[int] = frozenset()
     poisons: Sequence[GradientTransform] = ()
     lies: Sequence[MessageTransform] = ()
@@ -157,6 +161,7 @@ def read_threats(
     attendance = Attendance(fault.absences, seed, num_agents, num_rounds, passes)
     return Threats(
         attackers=attackers,
+        since=since,
         corrupted=corrupted,
         poisons=poisons,
         lies=lies,

@@ -18,10 +18,9 @@ MEANT_TO_SURVIVE = {
     "monna",
     "pfedgame",
     "resilient-p2p",
-    "ross",
-    "ross-plus",
     "ubar",
 }
+"""Not ``ross`` and ``ross-plus``: they weigh gradients, and attackers' models reach what they mix."""
 REFUSED = {
     "ring": {
         "bridge": "= 4 vectors and has 3",
