@@ -1,13 +1,13 @@
-"""Who is where, who is late, who is back: all that a node decides about its neighbours, and nothing that it does.
+"""Who is where, who is late, who is back: what a node decides about its neighbours, apart from acting on it.
 
-Every rule by which a node waits for its neighbours, goes on without them or follows them stands in this file. Events go
-in with the time at which they happened, decisions come out. There is no clock, no thread and no socket here. Exchanges
+This file holds every rule by which a node waits for its neighbours, goes on without them or follows them. Events go in
+with the time at which they happened; decisions come out. There is no clock, no thread and no socket here. Exchanges
 are counted over the whole run: with s exchanges in a pass, exchange ``t * s + k`` is what step k of pass t sends.
 
-**How long does a node wait?** `patience` seconds for each exchange. A late neighbour that turns out to be behind waits
-for others itself: it is excused, and gets the same time again. A neighbour that misses `MISSES` exchanges in a row is
-given up: it is not waited for until something arrives from it, but for a moment if it is near. One that cannot be
-reached is not waited for at all.
+**How long does a node wait?** `patience` seconds for each exchange. A late neighbour that turns out to be behind is
+itself waiting for others: it is excused, and gets the same time again. A neighbour that misses `MISSES` exchanges in a
+row is given up: until something arrives from it, the node waits for it only for a moment, and only if it is near. The
+node does not wait at all for a neighbour that it cannot reach.
 
 **Whom does a node follow?** Those who are far ahead of it. But a neighbour may lie about its position, and another may
 be behind only because it was away. So a node goes
@@ -100,7 +100,7 @@ class Standing:
 
     @property
     def awaited(self) -> bool:
-        """Whether an exchange waits for it."""
+        """Whether the node waits for it in an exchange."""
         return self.state != "lost" and self.misses < MISSES
 
     def lose(self, now: float) -> None:
@@ -126,7 +126,7 @@ class Standing:
 
 @dataclass
 class Waiting:
-    """The wait for one exchange: how often those who were late were asked, who has not answered, is anybody excused."""
+    """The wait for one exchange: how often late neighbours were asked, who has not answered, whether any is excused."""
 
     edges: tuple[Edge, ...]
     since: float
@@ -135,7 +135,7 @@ class Waiting:
     excused: bool = False
 
     def end(self, patience: float, now: float) -> tuple[float, bool]:
-        """Return the time up to which to wait for those who are late, and whether to ask them before more of it."""
+        """Return the time until which to wait for late neighbours, and whether to ask them before waiting on."""
         end = self.since + patience
         if self.excused:
             return end + patience, False
@@ -202,12 +202,12 @@ class Progress:
         self._enter(exchange)
 
     def wait(self, exchange: int, edges: Iterable[Edge], now: float) -> None:
-        """Wait for what comes on `edges` in an exchange; earlier ones are over. `decide` says for how long."""
+        """Wait for what comes on `edges` in an exchange, and end all earlier ones. `decide` says for how long."""
         self._enter(exchange)
         self._waiting = Waiting(tuple(edges), now)
 
     def announced(self, exchange: int, edge: Edge, now: float) -> bool:
-        """Note that an envelope begins to come, and return whether it has room."""
+        """Note that an envelope begins to arrive, and return whether there is room for it."""
         standing = self._source(edge)
         self._latest[edge] = max(exchange, self._latest.get(edge, 0))
         if exchange > max(standing.position, standing.waits_at or 0):
@@ -245,7 +245,7 @@ class Progress:
         self._spare(standing, now)
 
     def unanswered(self, name: str, now: float) -> None:
-        """Note that a neighbour does not answer a greeting; one that never did has the time of one exchange."""
+        """Note that a neighbour does not answer a greeting; one that never has gets the time of one exchange."""
         standing = self.standings[name]
         if standing.state == "new" and now - standing.since > self.patience:
             standing.lose(now)

@@ -1,4 +1,4 @@
-"""The figures of a report, from its tables: panels of lines, points and bars that any library can draw."""
+"""The figures of a report, made from its tables: panels of lines, points and bars for any drawing library."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class Series:
     Attributes
     ----------
     name : str
-        In the legend, once for all panels.
+        The name in the legend, shown once for all panels.
     x : dict[str, list]
         Places by axis.
     y : list

@@ -61,7 +61,7 @@ def _panel_title(panel: Panel, number: str) -> dict[str, Any]:
 
 
 def _axis_buttons(axes: Mapping[str, str], places: list[Mapping[str, Any]], names: list[str]) -> dict[str, Any]:
-    """Return the buttons that put another quantity on all x axes, called `names`."""
+    """Return the buttons that switch the quantity on all x axes, called `names`."""
     buttons = [
         {
             "label": title,
@@ -88,7 +88,7 @@ def _traces(series: Series, axis: str) -> list[tuple[dict[str, Any], Mapping[str
     traces: list[tuple[dict[str, Any], Mapping[str, Any]]] = []
     common: dict[str, Any] = {"name": series.name, "x": series.x[axis], "y": series.y}
     if series.low:
-        corners: list[tuple[int, float | None]] = []  # there and back along each unbroken part
+        corners: list[tuple[int, float | None]] = []  # forward and back along each unbroken part
         for known, part in groupby(range(len(series.low)), lambda k: series.low[k] is not None):
             places = list(part)
             there = [(k, series.high[k] if known else None) for k in places]

@@ -13,12 +13,12 @@ _NOTHING, _COLD, _HOT = (221, 221, 221), (190, 210, 235), (8, 48, 107)
 
 @dataclass(frozen=True)
 class Network:
-    """The graph of a run, with agents on a circle and an edge in two halves: that beside i is what i gave to j.
+    """The graph of a run. Agents are on a circle. Each edge has two halves; the half beside i shows what i gave to j.
 
     Attributes
     ----------
     scenario, name, title : str
-        Its place in the report, the name of its files, and what stands above it.
+        Its place in the report, the name of its files, and its heading.
     roles : dict[int, str]
         ``"honest"``, ``"bad data"`` or ``"attacker"``, by agent.
     rounds : list[int]
@@ -43,7 +43,7 @@ class Network:
         return max((w for row in self.weights for w in row if w), default=1.0)
 
     def place(self, agent: int) -> tuple[float, float]:
-        """Return where an agent stands."""
+        """Return the position of an agent."""
         angle = pi / 2 - 2 * pi * sorted(self.roles).index(agent) / len(self.roles)
         return cos(angle), sin(angle)
 

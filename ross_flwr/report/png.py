@@ -53,7 +53,7 @@ def _dress(axes: Any, panel: Panel) -> None:
 
 
 def _draw(axes: Any, series: Series, axis: str, tops: dict[Any, float]) -> Any:
-    """Draw one series; `tops` is how high the bars stand already."""
+    """Draw one series; `tops` holds the heights of the bars so far."""
     x, y = list(series.x[axis]), [float("nan") if value is None else value for value in series.y]
     if series.kind == "bars":
         bars = axes.bar(x, y, bottom=[tops.get(each, 0.0) for each in x], color=series.colour)

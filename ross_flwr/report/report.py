@@ -85,7 +85,7 @@ def write_report(folder: Path) -> Path:
 
 
 def _about(runs: list[Run]) -> list[str]:
-    """Return what a reader has to know about the runs and the signs."""
+    """Return what readers must know about the runs and the signs."""
     done = [run for run in runs if run.summary]
     seeds = ", ".join(map(str, sorted({run.seed for run in done})))
     refused = sorted({f"{run.method} on {run.topology}" for run in runs if not run.summary})

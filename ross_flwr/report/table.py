@@ -1,4 +1,4 @@
-"""What a person sees of a run: the table of results."""
+"""The table of results that people see."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -67,7 +67,7 @@ def has_diverged(summary: Mapping[str, Any]) -> bool:
 
 
 def distance(summary: Mapping[str, Any]) -> str:
-    """Return the consensus distance in a summary or a line of a history as people read it."""
+    """Return the consensus distance in a summary or a line of a history, formatted for people."""
     value = summary["consensus-distance"]
     if has_diverged(summary):
         return "diverged"
@@ -75,7 +75,7 @@ def distance(summary: Mapping[str, Any]) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Return a share as people read it; a dash if there is none."""
+    """Return a share, formatted for people; a dash if there is none."""
     return f"{share:.1%}" if share is not None and isfinite(share) else "–"
 
 

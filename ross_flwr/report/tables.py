@@ -32,10 +32,10 @@ __all__ = [
 Row = dict[str, Any]
 
 AXES = {"rounds": "rounds", "work": "example passes", "bytes": "bytes sent", "seconds": "seconds"}
-"""What progress is measured against: columns and their titles."""
+"""The costs against which progress is drawn: columns and their titles."""
 
 BAND = ("accuracy", "loss", "consensus-distance")
-"""What is measured against it."""
+"""What is drawn against the costs."""
 
 FRAMES = 40
 """The most rounds of a run that are drawn one by one."""

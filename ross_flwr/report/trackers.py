@@ -29,7 +29,7 @@ PROJECT = "ross-flwr"
 
 @contextmanager
 def tensorboard(module: ModuleType, folder: Path, config: Config) -> Iterator[Tell]:
-    """Write event files in tensorboard/<method> below the folder; a resumed run writes them anew."""
+    """Write event files in tensorboard/<method> below the folder; a resumed run rewrites them."""
     place = folder / "tensorboard" / config.part(RunOptions).algorithm
     for old in place.glob("events.out.tfevents.*"):
         old.unlink()
@@ -46,7 +46,7 @@ def tensorboard(module: ModuleType, folder: Path, config: Config) -> Iterator[Te
 @contextmanager
 def mlflow(module: ModuleType, folder: Path, config: Config) -> Iterator[Tell]:
     """Open a run of the experiment ross-flwr where MLFLOW_TRACKING_URI says."""
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which is for --json alone
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which is only for --json
     module.set_experiment(PROJECT)
     name = config.part(RunOptions).algorithm
     with module.start_run(run_name=f"{folder.name}/{name}"):
@@ -104,7 +104,7 @@ def _guarded(name: str, opener: Callable[..., AbstractContextManager[Tell]], *ar
 def _blaming(name: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # whatever their service, network or disk raises
+    except Exception as error:  # any error of their service, network or disk
         said = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigError(f"--log {name} failed: {said}") from error
 

@@ -1,4 +1,4 @@
-"""What a person or a program sees of a run in progress."""
+"""Views of a run in progress, for people and programs."""
 
 import json
 from collections import deque
@@ -29,7 +29,7 @@ RECENT = 20
 
 
 class View:
-    """Hears every line of the history of every method, and shows the folder of the results and nothing else."""
+    """Receives every line of every method's history, but shows only the folder of the results."""
 
     def running(self) -> AbstractContextManager[Any]:
         """Return the context in which rounds are run."""
@@ -44,7 +44,7 @@ class View:
 
 
 class Json(View):
-    """A JSON object for every line, as in ``history.jsonl``, then one for every summary, each with its method."""
+    """Prints a JSON object per line, as in ``history.jsonl``, then one per summary, each with its method."""
 
     def add(self, method: str, line: Mapping[str, Any]) -> None:
         """Show the line."""
@@ -58,12 +58,12 @@ class Json(View):
 
 
 class Course:
-    """How far a method is, and how good.
+    """The progress and quality of a method.
 
     Parameters
     ----------
     total : int
-        How many rounds it runs.
+        The number of rounds that it runs.
     """
 
     def __init__(self, total: int) -> None:
@@ -128,7 +128,7 @@ class Course:
 
 
 class Plain(View):
-    """A line of text for every tenth of a run, and the table of results.
+    """Prints a line of text for every tenth of a run, and the table of results.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ class Plain(View):
 
 
 class Board(Plain):
-    """The same on a terminal, redrawn while the run goes on."""
+    """Shows the same on a terminal, redrawn during the run."""
 
     def running(self) -> AbstractContextManager[Any]:
         """Return a context in which the board is on the terminal."""
@@ -169,7 +169,7 @@ class Board(Plain):
         self.courses[method].add(line)
 
     def __rich__(self) -> RenderableType:
-        """Draw how far each method is and, once it began, how good."""
+        """Draw the progress of each method and, once it has begun, its quality."""
         board = Table.grid(padding=(0, 2, 0, 0))
         board.add_column(no_wrap=True, min_width=self.width)
         board.add_column()
