@@ -18,7 +18,7 @@ class FLTrust(WeightedCrossGradients):
         x_i  = Σ_j w_ij x̂_j;   u_i = Σ_j w_ij û_j
 
     The paper has a server that trusts the gradient of its own clean data; here each agent is the server of M_i, and Q_i
-    is that data: an adaptation of ours. An agent to whom no gradient agrees skips the step. Nothing guards what is
+    is that data: an adaptation of ours. An agent with which no gradient agrees skips the step. Nothing guards what is
     mixed.
 
     State: x_i, u_i (zero at first). Per agent, round and k neighbours: three exchanges, 1 + k gradients and that of

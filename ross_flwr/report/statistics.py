@@ -1,7 +1,7 @@
 """What a table of results may claim: intervals of means, paired tests with Holm's correction, and collapses.
 
 A run *collapses* when the mean accuracy of its honest agents ends within two points of chance, 1 / C for C classes, or
-is no number. Means are over all seeds, collapsed ones as well, and the number of those stands beside the mean.
+is not a number. Means are over all seeds, including collapsed ones, whose number stands beside the mean.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,7 +44,7 @@ class Score:
     Attributes
     ----------
     by_seed : dict of int to float
-        A run whose accuracy is no number has 0.
+        A run whose accuracy is not a number counts as 0.
     collapsed : int
         How many of the runs collapsed.
 

@@ -97,7 +97,7 @@ def read_images(config: Config) -> Images:
 def choose_device(wanted: str) -> torch.device:
     """Return the device that the key `device` asks for."""
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device = 'cuda' is not there: use device = 'cpu', or 'auto' for whichever there is")
+        raise ConfigError("device = 'cuda' is not available: use device = 'cpu', or 'auto' for the best available")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 

@@ -154,7 +154,7 @@ class Images:
         if self._bad.corruption == "backdoor" and self.corrupted:
             target, classes = self._bad.target_class, self.source.num_classes
             if target >= classes:
-                raise ConfigError(f"target-class = {target} is not there: the classes count from 0 to {classes - 1}")
+                raise ConfigError(f"target-class = {target} does not exist: use a class from 0 to {classes - 1}")
 
     @cached_property
     def source(self) -> Source:

@@ -110,7 +110,7 @@ def test_who_is_corrupted_follows_from_the_seed_and_spares_attackers():
         ({"corrupted-agents": "4"}, "corrupted-agents = '4' is not allowed"),
         ({"corrupted-agents": "", "corrupted": 5}, "corrupted = 5 is too many: 4 agents do not attack"),
         ({"corruption": "label-flop"}, "did you mean 'label-flip'"),
-        ({"target-class": 10}, "target-class = 10 is not there: the classes count from 0 to 9"),
+        ({"target-class": 10}, "target-class = 10 does not exist: use a class from 0 to 9"),
     ],
 )
 def test_impossible_bad_data_is_refused(options, words):
