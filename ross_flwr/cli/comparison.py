@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ross_flwr.cli.keys import read, run_config
 from ross_flwr.cli.screen import console, stoppable
 from ross_flwr.report.comparison import result_tables, write_csv, write_markdown
+from ross_flwr.runs import budgets
 from ross_flwr.runs import compare as comparison
 
 __all__ = ["compare"]
@@ -47,7 +48,8 @@ def compare(
 
     A cell is an ordinary run in its own folder. To continue a comparison that was stopped, give the same command again:
     finished cells are not run again, and a stopped cell resumes. All methods share initial model, batches and
-    validation sets. If the experiment tunes, each method runs with its best learning rate of the same grid.
+    validation sets. If the experiment tunes, each method runs with its best learning rate of the same grid. If it has a
+    budget, methods are read at equal rounds, equal work and equal bytes.
     """
     given = {key: value for key, value in read(run_config).items() if key != "beside"}  # the plan names the methods
     plan = comparison.read_plan(experiment, given)
@@ -68,8 +70,15 @@ def compare(
         if trials:
             work("tuning", trials)
         cells = plan.cells(comparison.tuned(trials, folder))
+        if plan.budget:
+            work("costs", budgets.probes(cells))
+            cells = budgets.sized(cells, plan.budget, folder)
+            budgets.write(cells, plan.budget, folder)
         work("cells", cells)
-    for table in result_tables(plan, cells, folder):
-        console.print(table)
+    for title, read_there in budgets.by_budget(cells).items():
+        if title:
+            console.rule(title)
+        for table in result_tables(plan, read_there, folder):
+            console.print(table)
     click.echo(f"A line per run is in {write_csv(cells, folder)}")
     click.echo(f"All tables in one, as Markdown, is {write_markdown(plan, cells, folder)}")

@@ -24,11 +24,14 @@ class Schedule:
         Passes over the algorithm's steps in one round.
     evaluate_every : int (default: 1)
         Rounds between two tests of the agents.
+    evaluate_at : set of int
+        Rounds that are tested besides.
     """
 
     num_rounds: int
     passes: int = 1
     evaluate_every: int = 1
+    evaluate_at: frozenset[int] = frozenset()
 
     @property
     def total_passes(self) -> int:
@@ -37,7 +40,7 @@ class Schedule:
 
     def tests(self, number: int) -> bool:
         """Return whether the agents are tested at the end of round `number`, counted from 1."""
-        return number % self.evaluate_every == 0 or number == self.num_rounds
+        return number % self.evaluate_every == 0 or number == self.num_rounds or number in self.evaluate_at
 
 
 class Transport(Protocol):

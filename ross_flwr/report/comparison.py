@@ -1,7 +1,7 @@
 """The results of a comparison as tables: on the terminal, as Markdown and as CSV."""
 
 import csv
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ross_flwr.report.statistics import Score, differences, legend, marks, our_method
 from ross_flwr.report.table import markdown
+from ross_flwr.runs.budgets import by_budget
 from ross_flwr.runs.compare import Cell, Plan
 
 __all__ = ["result_tables", "write_csv", "write_markdown"]
@@ -32,11 +33,20 @@ def result_tables(plan: Plan, cells: list[Cell], root: Path) -> list[Table]:
 
 
 def write_markdown(plan: Plan, cells: list[Cell], root: Path) -> Path:
-    """Write all scenarios as one table to ``table.md``, and return its path.
+    """Write all scenarios as one table to ``table.md``, or as one for each budget, and return its path.
 
     Rows are scenarios on topologies and columns methods, or the other way round if there are more methods. The best of
     each place is bold.
     """
+    tables = [
+        (f"## {title}\n\n" if title else "") + _markdown(plan, read, root) for title, read in by_budget(cells).items()
+    ]
+    path = root / "table.md"
+    path.write_text("\n\n".join(tables) + "\n", encoding="utf-8")
+    return path
+
+
+def _markdown(plan: Plan, cells: list[Cell], root: Path) -> str:
     results = Results(plan, cells, root)
     places = list(product(plan.scenarios, plan.topologies))
     several = [len(part) > 1 for part in (plan.scenarios, plan.topologies)]
@@ -49,9 +59,7 @@ def write_markdown(plan: Plan, cells: list[Cell], root: Path) -> Path:
         rows.append([label, *texts.values()])
     if len(plan.methods) > len(places):
         rows = [list(column) for column in zip(*rows, strict=True)]
-    path = root / "table.md"
-    path.write_text("\n\n".join([markdown(rows), " ".join(results.legend())]) + "\n", encoding="utf-8")
-    return path
+    return "\n\n".join([markdown(rows), " ".join(results.legend())])
 
 
 class Results:
@@ -93,21 +101,21 @@ class Results:
         return legend(self.ours, self.differences)
 
 
-COLUMNS = ("method", "scenario", "topology", "seed", "learning-rate", "accuracy", "accuracy-min", "loss")
+COLUMNS = ("method", "scenario", "topology", "seed", "budget", "learning-rate", "accuracy", "accuracy-min", "loss")
 TOTALS = ("consensus-distance", "rounds", "gradients", "utilities", "work", "bytes", "seconds")
 
 
 def write_csv(cells: list[Cell], root: Path) -> Path:
-    """Write a line per finished cell to ``cells.csv``, the reason at the end if it was refused; return the path."""
+    """Write a line per finished cell and budget to ``cells.csv``, with the reason if refused, and return the path."""
     path = root / "cells.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*COLUMNS, *TOTALS, "refused"])
-        for cell in cells:
+        for cell in chain(*by_budget(cells).values()):
             result = cell.result(root)
             if result is None:
                 continue
             accuracy, loss = result.get("accuracy") or {}, result.get("loss") or {}
             numbers = [accuracy.get("mean"), accuracy.get("min"), loss.get("mean"), *map(result.get, TOTALS)]
-            writer.writerow([*cell.place, cell.learning_rate, *numbers, result.get("refused", "")])
+            writer.writerow([*cell.place, cell.budget, cell.learning_rate, *numbers, result.get("refused", "")])
     return path

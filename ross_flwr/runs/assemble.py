@@ -42,7 +42,7 @@ def assemble(config: Config, task: Task | None = None) -> Assembly:
     require("algorithm", run.algorithm, ALGORITHMS)
     algorithm = config.part(ALGORITHMS[run.algorithm])
     aggregator = read_aggregator(config)
-    schedule = Schedule(run.num_rounds, run.batches_per_round, run.evaluate_every)
+    schedule = Schedule(run.num_rounds, run.batches_per_round, run.evaluate_every, run.tested)
     graphs = read_graphs(
         config.part(GraphOptions), num_agents=run.num_agents, seed=run.seed, passes=run.batches_per_round
     )

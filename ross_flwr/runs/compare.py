@@ -1,4 +1,23 @@
-"""Comparisons: methods × scenarios × topologies × seeds, each cell a run in a folder of its own."""
+"""Comparisons: methods × scenarios × topologies × seeds, each cell a run in a folder of its own.
+
+An experiment file is TOML::
+
+    seeds = [0, 1, 2]
+
+    [keys]               # of every cell
+    num-rounds = 60
+
+    [budget]             # optional: all methods may spend what ross-plus spends in 60 rounds, see `budgets`
+    method = "ross-plus"
+    rounds = 60          # or what `-c num-rounds=…` says
+
+    [tuning]             # optional: the learning rates to choose from, and keys of the runs that choose
+    learning-rate = [0.03, 0.1]
+
+    [methods.ross-plus]  # and other methods, each with keys of its own
+    [scenarios.clean]    # likewise
+    [topologies.ring]    # likewise
+"""
 
 import multiprocessing
 import signal
@@ -6,8 +25,8 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from importlib.resources import files
 from itertools import product
 from multiprocessing.synchronize import Event
@@ -18,10 +37,12 @@ from ross_flwr.algorithms import ALGORITHMS, Algorithm
 from ross_flwr.config import Config, ConfigError, resolve
 from ross_flwr.runs.finished import REFUSED
 from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.history import totals
 from ross_flwr.runs.local import LocalRun
 from ross_flwr.runs.options import RunOptions
 
 __all__ = [
+    "Budget",
     "Cell",
     "Plan",
     "experiments",
@@ -31,6 +52,14 @@ __all__ = [
 ]
 
 PARTS = ("methods", "scenarios", "topologies")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What all methods may spend: as much as the reference `method` spends in so many `rounds`."""
+
+    method: str
+    rounds: int
 
 
 @dataclass(frozen=True)
@@ -47,6 +76,8 @@ class Plan:
         Every cell is run once with each.
     tuning : dict
         ``learning-rate``, a list to choose from, and the keys of the runs that choose; empty for no tuning.
+    budget : Budget, optional
+        What all methods may spend; without one, every cell is read at its end.
     """
 
     keys: dict[str, Any]
@@ -55,9 +86,12 @@ class Plan:
     topologies: dict[str, dict[str, Any]]
     seeds: tuple[int, ...]
     tuning: dict[str, Any]
+    budget: Budget | None = None
 
     def only(self, **wanted: str) -> "Plan":
         """Return the plan with only the named ``methods``, ``scenarios`` and ``topologies``; empty texts mean all.
+
+        The method of the budget stays, for the others are measured by it.
 
         Raises
         ------
@@ -71,13 +105,15 @@ class Plan:
             for name in picked:
                 if name not in known:
                     raise ConfigError(f"--{part} {name} is not in the experiment: it has {', '.join(known)}")
+            if self.budget and part == "methods":
+                picked = list(dict.fromkeys([self.budget.method, *picked]))
             chosen[part] = {name: known[name] for name in picked}
         return replace(self, **chosen)
 
     def quick(self) -> "Plan":
-        """Return a first impression of the plan: one seed, 20 rounds, no tuning."""
+        """Return a first impression of the plan: one seed, 20 rounds of every method, no tuning."""
         topologies = {name: {**keys, "num-rounds": 20} for name, keys in self.topologies.items()}
-        return replace(self, topologies=topologies, seeds=self.seeds[:1], tuning={})
+        return replace(self, topologies=topologies, seeds=self.seeds[:1], tuning={}, budget=None)
 
     def cells(self, rates: Mapping[str, float]) -> "list[Cell]":
         """Return all cells, the methods in `rates` with their tuned learning rate."""
@@ -111,10 +147,24 @@ class Plan:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a comparison: its place in the folder of results, and its keys that differ from the defaults."""
+    """One run of a comparison.
+
+    Attributes
+    ----------
+    place : tuple of str
+        Its place in the folder of results.
+    keys : dict
+        Its keys that differ from the defaults.
+    reads : mapping of str to int
+        After how many rounds it has spent a budget, by budget; empty where there are none.
+    budget : str
+        The budget at which it is read; empty to read it at its end.
+    """
 
     place: tuple[str, ...]
     keys: dict[str, Any]
+    reads: Mapping[str, int] = field(default_factory=dict)
+    budget: str = ""
 
     @cached_property
     def config(self) -> Config:
@@ -131,11 +181,23 @@ class Cell:
         return RunFolder(root.joinpath(*self.place))
 
     def result(self, root: Path) -> dict[str, Any] | None:
-        """Return its summary, ``{"refused": sentence}`` when the method cannot run there, or None before it is done."""
+        """Return its summary, ``{"refused": sentence}`` when the method cannot run there, or None before it is done.
+
+        With a `budget`, it is the summary of the rounds up to the one in which the budget is spent.
+        """
         folder = self.folder(root)
         if (folder.path / REFUSED).is_file():
             return {"refused": (folder.path / REFUSED).read_text(encoding="utf-8")}
-        return folder.read_summary()
+        summary = folder.read_summary()
+        if summary is None or self.budget not in self.reads:
+            return summary
+        return {**summary, **_spent(folder.path, self.reads[self.budget])}
+
+
+@cache
+def _spent(path: Path, last: int) -> dict[str, Any]:
+    """Return what the rounds up to `last` of a finished run come to."""
+    return totals(RunFolder(path).read_history()[:last])
 
 
 def experiments() -> dict[str, Path]:
@@ -160,8 +222,10 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
         raise ConfigError(f"{name} is neither a file that can be read nor one of {shipped}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
-    if unknown := raw.keys() - {"seeds", "keys", "tuning", *PARTS}:
-        raise ConfigError(f"{path} has an entry {min(unknown)}: it takes seeds, keys, tuning, {', '.join(PARTS)}")
+    if unknown := raw.keys() - {"seeds", "keys", "tuning", "budget", *PARTS}:
+        raise ConfigError(
+            f"{path} has an entry {min(unknown)}: it takes seeds, keys, tuning, budget, {', '.join(PARTS)}"
+        )
     for part in PARTS:
         if not raw.get(part):
             raise ConfigError(f"{path} has no {part}: an experiment takes a table [{part}.NAME] for each")
@@ -176,7 +240,17 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
         topologies=raw["topologies"],
         seeds=tuple(raw.get("seeds", [0])),
         tuning=raw.get("tuning", {}),
+        budget=_budget(path, raw, overrides) if "budget" in raw else None,
     )
+
+
+def _budget(path: Path, raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> Budget:
+    budget = raw["budget"]
+    if budget.keys() != {"method", "rounds"} or budget["method"] not in raw["methods"]:
+        raise ConfigError(
+            f"{path} has a wrong [budget]: it takes method, one of {', '.join(raw['methods'])}, and rounds"
+        )
+    return Budget(budget["method"], overrides.get("num-rounds", budget["rounds"]))
 
 
 def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:

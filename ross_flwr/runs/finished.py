@@ -1,24 +1,28 @@
 """The runs in a folder of results: a single run with those beside it, or the cells of a comparison."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ross_flwr.config import ConfigError
 from ross_flwr.graph.options import GraphOptions
 from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.history import totals
 from ross_flwr.runs.options import RunOptions
 from ross_flwr.threats.options import AttackOptions
 
-__all__ = ["OURS", "REFUSED", "Run", "find_runs"]
+__all__ = ["BUDGETS", "OURS", "REFUSED", "Run", "find_runs"]
 
 OURS = ("ross-plus", "ross")
 """The methods that a report compares with all others, the baselines."""
 
 REFUSED = "refused.txt"
 """The file in the folder of a cell that says why its method cannot run there."""
+
+BUDGETS = "budgets.json"
+"""The file beside the cells that says after how many rounds each is read."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Run:
         What ``summary.json`` holds; empty when the method was refused there.
     lines : list[dict]
         What ``history.jsonl`` holds.
+    reads : mapping of str to int
+        After how many rounds it is read, by budget; empty where the comparison has none.
     """
 
     method: str
@@ -41,6 +47,12 @@ class Run:
     seed: int
     summary: dict[str, Any]
     lines: list[dict[str, Any]]
+    reads: Mapping[str, int] = field(default_factory=dict)
+
+    def at(self, budget: str) -> "Run":
+        """Return the run as it was when it had spent a budget."""
+        lines = self.lines[: self.reads[budget]]
+        return replace(self, lines=lines, summary={**self.summary, **totals(lines)})
 
     @property
     def place(self) -> dict[str, Any]:
@@ -91,18 +103,17 @@ def _single(folder: Path) -> Iterator[Run]:
             config = found.read_config()
             scenario = config.part(AttackOptions).attack if summary["attackers"] else "no attack"
             run, graph = config.part(RunOptions), config.part(GraphOptions)
-            yield Run(run.algorithm, scenario, graph.topology, run.seed, summary, _lines(found))
+            yield Run(run.algorithm, scenario, graph.topology, run.seed, summary, found.read_history())
 
 
 def _cells(folder: Path) -> Iterator[Run]:
+    file = folder / BUDGETS
+    methods = json.loads(file.read_text(encoding="utf-8"))["methods"] if file.is_file() else {}
     for path in sorted(folder.glob("*/*/*/*")):
         found = RunFolder(path)
         method, scenario, topology, seed = path.relative_to(folder).parts
         if (path / REFUSED).is_file():
             yield Run(method, scenario, topology, int(seed), {}, [])
         elif summary := found.read_summary():
-            yield Run(method, scenario, topology, int(seed), summary, _lines(found))
-
-
-def _lines(folder: RunFolder) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in folder.history.read_text(encoding="utf-8").splitlines()]
+            reads = methods.get(method, {}).get(topology, {}).get("read-at", {})
+            yield Run(method, scenario, topology, int(seed), summary, found.read_history(), reads)

@@ -85,6 +85,10 @@ class RunFolder:
         file = self.path / "summary.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
+    def read_history(self) -> list[dict[str, Any]]:
+        """Return the lines of the history."""
+        return [json.loads(line) for line in self.history.read_text(encoding="utf-8").splitlines()]
+
     def write_model(self, named: Mapping[str, Tensor]) -> None:
         """Write the consensus model under the model's own parameter names."""
         self._save("model.safetensors", named, {})

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ross_flwr.engine.events import Round
 
-__all__ = ["History", "consensus_distance", "finite"]
+__all__ = ["History", "consensus_distance", "finite", "totals"]
 
 
 def consensus_distance(models: Collection[Tensor]) -> float:
@@ -116,32 +116,29 @@ class History:
         return line
 
     def summary(self) -> dict[str, Any]:
-        """Return the result of the run so far: the last test, totals, and how many rounds each agent was absent."""
-        tested = [line for line in self.lines if line["accuracy"]]
-        sent: dict[str, dict[str, int]] = {}
-        absent = Counter(i for line in self.lines for i in line["absent"])
-        for line in self.lines:
-            for edge, kinds in line["sent"].items():
-                total = sent.setdefault(edge, {})
-                for kind, count in kinds.items():
-                    total[kind] = total.get(kind, 0) + count
-        return {
-            "rounds": self.lines[-1]["round"] if self.lines else 0,
-            "accuracy": tested[-1]["accuracy"] if tested else None,
-            "loss": tested[-1]["loss"] if tested else None,
-            "clean-accuracy": tested[-1]["clean-accuracy"] if tested else None,
-            "attack-success": tested[-1]["attack-success"] if tested else None,
-            "consensus-distance": tested[-1]["consensus-distance"] if tested else None,
-            "bytes": sum(line["bytes"] for line in self.lines),
-            "gradients": sum(line["gradients"] for line in self.lines),
-            "utilities": sum(line["utilities"] for line in self.lines),
-            "work": sum(line["work"] for line in self.lines),
-            "seconds": round(sum(line["seconds"] for line in self.lines), 3),
-            "sent": sent,
-            "attackers": self.attackers,
-            "corrupted": self.corrupted,
-            "absent": {str(i): absent[i] for i in sorted(absent)},
-        }
+        """Return the result of the run so far."""
+        return {**totals(self.lines), "attackers": self.attackers, "corrupted": self.corrupted}
+
+
+def totals(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the lines come to: the last test, sums over rounds, and how many rounds each agent was absent."""
+    tested: Mapping[str, Any] = next((line for line in reversed(lines) if line["accuracy"]), {})
+    measured = ("accuracy", "loss", "clean-accuracy", "attack-success", "consensus-distance")
+    sent: dict[str, dict[str, int]] = {}
+    absent = Counter(i for line in lines for i in line["absent"])
+    for line in lines:
+        for edge, kinds in line["sent"].items():
+            total = sent.setdefault(edge, {})
+            for kind, count in kinds.items():
+                total[kind] = total.get(kind, 0) + count
+    return {
+        "rounds": lines[-1]["round"] if lines else 0,
+        **{name: tested.get(name) for name in measured},
+        **{name: sum(line[name] for line in lines) for name in ("bytes", "gradients", "utilities", "work")},
+        "seconds": round(sum(line["seconds"] for line in lines), 3),
+        "sent": sent,
+        "absent": {str(i): absent[i] for i in sorted(absent)},
+    }
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:

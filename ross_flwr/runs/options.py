@@ -1,6 +1,6 @@
 """The keys of a run and of the machine that it runs on."""
 
-from ross_flwr.config import group, option
+from ross_flwr.config import ConfigError, group, option
 
 __all__ = ["MachineOptions", "RunOptions"]
 
@@ -16,7 +16,24 @@ class RunOptions:
         1, "passes over the method's steps, one mini-batch each, that count as one round", unit="passes", minimum=1
     )
     evaluate_every: int = option(1, "rounds between two tests of the agents", unit="rounds", minimum=1)
+    evaluate_at: str = option("", "rounds that are tested besides, such as '60,130'")
     seed: int = option(0, "everything random in a run follows from it", minimum=0, maximum=2**32 - 1)
+
+    @property
+    def tested(self) -> frozenset[int]:
+        """The rounds in `evaluate_at`.
+
+        Raises
+        ------
+        ConfigError
+            When it is no list of rounds.
+        """
+        try:
+            return frozenset(int(entry) for entry in self.evaluate_at.split(",") if self.evaluate_at)
+        except ValueError:
+            raise ConfigError(
+                f"evaluate-at = '{self.evaluate_at}' is not allowed: it takes rounds with commas between them"
+            ) from None
 
 
 @group("Machine and results")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from ross_flwr.config import resolve
+from ross_flwr.config import ConfigError, resolve
 from ross_flwr.runs.local import LocalRun, resume
 from ross_flwr.runs.options import RunOptions
 
@@ -173,6 +173,13 @@ def test_agents_are_tested_every_so_many_rounds_and_in_the_last():
     assert [line["round"] for line in lines if line["accuracy"]] == [3, 6, 7]
     assert [line["round"] for line in lines if line["consensus-distance"] is not None] == [3, 6, 7]
     assert [len(line["agents"]) for line in lines] == [0, 0, 5, 0, 0, 5, 5]
+
+
+def test_rounds_that_are_named_are_tested_besides():
+    lines = finished(config_of(num_rounds=7, evaluate_every=3, evaluate_at="2,6,9")).history.lines
+    assert [line["round"] for line in lines if line["accuracy"]] == [2, 3, 6, 7]
+    with pytest.raises(ConfigError, match="evaluate-at = '2;6' is not allowed: it takes rounds with commas"):
+        finished(config_of(evaluate_at="2;6"))
 
 
 def test_the_model_of_a_run_is_the_mean_of_the_honest_ones(tmp_path):

@@ -1,0 +1,115 @@
+"""Equal budgets: every cell of a comparison runs once, and is read where it has spent as much as a reference method.
+
+A plan with a table ``[budget]`` (see `ross_flwr.runs.compare`) names the reference and its rounds R. A method is read
+
+- at equal *rounds*: after R rounds;
+- at equal *work*: after the first round in which it has taken as many example passes as the reference in R rounds. The
+  forward and backward pass of one example is one, a forward pass alone a third, and everything counts that an agent
+  computes to learn: gradients, local steps, class gradients, utilities, losses, scores. Tests do not count;
+- at equal *bytes*: after the first round in which its agents have sent as many bytes, as they are on the wire. A method
+  that sends nothing is read at its end.
+
+What a round costs is measured by a short run of every method with its tuned keys on every topology, in the first
+scenario without attackers, bad data or faults: ordinary cells under ``costs/``. So a method is read after the same
+rounds in every scenario and with every seed, and an attack cannot move them. Each cell is as long as its largest budget
+asks for, and is tested exactly where it is read. A budget ends with a whole round, so it is overspent by less than a
+round. ``budgets.json`` keeps costs and rounds, and ``cells.csv`` has what each run had spent where it was read.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from ross_flwr.config import ConfigError
+from ross_flwr.runs.compare import Budget, Cell
+from ross_flwr.runs.finished import BUDGETS
+from ross_flwr.runs.options import RunOptions
+
+__all__ = ["KINDS", "by_budget", "probes", "sized", "write"]
+
+KINDS = ("rounds", "work", "bytes")
+"""What methods may spend as much of as the reference, in the order of the tables."""
+
+PROBE = 5
+"""Rounds of the runs that measure costs."""
+
+TESTS = 10
+"""How often a cell is tested on its way, besides where it is read."""
+
+CLEAN = {"attackers": 0, "corruption": "none", "dropout": 0.0, "message-loss": 0.0, "stopped": 0, "slow": 0}
+
+
+def probes(cells: Sequence[Cell]) -> list[Cell]:
+    """Return the runs that measure what a round of every method costs on every topology."""
+    found: dict[tuple[str, ...], Cell] = {}
+    for cell in cells:
+        method, _, topology, _ = cell.place
+        place = ("costs", method, topology)
+        keys = cell.keys | CLEAN | {"num-rounds": PROBE, "evaluate-every": PROBE, "evaluate-at": ""}
+        found.setdefault(place, Cell(place, keys))
+    return list(found.values())
+
+
+def sized(cells: Sequence[Cell], budget: Budget, root: Path) -> list[Cell]:
+    """Return the cells at the length that the largest of their budgets asks for, tested wherever they are read.
+
+    Raises
+    ------
+    ConfigError
+        When the reference method cannot run on a topology.
+    """
+    costs = {probe.place[1:]: probe.result(root) or {} for probe in probes(cells)}
+    result = []
+    for cell in cells:
+        method, _, topology, _ = cell.place
+        cost, reference = costs[method, topology], costs[budget.method, topology]
+        if "refused" in reference:
+            raise ConfigError(f"the method of [budget] cannot run on topology {topology}: {reference['refused']}")
+        result.append(cell if "refused" in cost else _sized(cell, _reads(cost, reference, budget.rounds)))
+    return result
+
+
+def _reads(cost: dict[str, Any], reference: dict[str, Any], rounds: int) -> dict[str, int]:
+    """Return after how many rounds each budget is spent."""
+    kinds = [kind for kind in KINDS[1:] if cost[kind]]
+    # The last digits of a quotient must not cost a round.
+    spent = {kind: ceil(rounds * reference[kind] / cost[kind] - 1e-9) for kind in kinds}
+    longest = max(rounds, *spent.values())
+    return {"rounds": rounds} | {kind: spent.get(kind, longest) for kind in KINDS[1:]}
+
+
+def _sized(cell: Cell, reads: dict[str, int]) -> Cell:
+    longest = max(reads.values())
+    schedule = {
+        "num-rounds": longest,
+        "evaluate-every": ceil(longest / TESTS),
+        "evaluate-at": ",".join(map(str, sorted(set(reads.values())))),
+    }
+    return replace(cell, keys=cell.keys | schedule, reads=reads)
+
+
+def by_budget(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Return the cells as they are read at each budget, by its title; under no title where there are none."""
+    if not any(cell.reads for cell in cells):
+        return {"": list(cells)}
+    return {f"equal {kind}": [replace(cell, budget=kind) for cell in cells] for kind in KINDS}
+
+
+def write(cells: Sequence[Cell], budget: Budget, root: Path) -> None:
+    """Write ``budgets.json``: for every method and topology, what a round costs an agent and where the method is read.
+
+    What the file tells of other methods and topologies stays.
+    """
+    file = root / BUDGETS
+    methods = json.loads(file.read_text(encoding="utf-8"))["methods"] if file.is_file() else {}
+    sized = {(cell.place[0], cell.place[2]): cell for cell in cells if cell.reads}
+    for probe in probes(list(sized.values())):
+        _, method, topology = probe.place
+        cost, rounds = probe.result(root) or {}, PROBE * probe.config.part(RunOptions).num_agents
+        entry = {"read-at": dict(sized[method, topology].reads), **{kind: cost[kind] / rounds for kind in KINDS[1:]}}
+        methods.setdefault(method, {})[topology] = entry
+    content = {"method": budget.method, "rounds": budget.rounds, "methods": methods}
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

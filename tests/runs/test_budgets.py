@@ -1,0 +1,131 @@
+"""Equal budgets: how long a cell runs, where it is read, and that each table is read there."""
+
+import csv
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from ross_flwr.cli import cli
+from ross_flwr.config import ConfigError
+from ross_flwr.runs import budgets, compare
+from ross_flwr.runs.local import LocalRun
+
+B, Q, ROUNDS = 16, 30, 3
+PLAN = f"""
+seeds = [5]
+[keys]
+num-agents = 4
+batch-size = {B}
+validation-size = {Q}
+test-size = 100
+hidden = 8
+too-few = "top-up"
+[budget]
+method = "ross"
+rounds = {ROUNDS}
+[methods.ross]
+[methods.dfedavgm]
+local-steps = 3
+[methods.isolated]
+[methods.d2]
+[scenarios.poisoned]
+attackers = 1
+[topologies.ring]
+topology = "ring"
+"""
+WORK = {"ross": 3 * B + 8 * Q / 3, "dfedavgm": 3 * B, "isolated": B}
+READ = {
+    "ross": {"rounds": 3, "work": 3, "bytes": 3},
+    "dfedavgm": {
+        "rounds": 3,
+        "work": 8,
+        "bytes": 12,
+    },  # of 128 example passes it takes 48, and of four vectors it sends one
+    "isolated": {"rounds": 3, "work": 24, "bytes": 24},  # it sends nothing, and is read at its end
+}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("budgets")
+    (folder / "plan.toml").write_text(PLAN)
+    command = ["compare", str(folder / "plan.toml"), "--out", str(folder / "out"), "--jobs", "1"]
+    done = CliRunner().invoke(cli, command, catch_exceptions=False)
+    assert done.exit_code == 0
+    (folder / "said").write_text(done.output)
+    return folder / "out"
+
+
+@pytest.fixture
+def plan(tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    return compare.read_plan(str(tmp_path / "plan.toml"), {})
+
+
+def rows_of(out):
+    return {(row["method"], row["budget"]): row for row in csv.DictReader((out / "cells.csv").open())}
+
+
+def test_a_method_is_read_where_it_has_spent_what_the_reference_spends_in_a_clean_run(out):
+    told = json.loads((out / "budgets.json").read_text())
+    assert (told["method"], told["rounds"], set(told["methods"])) == ("ross", ROUNDS, set(READ))
+    for method, read in READ.items():
+        entry = told["methods"][method]["ring"]
+        assert entry["read-at"] == read
+        assert entry["work"] == pytest.approx(WORK[method])
+        sent = {budget: int(rows_of(out)[method, budget]["rounds"]) for budget in read}
+        assert sent == read
+    sent = {method: told["methods"][method]["ring"]["bytes"] for method in READ}
+    assert sent["ross"] == 4 * sent["dfedavgm"] > sent["isolated"] == 0
+    assert "mixing matrix" in rows_of(out)["d2", "work"]["refused"]
+
+
+def test_every_table_comes_from_the_one_run_of_a_cell_tested_where_it_is_read(out, plan):
+    cells = budgets.sized(plan.cells({}), plan.budget, out)
+    for cell in cells[:3]:
+        alone = LocalRun(cell.config)
+        lines = list(alone.rounds())
+        method, reads = cell.place[0], READ[cell.place[0]]
+        assert len(lines) == max(reads.values())
+        for budget, last in reads.items():
+            row = rows_of(out)[method, budget]
+            assert float(row["accuracy"]) == lines[last - 1]["accuracy"]["mean"]
+            for kind in ("work", "bytes"):
+                assert float(row[kind]) == pytest.approx(sum(line[kind] for line in lines[:last]))
+        assert sum(line["accuracy"] is not None for line in lines) <= budgets.TESTS + 3
+
+
+def test_there_is_a_table_for_each_budget(out):
+    text = (out / "table.md").read_text()
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        "## equal rounds",
+        "## equal work",
+        "## equal bytes",
+    ]
+    assert text.count("| isolated |") == 3
+    said = (out.parent / "said").read_text()
+    assert all(f" equal {kind} " in said for kind in ("rounds", "work", "bytes"))
+
+
+def test_the_reference_stays_in_every_part_of_a_plan_and_the_quick_form_has_no_budget(plan):
+    assert list(plan.only(methods="d2").methods) == ["ross", "d2"]
+    assert plan.quick().budget is None
+    assert {cell.budget for cell in plan.quick().cells({})} == {""}
+
+
+def test_num_rounds_on_the_command_line_is_how_long_the_reference_runs(tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    assert compare.read_plan(str(tmp_path / "plan.toml"), {"num-rounds": 9}).budget == compare.Budget("ross", 9)
+
+
+def test_a_reference_that_cannot_run_is_refused(plan, out):
+    with pytest.raises(ConfigError, match="cannot run on topology ring: algorithm = 'd2' takes a mixing matrix"):
+        budgets.sized(plan.cells({}), compare.Budget("d2", 3), out)
+
+
+@pytest.mark.parametrize("wrong", ['method = "rose"\nrounds = 3', 'method = "ross"', 'method = "ross"\nround = 3'])
+def test_a_wrong_budget_is_refused(wrong, tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN.replace(f'method = "ross"\nrounds = {ROUNDS}', wrong))
+    with pytest.raises(ConfigError, match=r"has a wrong \[budget\]: it takes method, one of ross, dfedavgm, .* and ro"):
+        compare.read_plan(str(tmp_path / "plan.toml"), {})
