@@ -140,7 +140,7 @@ class Waiting:
         if self.excused:
             return end + patience, False
         if self.asked < 2:
-            # Ask halfway too: others that wait for the same neighbour then give up at about the same time, and stay in step.
+            # Ask halfway too: others that wait for the same neighbour give up at about that time, so are not behind.
             moment = end - patience / 2 if self.asked == 0 else end
             return moment, now >= moment
         return end + (min(GREETING, patience) if self.silent else 0.0), False
