@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ NAMES = [name for name, cls in RULES.items() if cls.__module__.startswith("ross_
 STACKED = [name for name in NAMES if issubclass(RULES[name], Stacked)]
 PLAIN = {"mean", "variance-corrected-mean"}
 BY_LOSS = {"ubar", "resilient-p2p"}
+JUDGING = BY_LOSS | {"softmin", "shapley-models"}
 COUNTS = [(3, 1), (4, 1), (5, 0), (5, 2), (8, 3), (20, 3), (100, 1)]
 
 
@@ -212,6 +213,29 @@ def np_resilient(own, others, weights, loss, f, everybody=False):
     return (inverse[:, None] * np.array(models)).sum(0) / inverse.sum()
 
 
+def np_softmin(own, others, weights, loss, f):
+    models = np.array([own, *others])
+    shares = np.array([1 - sum(weights), *weights]) * np.exp([1 - loss(x) / loss(own) for x in models])
+    return (shares[:, None] * models).sum(0) / shares.sum()
+
+
+def np_shapley_models(own, others, weights, loss, f):
+    """The definition, over all orders; the estimator is exact for up to five neighbours."""
+
+    def value(coalition):
+        return -loss(np.mean([own, *(others[k] for k in coalition)], axis=0))
+
+    orders = list(permutations(range(len(others))))
+    phi = np.zeros(len(others))
+    for order in orders:
+        for place, j in enumerate(order):
+            phi[j] += (value(order[: place + 1]) - value(order[:place])) / len(orders)
+    helps = phi.clip(0) * (phi > 1e-12)
+    if not helps.sum():
+        return own
+    return own + sum(weights) * (helps[:, None] * (others - own)).sum(0) / helps.sum()
+
+
 def np_ubar(own, others, weights, loss, f):
     if not len(others):
         return own
@@ -267,6 +291,7 @@ FORMULAS = {
         {"lower_loss_only": False},
         lambda *parts: np_resilient(*parts, everybody=True),
     ),
+    "softmin": (rules.Softmin, {}, np_softmin),
     "ubar": (rules.UBAR, {}, np_ubar),
     "caf": (rules.CAF, {}, np_caf),
     "flag": (rules.Flag, {}, np_flag),
@@ -299,6 +324,19 @@ def test_a_rule_is_its_formula_whoever_is_missing_or_the_same(name, count, f, se
     expected = formula(vectors[0].numpy(), vectors[1:].numpy().reshape(-1, 6), weights[1:], loss, f)
     view = {"loss": lambda x, data: loss(x), "progress": 17 / 60, "weights": weights}
     close(apply(rule, vectors, **view), expected, 2e-5)
+
+
+@given(seed=st.integers(0, 10**6), count=st.integers(0, 4), absent=st.sampled_from([0.0, 0.3]))
+def test_the_game_of_models_is_its_definition_over_all_orders(seed, count, absent):
+    vectors, center = normal(seed, count + 1, 6).double(), normal(seed + 1, 6).double().numpy()
+    weights = np.arange(2, count + 3) / sum(range(2, count + 3)) * (1 - absent)
+
+    def loss(x):
+        return float(((np.asarray(x) - center) ** 2).sum())
+
+    expected = np_shapley_models(vectors[0].numpy(), vectors[1:].numpy().reshape(-1, 6), weights[1:], loss, 0)
+    found = apply(rules.ShapleyModels(), vectors, loss=lambda x, data: loss(x), weights=weights)
+    close(found, expected, 2e-5)
 
 
 @given(seed=st.integers(0, 999), m=st.integers(1, 9), scale=st.sampled_from([1e-6, 1.0, 1e6]))
@@ -364,6 +402,7 @@ def test_a_model_without_a_loss_is_the_worst_and_a_lost_agent_follows_the_others
         rules.UBAR(near_share=1.0, own_weight=0.0),
         rules.ResilientP2P(),
         rules.ResilientP2P(lower_loss_only=False),
+        rules.Softmin(),
     ):
         for own in (lost, sound):
             assert torch.equal(apply(rule, torch.stack([own, lost, sound]), **loss), sound)
@@ -404,7 +443,7 @@ def test_a_far_outlier_moves_the_mean_and_no_robust_rule(size):
     for distance in (1e2, 1e6, 1e37):
         vectors = torch.cat([honest[:3], torch.full((1, size), distance), honest[3:]])
         for name, rule in variants():
-            if rule.obstacle(len(vectors)) or (name.startswith("bucketing") and BY_LOSS & set(name.split(", "))):
+            if rule.obstacle(len(vectors)) or ("," in name and JUDGING & set(name.split(", "))):
                 continue
             moved = float((apply(rule, vectors) - honest.mean(0)).norm())
             far = bool(PLAIN & set(name.split(", ")))
@@ -417,7 +456,7 @@ def test_models_close_to_each_other_and_far_from_zero_are_told_apart():
     vectors = base + 1e-3 * normal(2, 30, 1000)
     vectors[7] += 1e-2 * normal(3, 1000)
     apart = (vectors.double() - base.double()).norm(dim=1)[:7].mean()
-    for name in set(NAMES) - PLAIN - BY_LOSS:
+    for name in set(NAMES) - PLAIN - JUDGING:
         exact = apply(made(name), vectors.double())
         assert (apply(made(name), vectors).double() - exact).norm() < 0.05 * apart, name
 
@@ -427,7 +466,7 @@ def test_models_close_to_each_other_and_far_from_zero_are_told_apart():
 def test_a_rule_moves_with_its_vectors(seed):
     vectors, shift = draw(6, 5, seed), draw(1, 5, seed + 1)
     # BALANCE measures by the own norm, losses by the place; the rest looks at differences alone.
-    for name in set(NAMES) - BY_LOSS - {"balance", "variance-corrected-mean"}:
+    for name in set(NAMES) - JUDGING - {"balance", "variance-corrected-mean"}:
         moved = apply(made(name), 2 * vectors + shift)
         torch.testing.assert_close(moved, 2 * apply(made(name), vectors) + shift[0], rtol=1e-6, atol=1e-6)
 
@@ -491,7 +530,7 @@ def test_without_a_rule_an_agent_mixes_by_its_row_and_a_missing_weight_returns_t
 )
 def test_a_neighbour_whose_model_is_refused_has_its_momentum_refused(around):
     near, far, own = torch.ones(4), torch.full((4,), 50.0), torch.zeros(4)
-    for rule in (rules.UBAR(near_share=0.5), rules.ResilientP2P()):
+    for rule in (rules.UBAR(near_share=0.5), rules.ResilientP2P(), rules.ShapleyModels()):
         agent = agent_of(around(rule), {1: 0.4, 2: 0.3, 3: 0.3}, own=1, objective=Quadratic(torch.ones(2, 4)))
         models = {1: own, 2: near, 3: far}
         momenta = {1: own, 2: normal(1, 4), 3: normal(2, 4)}

@@ -12,6 +12,7 @@ from ross_flwr.learning.rules.averages import Mean, VarianceCorrectedMean
 from ross_flwr.learning.rules.clipping import ClippedGossip
 from ross_flwr.learning.rules.coordinates import MeaMed, Median, TrimmedMean, TrimmedNeighbors
 from ross_flwr.learning.rules.distances import MDA, Bulyan, Krum, MultiKrum
+from ross_flwr.learning.rules.judging import ShapleyModels, Softmin
 from ross_flwr.learning.rules.pre_aggregations import NNM, PRE_AGGREGATIONS, Bucketing
 from ross_flwr.learning.rules.rule import RULES, Bounded, Rule, Stacked, View, Weighing, register_rule, require_feasible
 from ross_flwr.learning.rules.screening import BALANCE, IOS, UBAR, NearestNeighbors, ResilientP2P
@@ -40,6 +41,8 @@ __all__ = [
     "NearestNeighbors",
     "ResilientP2P",
     "Rule",
+    "ShapleyModels",
+    "Softmin",
     "Stacked",
     "TrimmedMean",
     "TrimmedNeighbors",

@@ -13,7 +13,7 @@ from ross_flwr.learning import options
 from ross_flwr.learning.rules.rule import Bounded, View, Weighing, register_rule
 from ross_flwr.learning.rules.stacks import distance
 
-__all__ = ["BALANCE", "IOS", "UBAR", "JudgingByLoss", "NearestNeighbors", "ResilientP2P"]
+__all__ = ["BALANCE", "IOS", "UBAR", "JudgingByLoss", "JudgingModels", "NearestNeighbors", "ResilientP2P"]
 
 SMALLEST_LOSS = 1e-8
 """Below this value, a smaller loss earns no larger weight."""
@@ -26,11 +26,27 @@ def own_weight() -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgingByLoss(Weighing):
-    """A rule that judges models by the agent's own loss at them.
+class JudgingModels(Weighing):
+    """A rule that can judge only models.
 
     Momenta get the weights of the same neighbours' models in this step, and none where a model is refused or missing.
     """
+
+    def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
+        """Judge models; return what was given to them."""
+        if view.models:
+            view.given.clear()
+            view.given.update(self.judged(own, others, view))
+        return view.given
+
+    @abstractmethod
+    def judged(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
+        """Return c_j of models, by neighbour; none for those that are refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgingByLoss(JudgingModels):
+    """A rule that judges models by the agent's own loss at them."""
 
     use_validation: bool = options.use_validation()
 
@@ -43,17 +59,6 @@ class JudgingByLoss(Weighing):
     def loss_data(self) -> str:
         """Where the loss is measured: on Q_i or on the mini-batch of the pass."""
         return "validation" if self.use_validation else "batch"
-
-    def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
-        """Judge models; return what was given to them."""
-        if view.models:
-            view.given.clear()
-            view.given.update(self.judged(own, others, view))
-        return view.given
-
-    @abstractmethod
-    def judged(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
-        """Return c_j of models, by neighbour; none for those that are refused."""
 
 
 @register_rule("ubar")

@@ -1,0 +1,94 @@
+"""Rules that ask the agent's own validation set Q_i what its neighbours' models are worth."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import exp, inf, isfinite
+
+import torch
+from torch import Tensor
+
+from ross_flwr.learning.rules.rule import View, register_rule
+from ross_flwr.learning.rules.screening import SMALLEST_LOSS, JudgingModels
+from ross_flwr.learning.shapley import Game, relu, shapley_values
+
+__all__ = ["ShapleyModels", "Softmin"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgingOnValidation(JudgingModels):
+    """A rule that judges models by their loss on Q_i."""
+
+    @property
+    def needs_validation(self) -> bool:
+        """True: the losses are those on Q_i."""
+        return True
+
+
+@register_rule("softmin")
+class Softmin(JudgingOnValidation):
+    """Models weigh less the larger their loss on Q_i is, compared with that of the own one.
+
+    ::
+
+        L_j = max(F(x_j; Q_i), 10⁻⁸);   e_j = w_ij exp(−L_j / L_i)
+        Σ_{j ∈ M_i} c_ij x_j,   c_ij = e_j / Σ_{k ∈ M_i} e_k
+
+    Ours. Where all losses are alike it is the mean by W. A model with twice the own loss has 37 % of its weight, one
+    with ten times the loss a hundredth of a percent, and the best has at most e times its weight, so a liar gains
+    nothing by a loss that is too good. Where the own loss is infinite the least of the others takes its place. Takes
+    1 + k losses.
+
+    Examples
+    --------
+    >>> others = {2: torch.tensor([2.0]), 3: torch.tensor([900.0])}
+    >>> view = View(weights={2: 0.25, 3: 0.25}, loss=lambda x, data: float(abs(x - 1.5)))
+    >>> Softmin()(torch.tensor([1.0]), others, view)
+    tensor([1.3333])
+    """
+
+    def judged(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
+        """Return c_ij."""
+        bound = max(view.loss(own, "validation"), SMALLEST_LOSS)
+        losses = {j: max(view.loss(model, "validation"), SMALLEST_LOSS) for j, model in others.items()}
+        scale = bound if isfinite(bound) else min(losses.values(), default=inf)
+        if not isfinite(scale):
+            return {}
+        shares = {j: view.weights[j] * exp(-loss / scale) for j, loss in losses.items()}
+        total = (1 - sum(view.weights[j] for j in others)) * exp(-bound / scale) + sum(shares.values())
+        return {j: share / total for j, share in shares.items()}
+
+
+@register_rule("shapley-models")
+class ShapleyModels(JudgingOnValidation):
+    """Neighbours weigh by what their models add to the own one, by Shapley values on Q_i.
+
+    ::
+
+        v(S) = −F(mean of x_i and the x_j, j ∈ S; Q_i)      for S ⊆ N_i
+        φ_j  = Shapley value of j in the game (N_i, v)
+        x_i + Σ_j c_ij (x_j − x_i),   c_ij = Σ_{k ∈ N_i} w_ik · max(φ_j, 0) / Σ_k max(φ_k, 0)
+
+    Ours: ROSS's game, played for models. The own model is in every coalition, and where nobody improves it, it stays.
+    Takes at most 2ᵏ losses, or 2 + 2k (k − 1) where that is less.
+
+    Examples
+    --------
+    >>> others = {2: torch.tensor([2.0]), 3: torch.tensor([900.0])}
+    >>> view = View(weights={2: 0.25, 3: 0.25}, loss=lambda x, data: float(abs(x - 3)))
+    >>> ShapleyModels()(torch.tensor([1.0]), others, view)
+    tensor([1.5000])
+    """
+
+    def judged(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
+        """Return c_ij."""
+        if not others:
+            return {}
+        neighbors = list(others)
+
+        def values(coalitions: Iterable[tuple[int, ...]]) -> list[float]:
+            means = (torch.stack([own, *(others[neighbors[k]] for k in each)]).mean(0) for each in coalitions)
+            return [-view.loss(mean, "validation") for mean in means]
+
+        phi = shapley_values(Game(len(neighbors), values), "auto", generator=view.generator())
+        given = sum(view.weights[j] for j in neighbors)
+        return {j: given * share for j, share in zip(neighbors, relu(phi).tolist(), strict=True) if share}
