@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ from ross_flwr.cli.screen import console, stoppable
 from ross_flwr.report.comparison import result_tables, write_csv, write_markdown
 from ross_flwr.runs import budgets
 from ross_flwr.runs import compare as comparison
+from ross_flwr.runs.tuning import tune
 
 __all__ = ["compare"]
 
@@ -33,6 +35,7 @@ Examples:
 @click.option("--scenarios", default="", metavar="A,B", help="Only these scenarios.")
 @click.option("--topologies", default="", metavar="A,B", help="Only these topologies.")
 @click.option("--quick", is_flag=True, help="One seed, 20 rounds, no tuning: a first impression.")
+@click.option("--tune", "again", is_flag=True, help="Tune again what the experiment has tuned.")
 @click.option("--jobs", type=click.IntRange(1), help="Runs at once [one per core].")
 def compare(
     experiment: str,
@@ -42,34 +45,35 @@ def compare(
     scenarios: str,
     topologies: str,
     quick: bool,
+    again: bool,
     jobs: int | None,
 ) -> None:
     """Run every cell of EXPERIMENT, your own TOML file or one that ships, and show accuracy by method and topology.
 
     A cell is an ordinary run in its own folder. To continue a comparison that was stopped, give the same command again:
-    finished cells are not run again, and a stopped cell resumes. All methods share initial model, batches and
-    validation sets. If the experiment tunes, each method runs with its best learning rate of the same grid. If it has a
-    budget, methods are read at equal rounds, equal work and equal bytes.
+    finished cells are not run again, and a stopped cell resumes. All methods share initial model and validation sets,
+    and the stream of batches of each agent, of which a method takes as many as it has local steps. If the experiment
+    tunes, each method runs with the best of equally many choices of keys on that topology, which tuned.toml holds. With
+    a budget, methods are read at equal rounds, equal work and equal bytes.
     """
     given = {key: value for key, value in read(run_config).items() if key != "beside"}  # the plan names the methods
     plan = comparison.read_plan(experiment, given)
     plan = plan.only(methods=methods, scenarios=scenarios, topologies=topologies)
     plan = plan.quick() if quick else plan
+    plan = replace(plan, tuned={}) if again else plan
     folder = out or Path("results") / (Path(experiment).stem + ("-quick" if quick else ""))
     jobs = jobs or os.cpu_count() or 1
-    trials = plan.tuning_cells()
-    columns = TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     hint = "the same command continues the comparison"
     with stoppable(folder, hint), Progress(*columns, TextColumn("{task.fields[last]}"), console=console) as progress:
 
         def work(description: str, cells: list[comparison.Cell]) -> None:
             task = progress.add_task(description, total=len(cells), last="")
             for cell in comparison.run_cells(cells, folder, jobs):
-                progress.update(task, advance=1, last=" ".join(cell.place))
+                progress.update(task, advance=1, last=" ".join(cell.place[:3]))
 
-        if trials:
-            work("tuning", trials)
-        cells = plan.cells(comparison.tuned(trials, folder))
+        plan = tune(plan, folder, work)
+        cells = plan.cells()
         if plan.budget:
             work("costs", budgets.probes(cells))
             cells = budgets.sized(cells, plan.budget, folder)

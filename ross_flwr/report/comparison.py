@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.console import RenderableType
 from rich.table import Table
 
 from ross_flwr.report.statistics import Score, differences, legend, marks, our_method
@@ -16,10 +17,10 @@ from ross_flwr.runs.compare import Cell, Plan
 __all__ = ["result_tables", "write_csv", "write_markdown"]
 
 
-def result_tables(plan: Plan, cells: list[Cell], root: Path) -> list[Table]:
-    """Return a table per scenario: methods by topologies; below the last, what its numbers and marks mean."""
+def result_tables(plan: Plan, cells: list[Cell], root: Path) -> list[RenderableType]:
+    """Return a table per scenario, methods by topologies, and what their numbers and marks mean."""
     results = Results(plan, cells, root)
-    tables = []
+    tables: list[RenderableType] = []
     for scenario in plan.scenarios:
         table = Table(title=scenario, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column("method", no_wrap=True)
@@ -28,8 +29,7 @@ def result_tables(plan: Plan, cells: list[Cell], root: Path) -> list[Table]:
         for method in plan.methods:
             table.add_row(method, *(results.text(method, (scenario, topology)) for topology in plan.topologies))
         tables.append(table)
-    tables[-1].caption = "\n".join(results.legend())
-    return tables
+    return [*tables, "\n".join(results.legend())]
 
 
 def write_markdown(plan: Plan, cells: list[Cell], root: Path) -> Path:

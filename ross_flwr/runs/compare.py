@@ -11,8 +11,10 @@ An experiment file is TOML::
     method = "ross-plus"
     rounds = 60          # or what `-c num-rounds=…` says
 
-    [tuning]             # optional: the learning rates to choose from, and keys of the runs that choose
-    learning-rate = [0.03, 0.1]
+    [tuning]             # optional: keys to choose from, see `grids`
+
+    [tuned.ross-plus]    # optional: keys that were chosen, by topology
+    ring = { learning-rate = 0.1, momentum = 0.5 }
 
     [methods.ross-plus]  # and other methods, each with keys of its own
     [scenarios.clean]    # likewise
@@ -34,9 +36,10 @@ from pathlib import Path
 from typing import Any
 
 from ross_flwr.algorithms import ALGORITHMS, Algorithm
-from ross_flwr.config import Config, ConfigError, resolve
+from ross_flwr.config import Config, ConfigError, Scalar, resolve
 from ross_flwr.runs.finished import REFUSED
 from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.grids import Tuning, read_tuning
 from ross_flwr.runs.history import totals
 from ross_flwr.runs.local import LocalRun
 from ross_flwr.runs.options import RunOptions
@@ -48,10 +51,11 @@ __all__ = [
     "experiments",
     "read_plan",
     "run_cells",
-    "tuned",
 ]
 
 PARTS = ("methods", "scenarios", "topologies")
+OTHERS = ("seeds", "keys", "budget", "tuning", "tuned")
+"""The entries of an experiment file: tables of tables, of which it has all, and others."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,10 @@ class Plan:
         Keys by name. A method that sets no ``algorithm`` uses the algorithm of its own name.
     seeds : tuple[int, ...]
         Every cell is run once with each.
-    tuning : dict
-        ``learning-rate``, a list to choose from, and the keys of the runs that choose; empty for no tuning.
+    tuning : Tuning, optional
+        How keys are chosen for methods and topologies that `tuned` does not have.
+    tuned : dict
+        Keys that were chosen, by method and topology.
     budget : Budget, optional
         What all methods may spend; without one, every cell is read at its end.
     """
@@ -85,7 +91,8 @@ class Plan:
     scenarios: dict[str, dict[str, Any]]
     topologies: dict[str, dict[str, Any]]
     seeds: tuple[int, ...]
-    tuning: dict[str, Any]
+    tuning: Tuning | None = None
+    tuned: Mapping[tuple[str, str], Mapping[str, Scalar]] = field(default_factory=dict)
     budget: Budget | None = None
 
     def only(self, **wanted: str) -> "Plan":
@@ -113,36 +120,24 @@ class Plan:
     def quick(self) -> "Plan":
         """Return a first impression of the plan: one seed, 20 rounds of every method, no tuning."""
         topologies = {name: {**keys, "num-rounds": 20} for name, keys in self.topologies.items()}
-        return replace(self, topologies=topologies, seeds=self.seeds[:1], tuning={}, budget=None)
+        return replace(self, topologies=topologies, seeds=self.seeds[:1], tuning=None, budget=None)
 
-    def cells(self, rates: Mapping[str, float]) -> "list[Cell]":
-        """Return all cells, the methods in `rates` with their tuned learning rate."""
+    def cells(self) -> "list[Cell]":
+        """Return all cells, with the keys that are tuned."""
         return [
-            Cell((method, scenario, topology, str(seed)), self._keys(method, scenario, topology, seed, rates))
+            Cell(
+                (method, scenario, topology, str(seed)),
+                self.keys_of(method, self.scenarios[scenario], topology, seed, self.tuned.get((method, topology), {})),
+            )
             for seed, scenario, topology, method in product(self.seeds, self.scenarios, self.topologies, self.methods)
         ]
 
-    def tuning_cells(self) -> "list[Cell]":
-        """Return the runs that choose a learning rate: every method on the first topology with the keys of `tuning`."""
-        if not self.tuning:
-            return []
-        extra = {key: value for key, value in self.tuning.items() if key != "learning-rate"}
-        topology = next(iter(self.topologies.values()))
-        return [
-            Cell(
-                ("tuning", method, str(rate)),
-                self.keys | topology | self._method(method) | extra | {"learning-rate": rate},
-            )
-            for method, rate in product(self.methods, self.tuning["learning-rate"])
-        ]
-
-    def _keys(self, method: str, scenario: str, topology: str, seed: int, rates: Mapping[str, float]) -> dict[str, Any]:
-        rate = {"learning-rate": rates[method]} if method in rates else {}
-        shape = self.topologies[topology] | self.scenarios[scenario]
-        return self.keys | shape | rate | self._method(method) | {"seed": seed}
-
-    def _method(self, name: str) -> dict[str, Any]:
-        return {"algorithm": name} | self.methods[name]
+    def keys_of(
+        self, method: str, scenario: Mapping[str, Any], topology: str, seed: int, tuned: Mapping[str, Scalar]
+    ) -> dict[str, Any]:
+        """Return the keys of a run of `method` on `topology`, given those of its scenario and those that are tuned."""
+        row = {"algorithm": method} | self.methods[method]
+        return self.keys | self.topologies[topology] | {**scenario, **tuned} | row | {"seed": seed}
 
 
 @dataclass(frozen=True)
@@ -222,24 +217,25 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
         raise ConfigError(f"{name} is neither a file that can be read nor one of {shipped}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
-    if unknown := raw.keys() - {"seeds", "keys", "tuning", "budget", *PARTS}:
-        raise ConfigError(
-            f"{path} has an entry {min(unknown)}: it takes seeds, keys, tuning, budget, {', '.join(PARTS)}"
-        )
+    if unknown := raw.keys() - {*OTHERS, *PARTS}:
+        raise ConfigError(f"{path} has an entry {min(unknown)}: it takes {', '.join((*OTHERS, *PARTS))}")
     for part in PARTS:
         if not raw.get(part):
             raise ConfigError(f"{path} has no {part}: an experiment takes a table [{part}.NAME] for each")
         if comma := [each for each in raw[part] if "," in each]:
             raise ConfigError(f"{path} has the name '{comma[0]}' in {part}: --{part} takes a list, so none has a comma")
-    if raw.get("tuning") and not raw["tuning"].get("learning-rate"):
-        raise ConfigError(f"{path} tunes nothing: [tuning] takes learning-rate, a list of numbers to choose from")
+    tuned = {(method, topology): keys for method, by in raw.get("tuned", {}).items() for topology, keys in by.items()}
+    for place in tuned:
+        if place not in product(raw["methods"], raw["topologies"]):
+            raise ConfigError(f"{path} has [tuned.{place[0]}] {place[1]}, which is no method and topology of it")
     return Plan(
         keys={**raw.get("keys", {}), **overrides},
         methods=raw["methods"],
         scenarios=raw["scenarios"],
         topologies=raw["topologies"],
         seeds=tuple(raw.get("seeds", [0])),
-        tuning=raw.get("tuning", {}),
+        tuning=read_tuning(raw) if "tuning" in raw else None,
+        tuned=tuned,
         budget=_budget(path, raw, overrides) if "budget" in raw else None,
     )
 
@@ -316,15 +312,3 @@ def _run(keys: dict[str, Any], path: Path) -> None:
         for _ in rounds:
             if _stop.is_set():
                 return
-
-
-def tuned(cells: list[Cell], root: Path) -> dict[str, float]:
-    """Return the learning rate of every method's best finished tuning run; of equals, the smaller one."""
-    best: dict[str, tuple[float, float]] = {}
-    for cell in cells:
-        result = cell.result(root) or {}
-        accuracy = (result.get("accuracy") or {}).get("mean")
-        rate = cell.learning_rate
-        if accuracy is not None and (accuracy, -rate) > best.get(cell.place[1], (-1.0, 0.0)):
-            best[cell.place[1]] = accuracy, -rate
-    return {method: -rate for method, (_, rate) in best.items()}

@@ -106,6 +106,11 @@ class RunFolder:
         except (OSError, SafetensorError) as error:
             raise ConfigError(f"{self.path} holds no model.safetensors that can be read: {error}") from None
 
+    def forget_models(self) -> None:
+        """Remove the models and the checkpoint of a run that nobody resumes; its summary and history stay."""
+        for name in ("model.safetensors", "checkpoint.safetensors"):
+            (self.path / name).unlink(missing_ok=True)
+
     def write_checkpoint(self, round: int, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
         """Write what a host's `snapshot` returned after `round`."""
         self._save("checkpoint.safetensors", tensors, {"round": str(round), "rest": json.dumps(rest)})

@@ -62,7 +62,7 @@ def _again(game: Game) -> Game:
 
 def main() -> None:
     """Print a row per estimator and budget R."""
-    cells = read_plan("shapley", {}).only(methods="R=16", scenarios="poisoned-2").cells({})
+    cells = read_plan("shapley", {}).only(methods="R=16", scenarios="poisoned-2").cells()
     played = [game for cell in cells for game in games(cell.config)]
     rows = [["estimator, R", "coalitions evaluated", "median error", "mean error", "wrong signs"]]
     for estimator in SAMPLED:

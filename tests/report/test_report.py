@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
     """A comparison with its report."""
     root = tmp_path_factory.mktemp("comparison")
     (root / "plan.toml").write_text(PLAN)
-    cells = compare.read_plan(str(root / "plan.toml"), {}).cells({})
+    cells = compare.read_plan(str(root / "plan.toml"), {}).cells()
     for _ in compare.run_cells(cells, root / "out", 2):
         pass
     done = CliRunner().invoke(cli, ["report", str(root / "out")], catch_exceptions=False)

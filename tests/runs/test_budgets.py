@@ -82,7 +82,7 @@ def test_a_method_is_read_where_it_has_spent_what_the_reference_spends_in_a_clea
 
 
 def test_every_table_comes_from_the_one_run_of_a_cell_tested_where_it_is_read(out, plan):
-    cells = budgets.sized(plan.cells({}), plan.budget, out)
+    cells = budgets.sized(plan.cells(), plan.budget, out)
     for cell in cells[:3]:
         alone = LocalRun(cell.config)
         lines = list(alone.rounds())
@@ -111,7 +111,7 @@ def test_there_is_a_table_for_each_budget(out):
 def test_the_reference_stays_in_every_part_of_a_plan_and_the_quick_form_has_no_budget(plan):
     assert list(plan.only(methods="d2").methods) == ["ross", "d2"]
     assert plan.quick().budget is None
-    assert {cell.budget for cell in plan.quick().cells({})} == {""}
+    assert {cell.budget for cell in plan.quick().cells()} == {""}
 
 
 def test_num_rounds_on_the_command_line_is_how_long_the_reference_runs(tmp_path):
@@ -121,7 +121,7 @@ def test_num_rounds_on_the_command_line_is_how_long_the_reference_runs(tmp_path)
 
 def test_a_reference_that_cannot_run_is_refused(plan, out):
     with pytest.raises(ConfigError, match="cannot run on topology ring: algorithm = 'd2' takes a mixing matrix"):
-        budgets.sized(plan.cells({}), compare.Budget("d2", 3), out)
+        budgets.sized(plan.cells(), compare.Budget("d2", 3), out)
 
 
 @pytest.mark.parametrize("wrong", ['method = "rose"\nrounds = 3', 'method = "ross"', 'method = "ross"\nround = 3'])

@@ -28,9 +28,12 @@ num-agents = 4
 num-rounds = 3
 evaluate-every = 3
 [tuning]
-learning-rate = [0.001, 0.3]
-attackers = 0
-seed = 7
+seeds = [7, 8]
+scenarios = ["clean"]
+configurations = 2
+rounds = 3
+[tuning.grid]
+learning-rate = [0.001, 0.1]
 [methods.dpsgd]
 [methods.lazy]
 algorithm = "d2"
@@ -58,24 +61,18 @@ def run(cells, root, jobs=2):
 
 def test_a_plan_is_every_combination_with_the_keys_of_its_place(file):
     plan = compare.read_plan(file, {"hidden": 16})
-    cells = {cell.place: cell.config for cell in plan.cells({"dpsgd": 0.05})}
+    cells = {cell.place: cell.config for cell in plan.cells()}
     assert len(cells) == 3 * 2 * 1 * 2
     config = cells["lazy", "poisoned", "ring", "1"]
     wanted = {"algorithm": "d2", "mixing": "lazy-metropolis", "attackers": 1, "seed": 1, "hidden": 16}
     wanted |= {"num-agents": 4, "num-rounds": 3, "evaluate-every": 3, "topology": "ring"}
     assert config == resolve(wanted)
-    assert cells["dpsgd", "clean", "ring", "0"].values["learning-rate"] == 0.05
-    assert len(plan.quick().cells({})) == 6
-    assert plan.quick().tuning_cells() == []
-    assert [cell.place for cell in plan.only(methods="d2").tuning_cells()] == [
-        ("tuning", "d2", "0.001"),
-        ("tuning", "d2", "0.3"),
-    ]
+    assert len(plan.quick().cells()) == 6
 
 
 def test_what_is_done_is_not_run_again_what_stopped_goes_on_and_what_cannot_run_says_why(file, tmp_path):
     root = tmp_path / "out"
-    cells = compare.read_plan(file, {"checkpoint-every": 1}).only(scenarios="clean").cells({})
+    cells = compare.read_plan(file, {"checkpoint-every": 1}).only(scenarios="clean").cells()
     half = LocalRun(cells[0].config, cells[0].folder(root).path)
     rounds = half.rounds()
     next(rounds)
@@ -90,13 +87,13 @@ def test_what_is_done_is_not_run_again_what_stopped_goes_on_and_what_cannot_run_
     assert "lazy-metropolis" in refused["refused"]
     assert cells[0].result(root)["rounds"] == 3
 
-    other = compare.read_plan(file, {"num-rounds": 4}).cells({})
+    other = compare.read_plan(file, {"num-rounds": 4}).cells()
     with pytest.raises(ConfigError, match="holds a run of another experiment"):
         run(other, root)
 
 
 def test_the_same_numbers_as_an_ordinary_run(file, tmp_path):
-    (cell,) = compare.read_plan(file, {}).only(methods="dpsgd", scenarios="poisoned").quick().cells({})
+    (cell,) = compare.read_plan(file, {}).only(methods="dpsgd", scenarios="poisoned").quick().cells()
     run([cell], tmp_path)
     alone = LocalRun(cell.config)
     list(alone.rounds())
@@ -121,7 +118,7 @@ def test_ctrl_c_ends_a_comparison_with_one_sentence_and_the_same_command_goes_on
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    cells = compare.read_plan(file, keys).only(methods="dpsgd,lazy", scenarios="clean").cells({})
+    cells = compare.read_plan(file, keys).only(methods="dpsgd,lazy", scenarios="clean").cells()
     try:
         while began.poll() is None and not list(tmp_path.glob("out/*/*/*/*/checkpoint.safetensors")):
             time.sleep(0.01)
@@ -150,7 +147,7 @@ def test_the_command_tunes_runs_and_tabulates(file, tmp_path):
     assert "refused" in done.output
     rows = list(csv.DictReader((out / "cells.csv").open()))
     assert len(rows) == 12
-    assert {row["learning-rate"] for row in rows if row["method"] == "dpsgd"} == {"0.3"}
+    assert {row["learning-rate"] for row in rows if row["method"] == "dpsgd"} == {"0.9"}  # tuned, beyond its list
     assert all(float(row["accuracy"]) > 0 for row in rows if row["method"] != "d2")
     assert all("mixing matrix" in row["refused"] for row in rows if row["method"] == "d2")
     accuracy = fmean(
@@ -171,7 +168,7 @@ def test_the_command_tunes_runs_and_tabulates(file, tmp_path):
 def test_methods_stand_beside_each_other_in_a_table_of_more_places(file, tmp_path):
     plan = compare.read_plan(file, {}).only(methods="dpsgd")
     (tmp_path / "out").mkdir()
-    text = write_markdown(plan, plan.cells({}), tmp_path / "out").read_text()
+    text = write_markdown(plan, plan.cells(), tmp_path / "out").read_text()
     assert text.startswith("|  | dpsgd |\n|---|--:|\n| clean | … |\n| poisoned | … |\n\nAccuracy in %")
 
 
@@ -190,12 +187,11 @@ def test_the_quick_form_of_the_digits_shows_who_survives(tmp_path):
     ("text", "said"),
     [
         ("seeds = [0]", "has no methods"),
-        (SMALL.replace("[tuning]\nlearning-rate", "[tuning]\nrates"), "tunes nothing"),
         (SMALL + "[methds.ross]\n", "has an entry methds"),
         ("seeds = [", "is not TOML"),
         (SMALL + '[methods."a, b"]\n', "has the name 'a, b' in methods: --methods takes a list"),
     ],
-    ids=["no methods", "no rates", "a typing error", "no TOML", "a comma"],
+    ids=["no methods", "a typing error", "no TOML", "a comma"],
 )
 def test_a_wrong_file_is_refused_in_one_sentence(text, said, tmp_path):
     path = tmp_path / "wrong.toml"
@@ -214,12 +210,11 @@ def test_a_name_that_is_not_there_is_refused(file):
 @pytest.mark.parametrize("name", compare.experiments())
 def test_every_cell_of_every_shipped_experiment_names_what_there_is(name):
     plan = compare.read_plan(name, {})
-    quick = plan.quick().cells({})
+    quick = plan.quick().cells()
     assert all(cell.config.values["num-rounds"] == 20 for cell in quick)
-    for cell in [*quick, *plan.tuning_cells()]:
+    for cell in quick:
         assembly = assemble(cell.config)  # which knows attack, aggregator and corruption
         assert assembly.algorithm
         assert assembly.topology.num_agents == cell.config.values["num-agents"]
         assert cell.config.values["partition"] in PARTITIONS
         assert cell.config.values["dataset"] in SOURCES
-    assert len(plan.tuning_cells()) == len(plan.methods) * len(plan.tuning.get("learning-rate", []))
