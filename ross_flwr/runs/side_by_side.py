@@ -12,8 +12,8 @@ BESIDE = Key(
     "beside",
     str,
     "",
-    "other methods, with commas between them, to run for comparison: on the same data, with the same attackers, and with "
-    "the same stream of batches, of which each takes as many as it has local steps",
+    "other methods, with commas between them, to run for comparison: on the same data, with the same attackers and the "
+    "same stream of batches, of which each takes as many as it has local steps",
     group="The run",
 )
 """A key of `ross-flwr run` and of the ServerApp, but not of a single run."""
