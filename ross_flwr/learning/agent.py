@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import inf, isnan
 from time import perf_counter_ns
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -13,15 +13,11 @@ from torch import Tensor
 
 from ross_flwr.learning.batches import Batches
 from ross_flwr.learning.objective import Objective
-from ross_flwr.learning.requests import Compute, Gradient, Utilities, compute
+from ross_flwr.learning.requests import Compute, Gradient, Of, Utilities, compute
 from ross_flwr.learning.rules import Mean, Rule, View
 from ross_flwr.learning.streams import stream
 
-__all__ = ["Agent", "GradientTransform", "Of"]
-
-
-Of: TypeAlias = Literal["own", "cross"]
-"""Whose model a gradient is of: the agent's own, or a neighbour's that asked for a cross-gradient."""
+__all__ = ["Agent", "GradientTransform"]
 
 
 THIRDS = {"gradients": 3, "utilities": 1}
@@ -31,8 +27,12 @@ THIRDS = {"gradients": 3, "utilities": 1}
 class GradientTransform(Protocol):
     """One link of the gradient chain: it changes gradients after an agent has computed them."""
 
-    def __call__(self, gradient: Tensor, agent: "Agent", of: Of) -> Tensor:
-        """Return what replaces `gradient`, shape [P]: a new tensor, or the same one unchanged."""
+    def __call__(self, gradient: Tensor, agent: "Agent", request: Gradient) -> Tensor:
+        """Return what replaces `gradient`, shape [P]: a new tensor, or the same one unchanged.
+
+        `request` is what the agent was asked: for the gradient of ``request.objective`` at ``request.vector`` on
+        ``request.batch``, and ``request.of`` tells whose model that is.
+        """
 
 
 class Agent:
@@ -187,11 +187,12 @@ class Agent:
         with self.counted("gradients", self.batches.size):
             batch = self.batches.take(self.pass_number if batch_number is None else batch_number)
             noise = int(self.stream("noise").integers(2**62)) if self.objective.draws_noise else None
-            gradient, shift = self.compute(Gradient(self.objective, vector, batch, noise))
+            request = Gradient(self.objective, vector, batch, noise, of)
+            gradient, shift = self.compute(request)
             if shift is not None and of == "own" and torch.equal(vector, self.state["model"]):
                 self.state["buffer_shift"] = shift
         for transform in self.gradient_chain:
-            gradient = transform(gradient, self, of)
+            gradient = transform(gradient, self, request)
         return cast(Tensor, gradient)
 
     def end_pass(self) -> None:

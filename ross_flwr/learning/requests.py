@@ -2,24 +2,42 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ross_flwr.learning.objective import Batch, Objective
 
-__all__ = ["Compute", "Gradient", "Utilities", "compute"]
+__all__ = ["Compute", "Gradient", "Of", "Utilities", "compute"]
+
+Of: TypeAlias = Literal["own", "cross"]
+"""Whose model a gradient is of: the agent's own, or a neighbour's that asked for a cross-gradient."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gradient:
-    """A request for the gradient of an objective at `vector` on `batch`; `noise` seeds what the model draws."""
+    """A request for the gradient of an objective at `vector` on `batch`.
+
+    Attributes
+    ----------
+    objective : Objective
+        The agent's loss.
+    vector : Tensor
+        The model, shape [P].
+    batch : Batch
+        The mini-batch.
+    noise : int, optional
+        The seed of what the model draws.
+    of : {"own", "cross"}
+        Whose model it is.
+    """
 
     objective: Objective
     vector: Tensor
     batch: Batch
     noise: int | None = None
+    of: Of = "own"
 
     def answer(self) -> tuple[Tensor, Tensor | None]:
         """Return the gradient, shape [P], and by how much the batch moves the float buffers, if there are any."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ross_flwr.algorithms.messages import Exchange, Message, MessageTransform
-from ross_flwr.learning.agent import Agent, Of
+from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.requests import Of
 from ross_flwr.learning.rules import Rule
 from ross_flwr.threats.attacks import Attack, View
 

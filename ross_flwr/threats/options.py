@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ross_flwr.config import ConfigError, group, keys_of, option, require
-from ross_flwr.learning.agent import Of
+from ross_flwr.learning.requests import Of
 from ross_flwr.threats.attacks import ATTACKS, Attack
 from ross_flwr.threats.faults import Absence, Dropout, Slow, Stopped
 from ross_flwr.threats.poisons import POISONS, Poison

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ross_flwr.config import option
-from ross_flwr.learning.agent import Agent, GradientTransform, Of
+from ross_flwr.learning.agent import Agent, GradientTransform
+from ross_flwr.learning.requests import Gradient, Of
 
 __all__ = ["POISONS", "GradientConstant", "GradientNoise", "GradientScaling", "Poison", "Poisoning"]
 
@@ -22,7 +23,7 @@ class Poison(ABC):
     """
 
     @abstractmethod
-    def __call__(self, gradient: Tensor, agent: Agent, of: Of) -> Tensor:
+    def __call__(self, gradient: Tensor, agent: Agent, request: Gradient) -> Tensor:
         """Return what the poison makes of `gradient`, a new tensor of shape [P]."""
 
 
@@ -32,7 +33,7 @@ class GradientScaling(Poison):
 
     scale: float = option(-3.0, "s")
 
-    def __call__(self, gradient: Tensor, agent: Agent, of: Of) -> Tensor:
+    def __call__(self, gradient: Tensor, agent: Agent, request: Gradient) -> Tensor:
         """Return s g."""
         return gradient * self.scale
 
@@ -43,7 +44,7 @@ class GradientNoise(Poison):
 
     sigma: float = option(3.0, "σ", minimum=0.0)
 
-    def __call__(self, gradient: Tensor, agent: Agent, of: Of) -> Tensor:
+    def __call__(self, gradient: Tensor, agent: Agent, request: Gradient) -> Tensor:
         """Return g plus noise, which is drawn anew for every gradient."""
         generator = agent.stream("poison", agent.counts["gradients"])
         return gradient - self.sigma * torch.from_numpy(generator.standard_normal(len(gradient))).to(gradient)
@@ -55,7 +56,7 @@ class GradientConstant(Poison):
 
     value: float = option(-3.0, "c")
 
-    def __call__(self, gradient: Tensor, agent: Agent, of: Of) -> Tensor:
+    def __call__(self, gradient: Tensor, agent: Agent, request: Gradient) -> Tensor:
         """Return c in every coordinate."""
         return torch.full_like(gradient, self.value)
 
@@ -86,8 +87,8 @@ class Poisoning:
     about: Sequence[Of] = ("own", "cross")
     since: int = 0
 
-    def __call__(self, gradient: Tensor, agent: Agent, of: Of) -> Tensor:
+    def __call__(self, gradient: Tensor, agent: Agent, request: Gradient) -> Tensor:
         """Return the poisoned gradient, shape [P], or the honest one before the attack begins and off its target."""
-        if agent.pass_number < self.since or of not in self.about:
+        if agent.pass_number < self.since or request.of not in self.about:
             return gradient
-        return self.poison(gradient, agent, of)
+        return self.poison(gradient, agent, request)

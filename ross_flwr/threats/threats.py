@@ -42,7 +42,7 @@ class Threats:
 
     Examples
     --------
-    >>> def reverse(gradient, agent, of):
+    >>> def reverse(gradient, agent, request):
     ...     return -gradient
     >>> threats = Threats(attackers=frozenset({1}), poisons=[reverse])
     >>> [len(threats.gradient_chain(agent)) for agent in range(3)]

@@ -32,9 +32,9 @@ class Clip:
 
     most: float
 
-    def __call__(self, gradient, agent, of):
+    def __call__(self, gradient, agent, request):
         length = gradient.norm()
-        agent.state[f"length.{of}"] = length[None]
+        agent.state[f"length.{request.of}"] = length[None]
         return gradient * min(1.0, self.most / float(length))
 
 

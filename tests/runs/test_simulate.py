@@ -52,7 +52,7 @@ def test_a_folder_holds_what_a_run_of_the_command_leaves_and_without_one_nothing
 
 
 def test_threats_are_objects_too():
-    def flip(gradient, agent, of):
+    def flip(gradient, agent, request):
         return -3 * gradient
 
     threats = Threats(attackers=frozenset({1}), poisons=[flip])

@@ -102,9 +102,9 @@ def test_every_local_step_is_the_agents_own_gradient(target, spoilt):
     (liar,), host, seen = assembly.threats.attackers, assembly.host("run"), []
     poisoning, agent = *host.agents[liar].gradient_chain, host.agents[liar]
 
-    def spy(gradient, agent, of):
-        poisoned = poisoning(gradient, agent, of)
-        seen.append((of, not torch.equal(gradient, poisoned)))
+    def spy(gradient, agent, request):
+        poisoned = poisoning(gradient, agent, request)
+        seen.append((request.of, not torch.equal(gradient, poisoned)))
         return poisoned
 
     agent.gradient_chain = [spy]
