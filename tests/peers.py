@@ -101,6 +101,6 @@ def letter(data=None, *, source=1, **changes):
 
 def deliver(stub, stream):
     """Deliver one envelope, and return why it was dropped, or an empty string."""
-    refusals = list(stub.Deliver(iter(stream), timeout=10))
+    refusals = list(stub.Deliver(iter(stream), timeout=30))
     assert len(refusals) <= 1
     return refusals[0].reason if refusals else ""

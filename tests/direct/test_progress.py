@@ -306,6 +306,29 @@ def test_a_node_that_ran_ahead_alone_waits_for_its_neighbours_for_as_long_as_it_
     assert [progress.standings[name].misses for name in ("n1", "n2")] == [3 - 10, 3 - 10]
 
 
+def test_a_node_that_fell_silent_goes_on_where_its_neighbours_are():
+    """It was away for a minute, comes back with nothing but the first exchange, and skips those that it missed."""
+    progress = started(up=False, behind_by=60.0)
+    play(progress, [(0.1, "answered", "n1", 60), (0.1, "wait", 0), (0.1, "decide", Wait(5.1))])
+    play(progress, [(0.2, "answered", "n2", 60), (0.2, "decide", Jump())])
+    assert progress.land(1000, 0.3) == 62
+    play(progress, [(1, "wait", 62), (1, "decide", Wait(6)), (3, "arrive", 62, 1, 2), (3, "decide", GoOn())])
+
+
+def test_a_node_that_fell_silent_is_not_waited_for_until_its_neighbours_are_where_it_came_back():
+    progress = started()
+    in_step(progress, 4)
+    play(progress, [(4, "lost", "n2")])
+    for exchange in range(4, 60):
+        play(progress, [(exchange, "wait", exchange), (exchange, "arrive", exchange, 1), (exchange, "decide", LATE)])
+    play(progress, [(60, "answered", "n2", 0), (60, "wait", 60), (60, "arrive", 60, 1), (60, "decide", LATE)])
+    assert not progress.announced(62 + 1, (2, 0), 60.1), "it came back two ahead, which is too early"
+    play(progress, [(61, "wait", 61), (61, "arrive", 61, 1), (61, "decide", LATE)])
+    play(progress, [(62, "arrive", 62, 2), (62, "wait", 62), (62, "decide", Wait(67))])
+    play(progress, [(63, "arrive", 62, 1), (63, "decide", GoOn())])
+    play(progress, [(64, "wait", 63), (64, "arrive", 63, 1), (64, "decide", Wait(69))])
+
+
 def test_a_silent_neighbour_is_greeted_after_growing_pauses_and_anew_after_a_long_connection():
     progress = started(1, up=False)
     pauses = []

@@ -1,6 +1,6 @@
 """What a node takes, answers and refuses, whoever calls."""
 
-import time
+import threading
 
 import grpc
 import pytest
@@ -55,7 +55,7 @@ def test_bytes_that_are_no_chunk_are_counted_and_the_stream_goes_on(door, certs)
     with channel_to("n0", net.nodes[0].address, certs["n1"]) as channel:
         deliver = channel.stream_stream(f"/{SERVICE}/Deliver", response_deserializer=Refusal.FromString)
         stream = [b"\xff", b"\x0a\x05\xff", *(each.SerializeToString() for each in letter())]
-        assert [each.reason for each in deliver(iter(stream), timeout=10)] == ["malformed"]
+        assert [each.reason for each in deliver(iter(stream), timeout=30)] == ["malformed"]
     assert dict(peer.mail.dropped) == {"malformed": 1}
     assert len(peer.collect(0, [(1, 0)])) == 1
 
@@ -66,7 +66,7 @@ def test_a_replay_is_refused_before_and_after_the_exchange(door):
     assert [deliver(stub, letter()) for _ in range(2)] == ["", "duplicate"]
     arrived = peer.collect(0, [(1, 0), (3, 0)])
     assert [(each.source, each.tensors["model"].tolist()) for each in arrived] == [(1, [1.0] * 6)]
-    (refusal,) = stub.Deliver(iter(letter()), timeout=10)
+    (refusal,) = stub.Deliver(iter(letter()), timeout=30)
     assert refusal == Refusal(reason="old", pass_number=0, step=1, refused_pass_number=0, refused_step=0)
     assert dict(peer.mail.dropped) == {"duplicate": 1, "old": 1}
 
@@ -74,36 +74,48 @@ def test_a_replay_is_refused_before_and_after_the_exchange(door):
 def test_one_stream_delivers_many_envelopes_and_goes_on_after_one_that_is_refused(door):
     call_as, peer, _ = door
     stream = [*letter(), *letter(pass_number=1), Chunk(data=b"\0" * 24), *letter(), *letter(step=1)]
-    refusals = list(call_as("n1").Deliver(iter(stream), timeout=10))
+    refusals = list(call_as("n1").Deliver(iter(stream), timeout=30))
     assert [(each.reason, each.refused_pass_number) for each in refusals] == [("ahead", 1), ("duplicate", 0)]
-    assert list(call_as("n1").Deliver(iter([]), timeout=10)) == []
+    assert list(call_as("n1").Deliver(iter([]), timeout=30)) == []
     assert dict(peer.mail.dropped) == {"ahead": 1, "duplicate": 1}
     assert [each.source for each in peer.collect(1, [(1, 0)])] == [1]
 
 
-def test_a_stream_that_breaks_off_leaves_its_place_free(door):
+def test_a_stream_that_breaks_off_leaves_its_place_free(door, monkeypatch):
     call_as, peer, _ = door
     stub = call_as("n1")
+    admit, admitted = peer.mail.admit, threading.Event()
+
+    async def noting(exchange, edge):
+        await admit(exchange, edge)
+        admitted.set()
 
     def broken():
         yield from letter(data=b"\0" * 8)
-        time.sleep(0.2)
+        assert admitted.wait(30)
         raise RuntimeError("the cable")
 
+    monkeypatch.setattr(peer.mail, "admit", noting)
     with pytest.raises(grpc.RpcError):
         deliver(stub, broken())
-    until(lambda: peer.mail.dropped, "the place is free", 5)
+    until(lambda: peer.mail.dropped, "the place is free", 30)
     assert dict(peer.mail.dropped) == {"truncated": 1}
     assert deliver(stub, letter()) == ""
 
 
 def test_a_peer_cannot_open_more_than_a_few_streams(door):
     call_as, _, _ = door
-    stub = call_as("n1")
-    early = [stub.Deliver(iter(letter(pass_number=5 + k)), timeout=10) for k in range(2)]
-    time.sleep(0.1)
+    stub, done = call_as("n1"), threading.Event()
+
+    def stay_open():
+        yield from letter(run="another")
+        done.wait(30)
+
+    early = [stub.Deliver(stay_open(), timeout=30) for _ in range(2)]
+    assert [next(each).reason for each in early] == ["other-run"] * 2
     assert deliver(stub, letter()) == "busy"
-    assert [refusal.reason for each in early for refusal in each] == ["ahead", "ahead"]
+    done.set()
+    assert [[*each] for each in early] == [[], []]
     assert deliver(stub, letter()) == ""
 
 
@@ -111,13 +123,13 @@ def test_who_has_a_certificate_of_another_authority_gets_no_word_in(door):
     call_as, _, net = door
     for action in (
         lambda stub: deliver(stub, letter()),
-        lambda stub: stub.Greet(Hello(), timeout=5),
+        lambda stub: stub.Greet(Hello(), timeout=30),
     ):
         with pytest.raises(grpc.RpcError) as caught:
             action(call_as("outsider"))
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     with grpc.insecure_channel(net.nodes[0].address) as plain, pytest.raises(grpc.RpcError):
-        PeerExchangeStub(plain).Greet(Hello(), timeout=5)
+        PeerExchangeStub(plain).Greet(Hello(), timeout=30)
     assert deliver(call_as("n1"), letter()) == ""
 
 
@@ -125,11 +137,11 @@ def test_a_node_that_is_no_neighbour_learns_nothing(door):
     call_as, peer, _ = door
     for name in ("mallory", "n2"):
         with pytest.raises(grpc.RpcError) as caught:
-            call_as(name).Greet(Hello(), timeout=5)
+            call_as(name).Greet(Hello(), timeout=30)
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
         with pytest.raises(grpc.RpcError) as caught:
-            list(call_as(name).Fetch(Request(run="run", agent=0), timeout=5))
+            list(call_as(name).Fetch(Request(run="run", agent=0), timeout=30))
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert dict(peer.mail.dropped) == {"stranger": 4}
-    (chunk,) = call_as("n3").Fetch(Request(run="run", agent=0), timeout=5)
+    (chunk,) = call_as("n3").Fetch(Request(run="run", agent=0), timeout=30)
     assert torch.equal(torch.frombuffer(bytearray(chunk.data), dtype=torch.float32), normal(77, 6))
