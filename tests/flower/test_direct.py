@@ -1,17 +1,17 @@
 """Segments as the ServerApp orders them: nodes of one process, over sockets, beside the local engine."""
 
-import asyncio
-import time
+import itertools
+import threading
 
 import pytest
 import torch
 from addresses import free_addresses
+from deployed import until
 from flwr.app import ArrayRecord
 from nodes import KilledError, Nodes, app_of
 
 from ross_flwr import ConfigError, PeerDirect, PeerHybrid, PeerRelay, resolve
 from ross_flwr.direct import certificates
-from ross_flwr.direct.link import Link
 from ross_flwr.flower import direct as segments
 from ross_flwr.flower import handlers
 from ross_flwr.flower.hosting import HOSTS
@@ -96,39 +96,48 @@ def test_a_node_whose_process_is_another_in_every_segment_goes_on_from_its_state
 def test_a_node_whose_process_dies_goes_on_in_the_round_that_it_had_saved(certs, tmp_path, monkeypatch):
     """Node 2 dies in the fifth round, and Flower says so; it is asked who it is, and told what it was told again.
 
-    A model takes five rounds to fetch, so it begins far ahead; nobody else loses a round by that.
+    The others are in round 21 by then, and its neighbours go on once they hear from it there.
     """
     monkeypatch.setattr(segments, "LOOK_AGAIN", 0.1)
-    fetch = Link.fetch
-
-    async def fetch_slowly(link):
-        await asyncio.sleep(0.15)
-        return await fetch(link)
-
-    monkeypatch.setattr(Link, "fetch", fetch_slowly)
-    begun, hosts = [], {}
+    begun, nodes, in_round_21 = [], {}, threading.Barrier(4)
 
     class Noting(handlers.Neighborhood):
+        def __init__(self, host, neighbors, **settings):
+            (self.agent,) = host.agents
+            if self.agent in nodes:
+                in_round_21.wait(30)
+            nodes[self.agent] = self
+            super().__init__(host, neighbors, **settings)
+
         def rounds(self, schedule, first, last):
-            (agent,) = self.host.agents
-            begun.append((agent, first))
-            hosts[agent] = self.host
+            begun.append((self.agent, first))
             return super().rounds(schedule, first, last)
+
+        def hears_node_2(self):
+            standing = self.peer.progress.standings["n2"]
+            return standing.state == "up" and standing.position >= 20
 
     monkeypatch.setattr(handlers, "Neighborhood", Noting)
 
     def mortal(context, module):
-        def die(module, inputs):
-            time.sleep(0.03)
-            if hosts[2].ran[2] == (4, 1) and begun.count((2, 5)) == 0:
-                raise KilledError
+        index, paused = context.node_id, []
 
-        module.register_forward_pre_hook(die if context.node_id == 2 else lambda *_: time.sleep(0.03))
+        def live(module, inputs):
+            number, _ = nodes[index].host.ran[index]
+            if index == 2 and number == 4 and begun.count((2, 5)) == 0:
+                raise KilledError
+            if index != 2 and number == 20 and not paused:
+                paused.append(True)
+                in_round_21.wait(30)
+                if index != 0:
+                    until(nodes[index].hears_node_2, "node 2 does not come back", 30)
+
+        module.register_forward_pre_hook(live)
         return module
 
-    options = BASE | {"algorithm": "dpsgd", "attackers": 0, "num_rounds": 100, "evaluate_every": 100}
+    options = BASE | {"algorithm": "dpsgd", "attackers": 0, "num_rounds": 60, "evaluate_every": 60}
     app = app_of(resolve({name.replace("_", "-"): value for name, value in options.items()}), module=mortal)
-    settings = {"state_dir": str(tmp_path), "checkpoint_every": 1, "segment_rounds": 100, "phase_timeout": 5.0}
+    settings = {"state_dir": str(tmp_path), "checkpoint_every": 1, "segment_rounds": 60}
     relay, _, lines = play(PeerDirect, certs, app=app, **options, **settings)
     assert sorted(begun[:4]) == [(0, 1), (1, 1), (2, 1), (3, 1)]
     assert begun[4:] == [(2, 5)]
@@ -143,8 +152,10 @@ def test_a_node_that_stays_dead_is_not_waited_for_when_the_others_are_done(certs
     """`start` would wait an hour for one that is late; of this one Flower says that it is dead."""
 
     def mortal(context, module):
+        gradients = itertools.count(1)
+
         def die(module, inputs):
-            if context.node_id == 2 and module.training:
+            if context.node_id == 2 and module.training and next(gradients) > 1:
                 raise KilledError
 
         module.register_forward_pre_hook(die)
@@ -152,12 +163,10 @@ def test_a_node_that_stays_dead_is_not_waited_for_when_the_others_are_done(certs
 
     options = BASE | {"algorithm": "dpsgd", "attackers": 0, "num_rounds": 4, "evaluate_every": 4}
     app = app_of(resolve({name.replace("_", "-"): value for name, value in options.items()}), module=mortal)
-    relay, *_ = play(PeerDirect, certs, app=app, **options, segment_rounds=2, phase_timeout=2.0)
+    relay, *_ = play(PeerDirect, certs, app=app, **options, segment_rounds=4)
     assert [line["absent"] for line in relay.history.lines] == [[2]] * 4
     warned = [record.getMessage() for record in caplog.records]
-    assert [text for text in warned if "no report" in text] == [
-        f"\t├──> rounds {first}–{first + 1}: no report from agents [2]" for first in (1, 3)
-    ]
+    assert [text for text in warned if "no report" in text] == ["\t├──> rounds 1–4: no report from agents [2]"]
 
 
 AVERAGING = {"average_every": 2, "num_rounds": 4}
