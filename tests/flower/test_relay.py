@@ -1,7 +1,8 @@
 """The relay, over nodes of this process: every method, graph and threat gives what the local engine gives."""
 
 import threading
-import time
+from concurrent.futures import FIRST_COMPLETED, wait
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from ross_flwr import PeerRelay, broadcast, option, peer_app, register, resolve,
 from ross_flwr.algorithms import ALGORITHMS, Algorithm
 from ross_flwr.config import ConfigError
 from ross_flwr.engine.envelope import Envelope
+from ross_flwr.flower import strategy
+from ross_flwr.flower.grid import Post
 from ross_flwr.flower.placement import Placement
 from ross_flwr.flower.protocol import Call
 from ross_flwr.flower.records import pack, record_of, tensors_of, unpack
@@ -65,14 +68,14 @@ class PushToMean(Algorithm):
         agent["model"] = (1 - self.pull) * models[agent.index] + self.pull * agent.mix(models)
 
 
-def play(num_nodes, app=None, timeout=60, evaluate_fn=None, **options):
+def play(num_nodes, app=None, evaluate_fn=None, **options):
     """Run a relay over nodes of this process, one at a time."""
     options = {"num_rounds": 3} | options
     relay = PeerRelay(**options)
     model = relay.assembly.task.model
     nodes = Nodes(app or peer_app(), range(10, 10 + num_nodes), together=app is not None)
     initial = record_of(model.named(model.initial))
-    result = relay.start(nodes, initial, options["num_rounds"], timeout, evaluate_fn=evaluate_fn)
+    result = relay.start(nodes, initial, options["num_rounds"], 60, evaluate_fn=evaluate_fn)
     return relay, result
 
 
@@ -129,27 +132,6 @@ def failing(message, context, call_next):
     return call_next(message, context)
 
 
-def slow_until_round_6():
-    """Make a Flower mod: node 1 answers the last exchange of round 2 when the others are in round 6.
-
-    In round 20 node 0 waits a moment, in which the late answer is sure to arrive.
-    """
-    others_are_in_round_6 = threading.Event()
-
-    def slow(message, context, call_next):
-        if message.metadata.message_type == "train.mix":
-            when = context.node_config["partition-id"], message.metadata.group_id
-            if when == (1, "2"):
-                assert others_are_in_round_6.wait(30)
-            elif when == (0, "6"):
-                others_are_in_round_6.set()
-            elif when == (0, "20"):
-                time.sleep(0.5)
-        return call_next(message, context)
-
-    return slow
-
-
 def test_the_run_goes_on_without_an_agent_whose_node_fails():
     relay, _ = play(6, peer_app([failing]), algorithm="dpsgd", num_agents=6, topology="ring", num_rounds=4)
     lines = relay.history.lines
@@ -161,15 +143,48 @@ def test_the_run_goes_on_without_an_agent_whose_node_fails():
     assert sorted(relay.models) == list(range(6))
 
 
-def test_a_late_agent_is_missing_for_the_step_and_back_some_rounds_later():
-    app = peer_app([slow_until_round_6()])
-    options = SAME | {"algorithm": "dpsgd", "num_rounds": 40, "learning_rate": 1e-3}
-    relay, _ = play(6, app, timeout=1.0, **options)
-    lines = relay.history.lines
-    assert len(lines[1]["absent"]) == 1
-    assert 1 < lines[1]["seconds"] < 2.5
-    assert (lines[-1]["absent"], lines[-1]["missing"]) == ([], [])
+class Held:
+    """Holds node 1's answer in the last exchange of round 2 until node 0 is in that of round 6, and moves the clock.
+
+    Time passes only while node 1 is held and every other node has answered.
+    """
+
+    def __init__(self):
+        self.now = 0.0
+        self.held, self.let_go = threading.Event(), threading.Event()
+
+    def mod(self, message, context, call_next):
+        if message.metadata.message_type == "train.mix":
+            when = context.node_config["partition-id"], message.metadata.group_id
+            if when == (1, "2"):
+                self.number = message.metadata.message_id
+                self.held.set()
+                assert self.let_go.wait(30)
+            elif when == (0, "6"):
+                self.let_go.set()
+                self.nodes.replies[self.number].result(30)
+        return call_next(message, context)
+
+    def sleep(self, seconds):
+        owed = [reply for reply in self.nodes.replies.values() if not reply.done()]
+        if self.held.is_set() and owed == [self.nodes.replies[self.number]]:
+            self.now += seconds
+        elif owed:
+            wait(owed, return_when=FIRST_COMPLETED)
+
+
+def test_a_late_agent_is_missing_for_the_step_and_back_when_it_has_answered(monkeypatch):
+    held = Held()
+    held.nodes = Nodes(peer_app([held.mod]), range(10, 16))
+    monkeypatch.setattr(strategy, "Post", partial(Post, clock=lambda: held.now, sleep=held.sleep))
+    relay = PeerRelay(**SAME | {"algorithm": "dpsgd", "num_rounds": 9, "learning_rate": 1e-3})
+    model = relay.assembly.task.model
+    relay.start(held.nodes, record_of(model.named(model.initial)), 9, timeout=60.0)
+    absent = [len(line["absent"]) for line in relay.history.lines]
+    assert (absent[:6], absent[8]) == ([0, 1, 1, 1, 1, 1], 0)
+    assert relay.history.lines[8]["missing"] == []
     assert relay.dropped == {"late": 1}
+    assert 60 <= held.now < 62, "it is waited for in one exchange"
 
 
 def test_the_result_is_what_fedavg_would_return():

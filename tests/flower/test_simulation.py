@@ -1,8 +1,6 @@
 """What Flower's own simulation engine is needed for: one simulation of six nodes serves all tests."""
 
 import gc
-import time
-from statistics import median
 
 import pytest
 import torch
@@ -35,18 +33,18 @@ client = peer_app(mods=[saboteur])
 
 
 class Watch:
-    """Stands before the Grid: how long replies lay there, and how many bytes of arrays were in messages here.
+    """Stands before the Grid: in which look a reply was taken, and how many bytes of arrays were in messages here.
 
     The states of simulated nodes, which Flower keeps in the same process, are not counted.
     """
 
     def __init__(self, grid):
         self.grid = grid
-        self.stored, self.waits, self.peak = {}, [], 0
+        self.looks, self.stored, self.passed_by, self.peak = 0, {}, [], 0
         store = grid.state.store_message_res
 
         def noting(message):
-            self.stored[message.metadata.reply_to_message_id] = time.monotonic()
+            self.stored[message.metadata.reply_to_message_id] = self.looks
             return store(message)
 
         grid.state.store_message_res = noting
@@ -55,9 +53,9 @@ class Watch:
         return getattr(self.grid, name)
 
     def pull_messages(self, message_ids):
+        self.looks += 1
         replies = list(self.grid.pull_messages(message_ids))
-        now = time.monotonic()
-        self.waits += [now - self.stored[reply.metadata.reply_to_message_id] for reply in replies]
+        self.passed_by += [self.looks - 1 - self.stored[reply.metadata.reply_to_message_id] for reply in replies]
         messages = [m for m in gc.get_objects() if type(m) is Message and m.has_content()]
         records = [r for m in messages for r in m.content.array_records.values()]
         arrays = [array for record in records for array in record.values() if len(array.data) > LARGE]
@@ -106,9 +104,10 @@ def test_the_run_goes_on_without_an_agent_whose_node_fails(played):
     assert sorted(played["error"].models) == list(range(6))
 
 
-def test_replies_lie_no_longer_than_between_two_looks(played):
-    assert len(played["watch"].waits) >= 6 * 5
-    assert median(played["watch"].waits) < 0.15  # the tail is the machine's, when it is busy
+def test_a_reply_is_taken_at_the_next_look(played):
+    """One look may begin while the reply is being stored."""
+    assert len(played["watch"].passed_by) >= 6 * 5
+    assert max(played["watch"].passed_by) <= 1
 
 
 def test_the_server_process_holds_at_most_two_copies_of_each_model(played):
