@@ -400,7 +400,7 @@ def test_ctrl_c_ends_a_run_with_one_sentence_and_exit_code_130_and_nothing_is_lo
         while run.poll() is None and not (folder / "checkpoint.safetensors").exists():
             time.sleep(0.05)
         run.send_signal(signal.SIGINT)
-        _, err = run.communicate(timeout=20)
+        _, err = run.communicate(timeout=60)
     finally:
         run.kill()
     assert run.returncode == 130

@@ -3,7 +3,7 @@
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from threading import Thread
@@ -12,6 +12,7 @@ import grpc
 import pytest
 from addresses import free_port
 from click.testing import CliRunner
+from deployed import until
 
 from ross_flwr import ConfigError, doctor
 from ross_flwr.cli import cli
@@ -54,24 +55,22 @@ def serving(folder):
     """Let a doctor answer for the node of this folder; return its address and what it tells."""
     address, told = f"127.0.0.1:{free_port()}", []
     Thread(target=doctor.serve, args=(address, folder, told.append), daemon=True).start()
-    for _ in range(100):
-        try:
-            socket.create_connection(("127.0.0.1", int(address[10:]))).close()
-            break
-        except OSError:
-            time.sleep(0.02)
+    until(lambda: connects(address), "no doctor serves", 30)
     last(told)  # of this connection, which was none
     told.clear()
     return address, told
 
 
+def connects(address):
+    host, port = address.split(":")
+    with suppress(OSError):
+        socket.create_connection((host, int(port))).close()
+        return True
+
+
 def last(told):
     """What a serving doctor told last; it may still be about to."""
-    for _ in range(250):
-        if told:
-            return told[-1]
-        time.sleep(0.02)
-    raise AssertionError("the doctor tells of nobody")
+    return until(lambda: told, "the doctor tells of nobody", 30)[-1]
 
 
 def found(**arguments):

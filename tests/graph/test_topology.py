@@ -164,7 +164,7 @@ def test_a_dense_regular_graph_of_many_agents_is_drawn_in_seconds():
     start = time.perf_counter()  # networkx alone takes minutes
     graph = build("random-regular", 100, degree=98).graph
     assert {degree for _, degree in graph.degree} == {98}
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 30
 
 
 @pytest.mark.parametrize(
