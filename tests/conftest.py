@@ -2,13 +2,14 @@
 
 import os
 
-import torch
-from hypothesis import HealthCheck, settings
+# Read when torch is loaded, in all threads and in the processes that tests start. Threads without a core only wait.
+os.environ["OMP_NUM_THREADS"] = "1"
+for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR"):
+    os.environ.pop(name, None)
 
-torch.set_num_threads(1)
+from hypothesis import HealthCheck, settings  # noqa: E402
+
 settings.register_profile(
     "the same everywhere", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("the same everywhere")
-for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR"):
-    os.environ.pop(name, None)

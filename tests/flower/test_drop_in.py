@@ -1,6 +1,7 @@
 """Apps that are not ours: their own model, data, loss and metrics, in the place of FedAvg and beside it."""
 
 import difflib
+import random
 import re
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,7 @@ def relay_on_a_ring(**options):
 def played():
     """FedAvg, ROSS, ROSS from where FedAvg ended, and FedAvg from where that ended, over the same nodes."""
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    random.seed(0)  # FedAvg draws the order of the nodes, and they share torch's generator
     grid = Nodes(Configured(), range(NODES), together=False)
     results = {"fedavg": with_fedavg.main(grid, context_of(CONFIG)), "ross": with_ross.main(grid, context_of(CONFIG))}
     results["on with ross"] = relay_on_a_ring(learning_rate=0.01).start(
