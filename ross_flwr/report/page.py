@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from ross_flwr.extras import import_extra
+from ross_flwr.report.table import short
 from ross_flwr.report.tables import Row
 
 __all__ = ["page", "result_table"]
@@ -15,7 +16,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1500px; margin: 2em auto
 h2 { margin-top: 2.5em; border-bottom: 1px solid #ccc }
 table { border-collapse: collapse } th, td { padding: .15em .9em; text-align: right; white-space: nowrap }
 th:first-child, td:first-child { text-align: left } thead { border-bottom: 1px solid #999 }
-tr.ratio td { background: #f4f4f4 } p { margin: .3em 0; max-width: 65em } .caption { color: #555 }
+tr.ratio td { background: #f4f4f4 } small { color: #777 } p { margin: .3em 0; max-width: 65em } .caption { color: #555 }
 """
 
 DRAW = """
@@ -73,22 +74,33 @@ def page(
     )
 
 
-def result_table(accuracies: Iterable[Row], ratios: Sequence[Row]) -> str:
-    """Return the HTML table of a scenario: methods by topologies, and ours over the baselines."""
-    texts = {(row["method"], row["topology"]): row["text"] for row in accuracies}
+def result_table(accuracies: Iterable[Row], ratios: Sequence[Row], *, budget: str = "") -> str:
+    """Return the HTML table of a scenario: methods by topologies, and ours over the baselines.
+
+    Below each accuracy stand the work and the bytes of a run, above the table the `budget` at which runs are read.
+    """
+    texts = {(row["method"], row["topology"]): _shown(row) for row in accuracies}
     topologies, methods = (list(dict.fromkeys(key[k] for key in texts)) for k in (1, 0))
     found = {(row["method"], row["topology"], row["against"]): row for row in ratios}
     rows = [f"<tr><th>{'</th><th>'.join(map(escape, ['method', *topologies]))}</th></tr></thead><tbody>"]
     rows += [_row(method, [texts.get((method, topology), "–") for topology in topologies]) for method in methods]
     for method in dict.fromkeys(row["method"] for row in ratios):
         for against in ("best baseline", "mean baseline"):
-            shown = [_ratio(found.get((method, topology, against))) for topology in topologies]
+            shown = [escape(_ratio(found.get((method, topology, against)))) for topology in topologies]
             rows.append(_row(f"{method} / {against}", shown, "ratio"))
-    return f"<table><thead>{''.join(rows)}</tbody></table>"
+    heading = f"<h3>{escape(budget)}</h3>" if budget else ""
+    return f"{heading}<table><thead>{''.join(rows)}</tbody></table>"
 
 
 def _row(name: str, texts: Sequence[str], kind: str = "") -> str:
-    return f'<tr class="{kind}"><td>{"</td><td>".join(map(escape, [name, *texts]))}</td></tr>'
+    return f'<tr class="{kind}"><td>{"</td><td>".join([escape(name), *texts])}</td></tr>'
+
+
+def _shown(row: Row) -> str:
+    """Return the accuracy, and what it cost, as HTML."""
+    if row["work"] is None:
+        return escape(row["text"])
+    return f"{escape(row['text'])}<br><small>{short(row['work']).strip()} passes, {short(row['bytes'])}B</small>"
 
 
 def _ratio(row: Row | None) -> str:

@@ -1,5 +1,6 @@
 """``ross-flwr report``: a folder of results as a page, pictures and tables."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ross_flwr.config import ConfigError
@@ -9,7 +10,8 @@ from ross_flwr.report.network import networks
 from ross_flwr.report.page import page, result_table
 from ross_flwr.report.png import draw, draw_network
 from ross_flwr.report.statistics import legend
-from ross_flwr.runs.finished import Run, find_runs
+from ross_flwr.report.tables import Row
+from ross_flwr.runs.finished import Run, by_budget, find_runs
 
 __all__ = ["write_report"]
 
@@ -17,6 +19,11 @@ NETWORK = (
     "The half of an edge beside an agent is darker and wider the more weight that agent gave to the gradient of "
     "the neighbour at the other end; grey is none. Squares attack or have bad data. The slider moves through the "
     "rounds."
+)
+
+BUDGETS = (
+    "Each run is read three times: after as many rounds as the reference method was given, and where it had spent as "
+    "much work and as many bytes as that method does in a clean run. Figures show whole runs."
 )
 
 TABLE = ("accuracy", "ratios")
@@ -41,9 +48,9 @@ def write_report(folder: Path) -> Path:
     found = {
         "progress": progress,
         "curves": tables.bands(progress),
-        "accuracy": tables.accuracies(runs),
-        "differences": tables.differing(done),
-        "ratios": tables.ratios(done),
+        "accuracy": _at_budgets(runs, tables.accuracies),
+        "differences": _at_budgets(done, tables.differing),
+        "ratios": _at_budgets(done, tables.ratios),
         "agents": tables.agents(done),
         "weights": tables.weights(done),
         "edges": tables.edges(done),
@@ -65,7 +72,10 @@ def write_report(folder: Path) -> Path:
         for scenario in dict.fromkeys(run.scenario for run in runs)
     }
     summaries = {
-        scenario: result_table(*([row for row in found[name] if row["scenario"] == scenario] for name in TABLE))
+        scenario: "\n".join(
+            result_table(*(_of(found[name], scenario, budget) for name in TABLE), budget=budget)
+            for budget in by_budget(runs)
+        )
         for scenario in sections
     }
     text = page(f"Report on {folder.resolve().name}", _about(runs), sections, summaries)
@@ -84,15 +94,28 @@ def write_report(folder: Path) -> Path:
     return folder / "report.html"
 
 
+def _of(rows: list[Row], scenario: str, budget: str) -> list[Row]:
+    return [row for row in rows if (row["scenario"], row.get("budget", "")) == (scenario, budget)]
+
+
+def _at_budgets(runs: list[Run], make: Callable[[list[Run]], list[Row]]) -> list[Row]:
+    """Return the rows of a table at each budget, the title of the budget in a column of its own where there is one."""
+    return [{"budget": title} | row if title else row for title, read in by_budget(runs).items() for row in make(read)]
+
+
 def _about(runs: list[Run]) -> list[str]:
     """Return what readers must know about the runs and the signs."""
     done = [run for run in runs if run.summary]
+    budgets = by_budget(done)
     seeds = ", ".join(map(str, sorted({run.seed for run in done})))
     refused = sorted({f"{run.method} on {run.topology}" for run in runs if not run.summary})
     return [
         f"{len(done)} runs: {len({run.method for run in done})} methods, seeds {seeds}.",
         *([f"Refused, because the method cannot run there: {', '.join(refused)}."] if refused else []),
-        *legend(*tables.compared(done)),
+        *legend(*tables.compared(next(iter(budgets.values())))),
+        "Below an accuracy stand the mean work of a run (example passes: forward and backward are one, a forward alone "
+        "is a third) and the bytes that all its agents sent.",
+        *([BUDGETS] if len(budgets) > 1 else []),
         "A ratio is the accuracy of ross-plus or ross over that of the best baseline (named beside it), or over the "
         "mean of all baselines, which are all other methods.",
         "The figures as PNG and all numbers as CSV are in the folder report beside this page.",

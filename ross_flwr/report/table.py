@@ -8,7 +8,7 @@ from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
-__all__ = ["distance", "markdown", "percent", "performance_table", "result_table"]
+__all__ = ["distance", "markdown", "percent", "performance_table", "result_table", "short"]
 
 DIVERGED = 1e6
 """A consensus distance above this, or one that is not finite, is shown as "diverged": no sound run comes near it."""
@@ -72,6 +72,18 @@ def distance(summary: Mapping[str, Any]) -> str:
     if has_diverged(summary):
         return "diverged"
     return "–" if value is None else f"{value:.3g}"
+
+
+def short(count: float) -> str:
+    """Return a large number as people read it, up to the name of its unit.
+
+    Examples
+    --------
+    >>> short(48) + "B", short(83_400) + "B", short(2.5e9) + "B"
+    ('48 B', '83.4 kB', '2.5 GB')
+    """
+    power = min((len(str(round(count))) - 1) // 3, 4)
+    return f"{count / 1000**power:.3g} {('', 'k', 'M', 'G', 'T')[power]}"
 
 
 def percent(share: float | None) -> str:

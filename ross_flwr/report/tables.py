@@ -88,9 +88,13 @@ def scores(runs: Sequence[Run]) -> dict[tuple[str, ...], dict[str, Score]]:
 
 
 def accuracies(runs: Sequence[Run]) -> list[Row]:
-    """Return a row per scenario, topology and method: the last accuracy over seeds; empty where it was refused."""
+    """Return a row per scenario, topology and method: the last accuracy over seeds, and a run's work and bytes.
+
+    They are empty where it was refused.
+    """
     table, (ours, found) = scores(runs), compared(runs)
     signs = marks(table, found)
+    costs = {name: _means(runs, name) for name in ("work", "bytes")}
     rows = []
     for scenario, topology, method in dict.fromkeys((run.scenario, run.topology, run.method) for run in runs):
         score = table.get((scenario, topology), {}).get(method)
@@ -104,10 +108,20 @@ def accuracies(runs: Sequence[Run]) -> list[Row]:
                 "accuracy": score.mean if score else None,
                 "half-width": score.half_width if score else None,
                 "collapsed": score.collapsed if score else None,
+                **{name: costs[name].get((scenario, topology, method)) for name in costs},
                 "text": f"{score} {mark}".rstrip() if score else "refused",
             }
         )
     return rows
+
+
+def _means(runs: Sequence[Run], name: str) -> dict[tuple[str, ...], float]:
+    """Return the mean over seeds of an entry of the summaries, by scenario, topology and method."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for run in runs:
+        if name in run.summary:
+            found.setdefault((run.scenario, run.topology, run.method), []).append(run.summary[name])
+    return {place: fmean(values) for place, values in found.items()}
 
 
 def compared(runs: Sequence[Run]) -> tuple[str | None, list[Difference]]:

@@ -1,7 +1,7 @@
 """The runs in a folder of results: a single run with those beside it, or the cells of a comparison."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ross_flwr.runs.history import totals
 from ross_flwr.runs.options import RunOptions
 from ross_flwr.threats.options import AttackOptions
 
-__all__ = ["BUDGETS", "OURS", "REFUSED", "Run", "find_runs"]
+__all__ = ["BUDGETS", "OURS", "REFUSED", "Run", "by_budget", "find_runs"]
 
 OURS = ("ross-plus", "ross")
 """The methods that a report compares with all others, the baselines."""
@@ -50,7 +50,9 @@ class Run:
     reads: Mapping[str, int] = field(default_factory=dict)
 
     def at(self, budget: str) -> "Run":
-        """Return the run as it was when it had spent a budget."""
+        """Return the run as it was when it had spent a budget; the same one where it has none."""
+        if budget not in self.reads:
+            return self
         lines = self.lines[: self.reads[budget]]
         return replace(self, lines=lines, summary={**self.summary, **totals(lines)})
 
@@ -69,6 +71,12 @@ class Run:
         if agent in self.summary["attackers"]:
             return "attacker"
         return "bad data" if agent in self.summary["corrupted"] else "honest"
+
+
+def by_budget(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return the runs as they are read at each budget, by its title; under no title where there are none."""
+    kinds = dict.fromkeys(kind for run in runs for kind in run.reads)
+    return {f"equal {kind}": [run.at(kind) for run in runs] for kind in kinds} or {"": list(runs)}
 
 
 def find_runs(folder: Path) -> list[Run]:

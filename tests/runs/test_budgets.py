@@ -8,7 +8,11 @@ from click.testing import CliRunner
 
 from ross_flwr.cli import cli
 from ross_flwr.config import ConfigError
+from ross_flwr.report.page import result_table
+from ross_flwr.report.table import short
+from ross_flwr.report.tables import accuracies
 from ross_flwr.runs import budgets, compare
+from ross_flwr.runs.finished import by_budget, find_runs
 from ross_flwr.runs.local import LocalRun
 
 B, Q, ROUNDS = 16, 30, 3
@@ -106,6 +110,21 @@ def test_there_is_a_table_for_each_budget(out):
     assert text.count("| isolated |") == 3
     said = (out.parent / "said").read_text()
     assert all(f" equal {kind} " in said for kind in ("rounds", "work", "bytes"))
+
+
+def test_the_report_reads_runs_where_the_tables_do(out):
+    for budget, read in by_budget(find_runs(out)).items():
+        rows = {row["method"]: row for row in accuracies(read)}
+        for method in READ:
+            row = rows_of(out)[method, budget.removeprefix("equal ")]
+            assert rows[method]["accuracy"] == float(row["accuracy"])
+            assert (rows[method]["work"], rows[method]["bytes"]) == (float(row["work"]), float(row["bytes"]))
+        shown = result_table(rows.values(), [], budget=budget)
+        assert f"<h3>{budget}</h3>" in shown
+        passes = 4 * B * READ["isolated"][budget.removeprefix("equal ")]
+        assert f"<small>{short(passes).strip()} passes, 0 B</small>" in shown
+        assert rows["d2"]["text"] == "refused"
+        assert rows["d2"]["work"] is None
 
 
 def test_the_reference_stays_in_every_part_of_a_plan_and_the_quick_form_has_no_budget(plan):
