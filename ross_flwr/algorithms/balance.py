@@ -13,8 +13,8 @@ class BALANCE(AdaptThenCombine):
     ::
 
         x½_i = x_i after K local steps
-        A_i  = {j ∈ N_i : ‖x½_i − x½_j‖ ≤ γ exp(−κ t/T) ‖x½_i‖}
-        x_i  = a x½_i + (1 − a) mean_{j ∈ A_i} x½_j;   x½_i if nobody is accepted
+        A_i  = {j ∈ N_i : ‖x½_i − x½_j‖ ≤ γ exp(−t/T) ‖x½_i‖}
+        x_i  = ½ x½_i + ½ mean_{j ∈ A_i} x½_j;   x½_i if nobody is accepted
 
     The rule is `rules.BALANCE`. State: the model. Per agent and round: one exchange, k·P·4 bytes, K gradients. With
     γ = 0, agents learn alone, except those with exactly the same model.

@@ -14,13 +14,13 @@ class UBAR(CombineThenAdapt):
 
         S_i = the ⌊ρ k⌋ neighbours whose x_j is nearest to x_i, at least one
         R_i = {j ∈ S_i : F_i(x_j) ≤ F_i(x_i)};   if empty, or F_i(x_i) is infinite, the best j ∈ S_i
-        x_i ← a x_i + (1 − a) mean_{j ∈ R_i} x_j − η D_i,   D_i = ∇F_i(x_i; ξ_i) for K = 1
+        x_i ← ½ x_i + ½ mean_{j ∈ R_i} x_j − η D_i,   D_i = ∇F_i(x_i; ξ_i) for K = 1
 
     The rule is `rules.UBAR`. With K > 1 local steps, D_i is the sum of their gradients; losses are those of the pass's
     mini-batch, as published, or of Q_i.
 
     State: the model. Per agent and round: one exchange, k·P·4 bytes, K gradients, and 1 + |S_i| losses, counted as
-    utilities. With a = 1 agents learn alone.
+    utilities.
     """
 
     family = "Byzantine-robust"

@@ -187,8 +187,8 @@ def test_the_keys_name_the_rule_and_its_parameters_and_a_method_may_have_one_of_
     assert rule() == rules.Mean()
     keys = {"aggregator": "krum", "byzantine": 2, "pre-aggregation": "nnm"}
     assert rule(**keys) == rules.NNM(rule=rules.Krum(byzantine=2), byzantine=2)
-    keys = {"aggregator": "balance", "similarity": 0.7, "own-weight": 0.25, "pre-aggregation": "bucketing"}
-    assert rule(**keys) == rules.Bucketing(rule=rules.BALANCE(similarity=0.7, own_weight=0.25))
+    keys = {"aggregator": "balance", "similarity": 0.7, "pre-aggregation": "bucketing"}
+    assert rule(**keys) == rules.Bucketing(rule=rules.BALANCE(similarity=0.7))
     keys = {"algorithm": "ubar", "aggregator": "median", "near-share": 0.7, "use-validation": True}
     assert rule(**keys) == rules.UBAR(near_share=0.7, use_validation=True)
     assert {agent.rule for agent in assemble(resolve(SMALL | keys)).agents()} == {rule(**keys)}

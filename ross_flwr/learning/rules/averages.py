@@ -1,11 +1,10 @@
 """Rules that average by the mixing matrix."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ross_flwr.config import option
 from ross_flwr.learning.rules.rule import View, Weighing, register_rule
 
 __all__ = ["Mean", "VarianceCorrectedMean", "variance_corrected"]
@@ -35,7 +34,7 @@ class VarianceCorrectedMean(Mean):
 
     The vanishing variance problem (arXiv:2404.04616): averaging models that are not alike shrinks the variance of
     their parameters, to 1/m for m independent models, and with it the gradients. v* is the variance of the own model's
-    tensor, or the mean variance of those heard. Momenta are mixed by W alone. It is no defence.
+    tensor. Momenta are mixed by W alone. It is no defence.
 
     Examples
     --------
@@ -44,29 +43,23 @@ class VarianceCorrectedMean(Mean):
     tensor([-1.,  3.,  7.])
     """
 
-    variance_of: str = option(
-        "own",
-        "whose variance the mean of models gets back: the own model's, or the mean of the others'",
-        choices=("own", "others"),
-    )
-
     def __call__(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Tensor:
         """Mix, and correct models."""
         mixed = super().__call__(own, others, view)
         if not view.models or not others:
             return mixed
-        return variance_corrected(mixed, [own] if self.variance_of == "own" else others.values(), view.sizes)
+        return variance_corrected(mixed, own, view.sizes)
 
 
-def variance_corrected(mixed: Tensor, models: Iterable[Tensor], sizes: Sequence[int]) -> Tensor:
-    """Return `mixed` with each tensor as spread out as those of `models` are.
+def variance_corrected(mixed: Tensor, model: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return `mixed` with each tensor as spread out as that of `model` is.
 
     Parameters
     ----------
     mixed : Tensor
         The average, shape [P].
-    models : iterable of Tensor
-        The models whose variance to restore, shape [P] each, at least one. If they are alike, nothing changes.
+    model : Tensor
+        The one whose variances to follow, shape [P].
     sizes : sequence of int
         The lengths of the tensors to correct, in order; what follows them (float buffers) stays unchanged.
     """
@@ -75,7 +68,7 @@ def variance_corrected(mixed: Tensor, models: Iterable[Tensor], sizes: Sequence[
         parts = torch.split(vector[: sum(sizes)].double(), list(sizes))
         return torch.stack([part.var(correction=0) for part in parts])
 
-    found, wanted = variances(mixed), torch.stack([variances(model) for model in models]).mean(0)
+    found, wanted = variances(mixed), variances(model)
     factors = torch.where(found > RESOLUTION * wanted, (wanted / found).sqrt(), 1.0).tolist()
     corrected = mixed.clone()
     for part, factor in zip(torch.split(corrected[: sum(sizes)], list(sizes)), factors, strict=True):

@@ -19,10 +19,8 @@ SMALLEST_LOSS = 1e-8
 """Below this value, a smaller loss earns no larger weight."""
 
 
-def own_weight() -> float:
-    """Declare the parameter that UBAR and BALANCE share."""
-    found: float = option(0.5, "a, the weight of the own model beside the accepted ones", minimum=0.0, maximum=1.0)
-    return found
+OWN_WEIGHT = 0.5
+"""a, the weight of the own model beside the accepted ones, in UBAR and BALANCE."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +67,12 @@ class UBAR(JudgingByLoss):
 
         S_i = the ⌊ρ k⌋ neighbours whose x_j is nearest to x_i, at least one
         R_i = {j ∈ S_i : F_i(x_j) ≤ F_i(x_i)};   if empty, or F_i(x_i) is infinite, the best j ∈ S_i
-        a x_i + (1 − a) mean_{j ∈ R_i} x_j
+        ½ x_i + ½ mean_{j ∈ R_i} x_j
 
     Guo et al., "Byzantine-resilient decentralized stochastic gradient descent", 2020 (arXiv:2002.08569). k counts the
-    neighbours that were heard. ρ = 0.4 and a = 0.5 are the values of published experiments. If the F_j differ much, it
+    neighbours that were heard. ρ = 0.4 and ½ are the values of published experiments. If the F_j differ much, it
     is too strict; and if |S_i| = 1, as with ρ = 0.4 and four neighbours, the losses decide nothing. Ignores W;
-    takes 1 + |S_i| losses. With a = 1 agents learn alone.
+    takes 1 + |S_i| losses.
 
     Examples
     --------
@@ -87,17 +85,16 @@ class UBAR(JudgingByLoss):
     near_share: float = option(
         0.4, "ρ, the share of the neighbours, the nearest ones, that is considered", minimum=0.0, maximum=1.0
     )
-    own_weight: float = own_weight()
 
     def judged(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
-        """Return (1 − a)/|R_i| for each in R_i."""
+        """Return ½/|R_i| for each in R_i."""
         if not others:
             return {}
         near = sorted(others, key=lambda j: distance(others[j], own))[: max(1, floor(self.near_share * len(others)))]
         losses = {j: view.loss(others[j], self.loss_data) for j in near}
         bound = view.loss(own, self.loss_data)
         accepted = [j for j in near if losses[j] <= bound < inf] or [min(near, key=losses.__getitem__)]
-        return dict.fromkeys(accepted, (1 - self.own_weight) / len(accepted))
+        return dict.fromkeys(accepted, (1 - OWN_WEIGHT) / len(accepted))
 
 
 @register_rule("resilient-p2p")
@@ -201,11 +198,11 @@ class BALANCE(Weighing):
 
     ::
 
-        A_i = {j ∈ N_i : |x_i − x_j| ≤ γ exp(−κ t/T) |x_i|}
-        a x_i + (1 − a) mean_{j ∈ A_i} x_j;   x_i if none is accepted
+        A_i = {j ∈ N_i : |x_i − x_j| ≤ γ exp(−t/T) |x_i|}
+        ½ x_i + ½ mean_{j ∈ A_i} x_j;   x_i if none is accepted
 
     Fang et al., "Byzantine-robust decentralized federated learning", CCS 2024 (arXiv:2406.10416). t/T is the part of
-    the run that is over. γ = 0.3, κ = 1 and a = 0.5 are said to be the paper's. The measure is relative to the model's
+    the run that is over. γ = 0.3, exp(−t/T) and ½ are said to be the paper's. The measure is relative to the model's
     norm, so all agents should start from the same model; towards the end it may shut out honest agents with different
     data. Other implementations fall back to the nearest neighbour, who may be the attacker; this one does not. Ignores
     W. With γ = ∞ everybody is accepted.
@@ -220,11 +217,9 @@ class BALANCE(Weighing):
     similarity: float = option(
         0.3, "γ, how far from the own model, relative to its norm, an accepted one may be at first", minimum=0.0
     )
-    tightening: float = option(1.0, "κ, how that shrinks: by the factor exp(−κ) until the run's end", minimum=0.0)
-    own_weight: float = own_weight()
 
     def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
-        """Return (1 − a)/|A_i| for each in A_i."""
-        bound = self.similarity * exp(-self.tightening * view.progress) * distance(own, torch.zeros_like(own))
+        """Return ½/|A_i| for each in A_i."""
+        bound = self.similarity * exp(-view.progress) * distance(own, torch.zeros_like(own))
         accepted = [j for j, vector in others.items() if distance(vector, own) <= bound]
-        return dict.fromkeys(accepted, (1 - self.own_weight) / len(accepted)) if accepted else {}
+        return dict.fromkeys(accepted, (1 - OWN_WEIGHT) / len(accepted)) if accepted else {}
