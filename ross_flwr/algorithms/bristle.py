@@ -4,14 +4,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import Algorithm, register, step
 from ross_flwr.algorithms.local_steps import LocalSteps
 from ross_flwr.algorithms.messages import Form, Inbox, Outbox, broadcast
-from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.classes import f1_scores
 from ross_flwr.learning.rules.stacks import distance
+
+CANDIDATES = 10
+"""q, about how many neighbours are looked at."""
+
+STRAY = 0.4
+"""a, how far these stray from the nearest."""
 
 
 @register("bristle")
@@ -29,9 +33,10 @@ class Bristle(LocalSteps):
         ω_jc = max(0, 10 σ(Σ_{c∈K_j} s_jc / 100) − 4) a_j         for a foreign c, one that Q_i lacks; else ω_jc = 0
         h_ic = (h½_ic + Σ_j ω_jc h½_jc) / (1 + Σ_j ω_jc)          h_c: the weights and the bias of class c
 
-    If there are more than q neighbours, about q are evaluated, drawn by their distance to h½_i: (1 − a)² q from the
-    nearest third, 2 a (1 − a) q from the middle third and a² q from the farthest. The published code takes each
-    peer's best classes, and is told how many. Here K_j are the classes in which j beats a model that always answers c.
+    If there are more than q = 10 neighbours, about q are evaluated, drawn by their distance to h½_i: with a = 0.4,
+    (1 − a)² q from the nearest third, 2 a (1 − a) q from the middle third and a² q from the farthest. The published
+    code takes each peer's best classes, and is told how many. Here K_j are the classes in which j beats a model that
+    always answers c.
 
     All layers below keep their initial values, and float buffers follow the own data, so the method is meant for a
     pretrained body. An untrained body gives random features, which cost little where the task is easy: with the default
@@ -45,11 +50,6 @@ class Bristle(LocalSteps):
     """
 
     family = "Byzantine-robust"
-
-    num_peers: int = options.num_peers(10)
-    exploration: float = option(
-        0.4, "a, how far the drawn neighbours stray from the nearest; 0 draws near ones alone", minimum=0.0, maximum=1.0
-    )
 
     @property
     def needs_validation(self) -> bool:
@@ -112,12 +112,12 @@ class Bristle(LocalSteps):
     def chosen(self, agent: Agent, own: Tensor, others: dict[int, Tensor]) -> list[int]:
         """Return the neighbours to evaluate."""
         near = sorted(others, key=lambda j: distance(others[j], own))
-        if len(near) <= self.num_peers:
+        if len(near) <= CANDIDATES:
             return near
-        a, draw = self.exploration, agent.stream("candidates")
+        a, draw = STRAY, agent.stream("candidates")
         drawn: list[int] = []
         for third, share in zip(np.array_split(near, 3), ((1 - a) ** 2, 2 * a * (1 - a), a**2), strict=True):
-            drawn += draw.permutation(third)[: round(share * self.num_peers)].tolist()
+            drawn += draw.permutation(third)[: round(share * CANDIDATES)].tolist()
         return drawn
 
     def with_layer(self, agent: Agent, layer: Tensor) -> Tensor:

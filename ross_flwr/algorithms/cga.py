@@ -6,9 +6,11 @@ import torch
 from ross_flwr.algorithms.algorithm import register, step
 from ross_flwr.algorithms.cross_gradients import LookAheadCrossGradients
 from ross_flwr.algorithms.messages import Inbox
-from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.least_squares import Array, nonnegative
+
+MARGIN = 0.5
+"""h, the least factor on a neighbour's gradient."""
 
 RIDGE = 1e-12
 """Added to the squared length, scaled to 1, of each row: makes the minimiser unique where neighbours agree."""
@@ -34,8 +36,6 @@ class CGA(LookAheadCrossGradients):
     and a false gradient that opposes the others gets more, so it is not robust. Not here: compression (CompCGA).
     """
 
-    margin: float = option(0.5, "h, the least factor on a neighbour's gradient", minimum=0.0)
-
     @step()
     def descend(self, agent: Agent, inbox: Inbox) -> None:
         """Project, and step along g̃_i."""
@@ -47,7 +47,7 @@ class CGA(LookAheadCrossGradients):
         sizes = list(agent.objective.sizes)
         parts = torch.split(rows, sizes, dim=1)
         grams = torch.stack([(part := each.double()) @ part.T for each in parts]).cpu().numpy()
-        factors = np.stack([multipliers(gram, self.margin) for gram in grams])
+        factors = np.stack([multipliers(gram, MARGIN) for gram in grams])
         projected = [torch.from_numpy(v).to(rows) @ part for v, part in zip(factors, parts, strict=True)]
         shares = np.array(sizes) @ factors / len(own) * mixing
         agent.report(weights=dict(zip([agent.index, *gradients], shares.tolist(), strict=True)))

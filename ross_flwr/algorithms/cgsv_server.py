@@ -28,7 +28,7 @@ class CGSVServer(Rewards):
         clients:  x_i ← x_i + v_i
 
     N clients are N + 1 agents: the hub's part of the data is left alone, its accuracy is that of w, and it shares in
-    the means over agents. The paper's values are Γ = 0.5 for MNIST, α = 0.95 (`reputation-decay`), β from 1 to 2
+    the means over agents. The paper's values are Γ = 0.5 for MNIST, α = 0.95, β from 1 to 2
     (`altruism`; ∞ is the same for all) and three local epochs. Its released code also clamps r and shrinks η from epoch
     to epoch (not here: u_i has length Γ whatever η), and masks layer by layer; here, as written, the vector is one.
 

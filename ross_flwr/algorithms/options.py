@@ -10,7 +10,6 @@ __all__ = [
     "local_steps",
     "mix_momentum",
     "momentum",
-    "num_peers",
     "permutations",
     "shapley",
     "utility",
@@ -31,12 +30,6 @@ def momentum() -> Any:
 def mix_momentum() -> Any:
     """Declare `mix-momentum`."""
     return option(True, "whether agents mix their momentum along with their model")
-
-
-def num_peers(default: int) -> Any:
-    """Declare `num-peers`."""
-    meaning = "q, how many neighbours' models an agent takes: to look at in bristle, to mix with in pfedgame"
-    return option(default, meaning, minimum=1)
 
 
 def utility(default: str) -> Any:

@@ -11,6 +11,9 @@ from ross_flwr.algorithms.local_steps import AdaptThenCombine
 from ross_flwr.algorithms.messages import Inbox
 from ross_flwr.learning.agent import Agent
 
+PEERS = 2
+"""q, how many peers the own model meets."""
+
 
 @register("pfedgame")
 class PFedGame(AdaptThenCombine):
@@ -19,7 +22,7 @@ class PFedGame(AdaptThenCombine):
     ::
 
         x½_i = x_i after K local steps;   z = x½_i
-        for the q neighbours j with the largest v(x½_j), from the best on:
+        for the q = 2 neighbours j with the largest v(x½_j), from the best on:
             φ_i = ½ (v(z) + v(½ z + ½ x½_j) − v(x½_j));   φ_j = ½ (v(x½_j) + v(½ z + ½ x½_j) − v(z))
             z ← (φ_i z + φ_j x½_j) / (φ_i + φ_j)
         x_i = z
@@ -29,13 +32,11 @@ class PFedGame(AdaptThenCombine):
     reconstructed the choice by v and the game's values. No number of liars is assumed: a model that makes the pair
     worse gets no weight.
 
-    State: the model. Per agent and round: one exchange, k·P·4 bytes, K gradients and k + 2 min(q, k) utilities. Where
-    v is the same everywhere and q = 1 it is the mean with one neighbour.
+    State: the model. Per agent and round: one exchange, k·P·4 bytes, K gradients and k + 2 min(q, k) utilities.
     """
 
     family = "personal"
 
-    num_peers: int = options.num_peers(2)
     utility: str = options.utility("loss")
 
     @property
@@ -58,7 +59,7 @@ class PFedGame(AdaptThenCombine):
         """Return z after its games with the q best."""
         values = {j: self.value(agent, model) for j, model in others.items()}
         mixed = own
-        for j in sorted(values, key=values.__getitem__, reverse=True)[: self.num_peers]:
+        for j in sorted(values, key=values.__getitem__, reverse=True)[:PEERS]:
             alone, together = self.value(agent, mixed), self.value(agent, torch.lerp(mixed, others[j], 0.5))
             phi_own, phi_peer = max(alone + together - values[j], 0), max(values[j] + together - alone, 0)
             if phi_peer:

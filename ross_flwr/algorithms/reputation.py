@@ -14,6 +14,9 @@ from ross_flwr.learning.agent import Agent
 
 __all__ = ["Reputation", "Rewards", "largest"]
 
+DECAY = 0.95
+"""ρ, what a round leaves of a reputation: the paper's value in all its tables."""
+
 FLOOR = 1e-3
 """The lowest value of a reputation before it is normalised."""
 
@@ -33,13 +36,6 @@ class Reputation(Algorithm):
     State: r_i of shape [m_i], zero at first, by ascending index; a missing neighbour keeps its r_ij.
     """
 
-    reputation_decay: float = option(
-        0.95,
-        "ρ, what a round leaves of the reputation r; 0 is this round's agreement alone",
-        minimum=0.0,
-        maximum=0.9999,
-    )
-
     fixed_graph = True
 
     def start(self, agent: Agent) -> None:
@@ -55,7 +51,7 @@ class Reputation(Algorithm):
         weights = known if known.any() else torch.ones_like(known)
         common = weights / weights.sum() @ directions
         agreement = directions @ nn.functional.normalize(common, dim=0)
-        known = self.reputation_decay * known + (1 - self.reputation_decay) * agreement
+        known = DECAY * known + (1 - DECAY) * agreement
         reputation = agent["reputation"].clone()
         reputation[heard] = known = known.clamp(min=FLOOR)
         agent["reputation"] = reputation / reputation.sum()

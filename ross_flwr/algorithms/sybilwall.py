@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from ross_flwr.algorithms.algorithm import Algorithm, register, step
 from ross_flwr.algorithms.local_steps import LocalSteps
 from ross_flwr.algorithms.messages import Form, Inbox, Message, vector
-from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
+
+DECAY = 0.8
+"""λ, how much more often histories of near peers are passed on."""
 
 
 @register("sybilwall")
@@ -41,10 +43,6 @@ class SybilWall(LocalSteps):
     """
 
     family = "Byzantine-robust"
-
-    gossip_decay: float = option(
-        0.8, "λ, how much more often histories of near peers are passed on; 0 for all alike", minimum=0.0
-    )
 
     @property
     def undefended(self) -> Algorithm:
@@ -83,7 +81,7 @@ class SybilWall(LocalSteps):
         if not told:
             return {}
         hops = np.array([known[p][0] for p in told])
-        shares = np.exp(self.gossip_decay * (hops.min() - hops))
+        shares = np.exp(DECAY * (hops.min() - hops))
         p = int(agent.stream("gossip", destination).choice(told, p=shares / shares.sum()))
         return {"history": agent[f"history.{p}"], "record": record(p, *known[p][:2])}
 

@@ -98,7 +98,7 @@ def test_a_gradient_that_is_no_number_leaves_cga_at_its_margin():
 
 def test_rounds_of_cga_are_the_dense_equation():
     graph, rate, alpha, gamma = topology.build("random-regular", 6, degree=3), 0.2, 0.5, 0.7
-    algorithm = method("cga", learning_rate=rate, momentum=alpha, averaging_rate=gamma, margin=0.5)
+    algorithm = method("cga", learning_rate=rate, momentum=alpha, averaging_rate=gamma)
     host, agents = started(graph, algorithm)
     mixing, own = torch.from_numpy(graph.mixing.copy()), centres(agents)
     models, momenta = stack(agents), torch.zeros(6, 6).double()
@@ -248,7 +248,7 @@ def test_an_opposite_gradient_falls_to_the_floor_and_stays_there(since):
 
 def test_rounds_of_cgsv_are_the_dense_equation():
     graph, rate, alpha = topology.build("random-regular", 6, degree=3), 0.2, 0.5
-    host, agents = started(graph, method("cgsv", learning_rate=rate, momentum=alpha, reputation_decay=0.8))
+    host, agents = started(graph, method("cgsv", learning_rate=rate, momentum=alpha))
     mixing, own = torch.from_numpy(graph.mixing.copy()), centres(agents)
     models, momenta = stack(agents), torch.zeros(6, 6).double()
     reputation = torch.zeros(6, 6).double()
@@ -261,7 +261,7 @@ def test_rounds_of_cgsv_are_the_dense_equation():
             units = gradients / gradients.norm(dim=1, keepdim=True)
             before = reputation[i, closed] if round else torch.ones(len(closed)).double()
             agreement = torch.cosine_similarity(units, before @ units, dim=1)
-            now = (0.8 * reputation[i, closed] + 0.2 * agreement).clamp(min=1e-3)
+            now = (0.95 * reputation[i, closed] + 0.05 * agreement).clamp(min=1e-3)
             reputation[i, closed] = now / now.sum()
             directions[i] = reputation[i, closed] @ gradients
         momenta = alpha * momenta + directions
