@@ -1,27 +1,23 @@
 """Decentralized parallel SGD."""
 
-from ross_flwr.algorithms.algorithm import register, step
-from ross_flwr.algorithms.local_steps import LocalSteps
-from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
-from ross_flwr.config import option
-from ross_flwr.learning.agent import Agent
+from ross_flwr.algorithms.algorithm import register
+from ross_flwr.algorithms.local_steps import CombineThenAdapt
 
 
 @register("dpsgd")
-class DPSGD(LocalSteps):
+class DPSGD(CombineThenAdapt):
     """Decentralized parallel SGD (Lian et al., NeurIPS 2017).
 
     ::
 
-        combine-then-adapt:  x_i ← Σ_j w_ij x_j − η D_i
-        adapt-then-combine:  x_i ← Σ_j w_ij (x_j − η D_j)
+        x_i ← Σ_j w_ij x_j − η D_i
 
-    With K = 1 local step, D_i = ∇F_i(x_i; ξ_i); with more, x_i − η D_i is the model after K steps from x_i. The first
-    form is the paper's: gradients are taken before mixing, so they can be computed while messages travel. The second
-    comes nearer to the optimum with the same η.
+    With K = 1 local step, D_i = ∇F_i(x_i; ξ_i); with more, x_i − η D_i is the model after K steps from x_i. Gradients
+    are taken before mixing, so they can be computed while messages travel. `local-dsgd` with K = 1 is the other order,
+    adapt-then-combine: x_i ← Σ_j w_ij (x_j − η ∇F_j(x_j; ξ_j)), which comes nearer to the optimum with the same η.
 
-    State: x_i. Per agent, round and k neighbours: one exchange, K gradients, k·P·4 bytes. With W = 11ᵀ/N and K = 1 both
-    are centralized SGD, with W = I each agent's own.
+    State: x_i. Per agent, round and k neighbours: one exchange, K gradients, k·P·4 bytes. With W = 11ᵀ/N and K = 1 it
+    is centralized SGD, with W = I each agent's own.
 
     Examples
     --------
@@ -30,22 +26,3 @@ class DPSGD(LocalSteps):
     """
 
     family = "decentralized optimisation"
-
-    order: str = option(
-        "combine-then-adapt",
-        "whether agents mix before they step along their gradient, or after",
-        choices=("combine-then-adapt", "adapt-then-combine"),
-    )
-
-    @step(sends=("model",))
-    def share(self, agent: Agent, inbox: Inbox) -> Outbox:
-        """Send x_i, or x_i − η D_i."""
-        return broadcast(model=agent["model"] if self.order == "combine-then-adapt" else self.train(agent))
-
-    @step()
-    def mix(self, agent: Agent, inbox: Inbox) -> None:
-        """Mix the neighbourhood's models, and descend if that is still to be done."""
-        mixed = agent.mix(inbox.gather("model"))
-        if self.order == "combine-then-adapt":
-            mixed.sub_(self.descent(agent), alpha=self.learning_rate)
-        agent["model"] = mixed

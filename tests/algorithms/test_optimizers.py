@@ -31,7 +31,9 @@ METHODS = [
     "net-fleet",
     "qg-dsgdm",
 ]
-AFTER = {"order": "adapt-then-combine"}
+AFTER = ("local-dsgd", {"local_steps": 1})
+"""D-PSGD, adapt-then-combine."""
+
 TRACKING = ["dsgt", "net-fleet"]
 
 
@@ -100,10 +102,9 @@ def trained(X, G, lr, local_steps):
     return X
 
 
-def dense_dpsgd(X, W, G, lr, order="combine-then-adapt", local_steps=1):
+def dense_dpsgd(X, W, G, lr, local_steps=1):
     while True:
-        Z = trained(X, G, lr, local_steps)
-        X = W @ X + Z - X if order == "combine-then-adapt" else W @ Z
+        X = W @ X + trained(X, G, lr, local_steps) - X
         yield X
 
 
@@ -207,7 +208,6 @@ def dense_isolated(X, W, G, lr, local_steps=1):
 
 LISTINGS = [
     ("dpsgd", {}),
-    ("dpsgd", AFTER),
     ("dmsgd", {"momentum": 0.8}),
     ("cdmsgd", {"momentum": 0.8}),
     ("dsgt", {}),
@@ -223,7 +223,6 @@ LISTINGS = [
     ("isolated", {}),
     *((name, {"local_steps": 3}) for name in ("dpsgd", "d2", "isolated")),
     *((name, {"local_steps": 3, "momentum": 0.8}) for name in ("dmsgd", "cdmsgd", "qg-dsgdm")),
-    ("dpsgd", {"local_steps": 3, **AFTER}),
 ]
 
 
@@ -243,11 +242,10 @@ def test_five_rounds_are_the_listing_in_matrices(graph, name, options):
 
 
 SAME = {
-    "dmsgd without momentum is D-PSGD": (("dmsgd", {"momentum": 0.0}), ("dpsgd", AFTER)),
+    "dmsgd without momentum is D-PSGD": (("dmsgd", {"momentum": 0.0}), AFTER),
     "cdmsgd without momentum is D-PSGD": (("cdmsgd", {"momentum": 0.0}), ("dpsgd", {})),
-    "qg-dsgdm without momentum is D-PSGD": (("qg-dsgdm", {"momentum": 0.0}), ("dpsgd", AFTER)),
-    "one local step is D-PSGD": (("local-dsgd", {"local_steps": 1}), ("dpsgd", AFTER)),
-    "one local step leaves momentum no time": (("dfedavgm", {"local_steps": 1}), ("dpsgd", AFTER)),
+    "qg-dsgdm without momentum is D-PSGD": (("qg-dsgdm", {"momentum": 0.0}), AFTER),
+    "one local step leaves momentum no time": (("dfedavgm", {"local_steps": 1}), AFTER),
     "dfedavgm without momentum is local SGD": (("dfedavgm", {"momentum": 0.0}), ("local-dsgd", {})),
     "dfedsam of no radius is local SGD": (("dfedsam", {"sam_radius": 0.0}), ("local-dsgd", {})),
     "net-fleet of one local step is dsgt": (("net-fleet", {"local_steps": 1}), ("dsgt", {})),
@@ -266,14 +264,14 @@ def test_a_method_becomes_a_simpler_one_at_the_end_of_its_range(case):
 def test_on_a_complete_graph_it_is_dpsgd_which_is_centralized_sgd_there(name):
     graph, common = topology.build("complete", 8), normal(5, SIZE).double()
     models = models_after(started(name, graph, batch_size=2, start=common), 6)
-    central = models_after(started("dpsgd", graph, batch_size=2, start=common, **AFTER), 6)
+    central = models_after(started(AFTER[0], graph, batch_size=2, start=common, **AFTER[1]), 6)
     torch.testing.assert_close(models, central, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("options", [{}, AFTER], ids=str)
-def test_isolated_agents_are_dpsgd_without_edges(options):
+@pytest.mark.parametrize(("name", "options"), [("dpsgd", {}), AFTER], ids=str)
+def test_isolated_agents_are_dpsgd_without_edges(name, options):
     models = models_after(started("isolated", ring(), batch_size=2), 6)
-    edgeless = models_after(started("dpsgd", alone(), batch_size=2, **options), 6)
+    edgeless = models_after(started(name, alone(), batch_size=2, **options), 6)
     torch.testing.assert_close(models, edgeless, atol=1e-12, rtol=0)
 
 
@@ -322,7 +320,7 @@ def test_other_methods_stop_short_of_the_optimum(name):
 
 
 def test_stepping_before_mixing_leaves_less_bias():
-    before, after = (started("dpsgd", ring(), learning_rate=0.05, **options) for options in ({}, AFTER))
+    before, after = (started(name, ring(), learning_rate=0.05, **options) for name, options in (("dpsgd", {}), AFTER))
     models_after(before, 500)
     models_after(after, 500)
     assert distance_to_optimum(after) < distance_to_optimum(before)
@@ -417,7 +415,6 @@ def test_d2_diverges_where_it_is_refused_and_is_exact_with_the_lazy_matrix():
 
 COSTS = {
     "dpsgd": ({}, 1, {"model": 1}),
-    "dpsgd, adapt-then-combine": (AFTER, 1, {"model": 1}),
     "dmsgd": ({}, 1, {"model": 1, "momentum": 1}),
     "cdmsgd": ({}, 1, {"model": 1}),
     "dsgt": ({}, 1, {"model": 1, "tracker": 1}),

@@ -6,7 +6,7 @@ import torch
 from quadratics import full_gradients, objective_of, run_round, stack, started
 
 from ross_flwr.algorithms import ALGORITHMS
-from ross_flwr.algorithms.dpsgd import DPSGD
+from ross_flwr.algorithms.local_dsgd import LocalDSGD
 from ross_flwr.algorithms.sgp import SGP
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.graph import topology
@@ -57,7 +57,7 @@ def test_without_gradients_all_agree_on_the_mean_where_plain_gossip_does_not(nam
 def test_with_a_doubly_stochastic_matrix_it_is_dpsgd_that_steps_before_it_mixes():
     undirected = graph("random-regular", mixing="metropolis")
     push, agents = started(undirected, SGP(), batch_size=2)
-    plain, others = started(undirected, DPSGD(order="adapt-then-combine"), batch_size=2)
+    plain, others = started(undirected, LocalDSGD(local_steps=1), batch_size=2)
     for round in range(5):
         run_round(push, round)
         run_round(plain, round)

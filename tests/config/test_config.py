@@ -308,8 +308,8 @@ def test_a_key_is_a_scalar_whose_default_is_allowed():
 
 
 def test_another_process_is_told_the_keys_of_every_run_and_of_the_method_alone():
-    config = resolve({"algorithm": "dpsgd", "order": "adapt-then-combine", "seed": 5})
-    told = relevant(config, "dpsgd")
-    assert (told["order"], told["seed"], told["learning-rate"]) == ("adapt-then-combine", 5, 0.1)
-    assert not told.keys() & {"weighting", "momentum", "local-steps"}
+    config = resolve({"algorithm": "ngc", "cluster": "model", "seed": 5})
+    told = relevant(config, "ngc")
+    assert (told["cluster"], told["seed"], told["learning-rate"]) == ("model", 5, 0.1)
+    assert not told.keys() & {"weighting", "sam-radius", "local-steps"}
     assert resolve(told).values == config.values
