@@ -9,7 +9,11 @@ __all__ = ["GraphOptions"]
 class GraphOptions:
     """Who talks to whom."""
 
-    topology: str = option("random-regular", "who talks to whom; `ross-flwr list topologies` shows the graphs")
+    topology: str = option(
+        "random-regular",
+        "who talks to whom: a graph that `ross-flwr list topologies` shows, or the path of a text file, such as "
+        "'./edges.txt', with one edge 'i j' a line",
+    )
     topology_degree: int = option(4, "degree of the graphs that have one", unit="neighbours", minimum=1)
     topology_every: int = option(
         0, "draw a random or changing graph anew after this many rounds; 0 keeps the first", unit="rounds", minimum=0
@@ -22,7 +26,6 @@ class GraphOptions:
         unit="rounds",
         minimum=0,
     )
-    topology_file: str = option("", "edge list with one 'i j' per line, for topology = 'edge-list'")
     mixing: str = option(
         "metropolis", "how the mixing matrix is made from the graph; `ross-flwr list mixing` shows the rules"
     )

@@ -122,7 +122,6 @@ def read_graphs(options: GraphOptions, *, num_agents: int, seed: int, passes: in
             seed=seed,
             epoch=epoch,
             clusters=options.topology_clusters,
-            file=options.topology_file,
             mixing=options.mixing,
         )
 

@@ -10,7 +10,7 @@ Some graphs are random. Such a graph can be drawn anew from time to time, by its
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from inspect import signature
 from typing import Any
 
@@ -22,6 +22,7 @@ from ross_flwr.config import ConfigError, require
 from ross_flwr.graph.changing import CHANGING
 from ross_flwr.graph.mixing import MIXING_RULES, Matrix
 from ross_flwr.graph.registry import TOPOLOGIES
+from ross_flwr.graph.undirected import edge_list
 
 __all__ = ["CHANGING", "MIXING_RULES", "TOPOLOGIES", "Place", "Places", "Topology", "build", "of_graph", "redrawn"]
 
@@ -126,7 +127,6 @@ def build(
     seed: int = 0,
     epoch: int = 0,
     clusters: int = 2,
-    file: str = "",
     mixing: str = "metropolis",
 ) -> Topology:
     """Build the topology `name` of `TOPOLOGIES` on `num_agents` agents, mixed by a rule of `MIXING_RULES`.
@@ -134,7 +134,8 @@ def build(
     Parameters
     ----------
     name : str
-        The graph. Each uses only the settings below that its entry in `TOPOLOGIES` takes.
+        The graph. Each uses only the settings below that its entry in `TOPOLOGIES` takes. A name with a dot or a slash
+        in it is the path of an edge list: a text file of two agents "i j" per line, with comments after #.
     num_agents : int
         At least 2.
     degree : int (default: 4)
@@ -149,8 +150,6 @@ def build(
         The number of the graph in the sequence that the seed draws.
     clusters : int (default: 2)
         At least 2, of at least 2 agents each.
-    file : str (default: "")
-        Path of an edge list: two agents "i j" per line, comments after #.
     mixing : str (default: "metropolis")
         The rule that makes W from the graph.
 
@@ -164,7 +163,9 @@ def build(
     >>> build("random-regular", 10, degree=4, seed=1).neighbors(0)
     (3, 4, 5, 6)
     """
-    require("topology", name, TOPOLOGIES)
+    is_file = "." in name or "/" in name
+    if not is_file:
+        require("topology", name, TOPOLOGIES)
     require("mixing", mixing, MIXING_RULES)
     if num_agents < 2:
         raise ConfigError(f"num-agents = {num_agents} is not allowed: a topology takes at least 2")
@@ -175,9 +176,8 @@ def build(
         "seed": seed,
         "epoch": epoch,
         "clusters": clusters,
-        "file": file,
     }
-    builder = TOPOLOGIES[name]
+    builder = partial(edge_list, file=name) if is_file else TOPOLOGIES[name]
     wanted = signature(builder).parameters
     drawn = builder(num_agents, **{key: value for key, value in settings.items() if key in wanted})
     if drawn.is_directed() and mixing != "push":

@@ -256,9 +256,8 @@ def islands(num_agents: int, *, clusters: int = 2) -> nx.Graph:
     return nx.compose_all(nx.complete_graph(cluster.tolist()) for cluster in members)
 
 
-@named(TOPOLOGIES)
-def edge_list(num_agents: int, *, file: str = "") -> nx.Graph:
-    """Connect as the text file topology-file says: two agents 'i j' per line, comments after #.
+def edge_list(num_agents: int, file: str) -> nx.Graph:
+    """Connect as a text file says: two agents 'i j' per line, comments after #.
 
     Examples
     --------
@@ -266,12 +265,10 @@ def edge_list(num_agents: int, *, file: str = "") -> nx.Graph:
     >>> with TemporaryDirectory() as folder:
     ...     file = Path(folder, "edges.txt")
     ...     written = file.write_text("1 0  # the only edge")
-    ...     sorted(edge_list(2, file=str(file)))
+    ...     sorted(edge_list(2, str(file)))
     [0, 1]
     """
-    setting = f"topology-file = '{file}'"
-    if not file:
-        raise ConfigError(f"{setting} is empty: topology = 'edge-list' takes the path of a text file")
+    setting = f"topology = '{file}'"
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:  # ValueError: not UTF-8

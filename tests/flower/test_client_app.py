@@ -77,7 +77,7 @@ def test_a_node_without_data_of_its_own_holds_its_share_of_the_runs():
 
 def test_a_node_is_told_its_agents_places_and_needs_no_file_of_the_graph():
     context = context_of()
-    begin(beginning([1, 2], **{"topology": "edge-list", "topology-file": "on the server.txt"}), context)
+    begin(beginning([1, 2], topology="on the server.txt"), context)
     hosted = wake(context)
     assert {i: agent.mixing_row for i, agent in hosted.host.agents.items()} == ROWS
 

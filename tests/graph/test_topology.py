@@ -18,7 +18,7 @@ RANDOM = ("random-regular", "erdos-renyi", "barabasi-albert", "watts-strogatz")
 DIRECTED = ("directed-ring", "directed-exponential", "random-out", "one-peer-exponential")
 FAIR = ["metropolis", "uniform", "lazy-metropolis", "lazy-uniform"]
 """The rules that make a symmetric, doubly stochastic matrix of an undirected graph."""
-STATIC = [name for name in TOPOLOGIES if name not in (*DIRECTED, *CHANGING, "edge-list")]
+STATIC = [name for name in TOPOLOGIES if name not in (*DIRECTED, *CHANGING)]
 IMPOSSIBLE = {*(("torus", n) for n in (4, 8, 10)), *(("hypercube", n) for n in (9, 10))}
 CASES = [(name, n) for name in STATIC for n in (4, 8, 9, 10, 16) if (name, n) not in IMPOSSIBLE]
 
@@ -37,7 +37,7 @@ def connected_graphs(draw, most=12):
 def build_from(edges, num_agents, folder, **settings):
     file = folder / "edges.txt"
     file.write_text("".join(f"{i} {j}\n" for i, j in edges), encoding="utf-8")
-    return build("edge-list", num_agents, file=str(file), **settings)
+    return build(str(file), num_agents, **settings)
 
 
 def check_mixing(matrix, graph):
@@ -57,7 +57,7 @@ def edges_between(topology, spread):
 
 
 def test_every_topology_is_explained_in_one_line():
-    assert len(TOPOLOGIES) == 23
+    assert len(TOPOLOGIES) == 22
     for registry in (TOPOLOGIES, MIXING_RULES):
         assert all(function.__doc__.splitlines()[0].endswith(".") for function in registry.values())
 
@@ -228,7 +228,7 @@ def test_a_topology_cannot_be_changed():
 def test_an_edge_list_is_read_whatever_its_order_and_comments(tmp_path):
     file = tmp_path / "edges.txt"
     file.write_text("# a ring of four\n3 2 # back\n\n0 3\n  1\t0\n1 2\n2 1\n", encoding="utf-8")
-    topology = build("edge-list", 4, file=str(file))
+    topology = build(str(file), 4)
     assert topology.digest == build("ring", 4).digest
     assert topology.mixing_row(0).keys() == {0, 1, 3}
 
@@ -254,13 +254,13 @@ def test_a_bad_edge_list_is_refused_with_file_and_fault(tmp_path, text, fault):
     file = tmp_path / "edges.txt"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError) as refusal:
-        build("edge-list", 3, file=str(file))
-    assert f"topology-file = '{file}'" in str(refusal.value)
+        build(str(file), 3)
+    assert f"topology = '{file}'" in str(refusal.value)
     assert fault in str(refusal.value)
 
 
 def test_an_edge_list_in_two_parts_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"topology-file = .*edges\.txt' falls into 2 parts"):
+    with pytest.raises(ConfigError, match=r"topology = .*edges\.txt' falls into 2 parts"):
         build_from([(0, 1), (2, 3)], 4, tmp_path)
 
 
@@ -290,9 +290,8 @@ def test_an_edge_list_in_two_parts_is_refused(tmp_path):
         ("erdos-renyi", 8, {"probability": 1.1}, ["probability = 1.1 ", "at most 1"]),
         ("erdos-renyi", 8, {"probability": math.nan}, ["probability = nan ", "at most 1"]),
         ("erdos-renyi", 30, {"probability": 1e-3}, ["probability = 0.001 ", "no connected graph"]),
-        ("edge-list", 4, {}, ["topology-file = ''", "path"]),
-        ("edge-list", 4, {"file": "/no/such/file"}, ["topology-file = '/no/such/file'", "No such file"]),
-        ("edge-list", 4, {"file": "/"}, ["topology-file = '/'", "directory"]),
+        ("/no/such/file", 4, {}, ["topology = '/no/such/file'", "No such file"]),
+        ("/", 4, {}, ["topology = '/'", "directory"]),
     ],
 )
 def test_an_impossible_topology_is_refused_with_key_value_and_remedy(name, num_agents, settings, told):
@@ -305,7 +304,7 @@ def test_an_impossible_topology_is_refused_with_key_value_and_remedy(name, num_a
 
 
 def test_settings_a_topology_does_not_use_cannot_spoil_it():
-    assert build("ring", 3, degree=99, probability=7.0, file="/no/such/file").num_agents == 3
+    assert build("ring", 3, degree=99, probability=7.0).num_agents == 3
 
 
 def test_the_digest_tells_graphs_and_mixings_apart_and_nothing_else(tmp_path):
@@ -417,7 +416,7 @@ def test_a_graph_of_networkx_is_a_topology_and_one_with_other_nodes_is_refused()
         of_graph(nx.Graph([("a", "b")]))
 
 
-@pytest.mark.parametrize("name", sorted(set(TOPOLOGIES) - set(redrawn()) - {"edge-list"}))
+@pytest.mark.parametrize("name", sorted(set(TOPOLOGIES) - set(redrawn())))
 def test_what_is_not_redrawn_is_the_same_in_every_epoch(name):
     mixing = "push" if name in DIRECTED else "metropolis"
     assert build(name, 16, mixing=mixing).digest == build(name, 16, mixing=mixing, epoch=3).digest
