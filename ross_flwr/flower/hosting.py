@@ -18,7 +18,6 @@ from ross_flwr.flower.records import from_json, record_of, tensors_of, to_json
 from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.assembly import Assembly
 from ross_flwr.runs.folder import RunFolder
-from ross_flwr.runs.options import MachineOptions
 from ross_flwr.tasks.task import Task
 
 __all__ = ["HOSTS", "Hosted", "Hosts", "MakeTask", "begin", "config_of", "rest", "wake"]
@@ -96,11 +95,8 @@ def _assembly(options: str) -> tuple[Assembly, Config]:
 
 
 def _configure(options: str) -> Config:
-    config = config_of(Setup("", json.loads(options), {}))
-    threads = config.part(MachineOptions).threads
-    if threads:
-        torch.set_num_threads(threads)
-    return config
+    torch.set_num_threads(1)  # several nodes may share this machine
+    return config_of(Setup("", json.loads(options), {}))
 
 
 def begin(content: RecordDict, context: Context, make_task: MakeTask | None = None) -> None:

@@ -88,8 +88,7 @@ class LocalRun:
 
     def __init__(self, config: Config, path: Path | None = None) -> None:
         self.run, self.machine = config.part(RunOptions), config.part(MachineOptions)
-        if self.machine.threads:
-            torch.set_num_threads(self.machine.threads)
+        torch.set_num_threads(1)  # models this small are slower on several
         self.config = config
         self.assembly = assemble(config)
         self.assembly.check()

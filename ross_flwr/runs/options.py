@@ -45,9 +45,6 @@ class MachineOptions:
         "where gradients are computed; auto takes a GPU if there is one",
         choices=("auto", "cpu", "cuda"),
     )
-    threads: int = option(
-        1, "threads PyTorch may use in one process; 0 leaves its default", unit="threads", minimum=0, maximum=1024
-    )
     checkpoint_every: int = option(
         10,
         "rounds between two checkpoints, from which a run resumes; 0 for one when it ends",
