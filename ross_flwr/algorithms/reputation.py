@@ -15,7 +15,7 @@ from ross_flwr.learning.agent import Agent
 __all__ = ["Reputation", "Rewards", "largest"]
 
 DECAY = 0.95
-"""ρ, what a round leaves of a reputation: the paper's value in all its tables."""
+"""ρ, what a round leaves of a reputation."""
 
 FLOOR = 1e-3
 """The lowest value of a reputation before it is normalised."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-import torch
 from flwr.app import Context, RecordDict
 
 from ross_flwr.algorithms import ALGORITHMS
@@ -15,7 +14,7 @@ from ross_flwr.engine.host import Host
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.protocol import Setup
 from ross_flwr.flower.records import from_json, record_of, tensors_of, to_json
-from ross_flwr.runs.assemble import assemble
+from ross_flwr.runs.assemble import assemble, limit_threads
 from ross_flwr.runs.assembly import Assembly
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.tasks.task import Task
@@ -95,7 +94,7 @@ def _assembly(options: str) -> tuple[Assembly, Config]:
 
 
 def _configure(options: str) -> Config:
-    torch.set_num_threads(1)  # several nodes may share this machine
+    limit_threads()
     return config_of(Setup("", json.loads(options), {}))
 
 

@@ -1,5 +1,6 @@
 """From a configuration to the parts of a run."""
 
+import os
 from dataclasses import replace
 
 import torch
@@ -20,7 +21,7 @@ from ross_flwr.tasks.task import Task
 from ross_flwr.threats.options import AttackOptions, FaultOptions
 from ross_flwr.threats.threats import draw_attackers, read_threats
 
-__all__ = ["assemble", "choose_device", "read_aggregator", "read_images"]
+__all__ = ["assemble", "choose_device", "limit_threads", "read_aggregator", "read_images"]
 
 
 def assemble(config: Config, task: Task | None = None) -> Assembly:
@@ -99,6 +100,12 @@ def choose_device(wanted: str) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device = 'cuda' is not available: use device = 'cpu', or 'auto' for the best available")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def limit_threads() -> None:
+    """Let PyTorch compute with one thread, the fastest for small models, unless OMP_NUM_THREADS is set."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 def read_aggregator(config: Config) -> Rule:

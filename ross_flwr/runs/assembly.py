@@ -181,4 +181,3 @@ def _check_images(images: Images, algorithm: Algorithm, rule: Rule) -> None:
                 f"validation-size = 0 leaves agents without the validation set Q_i that {needy} needs: use algorithm = "
                 "'cgsv' with use-validation = false, for one, which needs none"
             )
-    images.check()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ross_flwr.config import Config, ConfigError
 from ross_flwr.engine.rounds import rounds
-from ross_flwr.runs.assemble import assemble, read_images
+from ross_flwr.runs.assemble import assemble, limit_threads, read_images
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.history import History
 from ross_flwr.runs.options import MachineOptions, RunOptions
@@ -88,7 +88,7 @@ class LocalRun:
 
     def __init__(self, config: Config, path: Path | None = None) -> None:
         self.run, self.machine = config.part(RunOptions), config.part(MachineOptions)
-        torch.set_num_threads(1)  # models this small are slower on several
+        limit_threads()
         self.config = config
         self.assembly = assemble(config)
         self.assembly.check()

@@ -16,7 +16,7 @@ from ross_flwr.learning.objective import Batch, Split
 from ross_flwr.learning.streams import stream
 from ross_flwr.tasks.options import CorruptionOptions
 
-__all__ = ["CORRUPTIONS", "Corruption", "draw_corrupted"]
+__all__ = ["CORRUPTIONS", "TARGET", "Corruption", "draw_corrupted"]
 
 CORRUPTIONS = {
     "none": "all data is as published",
@@ -24,38 +24,30 @@ CORRUPTIONS = {
     "label-noise": "a label becomes any other one, each with the same probability",
     "asymmetric-label-noise": "label y becomes y + 1, the last one 0",
     "label-flip": "label y becomes C - 1 - y",
-    "backdoor": "a white square of three pixels in the corner of the image, and the label target-class",
+    "backdoor": "a white square of three pixels in the corner of the image, and the label 0",
 }
 
 TRIGGER = 3
 """Side of the white square that a backdoor plants, in pixels."""
 
+TARGET = 0
+"""The label that a backdoor teaches."""
+
 
 def draw_corrupted(
     options: CorruptionOptions, attackers: Collection[int], *, num_agents: int, seed: int
 ) -> frozenset[int]:
-    """Return the agents whose data is bad: those that the options list, or else the given number of non-attackers.
+    """Return the agents whose data is bad: as many non-attackers as the options say, drawn by the seed.
 
     Raises
     ------
     ConfigError
-        When the corruption is not known, the list names an agent that does not exist, or there are too few agents.
+        When the corruption is not known, or there are too few agents.
     """
     require("corruption", options.corruption, CORRUPTIONS)
     if options.corruption == "none":
         return frozenset()
-    listed, count = options.corrupted_agents, options.corrupted
-    if listed:
-        try:
-            named = frozenset(int(entry) for entry in listed.split(","))
-        except ValueError:
-            named = frozenset({-1})
-        if not named <= set(range(num_agents)):
-            raise ConfigError(
-                f"corrupted-agents = '{listed}' is not allowed: it takes numbers from 0 to {num_agents - 1} with "
-                "commas between them"
-            )
-        return named
+    count = options.corrupted
     candidates = [i for i in range(num_agents) if i not in attackers]
     if count > len(candidates):
         raise ConfigError(f"corrupted = {count} is too many: {len(candidates)} agents do not attack")
@@ -74,8 +66,6 @@ class Corruption:
         The share of the examples that it changes.
     sigma : float
         Standard deviation of `feature-noise`.
-    target : int
-        The label that `backdoor` teaches.
     num_classes : int
         C.
     white : Tensor
@@ -87,7 +77,6 @@ class Corruption:
     kind: str
     rate: float
     sigma: float
-    target: int
     num_classes: int
     white: Tensor
     seed: int
@@ -105,7 +94,7 @@ class Corruption:
 
         `split` should hold no example of the target class.
         """
-        return _Corrupted(self, split, torch.full_like(labels, self.target).cpu(), torch.ones(len(labels)).bool(), 0)
+        return _Corrupted(self, split, torch.full_like(labels, TARGET).cpu(), torch.ones(len(labels)).bool(), 0)
 
     def _relabel(self, labels: Tensor, generator: np.random.Generator) -> Tensor:
         match self.kind:
@@ -117,7 +106,7 @@ class Corruption:
             case "label-flip":
                 return self.num_classes - 1 - labels
             case "backdoor":
-                return torch.full_like(labels, self.target)
+                return torch.full_like(labels, TARGET)
         return labels
 
     def alter(self, inputs: Tensor, indices: Tensor, agent: int) -> Tensor:

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from ross_flwr import data
-from ross_flwr.config import ConfigError
 from ross_flwr.data import Examples, Source
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import Batch, ModuleObjective, Split
 from ross_flwr.tasks import models
-from ross_flwr.tasks.corruptions import Corruption
+from ross_flwr.tasks.corruptions import TARGET, Corruption
 from ross_flwr.tasks.options import CorruptionOptions, DataOptions
 from ross_flwr.tasks.shares import Shares
 
@@ -143,19 +142,6 @@ class Images:
         other._pooled = agents
         return other
 
-    def check(self) -> None:
-        """Refuse a backdoor that these images cannot carry.
-
-        Raises
-        ------
-        ConfigError
-            Naming what would be possible.
-        """
-        if self._bad.corruption == "backdoor" and self.corrupted:
-            target, classes = self._bad.target_class, self.source.num_classes
-            if target >= classes:
-                raise ConfigError(f"target-class = {target} does not exist: use a class from 0 to {classes - 1}")
-
     @cached_property
     def source(self) -> Source:
         """The data set, on the device."""
@@ -231,7 +217,7 @@ class Images:
         if self._bad.corruption != "backdoor" or not self.corrupted:
             return None
         test = self.shares.test
-        others = test[self.source.test.labels[test] != self._bad.target_class]
+        others = test[self.source.test.labels[test] != TARGET]
         clean = Subset(self.source, self.source.test, others)
         return self._corruption("backdoor", 1.0).triggered(clean, clean.labels)
 
@@ -242,7 +228,6 @@ class Images:
             kind=kind,
             rate=rate,
             sigma=self._bad.noise_sigma,
-            target=self._bad.target_class,
             num_classes=source.num_classes,
             white=data.normalize(white, source),
             seed=self.seed,

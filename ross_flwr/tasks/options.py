@@ -75,7 +75,5 @@ class CorruptionOptions:
 
     corruption: str = option("none", "what is wrong with some agents' data; `ross-flwr list corruptions` shows it")
     corrupted: int = option(3, "how many agents hold bad data, drawn from those that do not attack", minimum=0)
-    corrupted_agents: str = option("", "which agents hold bad data, as '1,4,7'; empty to draw `corrupted` of them")
     corruption_rate: float = option(1.0, "share of a corrupted agent's examples that are bad", minimum=0.0, maximum=1.0)
     noise_sigma: float = option(0.5, "σ of feature-noise, in deviations of a pixel", minimum=0.0)
-    target_class: int = option(0, "what the backdoor makes of every image", minimum=0)
