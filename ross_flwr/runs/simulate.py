@@ -17,6 +17,7 @@ from ross_flwr.engine.rounds import Schedule
 from ross_flwr.graph.schedule import Graphs
 from ross_flwr.graph.topology import Topology, of_graph
 from ross_flwr.learning.flat import FlatModel
+from ross_flwr.runs.assemble import limit_threads
 from ross_flwr.runs.assembly import Assembly
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.history import History
@@ -129,8 +130,13 @@ def simulate(
         results.begin()
     hostile, bad = assembly.threats.attackers, assembly.threats.corrupted
     history = History(graphs.num_agents, hostile, results.history if results else None, bad)
-    for finished in engine_rounds.rounds(host, assembly.schedule, 1, rounds):
-        on_round(history.add(finished))
+    threads = torch.get_num_threads()
+    limit_threads()
+    try:
+        for finished in engine_rounds.rounds(host, assembly.schedule, 1, rounds):
+            on_round(history.add(finished))
+    finally:
+        torch.set_num_threads(threads)
     mean = consensus(host, history)
     summary = {**assembly.describe(), **history.summary(), "dropped": dict(host.dropped)}
     if results:

@@ -1,7 +1,6 @@
 """Rules against byzfl, Flower and their formulas written again in numpy, their limits, and their place in agents."""
 
 import math
-from dataclasses import replace
 from itertools import permutations, product
 
 import numpy as np
