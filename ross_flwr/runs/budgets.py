@@ -17,7 +17,7 @@ round. ``budgets.json`` keeps costs and rounds, and ``cells.csv`` has what each 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -28,7 +28,7 @@ from ross_flwr.runs.compare import Budget, Cell
 from ross_flwr.runs.finished import BUDGETS
 from ross_flwr.runs.options import RunOptions
 
-__all__ = ["KINDS", "by_budget", "probes", "sized", "write"]
+__all__ = ["KINDS", "by_budget", "probe", "probes", "sized", "write"]
 
 KINDS = ("rounds", "work", "bytes")
 """What methods may spend as much of as the reference, in the order of the tables."""
@@ -48,9 +48,13 @@ def probes(cells: Sequence[Cell]) -> list[Cell]:
     for cell in cells:
         method, _, topology, _ = cell.place
         place = ("costs", method, topology)
-        keys = cell.keys | CLEAN | {"num-rounds": PROBE, "evaluate-every": PROBE, "evaluate-at": ""}
-        found.setdefault(place, Cell(place, keys))
+        found.setdefault(place, probe(place, cell.keys))
     return list(found.values())
+
+
+def probe(place: tuple[str, ...], keys: Mapping[str, Any]) -> Cell:
+    """Return the short run in `place` that measures what a round with these keys costs."""
+    return Cell(place, {**keys, **CLEAN, "num-rounds": PROBE, "evaluate-every": PROBE, "evaluate-at": ""})
 
 
 def sized(cells: Sequence[Cell], budget: Budget, root: Path) -> list[Cell]:
@@ -61,7 +65,7 @@ def sized(cells: Sequence[Cell], budget: Budget, root: Path) -> list[Cell]:
     ConfigError
         When the reference method cannot run on a topology.
     """
-    costs = {probe.place[1:]: probe.result(root) or {} for probe in probes(cells)}
+    costs = {measured.place[1:]: measured.result(root) or {} for measured in probes(cells)}
     result = []
     for cell in cells:
         method, _, topology, _ = cell.place
@@ -106,9 +110,9 @@ def write(cells: Sequence[Cell], budget: Budget, root: Path) -> None:
     file = root / BUDGETS
     methods = json.loads(file.read_text(encoding="utf-8"))["methods"] if file.is_file() else {}
     sized = {(cell.place[0], cell.place[2]): cell for cell in cells if cell.reads}
-    for probe in probes(list(sized.values())):
-        _, method, topology = probe.place
-        cost, rounds = probe.result(root) or {}, PROBE * probe.config.part(RunOptions).num_agents
+    for measured in probes(list(sized.values())):
+        _, method, topology = measured.place
+        cost, rounds = measured.result(root) or {}, PROBE * measured.config.part(RunOptions).num_agents
         entry = {"read-at": dict(sized[method, topology].reads), **{kind: cost[kind] / rounds for kind in KINDS[1:]}}
         methods.setdefault(method, {})[topology] = entry
     content = {"method": budget.method, "rounds": budget.rounds, "methods": methods}

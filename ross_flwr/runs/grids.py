@@ -6,7 +6,7 @@
     seeds = [1000, 1001, 1002]          # none of the comparison's own
     scenarios = ["clean", "poisoned"]   # keys are chosen by the mean accuracy over these and the seeds
     configurations = 8                  # how many every method tries
-    rounds = 20
+    rounds = 20                         # with a [budget]: of its method; all others take as many example passes
 
     [tuning.grid]                       # a method takes the keys that it has and that its row does not set
     learning-rate = [0.03, 0.1, 0.3]
@@ -93,7 +93,7 @@ class Tuning:
     configurations : int
         How many every method tries.
     rounds : int
-        How long a run is.
+        How long a run is, or one of the budget's method where there is a budget.
     grids : dict of str to Grid
         By method.
     """

@@ -2,8 +2,11 @@
 
 All runs are tested on a part of the training data (``test-split = "tuning"``), with seeds that the comparison does not
 have. The configurations of a method first run with one seed, and the better half of them with the others too. Where the
-best one's learning rate is the last of its list, the next rate is tried, at most twice. ``tuning.csv`` in the folder
-tells what was tried, and ``tuned.toml`` what was chosen: an experiment file that holds its tables is not tuned again.
+best one's learning rate is the last of its list, the next rate is tried, at most twice. In a comparison with a budget,
+every run takes as many example passes as the budget's method, not tuned, takes in the ``rounds`` of ``[tuning]``.
+
+``tuning.csv`` in the folder tells what was tried, and ``tuned.toml`` what was chosen: an experiment file that holds its
+tables is not tuned again.
 """
 
 import csv
@@ -18,6 +21,7 @@ from statistics import fmean
 from typing import Any
 
 from ross_flwr.config import Scalar
+from ross_flwr.runs.budgets import probe
 from ross_flwr.runs.compare import Cell, Plan
 from ross_flwr.runs.grids import RATE, Point, Tuning
 
@@ -53,6 +57,8 @@ def tune(plan: Plan, root: Path, work: Work) -> Plan:
         for cell in cells:
             cell.folder(root).forget_models()
 
+    if plan.budget:
+        work("costs", list({cell.place: cell for race in races for cell in race.probes()}.values()))
     run("tuning")
     for race in races:
         race.halve()
@@ -86,6 +92,10 @@ class _Race:
     def cells(self) -> list[Cell]:
         """Return the runs of the points that are still in the race."""
         return [cell for point in self.points for cell in self._cells(point, self.seeds)]
+
+    def probes(self) -> list[Cell]:
+        """Return the runs that measure what a round costs, of the budget's method and of each point."""
+        return [self._reference(), *map(self._probe, self.tried)]
 
     def halve(self) -> None:
         """Keep the better half of the points, for all seeds."""
@@ -121,14 +131,36 @@ class _Race:
                     yield place | point | {"accuracy": _accuracy(result), "chosen": point == best} | refused
 
     def _cells(self, point: Point, seeds: Iterable[int]) -> list[Cell]:
-        schedule = {"num-rounds": self.tuning.rounds, "evaluate-every": self.tuning.rounds, "test-split": "tuning"}
+        rounds = self._rounds(point)
         return [
             Cell(
-                ("tuning", self.method, self.topology, _named(point), name, str(seed)),
-                self.plan.keys_of(self.method, scenario, self.topology, seed, point) | schedule,
+                ("tuning", self.method, self.topology, _named(point), scenario, str(seed)),
+                self._keys(self.method, scenario, seed, point) | {"num-rounds": rounds, "evaluate-every": rounds},
             )
-            for (name, scenario), seed in product(self.tuning.scenarios.items(), seeds)
+            for scenario, seed in product(self.tuning.scenarios, seeds)
         ]
+
+    def _keys(self, method: str, scenario: str, seed: int, point: Point) -> dict[str, Any]:
+        keys = self.plan.keys_of(method, self.tuning.scenarios[scenario], self.topology, seed, point)
+        return keys | {"test-split": "tuning"}
+
+    def _rounds(self, point: Point) -> int:
+        """Return how long a run is: as many rounds as its share of the work allows, or as ``[tuning]`` says."""
+        if not self.plan.budget:
+            return self.tuning.rounds
+        spent, cost = ((cell.result(self.root) or {}).get("work") for cell in (self._reference(), self._probe(point)))
+        return ceil(self.tuning.rounds * spent / cost - 1e-9) if spent and cost else self.tuning.rounds
+
+    def _reference(self) -> Cell:
+        assert self.plan.budget
+        return self._costs(("tuning", "costs", self.topology), self.plan.budget.method, {})
+
+    def _probe(self, point: Point) -> Cell:
+        rest = {key: value for key, value in point.items() if key != RATE}  # which costs the same at every value
+        return self._costs(("tuning", self.method, self.topology, "costs", _named(rest)), self.method, rest)
+
+    def _costs(self, place: tuple[str, ...], method: str, point: Point) -> Cell:
+        return probe(place, self._keys(method, next(iter(self.tuning.scenarios)), self.tuning.seeds[0], point))
 
     def _rank(self, point: Point) -> tuple[float, float]:
         return -self._accuracy(point), float(point.get(RATE, 0.0))

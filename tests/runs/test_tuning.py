@@ -60,13 +60,15 @@ def tuned(plan, root, accuracy):
         new = [cell for cell in cells if cell.result(root) is None]
         stages.append(new)
         for cell in new:
-            found = accuracy(cell.config.part(ALGORITHMS[cell.config.part(RunOptions).algorithm]))
+            algorithm = cell.config.part(ALGORITHMS[cell.config.part(RunOptions).algorithm])
+            found = accuracy(algorithm)
             folder = cell.folder(root)
             if found is None:
                 folder.path.mkdir(parents=True)
                 (folder.path / REFUSED).write_text("not here")
             else:
-                folder.write_summary({"accuracy": {"mean": found}})
+                work = cell.config.values["num-rounds"] * getattr(algorithm, "local_steps", 1)
+                folder.write_summary({"accuracy": {"mean": found}, "work": work})
 
     return tune(plan, root, work), stages
 
@@ -125,6 +127,17 @@ def test_what_was_tried_and_chosen_is_written_and_runs_without_tuning_when_given
     assert values["test-split"] == "test"
     assert cells["cautious", "other", "complete", "1"]["momentum"] == 0.5
     assert [cell.config for cell in again.cells()] == [cell.config for cell in plan.cells()]
+
+
+def test_with_a_budget_every_configuration_takes_as_much_work_as_the_budgets_method(tmp_path):
+    text = PLAN.replace("[tuning]", '[budget]\nmethod = "balance"\nrounds = 60\n[tuning]', 1)
+    plan, (costs, *stages) = tuned(read(tmp_path, text).only(topologies="ring"), tmp_path / "out", near(0.1))
+    assert len({cell.place for cell in costs}) == len(costs) == 1 + 2 * 4 + 2  # K times the own key, of three methods
+    assert {cell.config.values["num-rounds"] for cell in costs} == {5}
+    values = [cell.config.values for stage in stages for cell in stage]
+    rounds = {(each["local-steps"], each["num-rounds"]) for each in values}
+    assert rounds == {(1, 20), (5, 4)}
+    assert plan.tuned["balance", "ring"]["local-steps"] == 1
 
 
 def test_a_method_that_cannot_run_gets_no_keys(tmp_path):
