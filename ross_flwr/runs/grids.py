@@ -50,7 +50,7 @@ class Grid:
         Examples
         --------
         >>> Grid({"learning-rate": (0.1, 0.3), "local-steps": (1, 5)}).points(2)
-        [{'learning-rate': 0.3, 'local-steps': 5}, {'learning-rate': 0.1, 'local-steps': 1}]
+        [{'learning-rate': 0.3, 'local-steps': 1}, {'learning-rate': 0.1, 'local-steps': 5}]
         """
         rows = list(product(*self.lists.values()))
         left = [rows[k] for k in default_rng(0).permutation(len(rows))]
