@@ -10,7 +10,7 @@ from ross_flwr.algorithms.algorithm import register
 from ross_flwr.algorithms.cross_gradients import WeightedCrossGradients
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
-from ross_flwr.learning.classes import by_class
+from ross_flwr.learning.classes import class_gradients
 from ross_flwr.learning.least_squares import distances
 from ross_flwr.learning.shapley import WEIGHTINGS, Game, shapley_values
 
@@ -119,7 +119,7 @@ class ROSSPlus(WeightedCrossGradients):
     def plausible(self, agent: Agent, gradients: dict[int, Tensor], players: list[int]) -> list[int]:
         """Return the players whose gradients data like Q_i could have."""
         stacked = torch.stack([gradients[j] for j in players])
-        rests, lengths = distances(stacked, class_gradients(agent))
+        rests, lengths = distances(stacked, class_gradients(agent, agent["model"]))
         keeps = (rests < (1 - self.screen) * lengths) | (rests <= LEEWAY * rests.min())
         return [j for j, keep in zip(players, keeps, strict=True) if keep]
 
@@ -160,11 +160,3 @@ class ROSSPlus(WeightedCrossGradients):
             return model
 
         return Game(len(gradients), lambda coalitions: agent.utilities(map(after, coalitions), self.utility))
-
-
-def class_gradients(agent: Agent) -> Tensor:
-    """Return the gradient at the agent's model of the loss on each class of Q_i, shape [C, P]; all count as one."""
-    objective, model = agent.objective, agent["model"]
-    with agent.counted("gradients", len(objective.validation)):
-        parts = by_class(objective.validation)
-        return torch.stack([objective.gradient(model, part, training=False) for part in parts])

@@ -5,10 +5,11 @@ from math import nan
 import torch
 from torch import Tensor
 
+from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.objective import Batch
 from ross_flwr.learning.tensors import map_tensors
 
-__all__ = ["by_class", "f1_scores"]
+__all__ = ["by_class", "class_gradients", "f1_scores"]
 
 
 def by_class(batch: Batch) -> list[Batch]:
@@ -20,6 +21,14 @@ def by_class(batch: Batch) -> list[Batch]:
     return [
         Batch(map_tensors(lambda part, those=those: part[those], batch.inputs), targets[those]) for those in members
     ]
+
+
+def class_gradients(agent: Agent, model: Tensor) -> Tensor:
+    """Return the gradient at `model` of the loss on each class of Q_i, shape [C, P]; all count as one."""
+    objective = agent.objective
+    with agent.counted("gradients", len(objective.validation)):
+        parts = by_class(objective.validation)
+        return torch.stack([objective.gradient(model, part, training=False) for part in parts])
 
 
 def f1_scores(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ class AttackOptions:
     attackers: int = option(0, "how many agents attack, chosen by the seed", unit="agents", minimum=0)
     attack_strength: float = option(
         0.0,
-        "the number of the attack: the factor of gradient-scaling, s of sign-flip, ε of ipm and dissensus, z of alie, "
-        "σ of gaussian, k of stale; 0 for the one that `ross-flwr list attacks` names or implies",
+        "the number of the attack: the factor of gradient-scaling and one-class, s of sign-flip, ε of ipm and "
+        "dissensus, z of alie, σ of gaussian, k of stale; 0 for the one that `ross-flwr list attacks` names or implies",
     )
     attack_target: str = option(
         "all",

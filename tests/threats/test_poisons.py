@@ -4,11 +4,25 @@ import pytest
 import torch
 from quadratics import normal, objective_of
 
+from ross_flwr import tasks
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.classes import class_gradients
+from ross_flwr.learning.objective import Batch
+from ross_flwr.learning.screen import screen
 from ross_flwr.runs.assemble import assemble
 from ross_flwr.threats.options import AttackOptions
-from ross_flwr.threats.poisons import GradientConstant, GradientNoise, GradientScaling, Poisoning
+from ross_flwr.threats.poisons import (
+    FlippedLabels,
+    GradientConstant,
+    GradientNoise,
+    GradientScaling,
+    GradientZero,
+    LongestClass,
+    OneClass,
+    Poisoning,
+    ScreenAdaptive,
+)
 
 PLACE = {0: 0.5, 1: 0.5}
 
@@ -49,6 +63,75 @@ def test_a_constant_takes_the_place_of_the_gradient():
     assert gradients(GradientConstant(0.5))[1].tolist() == [0.5] * 50
 
 
+def test_zeros_take_the_place_of_the_gradient():
+    assert not gradients(GradientZero())[1].any()
+
+
+@pytest.fixture(scope="module")
+def task():
+    return tasks.images("digits", hidden=8)(2, 0)
+
+
+def digits_agent(task, index=0):
+    agent = Agent(index, task.objective(index), PLACE, 0, 20)
+    agent["model"] = task.model.initial
+    return agent
+
+
+def test_flipped_labels_are_those_of_the_same_mini_batch(task):
+    agent = digits_agent(task)
+    batch, model = agent.batches.take(3), agent["model"]
+    agent.gradient_chain = [FlippedLabels()]
+    wanted = agent.objective.gradient(model, Batch(batch.inputs, 9 - batch.targets))
+    torch.testing.assert_close(agent.gradient(model, 3), wanted)
+
+
+def test_all_attackers_tell_the_gradient_of_one_class(task):
+    told = []
+    for agent in (digits_agent(task, 0), digits_agent(task, 1)):
+        classes = class_gradients(agent, agent["model"])
+        for scale in (1.0, 4.0):
+            agent.gradient_chain = [OneClass(scale)]
+            gradient = agent.gradient(agent["model"], of="cross")
+            told.append([torch.allclose(gradient, scale * each) for each in classes])
+    assert told[0].count(True) == 1
+    assert told.count(told[0]) == 4
+
+
+def screened(agent, gradient):
+    """Whether a victim with the attacker's data lets a gradient pass as it is, and how far it opposes descent."""
+    model, validation = agent["model"], agent.objective.validation
+    agent.gradient_chain = []
+    stacked = torch.stack([agent.gradient(model), gradient])
+    factors, passes = screen(stacked, class_gradients(agent, model), 0.35)
+    descent = agent.objective.gradient(model, validation, training=False)
+    return bool(passes[1] and factors[1] == 1), float(gradient @ descent)
+
+
+def test_the_longest_class_gradient_goes_to_the_limit_of_the_screen_or_as_far_as_asked(task):
+    agent = digits_agent(task)
+    classes = class_gradients(agent, agent["model"])
+    longest = classes[classes.norm(dim=1).argmax()]
+    for poison, factor in ((LongestClass(5.0), 5.0), (LongestClass(), None)):
+        agent.gradient_chain = [poison]
+        gradient = agent.gradient(agent["model"])
+        found = float(gradient.norm() / longest.norm())
+        torch.testing.assert_close(gradient, found * longest)
+        if factor:
+            assert found == pytest.approx(factor)
+        else:
+            assert [screened(agent, share * gradient)[0] for share in (0.99, 1.1)] == [True, False]
+
+
+def test_an_adaptive_attacker_opposes_descent_more_than_any_class_and_passes_the_screen(task):
+    agent = digits_agent(task)
+    classes = class_gradients(agent, agent["model"])
+    agent.gradient_chain = [ScreenAdaptive()]
+    passes, product = screened(agent, agent.gradient(agent["model"], of="cross"))
+    assert passes
+    assert product < min(0.0, *(screened(agent, each)[1] for each in classes))
+
+
 def test_a_sleeper_computes_honest_gradients_until_its_time():
     for round, honest in [(0, True), (3, True), (4, False), (9, False)]:
         truth, given = gradients(Poisoning(GradientScaling(), since=4), round=round)
@@ -61,6 +144,8 @@ def test_a_sleeper_computes_honest_gradients_until_its_time():
         ({"attack": "gradient-scaling"}, GradientScaling(-3.0)),
         ({"attack": "gradient-scaling", "attack-strength": 0.5}, GradientScaling(0.5)),
         ({"attack": "gradient-noise", "attack-strength": 2.0}, GradientNoise(2.0)),
+        ({"attack": "gradient-zero"}, GradientZero()),
+        ({"attack": "one-class", "attack-strength": 4.0}, OneClass(4.0)),
     ],
 )
 def test_a_poison_takes_its_number_from_the_configuration(options, poison):
