@@ -75,7 +75,7 @@ def compare(
         plan = tune(plan, folder, work)
         cells = plan.cells()
         if plan.budget:
-            work("costs", budgets.probes(cells))
+            work("costs", budgets.probes(cells, plan.budget))
             cells = budgets.sized(cells, plan.budget, folder)
             budgets.write(cells, plan.budget, folder)
         work("cells", cells)

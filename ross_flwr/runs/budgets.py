@@ -9,11 +9,12 @@ A plan with a table ``[budget]`` (see `ross_flwr.runs.compare`) names the refere
 - at equal *bytes*: after the first round in which its agents have sent as many bytes, as they are on the wire. A method
   that sends nothing is read at its end.
 
-What a round costs is measured by a short run of every method with its tuned keys on every topology, in the first
-scenario without attackers, bad data or faults: ordinary cells under ``costs/``. So a method is read after the same
-rounds in every scenario and with every seed, and an attack cannot move them. Each cell is as long as its largest budget
-asks for, and is tested exactly where it is read. A budget ends with a whole round, so it is overspent by less than a
-round. ``budgets.json`` keeps costs and rounds, and ``cells.csv`` has what each run had spent where it was read.
+What a round costs is measured over R rounds of every method with its tuned keys on every topology, in the first
+scenario without attackers, bad data or faults: ordinary cells under ``costs/``. (A few rounds would not do: those of
+``ross-plus`` get cheaper on the way, and its work would be a third too high.) So a method is read after the same rounds
+in every scenario and with every seed, and an attack cannot move them. Each cell is as long as its largest budget asks
+for, and is tested exactly where it is read. A budget ends with a whole round, so it is overspent by less than a round.
+``budgets.json`` keeps costs and rounds, and ``cells.csv`` has what each run had spent where it was read.
 """
 
 import json
@@ -33,28 +34,25 @@ __all__ = ["KINDS", "by_budget", "probe", "probes", "sized", "write"]
 KINDS = ("rounds", "work", "bytes")
 """What methods may spend as much of as the reference, in the order of the tables."""
 
-PROBE = 5
-"""Rounds of the runs that measure costs."""
-
 TESTS = 10
 """How often a cell is tested on its way, besides where it is read."""
 
 CLEAN = {"attackers": 0, "corruption": "none", "dropout": 0.0, "message-loss": 0.0, "stopped": 0, "slow": 0}
 
 
-def probes(cells: Sequence[Cell]) -> list[Cell]:
+def probes(cells: Sequence[Cell], budget: Budget) -> list[Cell]:
     """Return the runs that measure what a round of every method costs on every topology."""
     found: dict[tuple[str, ...], Cell] = {}
     for cell in cells:
         method, _, topology, _ = cell.place
         place = ("costs", method, topology)
-        found.setdefault(place, probe(place, cell.keys))
+        found.setdefault(place, probe(place, cell.keys, budget.rounds))
     return list(found.values())
 
 
-def probe(place: tuple[str, ...], keys: Mapping[str, Any]) -> Cell:
-    """Return the short run in `place` that measures what a round with these keys costs."""
-    return Cell(place, {**keys, **CLEAN, "num-rounds": PROBE, "evaluate-every": PROBE, "evaluate-at": ""})
+def probe(place: tuple[str, ...], keys: Mapping[str, Any], rounds: int) -> Cell:
+    """Return the run in `place` that measures what so many rounds with these keys cost."""
+    return Cell(place, {**keys, **CLEAN, "num-rounds": rounds, "evaluate-every": rounds, "evaluate-at": ""})
 
 
 def sized(cells: Sequence[Cell], budget: Budget, root: Path) -> list[Cell]:
@@ -65,7 +63,7 @@ def sized(cells: Sequence[Cell], budget: Budget, root: Path) -> list[Cell]:
     ConfigError
         When the reference method cannot run on a topology.
     """
-    costs = {measured.place[1:]: measured.result(root) or {} for measured in probes(cells)}
+    costs = {measured.place[1:]: measured.result(root) or {} for measured in probes(cells, budget)}
     result = []
     for cell in cells:
         method, _, topology, _ = cell.place
@@ -110,9 +108,9 @@ def write(cells: Sequence[Cell], budget: Budget, root: Path) -> None:
     file = root / BUDGETS
     methods = json.loads(file.read_text(encoding="utf-8"))["methods"] if file.is_file() else {}
     sized = {(cell.place[0], cell.place[2]): cell for cell in cells if cell.reads}
-    for measured in probes(list(sized.values())):
+    for measured in probes(list(sized.values()), budget):
         _, method, topology = measured.place
-        cost, rounds = measured.result(root) or {}, PROBE * measured.config.part(RunOptions).num_agents
+        cost, rounds = measured.result(root) or {}, budget.rounds * measured.config.part(RunOptions).num_agents
         entry = {"read-at": dict(sized[method, topology].reads), **{kind: cost[kind] / rounds for kind in KINDS[1:]}}
         methods.setdefault(method, {})[topology] = entry
     content = {"method": budget.method, "rounds": budget.rounds, "methods": methods}

@@ -160,7 +160,11 @@ class _Race:
         return self._costs(("tuning", self.method, self.topology, "costs", _named(rest)), self.method, rest)
 
     def _costs(self, place: tuple[str, ...], method: str, point: Point) -> Cell:
-        return probe(place, self._keys(method, next(iter(self.tuning.scenarios)), self.tuning.seeds[0], point))
+        return probe(
+            place,
+            self._keys(method, next(iter(self.tuning.scenarios)), self.tuning.seeds[0], point),
+            self.tuning.rounds,
+        )
 
     def _rank(self, point: Point) -> tuple[float, float]:
         return -self._accuracy(point), float(point.get(RATE, 0.0))
