@@ -18,6 +18,8 @@ WORK = {
     "ubar": ({}, B + (1 + 1) * B / 3),  # of two neighbours it judges one
     "resilient-p2p": ({}, B + 3 * B / 3),
     "bristle": ({"local-steps": K}, K * B + 3 * Q / 3),
+    "fltrust": ({}, 3 * B + Q),
+    "cdmsgd": ({"aggregator": "softmin"}, B + 3 * Q / 3),  # the losses of a rule
     "isolated": ({}, B),
 }
 """By method: its options, and the work of one agent in a round."""
