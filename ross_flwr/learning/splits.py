@@ -19,6 +19,11 @@ class Whole:
         self.examples = examples
 
     def __len__(self) -> int:
+        return self.num_examples
+
+    @property
+    def num_examples(self) -> int:
+        """How many there are."""
         return len(self.examples)
 
     def batch(self, indices: Tensor) -> Batch:

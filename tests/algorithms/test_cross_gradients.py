@@ -163,21 +163,6 @@ def test_on_a_complete_graph_without_momentum_uniform_means_are_centralized_sgd_
     assert close is (CENTRALIZED[name] is not None)
 
 
-@pytest.mark.parametrize("mixed", [True, False])
-def test_the_uniform_mean_is_ross_with_uniform_weights(mixed):
-    graph = topology.build("random-regular", 7, degree=4)
-    options = {"momentum": 0.6, "learning_rate": 0.2, "mix_momentum": mixed}
-    (host, agents), (other, theirs) = (
-        started(graph, method("cross-gradient", **options)),
-        started(graph, method("ross-plus", weighting="uniform", screen=0.0, local_steps=1, **options)),
-    )
-    for round in range(5):
-        assert [each.weights for each in run_round(host, round)] == [each.weights for each in run_round(other, round)]
-        for mine, their in zip(agents, theirs, strict=True):
-            assert torch.equal(mine["model"], their["model"])
-            assert torch.equal(mine["momentum"], their["momentum"])
-
-
 @given(
     name=st.sampled_from(["ring", "complete", "star", "random-regular"]),
     num_agents=st.integers(3, 7),

@@ -11,7 +11,6 @@ from torch import nn
 
 from ross_flwr.algorithms.cross_gradient import CrossGradient
 from ross_flwr.algorithms.ross import ROSS
-from ross_flwr.algorithms.ross_plus import ROSSPlus
 from ross_flwr.graph import topology
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import Batch, ModuleObjective
@@ -67,16 +66,6 @@ def test_without_game_it_is_the_uniform_mean_of_cross_gradients():
     for number in range(3):
         run_round(one, number), run_round(other, number)
         torch.testing.assert_close(stack(mine), stack(theirs))
-
-
-def test_ours_without_screen_and_local_steps_is_the_papers():
-    graph = topology.build("random-regular", 6, degree=3)
-    shared = {"learning_rate": RATE, "weighting": "relu", "utility": "loss"}
-    one, mine = started(graph, ROSS(**shared))
-    other, theirs = started(graph, ROSSPlus(**shared, screen=0.0, local_steps=1))
-    for number in range(3):
-        run_round(one, number), run_round(other, number)
-        assert torch.equal(stack(mine), stack(theirs))
 
 
 def test_on_a_complete_graph_with_uniform_weights_and_no_momentum_it_is_centralized_sgd():

@@ -18,9 +18,10 @@ MEANT_TO_SURVIVE = {
     "monna",
     "pfedgame",
     "resilient-p2p",
+    "ross-plus",
     "ubar",
 }
-"""Not ``ross`` and ``ross-plus``: they weigh gradients, and attackers' models reach what they mix."""
+"""Not ``ross``: it weighs gradients, and attackers' models reach what it mixes."""
 REFUSED = {
     "ring": {
         "bridge": "= 4 vectors and has 3",

@@ -11,9 +11,9 @@ WORK = {
     "dfedavgm": ({"local-steps": K}, K * B),
     "dfedsam": ({"local-steps": K}, 2 * K * B),
     "ross": ({}, 3 * B + 8 * Q / 3),  # a game of three
-    "ross-plus": (  # its own and two cross-gradients, K - 1 local steps, gradients by class; a game of three, K losses
-        {"local-steps": K, "local-slack": 1e6, "screen": 1e-9},
-        (3 + K - 1) * B + Q + (8 + K) * Q / 3,
+    "ross-plus": (  # its own and two cross-gradients, K - 1 steps on Q_i, gradients by class; a game of three, 3 losses
+        {"local-steps": K, "weighting": "relu", "screen": 0.0},
+        (3 + K - 1) * B + Q + (8 + 3) * Q / 3,
     ),
     "ubar": ({}, B + (1 + 1) * B / 3),  # of two neighbours it judges one
     "resilient-p2p": ({}, B + 3 * B / 3),

@@ -131,13 +131,12 @@ def test_an_attacker_rewards_all_with_the_plain_mean():
 
 @pytest.mark.parametrize("method", ["cga", "cgsv", "ross", "ross-plus"])
 def test_an_attacker_follows_its_own_gradient_alone_for_all_its_steps(method):
-    bound = {"local-slack": 0.0} if method == "ross-plus" else {}
-    host, attackers = host_of(method, **bound)
+    host, attackers = host_of(method)
     for step in range(len(host.algorithm.steps)):
         host.activate(0, step)
     for index in attackers:
         assert host.agents[index].reported["weights"] == {index: 1.0}
-        assert host.agents[index].counts["gradients"] == 5 + (4 if bound else 0)
+        assert host.agents[index].counts["gradients"] == 5 + 4 * (method == "ross-plus")
         assert host.agents[index].counts["utilities"] == 0
 
 
