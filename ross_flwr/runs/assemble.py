@@ -9,7 +9,7 @@ from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import Config, ConfigError, require
 from ross_flwr.engine.rounds import Schedule
 from ross_flwr.graph.options import GraphOptions
-from ross_flwr.graph.schedule import read_graphs
+from ross_flwr.graph.schedule import Graphs, read_graphs
 from ross_flwr.learning.options import RobustOptions
 from ross_flwr.learning.rules import PRE_AGGREGATIONS, RULES, Rule
 from ross_flwr.runs.assembly import Assembly
@@ -44,9 +44,7 @@ def assemble(config: Config, task: Task | None = None) -> Assembly:
     algorithm = config.part(ALGORITHMS[run.algorithm])
     aggregator = read_aggregator(config)
     schedule = Schedule(run.num_rounds, run.batches_per_round, run.evaluate_every, run.tested)
-    graphs = read_graphs(
-        config.part(GraphOptions), num_agents=run.num_agents, seed=run.seed, passes=run.batches_per_round
-    )
+    graphs = _read_graphs(config)
     corrupted: frozenset[int] = frozenset()
     if task:
         _refuse_corruption(config)
@@ -58,6 +56,7 @@ def assemble(config: Config, task: Task | None = None) -> Assembly:
         config.part(FaultOptions),
         algorithm,
         aggregator,
+        _read_attackers(config),
         corrupted,
         num_agents=run.num_agents,
         num_rounds=run.num_rounds,
@@ -84,14 +83,13 @@ def read_images(config: Config) -> Images:
         When the data cannot be corrupted as the configuration asks, or the device is missing.
     """
     run, bad = config.part(RunOptions), config.part(CorruptionOptions)
-    attackers = draw_attackers(config.part(AttackOptions), num_agents=run.num_agents, seed=run.seed)
     return Images(
         config.part(DataOptions),
         num_agents=run.num_agents,
         seed=run.seed,
         device=choose_device(config.part(MachineOptions).device),
         corruption=bad,
-        corrupted=draw_corrupted(bad, attackers, num_agents=run.num_agents, seed=run.seed),
+        corrupted=draw_corrupted(bad, _read_attackers(config), num_agents=run.num_agents, seed=run.seed),
     )
 
 
@@ -115,6 +113,23 @@ def read_aggregator(config: Config) -> Rule:
     rule = config.part(RULES[robust.aggregator])
     around = PRE_AGGREGATIONS[robust.pre_aggregation]
     return replace(config.part(around), rule=rule) if around else rule
+
+
+def _read_graphs(config: Config) -> Graphs:
+    run = config.part(RunOptions)
+    return read_graphs(
+        config.part(GraphOptions), num_agents=run.num_agents, seed=run.seed, passes=run.batches_per_round
+    )
+
+
+def _read_attackers(config: Config) -> frozenset[int]:
+    run, graphs = config.part(RunOptions), _read_graphs(config)
+    return draw_attackers(
+        config.part(AttackOptions),
+        lambda agent: graphs.first.neighbors(agent),
+        num_agents=run.num_agents,
+        seed=run.seed,
+    )
 
 
 def _refuse_corruption(config: Config) -> None:

@@ -17,6 +17,11 @@ class AttackOptions:
 
     attack: str = option("gradient-scaling", "what attackers do; `ross-flwr list attacks` shows them")
     attackers: int = option(0, "how many agents attack, chosen by the seed", unit="agents", minimum=0)
+    attackers_placed: str = option(
+        "random",
+        "where attackers are in the graph: anywhere, or side by side, an agent with its nearest",
+        choices=("random", "adjacent"),
+    )
     attack_strength: float = option(
         0.0,
         "the number of the attack: the factor of gradient-scaling and one-class, s of sign-flip, ε of ipm and "

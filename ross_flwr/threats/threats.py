@@ -1,6 +1,6 @@
 """The threats of a run: who attacks and how, who is away, and which messages get lost."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ross_flwr.algorithms import Algorithm
@@ -99,8 +99,19 @@ class Threats:
             )
 
 
-def draw_attackers(options: AttackOptions, *, num_agents: int, seed: int) -> frozenset[int]:
-    """Return the attackers: `attackers` agents drawn by the seed.
+def draw_attackers(
+    options: AttackOptions, neighbors: Callable[[int], Iterable[int]], *, num_agents: int, seed: int
+) -> frozenset[int]:
+    """Return the attackers: `attackers` agents drawn by the seed, or one drawn and those nearest to it.
+
+    Parameters
+    ----------
+    options : AttackOptions
+        How many, and where.
+    neighbors : callable
+        From an agent to its neighbours in the first graph.
+    num_agents, seed : int
+        Of the run.
 
     Raises
     ------
@@ -112,8 +123,27 @@ def draw_attackers(options: AttackOptions, *, num_agents: int, seed: int) -> fro
         raise ConfigError(f"attackers = {options.attackers} leaves no honest agent among num-agents = {num_agents}")
     if attack is None:
         return frozenset()
-    drawn = stream(seed, "attackers").permutation(num_agents)[: options.attackers]
-    return frozenset(int(i) for i in drawn)
+    drawn: list[int] = stream(seed, "attackers").permutation(num_agents).tolist()
+    order = breadth_first(drawn, neighbors) if options.attackers_placed == "adjacent" else drawn
+    return frozenset(order[: options.attackers])
+
+
+def breadth_first(order: Sequence[int], neighbors: Callable[[int], Iterable[int]]) -> list[int]:
+    """Return the first agent of `order`, then its neighbours, then theirs; then those who cannot be reached, likewise.
+
+    Examples
+    --------
+    >>> breadth_first([3, 0, 1, 2, 4], lambda i: [(i - 1) % 5, (i + 1) % 5])
+    [3, 2, 4, 1, 0]
+    """
+    found: list[int] = []
+    for first in order:
+        near = [first]
+        for agent in near:
+            if agent not in found:
+                found.append(agent)
+                near += sorted(neighbors(agent))
+    return found
 
 
 def read_threats(
@@ -121,6 +151,7 @@ def read_threats(
     fault: FaultOptions,
     algorithm: Algorithm,
     aggregator: Rule,
+    attackers: frozenset[int] = frozenset(),
     corrupted: frozenset[int] = frozenset(),
     *,
     num_agents: int,
@@ -133,9 +164,8 @@ def read_threats(
     Raises
     ------
     ConfigError
-        When the attack is not known, or nobody is left.
+        When nobody is left.
     """
-    attackers = draw_attackers(attack, num_agents=num_agents, seed=seed)
     chosen, since = attack.chosen(), (attack.attack_from - 1) * passes
     poisons: list[GradientTransform] = []
     lies: list[MessageTransform] = []

@@ -97,3 +97,23 @@ def test_holdings_count_what_every_agent_holds():
     counts = holdings(resolve({"partition": "iid", "num-agents": 4}))
     assert counts.shape == (4, 10)
     assert counts.sum() == 1437 - 143
+
+
+@pytest.mark.parametrize(("topology", "seed"), [("ring", 0), ("ring", 3), ("complete", 0)])
+def test_attackers_are_anywhere_or_side_by_side_and_the_same_number(topology, seed):
+    drawn = {}
+    for placed in ("random", "adjacent"):
+        options = config_of(topology=topology, attackers=3, attackers_placed=placed, seed=seed)
+        drawn[placed] = assemble(options).threats.attackers
+    assert len(drawn["random"]) == len(drawn["adjacent"]) == 3
+    if topology == "ring":
+        assert any(drawn["adjacent"] == {(i + k) % 10 for k in range(3)} for i in range(10))
+        assert drawn["random"] != drawn["adjacent"]
+
+
+def test_corrupted_agents_are_not_those_who_attack_side_by_side():
+    options = config_of(
+        topology="ring", attackers=3, attackers_placed="adjacent", corruption="label-noise", corrupted=7
+    )
+    made = assemble(options)
+    assert not made.threats.attackers & made.threats.corrupted
