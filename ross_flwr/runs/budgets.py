@@ -9,12 +9,13 @@ A plan with a table ``[budget]`` (see `ross_flwr.runs.compare`) names the refere
 - at equal *bytes*: after the first round in which its agents have sent as many bytes, as they are on the wire. A method
   that sends nothing is read at its end.
 
-What a round costs is measured over R rounds of every method with its tuned keys on every topology, in the first
-scenario without attackers, bad data or faults: ordinary cells under ``costs/``. (A few rounds would not do: those of
-``ross-plus`` get cheaper on the way, and its work would be a third too high.) So a method is read after the same rounds
-in every scenario and with every seed, and an attack cannot move them. Each cell is as long as its largest budget asks
-for, and is tested exactly where it is read. A budget ends with a whole round, so it is overspent by less than a round.
-``budgets.json`` keeps costs and rounds, and ``cells.csv`` has what each run had spent where it was read.
+What a round costs is measured over R rounds of every method with its tuned keys, on every topology and with every
+seed, in the first scenario without attackers, bad data or faults: ordinary cells under ``costs/``. (A few rounds
+would not do: those of ``ross-plus`` get cheaper on the way, and its work would be a third too high.) The mean over
+seeds decides, so a method is read after the same rounds in every scenario and with every seed, and an attack cannot
+move them. Each cell is as long as its largest budget asks for, and is tested exactly where it is read. A budget ends
+with a whole round, so it is overspent by less than a round. ``budgets.json`` keeps costs and rounds, and
+``cells.csv`` has what each run had spent where it was read.
 """
 
 import json
@@ -22,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ross_flwr.config import ConfigError
@@ -41,11 +43,11 @@ CLEAN = {"attackers": 0, "corruption": "none", "dropout": 0.0, "message-loss": 0
 
 
 def probes(cells: Sequence[Cell], budget: Budget) -> list[Cell]:
-    """Return the runs that measure what a round of every method costs on every topology."""
+    """Return the runs that measure what a round of every method costs on every topology, one for each seed."""
     found: dict[tuple[str, ...], Cell] = {}
     for cell in cells:
-        method, _, topology, _ = cell.place
-        place = ("costs", method, topology)
+        method, _, topology, seed = cell.place
+        place = ("costs", method, topology, "seeds", seed)
         found.setdefault(place, probe(place, cell.keys, budget.rounds))
     return list(found.values())
 
@@ -63,7 +65,7 @@ def sized(cells: Sequence[Cell], budget: Budget, root: Path) -> list[Cell]:
     ConfigError
         When the reference method cannot run on a topology.
     """
-    costs = {measured.place[1:]: measured.result(root) or {} for measured in probes(cells, budget)}
+    costs = _costs(cells, budget, root)
     result = []
     for cell in cells:
         method, _, topology, _ = cell.place
@@ -72,6 +74,19 @@ def sized(cells: Sequence[Cell], budget: Budget, root: Path) -> list[Cell]:
             raise ConfigError(f"the method of [budget] cannot run on topology {topology}: {reference['refused']}")
         result.append(cell if "refused" in cost else _sized(cell, _reads(cost, reference, budget.rounds)))
     return result
+
+
+def _costs(cells: Sequence[Cell], budget: Budget, root: Path) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Return what R rounds cost by method and topology: the mean over seeds, or why the method cannot run there."""
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for measured in probes(cells, budget):
+        found.setdefault(measured.place[1:3], []).append(measured.result(root) or {})
+    return {place: _mean(results) for place, results in found.items()}
+
+
+def _mean(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    ran = [each for each in results if "refused" not in each]
+    return {kind: fmean(each[kind] for each in ran) for kind in KINDS[1:]} if ran else results[0]
 
 
 def _reads(cost: dict[str, Any], reference: dict[str, Any], rounds: int) -> dict[str, int]:
@@ -107,11 +122,11 @@ def write(cells: Sequence[Cell], budget: Budget, root: Path) -> None:
     """
     file = root / BUDGETS
     methods = json.loads(file.read_text(encoding="utf-8"))["methods"] if file.is_file() else {}
-    sized = {(cell.place[0], cell.place[2]): cell for cell in cells if cell.reads}
-    for measured in probes(list(sized.values()), budget):
-        _, method, topology = measured.place
-        cost, rounds = measured.result(root) or {}, budget.rounds * measured.config.part(RunOptions).num_agents
-        entry = {"read-at": dict(sized[method, topology].reads), **{kind: cost[kind] / rounds for kind in KINDS[1:]}}
-        methods.setdefault(method, {})[topology] = entry
+    costs = _costs(cells, budget, root)
+    for cell in (each for each in cells if each.reads):
+        method, _, topology, _ = cell.place
+        rounds = budget.rounds * cell.config.part(RunOptions).num_agents
+        per_round = {kind: costs[method, topology][kind] / rounds for kind in KINDS[1:]}
+        methods.setdefault(method, {})[topology] = {"read-at": dict(cell.reads), **per_round}
     content = {"method": budget.method, "rounds": budget.rounds, "methods": methods}
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -141,6 +142,16 @@ def test_num_rounds_on_the_command_line_is_how_long_the_reference_runs(tmp_path)
 def test_a_reference_that_cannot_run_is_refused(plan, out):
     with pytest.raises(ConfigError, match="cannot run on topology ring: algorithm = 'd2' takes a mixing matrix"):
         budgets.sized(plan.cells(), compare.Budget("d2", 3), out)
+
+
+def test_costs_are_means_over_the_seeds(plan, tmp_path):
+    cells = replace(plan, seeds=(1, 2)).only(methods="dfedavgm").cells()
+    spent = {("ross", "1"): 100, ("ross", "2"): 300, ("dfedavgm", "1"): 50, ("dfedavgm", "2"): 50}
+    for probe in budgets.probes(cells, plan.budget):
+        _, method, _, _, seed = probe.place
+        probe.folder(tmp_path).write_summary({"work": spent[method, seed], "bytes": 1})
+    reads = {cell.place[0]: cell.reads["work"] for cell in budgets.sized(cells, plan.budget, tmp_path)}
+    assert reads == {"ross": 3, "dfedavgm": 12}
 
 
 @pytest.mark.parametrize("wrong", ['method = "rose"\nrounds = 3', 'method = "ross"', 'method = "ross"\nround = 3'])
