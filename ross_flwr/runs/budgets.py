@@ -11,11 +11,11 @@ A plan with a table ``[budget]`` (see `ross_flwr.runs.compare`) names the refere
 
 What a round costs is measured over R rounds of every method with its tuned keys, on every topology and with every
 seed, in the first scenario without attackers, bad data or faults: ordinary cells under ``costs/``. (A few rounds
-would not do: those of ``ross-plus`` get cheaper on the way, and its work would be a third too high.) The mean over
-seeds decides, so a method is read after the same rounds in every scenario and with every seed, and an attack cannot
-move them. Each cell is as long as its largest budget asks for, and is tested exactly where it is read. A budget ends
-with a whole round, so it is overspent by less than a round. ``budgets.json`` keeps costs and rounds, and
-``cells.csv`` has what each run had spent where it was read.
+would not do: a game gets cheaper on the way, with every player that a screen leaves out.) The mean over seeds
+decides, so a method is read after the same rounds in every scenario and with every seed, and an attack cannot move
+them. Each cell is as long as its largest budget asks for, and is tested exactly where it is read. A budget ends with
+a whole round, so it is overspent by less than a round. ``budgets.json`` keeps costs and rounds, and ``cells.csv`` has
+what each run had spent where it was read.
 """
 
 import json

@@ -164,7 +164,7 @@ def test_every_value_of_a_list_is_tried_about_as_often():
         ("[7, 8, 9]", "[1, 8, 9]", "has the seed 1, which the comparison is run with"),
         ("[0.3, 3.0]", "0.3", "has similarity = 0.3: it takes a list of values"),
         ("similarity", "similarty", "key similarty .* did you mean similarity"),
-        ("similarity", "temperature", "own.balance. has temperature, which is no key of this method"),
+        ("similarity", "sam-radius", "own.balance. has sam-radius, which is no key of this method"),
         ("[0.0, 0.9]", "[0.0, 9]", "momentum = 9.0 is not allowed"),
         ("[0.03, 0.1, 0.3]\nlocal-steps = [1, 5]", "[0.1]\nlocal-step = [1]", "key local-step .* did you mean"),
         ("learning-rate = [0.03, 0.1, 0.3]\nlocal-steps = [1, 5]", "", "no key that cautious could tune"),
