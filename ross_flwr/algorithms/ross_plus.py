@@ -50,7 +50,7 @@ class ROSSPlus(WeightedCrossGradients):
     The guard weighs what neighbours propose by its loss on Q_i (`rules.Softmin`); momenta follow their models.
     ``guard=false`` mixes as the key `aggregator` says.
 
-    The game is off: with the screen and the guard, uniform weights do as well as Shapley values and cost nothing.
+    The game is off: where both were run, uniform weights behind the screen did no worse than Shapley values.
     ``weighting=relu`` plays it: v(S) = U(x_i − η/|S| Σ_{j∈S} G_ij; Q_i) for S ⊆ P_i, π_i = weights(Shapley values); if
     nobody helps, û_i = α u_i + q_i. ``README.md`` beside this file says how all this was measured.
 
