@@ -148,5 +148,5 @@ class ROSSPlus(WeightedCrossGradients):
 def validation_gradient(agent: Agent, model: Tensor, number: int) -> Tensor:
     """Return the gradient of the loss at `model` on mini-batch `number` of Q_i, shape [P]."""
     batches = Batches(Whole(agent.objective.validation), agent.index, agent.seed, agent.batches.size)
-    with agent.counted("gradients", batches.size):
+    with agent.counts.timed("gradients", batches.size):
         return agent.objective.gradient(model, batches.take(number), training=False)

@@ -132,7 +132,7 @@ class Host:
                 index,
                 gradients=agent.counts["gradients"],
                 utilities=agent.counts["utilities"],
-                work=agent.counts["thirds"] / 3,
+                work=agent.counts.work,
                 sent=mailroom.sent.pop(index, {}),
                 missing=sorted(missing.get(index, ())),
                 weights=agent.reported.get("weights", {}),

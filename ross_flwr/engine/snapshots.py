@@ -9,6 +9,7 @@ from torch import Tensor
 from ross_flwr.algorithms.messages import Message
 from ross_flwr.engine.mailroom import Mailroom
 from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.counts import Counts
 
 __all__ = ["Snapshot", "put_back", "take"]
 
@@ -63,7 +64,7 @@ def put_back(
     state, counts, reported = (by_number(rest[name]) for name in ("state", "counts", "reported"))
     for i, agent in agents.items():
         agent.state = fetch(state[i])
-        agent.counts = Counter(counts[i])
+        agent.counts = Counts(counts[i])
         agent.reported = dict(reported[i])
         if "weights" in agent.reported:
             agent.reported["weights"] = by_number(agent.reported["weights"])

@@ -1,8 +1,6 @@
 """One participant: what it holds and what it can compute. An algorithm's steps use nothing else."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf, isnan
 from time import perf_counter_ns
 from typing import Any, Protocol, cast
@@ -12,16 +10,13 @@ import torch
 from torch import Tensor
 
 from ross_flwr.learning.batches import Batches
+from ross_flwr.learning.counts import Counts
 from ross_flwr.learning.objective import Objective
 from ross_flwr.learning.requests import Compute, Gradient, Of, Utilities, compute
 from ross_flwr.learning.rules import Mean, Rule, View
 from ross_flwr.learning.streams import stream
 
 __all__ = ["Agent", "GradientTransform"]
-
-
-THIRDS = {"gradients": 3, "utilities": 1}
-"""Thirds of an example pass for each example: forward and backward are a whole one, a forward alone is a third."""
 
 
 class GradientTransform(Protocol):
@@ -62,20 +57,16 @@ class Agent:
     state : dict[str, Tensor]
         Named flat vectors of shape [P]; ``agent["model"]`` reads and writes it. It holds all that an agent
         carries from one step to the next.
-    pass_number : int
-        t, counted from 0, set by the host.
-    total_passes : int
-        How many passes the run has.
+    pass_number, total_passes : int
+        t, counted from 0 and set by the host, and how many passes the run has.
     undefended_from : float
         The pass from which the agent defends itself nowhere: an attacker's first. Infinity, never, for honest agents.
     gradient_chain : sequence of GradientTransform
         The transforms that every computed gradient passes through, in this order.
     compute : callable
         Answers the agent's requests; an engine may set its own.
-    counts : Counter
-        Gradients and utilities evaluated since the last report, the ``"thirds"`` of example passes in them, and the
-        nanoseconds they took, ``"gradients-ns"`` and ``"utilities-ns"``. A loss counts as a utility. The host adds
-        ``"exchange-ns"``.
+    counts : Counts
+        What the agent has computed since the last report.
     reported : dict[str, Any]
         What the steps had to `report` since the last report.
 
@@ -112,7 +103,7 @@ class Agent:
         self.undefended_from = inf
         self.gradient_chain: Sequence[GradientTransform] = ()
         self.compute: Compute = compute
-        self.counts: Counter[str] = Counter()
+        self.counts = Counts()
         self.reported: dict[str, Any] = {}
         self._given: dict[int, float] = {}
 
@@ -143,27 +134,6 @@ class Agent:
         """Return this agent's random stream for `purpose` in this pass."""
         return stream(self.seed, purpose, self.index, self.pass_number, draw)
 
-    @contextmanager
-    def counted(self, kind: str, examples: int, evaluations: int = 1) -> Iterator[None]:
-        """Count the work inside as gradients or utilities, by `kind`, and the time that it takes.
-
-        Everything that an agent computes to learn is counted here, as the agent's work. Tests are not.
-
-        Parameters
-        ----------
-        kind : {"gradients", "utilities"}
-            Whether models run forward and backward, or only forward.
-        examples : int
-            The total number of examples that they run over.
-        evaluations : int (default: 1)
-            The number of gradients or utilities.
-        """
-        began = perf_counter_ns()
-        yield
-        self.counts[kind] += evaluations
-        self.counts["thirds"] += THIRDS[kind] * examples
-        self.counts[f"{kind}-ns"] += perf_counter_ns() - began
-
     def report(self, **entries: Any) -> None:
         """Keep `entries` for the report of the round, such as ``weights``, the weight of each neighbour's gradient."""
         self.reported.update(entries)
@@ -184,7 +154,7 @@ class Agent:
             Whose model `vector` is: the agent's own, or that of a neighbour to whom the gradient goes. At its own model
             the agent also notes how the batch moves the float buffers (BatchNorm statistics), for `end_pass`.
         """
-        with self.counted("gradients", self.batches.size):
+        with self.counts.timed("gradients", self.batches.size):
             batch = self.batches.take(self.pass_number if batch_number is None else batch_number)
             noise = int(self.stream("noise").integers(2**62)) if self.objective.draws_noise else None
             request = Gradient(self.objective, vector, batch, noise, of)
@@ -213,10 +183,10 @@ class Agent:
         kind : str
             ``"accuracy"``, ``"accuracy-then-loss"``, ``"loss"`` (minus the mean loss) or ``"own"``, the app's function.
         """
-        with self.counted("utilities", 0, 0):
-            found: list[float] = self.compute(Utilities(self.objective, models, kind))
-        self.counts["utilities"] += len(found)
-        self.counts["thirds"] += THIRDS["utilities"] * len(found) * len(self.objective.validation)
+        began = perf_counter_ns()
+        found: list[float] = self.compute(Utilities(self.objective, models, kind))
+        self.counts.add("utilities", len(found), len(self.objective.validation))
+        self.counts["utilities-ns"] += perf_counter_ns() - began
         return found
 
     def utility(self, vector: Tensor, kind: str) -> float:
@@ -231,7 +201,7 @@ class Agent:
         if data == "validation":
             loss = -self.utility(vector, "loss")
         else:
-            with self.counted("utilities", self.batches.size):
+            with self.counts.timed("utilities", self.batches.size):
                 loss = self.objective.loss(vector, self.batches.take(self.pass_number))
         return inf if isnan(loss) else loss
 
@@ -259,5 +229,4 @@ class Agent:
             models=models,
             given=self._given,
         )
-        rule = Mean() if self.undefended else self.rule
-        return rule(vectors[self.index], others, view)
+        return (Mean() if self.undefended else self.rule)(vectors[self.index], others, view)

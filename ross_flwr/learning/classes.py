@@ -26,7 +26,7 @@ def by_class(batch: Batch) -> list[Batch]:
 def class_gradients(agent: Agent, model: Tensor) -> Tensor:
     """Return the gradient at `model` of the loss on each class of Q_i, shape [C, P]; all count as one."""
     objective = agent.objective
-    with agent.counted("gradients", len(objective.validation)):
+    with agent.counts.timed("gradients", len(objective.validation)):
         parts = by_class(objective.validation)
         return torch.stack([objective.gradient(model, part, training=False) for part in parts])
 

@@ -1,6 +1,6 @@
 """``ross-flwr report``: a folder of results as a page, pictures and tables."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ross_flwr.config import ConfigError
@@ -25,8 +25,6 @@ BUDGETS = (
     "Each run is read three times: after as many rounds as the reference method was given, and where it had spent as "
     "much work and as many bytes as that method does in a clean run. Figures show whole runs."
 )
-
-TABLE = ("accuracy", "ratios")
 
 
 def write_report(folder: Path) -> Path:
@@ -71,13 +69,7 @@ def write_report(folder: Path) -> Path:
         ]
         for scenario in dict.fromkeys(run.scenario for run in runs)
     }
-    summaries = {
-        scenario: "\n".join(
-            result_table(*(_of(found[name], scenario, budget) for name in TABLE), budget=budget)
-            for budget in by_budget(runs)
-        )
-        for scenario in sections
-    }
+    summaries = {scenario: _tables(found, scenario, list(by_budget(runs))) for scenario in sections}
     text = page(f"Report on {folder.resolve().name}", _about(runs), sections, summaries)
     try:
         (folder / "report").mkdir(exist_ok=True)
@@ -94,8 +86,13 @@ def write_report(folder: Path) -> Path:
     return folder / "report.html"
 
 
-def _of(rows: list[Row], scenario: str, budget: str) -> list[Row]:
-    return [row for row in rows if (row["scenario"], row.get("budget", "")) == (scenario, budget)]
+def _tables(found: Mapping[str, list[Row]], scenario: str, budgets: Iterable[str]) -> str:
+    """Return the tables of results of a scenario, one for each budget, as HTML."""
+
+    def of(name: str, budget: str) -> list[Row]:
+        return [row for row in found[name] if (row["scenario"], row.get("budget", "")) == (scenario, budget)]
+
+    return "\n".join(result_table(of("accuracy", each), of("ratios", each), budget=each) for each in budgets)
 
 
 def _at_budgets(runs: list[Run], make: Callable[[list[Run]], list[Row]]) -> list[Row]:

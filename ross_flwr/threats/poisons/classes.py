@@ -42,7 +42,7 @@ class OneClass(Poison):
         """Return s times the gradient on the attacker's validation examples of the class."""
         parts = by_class(request.objective.validation)
         part = parts[int(stream(agent.seed, "one class").integers(2**32)) % len(parts)]
-        with agent.counted("gradients", len(part)):
+        with agent.counts.timed("gradients", len(part)):
             return self.scale * request.objective.gradient(request.vector, part, training=False)
 
 

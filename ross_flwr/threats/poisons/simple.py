@@ -71,5 +71,5 @@ class FlippedLabels(Poison):
             )
         num_classes = request.objective.outputs(request.vector, request.batch).shape[-1]
         flipped = replace(request, batch=Batch(inputs, num_classes - 1 - targets))
-        with agent.counted("gradients", len(targets)):
+        with agent.counts.timed("gradients", len(targets)):
             return cast(Tensor, agent.compute(flipped)[0])
