@@ -33,11 +33,6 @@ class CrossGradients(Momentum):
         super().check(mixing, total_passes)
         require_undirected(self.name, mixing)
 
-    @property
-    def mini_batches(self) -> int:
-        """How many mini-batches of its own an agent uses in a round; cross-gradients are taken on the first."""
-        return 1
-
     @step(sends=("model",))
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Send x_i."""
@@ -46,9 +41,8 @@ class CrossGradients(Momentum):
     @step(sends=("gradient",))
     def cross_gradients(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
         """Send G_ji to every neighbour j, and G_ii to oneself."""
-        batch = self.mini_batches * agent.pass_number
         return {
-            j: {"gradient": agent.gradient(model, batch, of="own" if j == agent.index else "cross")}
+            j: {"gradient": agent.gradient(model, of="own" if j == agent.index else "cross")}
             for j, model in inbox.gather("model").items()
         }
 
@@ -68,14 +62,9 @@ class WeightedCrossGradients(CrossGradients):
     mix_momentum: bool = options.mix_momentum()
 
     @property
-    def undefended(self) -> Algorithm:
-        """Attackers follow their own gradient alone, for as many steps as there are mini-batches."""
-        return OwnGradient(
-            learning_rate=self.learning_rate,
-            momentum=self.momentum,
-            mix_momentum=self.mix_momentum,
-            local_steps=self.mini_batches,
-        )
+    def undefended(self) -> "OwnGradient":
+        """Attackers follow their own gradient alone."""
+        return OwnGradient(learning_rate=self.learning_rate, momentum=self.momentum, mix_momentum=self.mix_momentum)
 
     @abstractmethod
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
@@ -155,11 +144,6 @@ class OwnGradient(WeightedCrossGradients):
     """What attackers run: π_ii = 1, and K steps that nothing bounds, z ← z − η (α u_i + ∇F_i(z))."""
 
     local_steps: int = 1
-
-    @property
-    def mini_batches(self) -> int:
-        """One for each local step."""
-        return self.local_steps
 
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         """Return π_ii = 1."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ross_flwr.algorithms import options
-from ross_flwr.algorithms.algorithm import Algorithm, register
-from ross_flwr.algorithms.cross_gradients import WeightedCrossGradients
+from ross_flwr.algorithms.algorithm import register
+from ross_flwr.algorithms.cross_gradients import OwnGradient, WeightedCrossGradients
 from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
@@ -89,9 +89,9 @@ class ROSSPlus(WeightedCrossGradients):
         return True
 
     @property
-    def undefended(self) -> Algorithm:
-        """Attackers follow their own gradient alone, for K steps."""
-        return replace(super().undefended, local_steps=self.local_steps)  # type: ignore[call-arg]
+    def undefended(self) -> OwnGradient:
+        """Attackers follow their own gradient alone, for K steps on their own data."""
+        return replace(super().undefended, local_steps=self.local_steps)
 
     def descend(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Screen and weigh the gradients, take K steps, and send x̂_i and û_i."""

@@ -5,6 +5,7 @@ The attacker takes them on its own validation set, a sample of the distribution 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -28,7 +29,10 @@ SHARE = 0.35
 LARGEST = 10.0
 """The largest factor that is tried."""
 
-HALVINGS = 7
+STRETCHED = 5
+"""How many candidates of `ScreenAdaptive` are made longer."""
+
+HALVINGS = 6
 """How often an interval is halved to find a limit."""
 
 
@@ -70,8 +74,8 @@ class ScreenAdaptive(Poison):
 
     This attack is ours. It is made for the screen of `ross-plus`, whose victims the attacker knows but for their data:
     it applies the screen to its own class gradients h_c at the victim's model, with its honest gradient as the own one.
-    Candidates are h_c − γ q and −γ q, where q is the mean gradient, with γ at the limit and at half of it, each then
-    made as long as passes. Of these it returns the one with the smallest inner product with q.
+    Candidates are h_c − γ q and −γ q, where q is the mean gradient, with γ at the limit and at half of it, and the
+    worst of these made as long as passes. It returns the one with the smallest inner product with q.
     """
 
     share: float = option(SHARE, "s", minimum=0.0, maximum=1.0)
@@ -85,13 +89,17 @@ class ScreenAdaptive(Poison):
         length = np.linalg.norm(descent @ corners)
         if not length:
             return gradient
+
+        def opposed(shares: Array) -> Array:
+            return cast(Array, shares @ corners @ (descent @ corners))
+
         starts = np.vstack([np.eye(len(sizes)), np.zeros(len(sizes))])
         away = -descent * np.linalg.norm(corners, axis=1).max() / length
         limits = largest(lambda ways: passes(starts + ways * away), 1.0, len(starts))
-        candidates = np.vstack([starts + part * limits * away for part in (0.0, 0.5, 1.0)])
+        candidates = np.vstack([starts + part * limits * away for part in (0.5, 1.0)])
+        candidates = candidates[opposed(candidates).argsort()[:STRETCHED]]
         candidates *= 1 + largest(lambda more: passes((1 + more) * candidates), LARGEST - 1, len(candidates))
-        worst = (candidates @ corners @ (descent @ corners)).argmin()
-        return torch.from_numpy(candidates[worst]).to(classes) @ classes
+        return torch.from_numpy(candidates[opposed(candidates).argmin()]).to(classes) @ classes
 
 
 def screened(own: Tensor, classes: Tensor, share: float) -> tuple[Callable[[Array], NDArray[np.bool_]], Array]:
