@@ -41,7 +41,7 @@ class Bristle(LocalSteps):
     All layers below keep their initial values, and float buffers follow the own data, so the method is meant for a
     pretrained body. An untrained body gives random features, which cost little where the task is easy: with the default
     keys, after 60 rounds with seeds 0, 1 and 2, accuracy on the digits is 0.83, 0.83 and 0.78 without attackers (D-PSGD
-    0.83, 0.87, 0.83) and 0.81, 0.76 and 0.67 with the default three (D-PSGD 0.09, 0.10, 0.10). No number of liars is
+    0.83, 0.87, 0.83) and 0.81, 0.76 and 0.70 with the default three (D-PSGD 0.09, 0.10, 0.10). No number of liars is
     assumed.
 
     State: the model. Per agent and round: one exchange, k·C·(H + 1)·4 bytes for C classes and H inputs of the output

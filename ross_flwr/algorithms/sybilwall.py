@@ -34,7 +34,7 @@ class SybilWall(LocalSteps):
 
     It is made for Sybils, many identities that push one way; it believes a liar that is like nobody else. On the digits
     with the default keys, after 60 rounds with seeds 0, 1 and 2, accuracy is 0.72, 0.76 and 0.68 without attackers, for
-    honest agents are alike too (D-PSGD 0.83, 0.87, 0.83), and 0.10, 0.09 and 0.56 with the default three, who each
+    honest agents are alike too (D-PSGD 0.83, 0.87, 0.83), and 0.09, 0.10 and 0.07 with the default three, who each
     climb their own loss. Liars can tell false histories of others, and of peers that do not exist, P numbers each.
 
     State: x_i, x⁰, and per known peer p h_p and (δ_p, its round, who told it). Per agent, round and k neighbours: one
