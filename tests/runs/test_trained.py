@@ -19,7 +19,8 @@ from ross_flwr.runs.local import start
 from ross_flwr.runs.side_by_side import side_by_side
 from ross_flwr.runs.trained import Trained, export
 
-SMALL = {"num-agents": 4, "num-rounds": 3, "topology": "ring", "attackers": 1, "validation-size": 20, "hidden": 8}
+SMALL = {"num-agents": 4, "num-rounds": 3, "topology": "ring", "attackers": 1, "attack-strength": 0.5}
+SMALL |= {"validation-size": 20, "hidden": 8}
 
 
 @pytest.fixture(scope="module")
