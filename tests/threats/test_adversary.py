@@ -231,7 +231,7 @@ def test_every_method_can_be_attacked(name):
         assert run.host.dropped == {}
         assert bool(stack(run.host.agents.values()).isfinite().all())
         harmed |= {i for i in run.history.honest if not torch.equal(run.host.agents[i]["model"], truth[i]["model"])}
-    assert bool(harmed) is (name != "isolated")
+    assert bool(harmed) is (name not in {"isolated", "isolated-with-validation", "validation-only"})
 
 
 def test_an_infinite_lie_is_a_missing_message():
