@@ -63,7 +63,7 @@ class Quadratic:
     def buffer_shift(self):
         return None
 
-    def utility(self, vector, kind):
+    def utility(self, vector, kind, batch):
         return -0.5 * float((vector - self.target).square().sum())
 
     def outputs(self, vector, batch):
@@ -72,7 +72,9 @@ class Quadratic:
         return (1 / (1 + gap)).expand(len(batch), 2)
 
     def test(self, vector):
-        return Performance(loss=-self.utility(vector, "loss"), accuracy=float((vector > 0).float().mean()))
+        return Performance(
+            loss=-self.utility(vector, "loss", self.validation), accuracy=float((vector > 0).float().mean())
+        )
 
 
 class Table:

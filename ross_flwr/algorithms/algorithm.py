@@ -82,6 +82,7 @@ class Algorithm:
 
     learning_rate: float = option(0.1, "step size η", minimum=0.0)
     use_validation: bool = use_validation()
+    validation_batch: int = options.validation_batch(0)
     rule: Rule | None = None
     """How its agents mix; without it, as the run's `aggregator` says."""
 

@@ -143,7 +143,7 @@ def layer_size(agent: Agent) -> int:
 
 def class_scores(agent: Agent, model: Tensor) -> Tensor:
     """Return the F1 score of every class on Q_i, shape [C]; NaN for a class that Q_i lacks. It counts as a utility."""
-    objective, validation = agent.objective, agent.objective.validation
+    objective, validation = agent.objective, agent.validation
     with agent.counts.timed("utilities", len(validation)):
         return f1_scores(objective.outputs(model, validation), validation.targets)
 

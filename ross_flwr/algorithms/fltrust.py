@@ -32,7 +32,7 @@ class FLTrust(WeightedCrossGradients):
 
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         """Return π_ij ‖q_i‖ / ‖G_ij‖ by j, of those that agree."""
-        validation = agent.objective.validation
+        validation = agent.validation
         with agent.counts.timed("gradients", len(validation)):
             trusted = agent.objective.gradient(agent["model"], validation, training=False)
         length = float(trusted.norm())

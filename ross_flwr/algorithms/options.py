@@ -13,6 +13,7 @@ __all__ = [
     "permutations",
     "shapley",
     "utility",
+    "validation_batch",
     "weighting",
 ]
 
@@ -39,6 +40,16 @@ def utility(default: str) -> Any:
         "what a model is worth on Q_i: its accuracy, its accuracy with ties resolved by the loss, minus its loss, or "
         "the utility that the user's own app gave to peer_app",
         choices=("accuracy", "accuracy-then-loss", "loss", "own"),
+    )
+
+
+def validation_batch(default: int) -> Any:
+    """Declare `validation-batch`."""
+    return option(
+        default,
+        "how many examples of Q_i an agent looks at in a pass, equally many of each class; 0 for all of Q_i",
+        unit="examples",
+        minimum=0,
     )
 
 

@@ -50,6 +50,9 @@ class ROSSPlus(WeightedCrossGradients):
     The guard weighs what neighbours propose by its loss on Q_i (`rules.Softmin`); momenta follow their models.
     ``guard=false`` mixes as the key `aggregator` says.
 
+    All but the local steps look at a mini-batch of Q_i in each pass, with all its classes: Q_i stands for
+    ``validation-batch`` of its examples above. That is as robust as all of Q_i, and leaves work for more passes.
+
     The game is off: where both were run, uniform weights behind the screen did no worse than Shapley values.
     ``weighting=relu`` plays it: v(S) = U(x_i − η/|S| Σ_{j∈S} G_ij; Q_i) for S ⊆ P_i, π_i = weights(Shapley values); if
     nobody helps, û_i = α u_i + q_i. ``README.md`` beside this file says how all this was measured.
@@ -68,6 +71,7 @@ class ROSSPlus(WeightedCrossGradients):
     utility: str = options.utility("loss")
     shapley: str = options.shapley()
     permutations: int = options.permutations()
+    validation_batch: int = options.validation_batch(32)
     screen: float = option(
         0.35,
         "s, how much of a gradient a mixture of the gradients of Q_i's classes has to explain for it to play, unless "
@@ -96,7 +100,7 @@ class ROSSPlus(WeightedCrossGradients):
     def descend(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Screen and weigh the gradients, take K steps, and send x̂_i and û_i."""
         classes = class_gradients(agent, agent["model"])
-        sizes = [len(part) for part in by_class(agent.objective.validation)]
+        sizes = [len(part) for part in by_class(agent.validation)]
         trusted = classes.new_tensor(sizes) @ classes / sum(sizes)
         players = self.plausible(agent, inbox.gather("gradient"), classes)
         share = len(players) / (len(players) + 1)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ross_flwr.learning.batches import Batches
+from ross_flwr.learning.batches import Batches, Portions
 from ross_flwr.learning.counts import Counts
-from ross_flwr.learning.objective import Objective
+from ross_flwr.learning.objective import Batch, Objective
 from ross_flwr.learning.requests import Compute, Gradient, Of, Utilities, compute
 from ross_flwr.learning.rules import Mean, Rule, View
 from ross_flwr.learning.streams import stream
@@ -90,12 +90,14 @@ class Agent:
         seed: int,
         batch_size: int,
         rule: Rule | None = None,
+        validation_batch: int = 0,
     ) -> None:
         self.index = index
         self.objective = objective
         self.place(mixing_row)
         self.seed = seed
         self.batches = Batches(objective, index, seed, batch_size)
+        self.portions = Portions(objective, index, seed, validation_batch)
         self.rule = rule or Mean()
         self.state: dict[str, Tensor] = {}
         self.pass_number = 0
@@ -119,6 +121,11 @@ class Agent:
         self.mixing_column = self.mixing_row if mixing_column is None else dict(sorted(mixing_column.items()))
         self.neighbors = tuple(j for j in self.mixing_row if j != self.index)
         self.receivers = tuple(j for j in self.mixing_column if j != self.index)
+
+    @property
+    def validation(self) -> Batch:
+        """The examples of Q_i that the agent looks at in this pass."""
+        return self.portions.take(self.pass_number)
 
     @property
     def progress(self) -> float:
@@ -184,8 +191,8 @@ class Agent:
             ``"accuracy"``, ``"accuracy-then-loss"``, ``"loss"`` (minus the mean loss) or ``"own"``, the app's function.
         """
         began = perf_counter_ns()
-        found: list[float] = self.compute(Utilities(self.objective, models, kind))
-        self.counts.add("utilities", len(found), len(self.objective.validation))
+        found: list[float] = self.compute(Utilities(self.objective, models, kind, self.validation))
+        self.counts.add("utilities", len(found), len(self.validation))
         self.counts["utilities-ns"] += perf_counter_ns() - began
         return found
 

@@ -5,10 +5,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ross_flwr.learning.objective import Batch
+from ross_flwr.learning.objective import Batch, Objective
 from ross_flwr.learning.streams import stream
 
-__all__ = ["Batches"]
+__all__ = ["Batches", "Portions"]
 
 
 class Examples(Protocol):
@@ -55,3 +55,47 @@ class Batches:
             start = position * self.size
             self._taken = number, self._examples.batch(self._order[1][start : start + self.size])
         return self._taken[1]
+
+
+class Portions:
+    """The examples of its validation set Q that an agent looks at in a pass: all, or a mini-batch.
+
+    Where targets are classes, a mini-batch has as many of each as the others, if Q has enough of them.
+
+    Parameters
+    ----------
+    objective : Objective
+        The agent's objective, which has Q.
+    agent, seed : int
+        The agent, and the run's seed.
+    size : int
+        Examples in a mini-batch; 0 for all of Q.
+    """
+
+    def __init__(self, objective: Objective, agent: int, seed: int, size: int) -> None:
+        self.size = size
+        self._objective = objective
+        self._agent = agent
+        self._seed = seed
+        self._taken: tuple[int, Batch] | None = None
+
+    def take(self, number: int) -> Batch:
+        """Return the examples of pass `number`, counted from 0."""
+        validation = self._objective.validation
+        if not 0 < self.size < len(validation):
+            return validation
+        if self._taken is None or self._taken[0] != number:
+            epoch, position = divmod(number, len(validation) // self.size)
+            chosen = self._order(validation, epoch)[position * self.size : (position + 1) * self.size]
+            self._taken = number, validation.take(chosen)
+        return self._taken[1]
+
+    def _order(self, validation: Batch, epoch: int) -> Tensor:
+        """Return the shuffled indices of Q; of classes, first one example of each, then a second of each, and so on."""
+        drawn = stream(self._seed, "validation batches", self._agent, epoch).permutation(len(validation))
+        shuffled = torch.from_numpy(drawn)
+        if validation.labels is None:
+            return shuffled
+        labels = validation.labels.cpu()[shuffled]
+        turns = (labels[:, None] == labels).tril().sum(1)
+        return shuffled[turns.argsort(stable=True)]

@@ -7,28 +7,22 @@ from torch import Tensor
 
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.objective import Batch
-from ross_flwr.learning.tensors import map_tensors
 
 __all__ = ["by_class", "class_gradients", "f1_scores"]
 
 
 def by_class(batch: Batch) -> list[Batch]:
     """Split a batch by its targets; if targets are not single classes, the whole batch counts as one class."""
-    targets = batch.targets
-    if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.is_floating_point():
+    if batch.labels is None:
         return [batch]
-    members = [targets == each for each in torch.unique(targets)]
-    return [
-        Batch(map_tensors(lambda part, those=those: part[those], batch.inputs), targets[those]) for those in members
-    ]
+    return [batch.take(batch.labels == each) for each in torch.unique(batch.labels)]
 
 
 def class_gradients(agent: Agent, model: Tensor) -> Tensor:
     """Return the gradient at `model` of the loss on each class of Q_i, shape [C, P]; all count as one."""
-    objective = agent.objective
-    with agent.counts.timed("gradients", len(objective.validation)):
-        parts = by_class(objective.validation)
-        return torch.stack([objective.gradient(model, part, training=False) for part in parts])
+    validation = agent.validation
+    with agent.counts.timed("gradients", len(validation)):
+        return torch.stack([agent.objective.gradient(model, part, training=False) for part in by_class(validation)])
 
 
 def f1_scores(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -39,6 +39,21 @@ class Batch:
     def __len__(self) -> int:
         return len(next(leaves(self.inputs)))
 
+    @property
+    def labels(self) -> Tensor | None:
+        """The targets, int64 of shape [B], if each is a single class."""
+        targets = self.targets
+        single = isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point()
+        return targets if single else None
+
+    def take(self, indices: Tensor) -> "Batch":
+        """Return the examples at `indices`, int64 or bool of shape [B]."""
+
+        def chosen(tensor: Tensor) -> Tensor:
+            return tensor[indices.to(tensor.device)]
+
+        return Batch(map_tensors(chosen, self.inputs), map_tensors(chosen, self.targets))
+
 
 class Performance(dict[str, float]):
     """Mean loss and accuracy on some data, as ``{"loss": nats, "accuracy": fraction}``, perhaps ``"attack-success"``.
@@ -106,8 +121,8 @@ class Objective(Protocol):
     def loss(self, vector: Tensor, batch: Batch) -> float:
         """Return the mean loss on `batch` at `vector`."""
 
-    def utility(self, vector: Tensor, kind: str) -> float:
-        """Return how good `vector` is on the validation set Q: its accuracy, minus its loss, or the app's function."""
+    def utility(self, vector: Tensor, kind: str, batch: Batch) -> float:
+        """Return the accuracy of `vector` on `batch`, examples of Q, minus its loss there, or the app's function."""
 
     def test(self, vector: Tensor) -> Performance:
         """Return loss and accuracy on the test set."""
@@ -226,8 +241,8 @@ class ModuleObjective:
         """Return the mean loss on `batch` at `vector`, without dropout and with the model's own statistics."""
         return self._evaluate(vector, batch)[0]
 
-    def utility(self, vector: Tensor, kind: str) -> float:
-        """Return a number for `vector` on the validation set Q.
+    def utility(self, vector: Tensor, kind: str, batch: Batch) -> float:
+        """Return a number for `vector` on `batch`, examples of the validation set Q.
 
         It is the accuracy (``"accuracy"``), minus the mean loss (``"loss"``) or the app's function (``"own"``). With
         ``"accuracy-then-loss"``, the likelihood exp(−loss) adds less to the accuracy than one example does, so the loss
@@ -236,10 +251,10 @@ class ModuleObjective:
         if kind == "own":
             if self.own_utility is None:
                 raise ConfigError("utility = 'own' is the app's own function, and it has none: use utility = 'loss'")
-            return float(self.own_utility(self.outputs(vector, self.validation), self.validation.targets))
-        loss, accuracy = self._evaluate(vector, self.validation)
+            return float(self.own_utility(self.outputs(vector, batch), batch.targets))
+        loss, accuracy = self._evaluate(vector, batch)
         if kind == "accuracy-then-loss":
-            return accuracy + exp(-loss) / len(self.validation)
+            return accuracy + exp(-loss) / len(batch)
         return accuracy if kind == "accuracy" else -loss
 
     def test(self, vector: Tensor) -> Performance:

@@ -50,15 +50,16 @@ class Gradient:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Utilities:
-    """A request for the utility, of some `kind`, of each of the `models` on the objective's validation set."""
+    """A request for the utility, of some `kind`, of each of the `models` on `batch`, examples of the validation set."""
 
     objective: Objective
     models: Iterable[Tensor]
     kind: str
+    batch: Batch
 
     def answer(self) -> list[float]:
         """Return a number for each model."""
-        return [self.objective.utility(model, self.kind) for model in self.models]
+        return [self.objective.utility(model, self.kind, self.batch) for model in self.models]
 
 
 Compute: TypeAlias = Callable[[Gradient | Utilities], Any]

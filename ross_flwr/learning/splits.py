@@ -28,11 +28,7 @@ class Whole:
 
     def batch(self, indices: Tensor) -> Batch:
         """Return the examples at `indices`, int64 of shape [B]."""
-
-        def take(tensor: Tensor) -> Tensor:
-            return tensor[indices.to(tensor.device)]
-
-        return Batch(map_tensors(take, self.examples.inputs), map_tensors(take, self.examples.targets))
+        return self.examples.take(indices)
 
 
 class Joined:

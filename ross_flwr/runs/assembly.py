@@ -138,7 +138,7 @@ class Assembly:
     def _agent(self, index: int, place: Place) -> Agent:
         row, column = place
         objective, batch_size = self._objective(index), self.task.batch_size(index)
-        agent = Agent(index, objective, row, self.seed, batch_size, self.rule)
+        agent = Agent(index, objective, row, self.seed, batch_size, self.rule, self.algorithm.validation_batch)
         agent.place(row, column)
         agent.total_passes = self.schedule.total_passes
         if index in self.threats.attackers:

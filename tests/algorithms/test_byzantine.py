@@ -139,7 +139,7 @@ def test_nan_is_told_as_an_infinite_loss():
         def loss(self, vector, batch):
             return float("nan")
 
-        def utility(self, vector, kind):
+        def utility(self, vector, kind, batch):
             return float("nan")
 
     agent = Agent(0, Broken(normal(0, 5, SIZE)), {0: 1.0}, seed=0, batch_size=5)

@@ -24,7 +24,7 @@ def by_brute_force(agent, gradients):
 
     def worth(players):
         step = torch.stack([gradients[j] for j in players]).mean(0) if players else torch.zeros(6)
-        return agent.objective.utility(agent["model"] - RATE * step, "loss")
+        return agent.objective.utility(agent["model"] - RATE * step, "loss", agent.validation)
 
     orders = list(permutations(gradients))
     for order in orders:
@@ -81,7 +81,7 @@ def test_on_a_complete_graph_with_uniform_weights_and_no_momentum_it_is_centrali
 class Harmed(Quadratic):
     """Every step makes a model worse, so nobody contributes."""
 
-    def utility(self, vector, kind):
+    def utility(self, vector, kind, batch):
         return -float((vector - self.start).norm())
 
 
@@ -111,7 +111,10 @@ def test_an_equal_accuracy_is_decided_by_the_loss_and_another_is_not():
     sure, unsure = (torch.eye(4).flatten() * scale for scale in (10.0, 1.0))
     three_right = torch.eye(4).mul(100.0)
     three_right[3] = torch.tensor([0.0, 0.0, 0.0, -1.0])
-    worth = [objective.utility(vector, "accuracy-then-loss") for vector in (sure, unsure, three_right.flatten())]
-    losses = [-objective.utility(vector, "loss") for vector in (sure, unsure)]
+    worth = [
+        objective.utility(vector, "accuracy-then-loss", objective.validation)
+        for vector in (sure, unsure, three_right.flatten())
+    ]
+    losses = [-objective.utility(vector, "loss", objective.validation) for vector in (sure, unsure)]
     np.testing.assert_allclose(worth[:2], [1 + exp(-loss) / 4 for loss in losses], rtol=1e-6)
     assert worth[0] > worth[1] > 1 >= worth[2]

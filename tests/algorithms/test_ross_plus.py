@@ -106,7 +106,7 @@ def test_the_game_gives_its_share_to_the_positive_part_of_the_shapley_values_and
 class Indifferent(Quadratic):
     """Every model is worth the same, so no contribution is positive."""
 
-    def utility(self, vector, kind):
+    def utility(self, vector, kind, batch):
         return -1.0
 
 

@@ -87,7 +87,7 @@ def test_asking_leaves_the_vector_as_it_was(name):
     vector = point(objective, 0)
     before = vector.clone()
     objective.gradient(vector, objective.batch(torch.arange(8)))
-    objective.utility(vector, "loss")
+    objective.utility(vector, "loss", objective.validation)
     objective.test(vector)
     assert torch.equal(vector, before)
 
@@ -96,7 +96,11 @@ def test_asking_leaves_the_vector_as_it_was(name):
 def test_the_answers_do_not_depend_on_what_was_asked_before(name):
     def ask(objective, vector):
         gradient = objective.gradient(vector, objective.batch(torch.arange(8)))
-        return [*gradient.tolist(), objective.utility(vector, "loss"), objective.test(vector)["loss"]]
+        return [
+            *gradient.tolist(),
+            objective.utility(vector, "loss", objective.validation),
+            objective.test(vector)["loss"],
+        ]
 
     objective, _ = made(name)
     vector, other = point(objective, 0), point(objective, 1)
@@ -144,8 +148,8 @@ def test_loss_and_accuracy_are_those_of_the_module_in_evaluation(name):
     loss, accuracy = numpy_performance(copy(test.inputs), test.targets)
     assert objective.test(vector) == pytest.approx({"loss": loss, "accuracy": accuracy}, abs=1e-6)
     loss, accuracy = numpy_performance(copy(validation.inputs), validation.targets)
-    assert objective.utility(vector, "loss") == pytest.approx(-loss, abs=1e-6)
-    assert objective.utility(vector, "accuracy") == pytest.approx(accuracy, abs=1e-6)
+    assert objective.utility(vector, "loss", objective.validation) == pytest.approx(-loss, abs=1e-6)
+    assert objective.utility(vector, "accuracy", objective.validation) == pytest.approx(accuracy, abs=1e-6)
     assert objective.num_examples == 40
 
 
@@ -221,7 +225,7 @@ def test_any_mean_loss_will_do():
     performance = objective.test(vector)
     assert performance["loss"] == pytest.approx(loss, abs=1e-6)
     assert math.isnan(performance["accuracy"])  # no classes, no accuracy
-    assert objective.utility(vector, "loss") == pytest.approx(-loss, abs=1e-6)
+    assert objective.utility(vector, "loss", objective.validation) == pytest.approx(-loss, abs=1e-6)
 
 
 def largest_error(outputs, targets):
@@ -240,7 +244,7 @@ def test_own_metrics_see_the_whole_test_set_and_the_own_utility_the_validation_s
     copy = filled(module, objective, vector)
     validation, test = (largest_error(copy(split.inputs), split.targets) for split in splits[1:])
     assert objective.test(vector)["largest-error"] == pytest.approx(float(test))
-    assert objective.utility(vector, "own") == pytest.approx(float(validation))
+    assert objective.utility(vector, "own", objective.validation) == pytest.approx(float(validation))
 
 
 def test_targets_that_are_not_a_class_for_each_row_of_outputs_have_no_accuracy():

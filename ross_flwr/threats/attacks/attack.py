@@ -164,7 +164,7 @@ class View:
 
     def utility(self, model: Tensor) -> float:
         """Return minus the loss of `model` on the attacker's validation set."""
-        return self.objective.utility(model, "loss")
+        return self.objective.utility(model, "loss", self.objective.validation)
 
     def gradient(self, model: Tensor) -> Tensor:
         """Return the gradient of the loss on the attacker's validation set at `model`, shape [P]."""
