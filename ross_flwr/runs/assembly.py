@@ -162,10 +162,10 @@ class Assembly:
 
     @property
     def _training_data(self) -> TrainingData:
-        judges = self.algorithm.needs_validation or self.rule.needs_validation
-        if self.algorithm.use_validation and self.algorithm.trains_on == "own" and not judges:
+        algorithm = self.algorithm
+        if algorithm.use_validation and algorithm.trains_on == "own" and not algorithm.needs_validation:
             return "own and validation"
-        return self.algorithm.trains_on
+        return algorithm.trains_on
 
 
 def _check_images(images: Images, algorithm: Algorithm, rule: Rule) -> None:
