@@ -88,7 +88,7 @@ def test_no_methods_attackers_share_milder_models_than_those_of_dpsgd(method):
     assert harm(method) > TOLERANCE * harm("dpsgd")
 
 
-@pytest.mark.parametrize("method", SHARE_NOTHING)
+@pytest.mark.parametrize("method", sorted(SHARE_NOTHING))
 def test_a_reference_that_shares_nothing_is_left_out(method):
     host, _ = host_of(method)
     assert not any(host.algorithm.forms(step, host.agents[0]) for step in host.algorithm.steps)
