@@ -92,7 +92,7 @@ class Bowl(Quadratic):
     def __init__(self, target, utility=None):
         super().__init__(target[None], target)
         if utility:
-            self.utility = lambda vector, kind: utility(vector)
+            self.utility = lambda vector, kind, batch: utility(vector)
 
 
 def close(ours, theirs):
