@@ -261,7 +261,8 @@ class Progress:
 
     def decide(self, now: float) -> Decision:
         """Return what to do about the awaited exchange."""
-        if (most := self.most(now)) > self.exchange + self.span:
+        far = self.exchange + self.span  # and nobody is believed to be farther than some neighbour is
+        if any(each.position > far for each in self.standings.values()) and (most := self.most(now)) > far:
             self._followed = most
             return Jump()
         waiting, expected = self._waiting, self._expected()
