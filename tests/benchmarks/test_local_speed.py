@@ -18,22 +18,22 @@ ROUNDS = 50
 
 def hand_written(run: LocalRun) -> list[Tensor]:
     """D-PSGD on a ring as one would write it for this case alone: the same data, batches, model and arithmetic."""
-    images = run.assembly.task
-    source, n = images.source, run.run.num_agents
+    task = run.assembly.task
+    source, n = task.source, run.run.num_agents
     module = nn.Sequential(nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 10))
     parameters = list(module.parameters())
     sizes = [p.numel() for p in parameters]
     images, labels = source.train.images, source.train.labels
     gain, offset = 1 / (255 * source.std[0]), -source.mean[0] / source.std[0]
-    orders = [torch.randperm(len(part)) for part in images.shares.parts]
-    models = [images.model.initial.clone() for _ in range(n)]
+    orders = [torch.randperm(len(part)) for part in task.shares.parts]
+    models = [task.model.initial.clone() for _ in range(n)]
     for t in range(ROUNDS):
         mixed = [(models[i] + models[i - 1] + models[(i + 1) % n]).mul_(1 / 3) for i in range(n)]
         for i in range(n):
             for p, view in zip(parameters, models[i].split(sizes), strict=True):
                 p.data = view.view(p.shape)
             position = t % (len(orders[i]) // 32) * 32
-            rows = images.shares.parts[i][orders[i][position : position + 32]]
+            rows = task.shares.parts[i][orders[i][position : position + 32]]
             inputs = images[rows].float().mul_(gain).add_(offset)
             loss = nn.functional.cross_entropy(module(inputs), labels[rows])
             gradient = torch.cat([g.view(-1) for g in torch.autograd.grad(loss, parameters)])
