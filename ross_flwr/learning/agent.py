@@ -43,8 +43,8 @@ class Agent:
         w_ij for every j in the closed neighbourhood M_i; the row sums to 1 unless the graph is directed.
     seed : int
         The run's seed.
-    batch_size : int
-        Examples in a mini-batch.
+    batch_size, validation_batch : int
+        Examples in a mini-batch of the agent's data, and of its validation set Q_i, 0 (the default) for all of Q_i.
     rule : Rule, optional
         How `mix` combines a neighbourhood's vectors into one; without it, the mean by the mixing row.
 
@@ -65,19 +65,14 @@ class Agent:
         The transforms that every computed gradient passes through, in this order.
     compute : callable
         Answers the agent's requests; an engine may set its own.
-    counts : Counts
-        What the agent has computed since the last report.
-    reported : dict[str, Any]
-        What the steps had to `report` since the last report.
+    counts, reported : Counts, dict[str, Any]
+        What the agent has computed, and what its steps had to `report`, since the last report.
 
     Examples
     --------
     >>> from ross_flwr import tasks
     >>> task = tasks.images("digits", hidden=8)(2, 0)
     >>> agent = Agent(0, task.objective(0), {0: 0.5, 1: 0.5}, seed=0, batch_size=32)
-    >>> agent["model"] = task.model.initial
-    >>> agent.gradient(agent["model"]).shape
-    torch.Size([610])
     >>> agent.mix({0: torch.zeros(2), 1: torch.ones(2)})
     tensor([0.5000, 0.5000])
     """
@@ -214,8 +209,6 @@ class Agent:
 
     def mix(self, vectors: Mapping[int, Tensor], *, models: bool = True) -> Tensor:
         """Combine the neighbourhood's vectors by the rule, by default the mean, into a new tensor of shape [P].
-
-        An undefended agent takes the mean, whatever its rule.
 
         Parameters
         ----------

@@ -153,11 +153,7 @@ def plotly_network(network: Network) -> dict[str, Any]:
     hidden = {"hoverinfo": "skip", "showlegend": False}
     data.append({"type": "scatter", "mode": "markers", "x": [0], "y": [0], "marker": bar} | hidden)
     blank = {"visible": False, "range": [-1.2, 1.2]}
-    layout = {
-        "title": {"text": network.title, "x": 0.02},
-        "height": 620,
-        "xaxis": blank,
-        "yaxis": blank | {"scaleanchor": "x"},
-        "sliders": [{"active": len(steps) - 1, "currentvalue": {"prefix": "round "}, "steps": steps}],
-    }
-    return {"data": data, "layout": layout}
+    axes = {"xaxis": blank, "yaxis": blank | {"scaleanchor": "x"}}
+    slider = {"active": len(steps) - 1, "currentvalue": {"prefix": "round "}, "steps": steps}
+    title = {"text": network.title, "x": 0.02}
+    return {"data": data, "layout": {"title": title, "height": 620, **axes, "sliders": [slider]}}
