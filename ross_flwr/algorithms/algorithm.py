@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
 import numpy as np
@@ -139,18 +140,20 @@ class Algorithm:
 
     def forms(self, name: str, agent: Agent) -> Forms:
         """Return what the messages of the step called `name` hold, for agents with the model of `agent`."""
-        sends: Sends = self._declaration(name).__sends__
+        sends: Sends = _declaration(type(self), name).__sends__
         declared = sends(self, agent) if callable(sends) else sends
         return declared if isinstance(declared, Mapping) else dict.fromkeys(declared, vector(agent))
 
     def optional(self, name: str) -> bool:
         """Return whether the step called `name` may send some neighbours nothing."""
-        return bool(self._declaration(name).__optional__)
+        return bool(_declaration(type(self), name).__optional__)
 
-    def _declaration(self, name: str) -> Any:
-        """Return the step as it was declared; a method that overrides a step sends the same messages."""
-        functions = (vars(cls).get(name) for cls in type(self).__mro__)
-        return next(function for function in functions if hasattr(function, "__sends__"))
+
+@cache
+def _declaration(method: type, name: str) -> Any:
+    """Return a step of a method as it was declared; a subclass that overrides the step sends the same."""
+    functions = (vars(cls).get(name) for cls in method.__mro__)
+    return next(function for function in functions if hasattr(function, "__sends__"))
 
 
 @dataclass(frozen=True, kw_only=True)
