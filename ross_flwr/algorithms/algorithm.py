@@ -150,7 +150,7 @@ class Algorithm:
 
 
 @cache
-def _declaration(method: type, name: str) -> Any:
+def _declaration(method: Any, name: str) -> Any:
     """Return a step of a method as it was declared; a subclass that overrides the step sends the same."""
     functions = (vars(cls).get(name) for cls in method.__mro__)
     return next(function for function in functions if hasattr(function, "__sends__"))
