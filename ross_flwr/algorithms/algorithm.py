@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, dataclass_transform
 
 import numpy as np
@@ -101,6 +100,13 @@ class Algorithm:
     """What stays true of all agents together as long as they mix by W and by no other rule; empty for nothing."""
     steps: ClassVar[tuple[str, ...]] = ()
     """The steps in their order. A method that repeats a step sets this attribute on the instance."""
+    declared: ClassVar[dict[str, Any]] = {}
+    """The steps as they were declared. An override that is no `step` itself sends what the one it replaces does."""
+
+    def __init_subclass__(cls) -> None:
+        """Find the steps, inherited ones first."""
+        marked = (item for base in reversed(cls.__mro__) for item in vars(base).items())
+        cls.declared = {name: part for name, part in marked if hasattr(part, "__sends__")}
 
     @property
     def needs_validation(self) -> bool:
@@ -140,20 +146,13 @@ class Algorithm:
 
     def forms(self, name: str, agent: Agent) -> Forms:
         """Return what the messages of the step called `name` hold, for agents with the model of `agent`."""
-        sends: Sends = _declaration(type(self), name).__sends__
+        sends: Sends = self.declared[name].__sends__
         declared = sends(self, agent) if callable(sends) else sends
         return declared if isinstance(declared, Mapping) else dict.fromkeys(declared, vector(agent))
 
     def optional(self, name: str) -> bool:
         """Return whether the step called `name` may send some neighbours nothing."""
-        return bool(_declaration(type(self), name).__optional__)
-
-
-@cache
-def _declaration(method: Any, name: str) -> Any:
-    """Return a step of a method as it was declared; a subclass that overrides the step sends the same."""
-    functions = (vars(cls).get(name) for cls in method.__mro__)
-    return next(function for function in functions if hasattr(function, "__sends__"))
+        return bool(self.declared[name].__optional__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,10 +194,7 @@ def register(name: str) -> Callable[[A], A]:
     def decorate(cls: A) -> A:
         dataclass(frozen=True, kw_only=True)(cls)
         cls.name = name
-        marked = [
-            key for base in reversed(cls.__mro__) for key, part in vars(base).items() if hasattr(part, "__sends__")
-        ]
-        cls.steps = tuple(dict.fromkeys(marked))
+        cls.steps = tuple(cls.declared)
         if not cls.steps:
             raise ConfigError(f"algorithm '{name}' has no steps: decorate its message handlers with @step")
         declare(name, cls)
