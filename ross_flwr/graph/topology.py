@@ -12,11 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from inspect import signature
-from typing import Any
 
 import networkx as nx
 import numpy as np
-from numpy.typing import NDArray
 
 from ross_flwr.config import ConfigError, require
 from ross_flwr.graph.changing import CHANGING
@@ -86,12 +84,9 @@ class Topology:
     @cached_property
     def spectral_gap(self) -> float:
         """1 − √ρ, where √ρ is the second largest |eigenvalue| of W; at 1, all agree after one pass."""
-        return 1 - float(np.sort(np.abs(self._eigenvalues))[-2])
-
-    @property
-    def smallest_eigenvalue(self) -> float:
-        """λ_min of a symmetric W. The theory of D² requires more than −1/3; the lazy rules give at least 0."""
-        return float(self._eigenvalues[0])
+        symmetric = np.array_equal(self.mixing, self.mixing.T)
+        eigenvalues = np.linalg.eigvalsh(self.mixing) if symmetric else np.linalg.eigvals(self.mixing)
+        return 1 - float(np.sort(np.abs(eigenvalues))[-2])
 
     @cached_property
     def digest(self) -> str:
@@ -110,11 +105,6 @@ class Topology:
         return [
             {j: float(self.mixing[j, i]) for j in sorted((i, *self.graph.neighbors(i)))} for i in range(self.num_agents)
         ]
-
-    @cached_property
-    def _eigenvalues(self) -> NDArray[Any]:
-        symmetric = np.array_equal(self.mixing, self.mixing.T)
-        return np.linalg.eigvalsh(self.mixing) if symmetric else np.linalg.eigvals(self.mixing)
 
 
 def build(

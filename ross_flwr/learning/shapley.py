@@ -29,10 +29,11 @@ Values: TypeAlias = Callable[[Iterable[tuple[int, ...]]], Iterable[float]]
 Estimator = Callable[..., Vector]
 """From a game to φ. `permutations` is the budget R, 0 means 2n; only `truncated` uses `tolerance`."""
 
-Weighting = Callable[..., Vector]
-"""From φ to weights π ≥ 0 with sum 1, or all zeros if φ favours no player; then the caller needs a fallback.
+Weighting = Callable[[Vector], Vector]
+"""From φ to weights π ≥ 0 with sum 1, or all zeros if φ favours no player; then the caller needs a fallback."""
 
-Only `softmax` uses `temperature` > 0."""
+TEMPERATURE = 1 / 3
+"""T of `softmax`."""
 
 RESOLUTION = 1e-12
 """Contributions (or differences of them) up to this size are rounding: they carry no weight."""
@@ -200,26 +201,26 @@ def shapley_values(
     return chosen(game, permutations=permutations, generator=generator, tolerance=tolerance)
 
 
-def relu(phi: Vector, temperature: float = 1 / 3) -> Vector:
+def relu(phi: Vector) -> Vector:
     """π_j ∝ max(φ_j, 0): drops exactly the harmful players; zeros if nobody helps."""
     return _normalised(np.where(phi > RESOLUTION, phi, 0.0))
 
 
-def minmax(phi: Vector, temperature: float = 1 / 3) -> Vector:
+def minmax(phi: Vector) -> Vector:
     """π_j ∝ φ_j − min φ: always drops the lowest player, harmful or not; zeros if all are equal."""
     spread = phi - phi.min()
     return _normalised(np.where(spread > RESOLUTION, spread, 0.0))
 
 
-def softmax(phi: Vector, temperature: float = 1 / 3) -> Vector:
-    """π_j ∝ exp(φ_j / (T · max|φ|)): drops nobody; T → 0 picks the best, T → ∞ or φ = 0 is uniform."""
+def softmax(phi: Vector) -> Vector:
+    """π_j ∝ exp(φ_j / (T · max|φ|)) with T = 1/3: drops nobody; φ = 0 is uniform."""
     largest = np.abs(phi).max()
     if largest <= RESOLUTION:
         return uniform(phi)
-    return _normalised(np.exp((phi - phi.max()) / largest / temperature))
+    return _normalised(np.exp((phi - phi.max()) / largest / TEMPERATURE))
 
 
-def uniform(phi: Vector, temperature: float = 1 / 3) -> Vector:
+def uniform(phi: Vector) -> Vector:
     """π_j = 1/n, whatever the values."""
     return np.full(len(phi), 1 / len(phi))
 

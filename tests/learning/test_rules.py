@@ -15,10 +15,9 @@ from quadratics import Quadratic, normal
 
 from ross_flwr.learning import rules
 from ross_flwr.learning.agent import Agent
-from ross_flwr.learning.rules import NNM, RULES, Bounded, Bucketing, Rule, Stacked, View, Weighing, stacks
+from ross_flwr.learning.rules import NNM, RULES, Bounded, Bucketing, Rule, View, Weighing, stacks
 
 NAMES = [name for name, cls in RULES.items() if cls.__module__.startswith("ross_flwr")]
-STACKED = [name for name in NAMES if issubclass(RULES[name], Stacked)]
 PLAIN = {"mean", "variance-corrected-mean"}
 BY_LOSS = {"ubar", "resilient-p2p"}
 JUDGING = BY_LOSS | {"softmin", "shapley-models"}

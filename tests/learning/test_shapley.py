@@ -280,17 +280,16 @@ WEIGHTED = {
 @pytest.mark.parametrize("name", WEIGHTINGS)
 def test_the_weights_follow_their_formula(name):
     phi, expected = WEIGHTED[name]
-    np.testing.assert_allclose(WEIGHTINGS[name](np.array(phi), 1 / 3), expected, atol=1e-12)
+    np.testing.assert_allclose(WEIGHTINGS[name](np.array(phi)), expected, atol=1e-12)
 
 
 @settings(deadline=None, max_examples=200)
 @given(
     phi=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8),
-    temperature=st.floats(1e-3, 1e3),
     name=st.sampled_from(sorted(WEIGHTINGS)),
 )
-def test_the_weights_are_a_distribution_that_keeps_the_order_of_the_values_or_all_zero(phi, temperature, name):
-    pi = WEIGHTINGS[name](np.array(phi), temperature)
+def test_the_weights_are_a_distribution_that_keeps_the_order_of_the_values_or_all_zero(phi, name):
+    pi = WEIGHTINGS[name](np.array(phi))
     assert (pi >= 0).all()
     assert (np.diff(pi[np.argsort(phi)]) >= 0).all()
     favours_somebody = {"relu": max(phi) > 1e-12, "minmax": max(phi) - min(phi) > 1e-12}.get(name, True)
@@ -309,15 +308,9 @@ def test_the_weights_are_a_distribution_that_keeps_the_order_of_the_values_or_al
     ],
 )
 def test_values_that_favour_nobody_give_no_weights_or_equal_ones(name, phi, expected):
-    np.testing.assert_allclose(WEIGHTINGS[name](np.array(phi), 1 / 3), [expected] * 3, atol=1e-15)
-
-
-@pytest.mark.parametrize(("temperature", "expected"), [(1e-3, [0, 1, 0]), (1e9, [1 / 3] * 3)])
-def test_softmax_goes_from_the_best_player_to_all_players(temperature, expected):
-    pi = WEIGHTINGS["softmax"](np.array([-0.2, 0.1, 0.05]), temperature)
-    np.testing.assert_allclose(pi, expected, atol=1e-8)
+    np.testing.assert_allclose(WEIGHTINGS[name](np.array(phi)), [expected] * 3, atol=1e-15)
 
 
 def test_the_weights_of_softmax_do_not_depend_on_the_unit_of_the_utility():
     phi = np.array([-0.2, 0.1, 0.05])
-    np.testing.assert_allclose(WEIGHTINGS["softmax"](phi, 0.5), WEIGHTINGS["softmax"](1000 * phi, 0.5))
+    np.testing.assert_allclose(WEIGHTINGS["softmax"](phi), WEIGHTINGS["softmax"](1000 * phi))
