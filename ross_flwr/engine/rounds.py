@@ -25,7 +25,7 @@ class Schedule:
     evaluate_every : int (default: 1)
         Rounds between two tests of the agents.
     evaluate_at : set of int
-        Rounds that are tested besides.
+        Further rounds to test.
     """
 
     num_rounds: int

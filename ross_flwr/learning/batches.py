@@ -60,7 +60,7 @@ class Batches:
 class Portions:
     """The examples of its validation set Q that an agent looks at in a pass: all, or a mini-batch.
 
-    Where targets are classes, a mini-batch has as many of each as the others, if Q has enough of them.
+    Where targets are classes, a mini-batch has equally many examples of each class, as long as Q has enough of them.
 
     Parameters
     ----------

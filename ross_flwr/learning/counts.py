@@ -29,14 +29,14 @@ class Counts(Counter[str]):
 
     @contextmanager
     def timed(self, kind: str, examples: int) -> Iterator[None]:
-        """Count what is computed inside as one gradient or utility, by `kind`, on so many `examples`, and its time."""
+        """Count what is computed inside as one gradient or utility, by `kind`, on `examples` examples, and time it."""
         began = perf_counter_ns()
         yield
         self.add(kind, 1, examples)
         self[f"{kind}-ns"] += perf_counter_ns() - began
 
     def add(self, kind: str, evaluations: int, examples: int) -> None:
-        """Count gradients or utilities, by `kind`, each on so many `examples`."""
+        """Count gradients or utilities, by `kind`, each on `examples` examples."""
         self[kind] += evaluations
         self["thirds"] += THIRDS[kind] * evaluations * examples
 

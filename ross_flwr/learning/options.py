@@ -16,8 +16,8 @@ def use_validation() -> Any:
     """Declare `use-validation`, which methods and rules have."""
     return option(
         False,
-        "whether methods that do without Q_i use it all the same: they train on it too, whatever rule mixes them, and "
-        "rules that judge models by their loss measure it there and not on a mini-batch",
+        "whether Q_i also serves where it is not needed: methods that do not judge by it train on it too, whatever "
+        "their rule, and rules that judge models by their loss measure it there and not on a mini-batch",
     )
 
 

@@ -178,6 +178,6 @@ def _check_images(images: Images, algorithm: Algorithm, rule: Rule) -> None:
             needy = "use-validation = true" if algorithm.use_validation else ""
         if needy:
             raise ConfigError(
-                f"validation-size = 0 leaves agents without the validation set Q_i that {needy} needs: use algorithm = "
-                "'cgsv' with use-validation = false, for one, which needs none"
+                f"validation-size = 0 leaves agents without the validation set Q_i that {needy} needs: use a larger "
+                "validation-size, or a method that needs no Q_i, such as algorithm = 'cgsv' with use-validation = false"
             )

@@ -4,14 +4,14 @@ A plan with a table ``[budget]`` (see `ross_flwr.runs.compare`) names the refere
 
 - at equal *rounds*: after R rounds;
 - at equal *work*: after the first round in which it has taken as many example passes as the reference in R rounds. The
-  forward and backward pass of one example is one, a forward pass alone a third, and everything counts that an agent
-  computes to learn: gradients, local steps, class gradients, utilities, losses, scores. Tests do not count;
+  forward and backward pass of one example is one, a forward pass alone a third. All that an agent computes to learn
+  counts: gradients, local steps, class gradients, utilities, losses, scores. Tests do not;
 - at equal *bytes*: after the first round in which its agents have sent as many bytes, as they are on the wire. A method
   that sends nothing is read at its end.
 
 What a round costs is measured over R rounds of every method with its tuned keys, on every topology and with every
 seed, in the first scenario without attackers, bad data or faults: ordinary cells under ``costs/``. (A few rounds
-would not do: a game gets cheaper on the way, with every player that a screen leaves out.) The mean over seeds
+would not do: a game gets cheaper during a run, with every player that a screen leaves out.) The mean over seeds
 decides, so a method is read after the same rounds in every scenario and with every seed, and an attack cannot move
 them. Each cell is as long as its largest budget asks for, and is tested exactly where it is read. A budget ends with
 a whole round, so it is overspent by less than a round. ``budgets.json`` keeps costs and rounds, and ``cells.csv`` has
@@ -37,7 +37,7 @@ KINDS = ("rounds", "work", "bytes")
 """What methods may spend as much of as the reference, in the order of the tables."""
 
 TESTS = 10
-"""How often a cell is tested on its way, besides where it is read."""
+"""How often a cell is tested during its run, in addition to the rounds at which it is read."""
 
 CLEAN = {"attackers": 0, "corruption": "none", "dropout": 0.0, "message-loss": 0.0, "stopped": 0, "slow": 0}
 
@@ -53,7 +53,7 @@ def probes(cells: Sequence[Cell], budget: Budget) -> list[Cell]:
 
 
 def probe(place: tuple[str, ...], keys: Mapping[str, Any], rounds: int) -> Cell:
-    """Return the run in `place` that measures what so many rounds with these keys cost."""
+    """Return the run in `place` that measures what `rounds` rounds with these keys cost."""
     return Cell(place, {**keys, **CLEAN, "num-rounds": rounds, "evaluate-every": rounds, "evaluate-at": ""})
 
 

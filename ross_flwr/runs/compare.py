@@ -60,7 +60,7 @@ OTHERS = ("seeds", "keys", "budget", "tuning", "tuned")
 
 @dataclass(frozen=True)
 class Budget:
-    """What all methods may spend: as much as the reference `method` spends in so many `rounds`."""
+    """What all methods may spend: as much as the reference `method` spends in `rounds` rounds."""
 
     method: str
     rounds: int
@@ -227,7 +227,7 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
     tuned = {(method, topology): keys for method, by in raw.get("tuned", {}).items() for topology, keys in by.items()}
     for place in tuned:
         if place not in product(raw["methods"], raw["topologies"]):
-            raise ConfigError(f"{path} has [tuned.{place[0]}] {place[1]}, which is no method and topology of it")
+            raise ConfigError(f"{path} has [tuned.{place[0]}] {place[1]}, which is not a method and topology in it")
     return Plan(
         keys={**raw.get("keys", {}), **overrides},
         methods=raw["methods"],

@@ -45,7 +45,7 @@ class Grid:
     def points(self, count: int) -> list[Point]:
         """Return `count` points, or all where there are fewer; always the same ones, and the same for equal grids.
 
-        In turn the point is taken whose values have been used least, so every value of a list is tried about as often.
+        Each next point is the one whose values have been used least, so all values of a list are tried about as often.
 
         Examples
         --------
@@ -87,13 +87,13 @@ class Tuning:
     Attributes
     ----------
     seeds : tuple[int, ...]
-        None of the comparison's own.
+        Seeds that the comparison does not have.
     scenarios : dict[str, dict]
         Keys by name; a configuration is judged by the mean accuracy over these and the seeds.
     configurations : int
         How many every method tries.
     rounds : int
-        How long a run is, or one of the budget's method where there is a budget.
+        How long a run is; with a budget, how long a run of the budget's method is.
     grids : dict of str to Grid
         By method.
     """
@@ -126,7 +126,7 @@ def read_tuning(raw: Mapping[str, Any]) -> Tuning:
             raise ConfigError(f"[tuning] has no {name}")
     for name, names in (("scenarios", table["scenarios"]), ("methods", table.get("own", ()))):
         if unknown := [each for each in names if each not in raw[name]]:
-            raise ConfigError(f"[tuning] names {unknown[0]}, which is none of the {name}: {', '.join(raw[name])}")
+            raise ConfigError(f"[tuning] names {unknown[0]}, which is not one of the {name}: {', '.join(raw[name])}")
     if common := set(table["seeds"]) & set(raw.get("seeds", [0])):
         raise ConfigError(f"[tuning] has the seed {min(common)}, which the comparison is run with: take other seeds")
     own = table.get("own", {})
@@ -148,7 +148,7 @@ def _grid(method: str, row: Mapping[str, Any], common: Mapping[str, Any], own: M
         parsed = tuple(resolve({key: value}).values[key] for value in values)
         has = key in relevant(resolve({**row, key: parsed[0]}), row.get("algorithm", method))
         if key in own.get(method, {}) and not has:
-            raise ConfigError(f"[tuning.own.{method}] has {key}, which is no key of this method")
+            raise ConfigError(f"[tuning.own.{method}] has {key}, which is not a key of this method")
         if has and key not in row:
             lists[key] = parsed
     if not lists:

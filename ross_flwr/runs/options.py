@@ -16,7 +16,7 @@ class RunOptions:
         1, "passes over the method's steps, one mini-batch each, that count as one round", unit="passes", minimum=1
     )
     evaluate_every: int = option(1, "rounds between two tests of the agents", unit="rounds", minimum=1)
-    evaluate_at: str = option("", "rounds that are tested besides, such as '60,130'")
+    evaluate_at: str = option("", "further rounds to test, such as '60,130'")
     seed: int = option(0, "everything random in a run follows from it", minimum=0, maximum=2**32 - 1)
 
     @property
@@ -26,7 +26,7 @@ class RunOptions:
         Raises
         ------
         ConfigError
-            When it is no list of rounds.
+            When it is not a list of rounds.
         """
         try:
             return frozenset(int(entry) for entry in self.evaluate_at.split(",") if self.evaluate_at)

@@ -24,8 +24,9 @@ class AttackOptions:
     )
     attack_strength: float = option(
         0.0,
-        "the number of the attack: the factor of gradient-scaling and one-class, s of sign-flip, ε of ipm and "
-        "dissensus, z of alie, σ of gaussian, k of stale; 0 for the one that `ross-flwr list attacks` names or implies",
+        "the number of the attack: the factor of gradient-scaling, one-class and longest-class, c of "
+        "gradient-constant, σ of gradient-noise and gaussian, s of sign-flip and screen-adaptive, ε of ipm and "
+        "dissensus, z of alie, k of stale; 0 for the one that `ross-flwr list attacks` names or implies",
     )
     attack_target: str = option(
         "all",

@@ -175,7 +175,7 @@ def test_agents_are_tested_every_so_many_rounds_and_in_the_last():
     assert [len(line["agents"]) for line in lines] == [0, 0, 5, 0, 0, 5, 5]
 
 
-def test_rounds_that_are_named_are_tested_besides():
+def test_rounds_that_are_named_are_tested_too():
     lines = finished(config_of(num_rounds=7, evaluate_every=3, evaluate_at="2,6,9")).history.lines
     assert [line["round"] for line in lines if line["accuracy"]] == [2, 3, 6, 7]
     with pytest.raises(ConfigError, match="evaluate-at = '2;6' is not allowed: it takes rounds with commas"):

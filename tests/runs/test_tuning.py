@@ -159,12 +159,12 @@ def test_every_value_of_a_list_is_tried_about_as_often():
     [
         ("rounds = 20", "", "has no rounds"),
         ("rounds = 20", "round = 20", "has the entry round = 20: it takes seeds, scenarios"),
-        ('["clean", "poisoned"]', '["clan"]', "names clan, which is none of the scenarios: clean, poisoned, other"),
-        ("own.balance", "own.balanced", "names balanced, which is none of the methods: dmsgd, balance, cautious"),
+        ('["clean", "poisoned"]', '["clan"]', "names clan, which is not one of the scenarios: clean, poisoned, other"),
+        ("own.balance", "own.balanced", "names balanced, which is not one of the methods: dmsgd, balance, cautious"),
         ("[7, 8, 9]", "[1, 8, 9]", "has the seed 1, which the comparison is run with"),
         ("[0.3, 3.0]", "0.3", "has similarity = 0.3: it takes a list of values"),
         ("similarity", "similarty", "key similarty .* did you mean similarity"),
-        ("similarity", "sam-radius", "own.balance. has sam-radius, which is no key of this method"),
+        ("similarity", "sam-radius", "own.balance. has sam-radius, which is not a key of this method"),
         ("[0.0, 0.9]", "[0.0, 9]", "momentum = 9.0 is not allowed"),
         ("[0.03, 0.1, 0.3]\nlocal-steps = [1, 5]", "[0.1]\nlocal-step = [1]", "key local-step .* did you mean"),
         ("learning-rate = [0.03, 0.1, 0.3]\nlocal-steps = [1, 5]", "", "no key that cautious could tune"),
@@ -177,5 +177,5 @@ def test_a_wrong_table_is_refused_in_one_sentence(old, new, said, tmp_path):
 
 
 def test_tuned_keys_of_what_is_not_in_the_file_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"has \[tuned.dmsgd\] rnig, which is no method and topology of it"):
+    with pytest.raises(ConfigError, match=r"has \[tuned.dmsgd\] rnig, which is not a method and topology in it"):
         read(tmp_path, PLAN + "[tuned.dmsgd]\nrnig = { learning-rate = 0.1 }\n")

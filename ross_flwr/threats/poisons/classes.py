@@ -72,8 +72,8 @@ class LongestClass(Poison):
 class ScreenAdaptive(Poison):
     """Return the gradient most opposed to descent of those that a screen of share s (0.35) lets pass.
 
-    This attack is ours. It is made for the screen of `ross-plus`, whose victims the attacker knows but for their data:
-    it applies the screen to its own class gradients h_c at the victim's model, with its honest gradient as the own one.
+    This attack is ours, and made for `ross-plus`. The attacker knows the screen but not its victim's data, so it
+    applies the screen to its own class gradients h_c at the victim's model, with its honest gradient as the own one.
     Candidates are h_c − γ q and −γ q, where q is the mean gradient, with γ at the limit and at half of it, and the
     worst of these made as long as passes. It returns the one with the smallest inner product with q.
     """
