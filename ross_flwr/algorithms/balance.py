@@ -16,7 +16,7 @@ class BALANCE(AdaptThenCombine):
         A_i  = {j ∈ N_i : ‖x½_i − x½_j‖ ≤ γ exp(−t/T) ‖x½_i‖}
         x_i  = ½ x½_i + ½ mean_{j ∈ A_i} x½_j;   x½_i if nobody is accepted
 
-    The rule is `rules.BALANCE`. State: the model. Per agent and round: one exchange, k·P·4 bytes, K gradients. With
+    The rule is `rules.BALANCE`. State: the model. Per agent and pass: one exchange, k·P·4 bytes, K gradients. With
     γ = 0, agents learn alone, except those with exactly the same model.
     """
 

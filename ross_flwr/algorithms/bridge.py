@@ -14,7 +14,7 @@ class BRIDGE(CombineThenAdapt):
     BRIDGE-T, which trims the neighbours' values and averages the rest with the own one (`rules.TrimmedNeighbors`).
     BRIDGE-M, -K and -B are ``dpsgd`` with ``aggregator`` = 'median', 'krum' and 'bulyan'.
 
-    State: the model. Per agent and round: one exchange, k·P·4 bytes, K gradients. With f = 0 it is D-PSGD with equal
+    State: the model. Per agent and pass: one exchange, k·P·4 bytes, K gradients. With f = 0 it is D-PSGD with equal
     weights.
     """
 

@@ -44,7 +44,7 @@ class Bristle(LocalSteps):
     0.83, 0.87, 0.83) and 0.81, 0.76 and 0.70 with the default three (D-PSGD 0.09, 0.10, 0.10). No number of liars is
     assumed.
 
-    State: the model. Per agent and round: one exchange, k·C·(H + 1)·4 bytes for C classes and H inputs of the output
+    State: the model. Per agent and pass: one exchange, k·C·(H + 1)·4 bytes for C classes and H inputs of the output
     layer, K gradients and 1 + k evaluations of F1, about 1 + q at most, counted as utilities. If no neighbour is
     any good (a_j = 0), agents learn alone.
     """

@@ -19,7 +19,7 @@ class CDMSGD(Momentum, CombineThenAdapt):
     This is Nesterov's form, as in the published code of CGA by the same authors. With K > 1 local steps, the sum of
     their directions replaces ∇F_i + α m_i; each takes its gradient where the steps before it have led.
 
-    State: x_i, m_i (zero at first). Per agent, round and k neighbours: one exchange, K gradients, k·P·4 bytes. With
+    State: x_i, m_i (zero at first). Per agent, pass and k neighbours: one exchange, K gradients, k·P·4 bytes. With
     α = 0 it is D-PSGD, combine-then-adapt.
     """
 

@@ -12,7 +12,7 @@ class Centralized(Isolated):
     repeat, and their spread is that of the draws. The union also leaves out the data of corrupted agents. A corrupted
     agent corrupts its own copy of the union, and an attacker its own gradients; neither affects the others.
 
-    State: x_i. Per agent and round: no exchange, K gradients for K local steps, no bytes.
+    State: x_i. Per agent and pass: no exchange, K gradients for K local steps, no bytes.
     """
 
     trains_on = "pooled"

@@ -31,7 +31,7 @@ class CGA(LookAheadCrossGradients):
     and solves for each parameter tensor separately; solving for the whole vector gives other numbers. The weight of a
     missing neighbour goes to a. One difference: here neighbours send gradients; the released code moves mini-batches.
 
-    State: x_i, u_i (zero at first; not mixed). Per agent, round and k neighbours: two exchanges, 1 + k gradients,
+    State: x_i, u_i (zero at first; not mixed). Per agent, pass and k neighbours: two exchanges, 1 + k gradients,
     2·k·P·4 bytes, and O(k² P + k³) for v, in float64. Since v ≥ h, every neighbour keeps at least half of its weight,
     and a false gradient that opposes the others gets more, so it is not robust. Not here: compression (CompCGA).
     """

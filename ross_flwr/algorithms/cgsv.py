@@ -26,7 +26,7 @@ class CGSV(Reputation, WeightedCrossGradients):
     still large.
 
     State: x_i, u_i (zero at first), r_i of shape [m_i], zero at first, by ascending index; a neighbour that is missing
-    keeps its r_ij. Per agent, round and k neighbours: three exchanges, 1 + k gradients and 4·k·P·4 bytes (3·k·P·4
+    keeps its r_ij. Per agent, pass and k neighbours: three exchanges, 1 + k gradients and 4·k·P·4 bytes (3·k·P·4
     without mixing the momentum), no utilities. Equal gradients get equal weights. It rewards agreement with the
     majority: if colluders are the majority, they rule, and an honest agent with rare classes gets little. An agent's
     own gradient gets more than it should, since it is part of d_i. Nothing guards what is mixed: one attacker of ten

@@ -23,7 +23,7 @@ class CGSVReward(Rewards):
     and x_i = Σ_j w_ij x̂_j. Unequal rewards break the double stochasticity of the mixing, because models are meant to
     differ. The protocol assumes honesty: an agent sees its neighbours' x½_j, and nothing stops it from using them.
 
-    State: x_i, r_i. Per agent, round and k neighbours: two exchanges, K gradients, 2·k·P·4 bytes, for v_ij is sent with
+    State: x_i, r_i. Per agent, pass and k neighbours: two exchanges, K gradients, 2·k·P·4 bytes, for v_ij is sent with
     its zeros; as pairs of index and value it would take q_ij·8.
     """
 

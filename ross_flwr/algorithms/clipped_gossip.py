@@ -15,7 +15,7 @@ class ClippedGossip(HeavyBall, AdaptThenCombine):
         K times, from z = x_i:  m_i = α m_i + ∇F_i(z; ξ_i);   z = z − η m_i
         x_i = Σ_j w_ij (z_i + clip(z_j − z_i, τ_i)),   clip(y, τ) = y min(1, τ/‖y‖)
 
-    The rule, with its three radii, is `rules.ClippedGossip`. State: x_i, m_i (zero at first). Per agent and round: one
+    The rule, with its three radii, is `rules.ClippedGossip`. State: x_i, m_i (zero at first). Per agent and pass: one
     exchange, k·P·4 bytes, K gradients. With τ = ∞, or f = 0, the models are mixed by W; with τ = 0 agents learn alone.
     The paper takes K = 1.
     """

@@ -19,7 +19,7 @@ class CrossGradient(WeightedCrossGradients):
 
     The reference that shows what the weights of ROSS are worth; it has no paper of its own.
 
-    State: x_i, u_i (zero at first). Per agent, round and k neighbours: three exchanges, 1 + k gradients and 4·k·P·4
+    State: x_i, u_i (zero at first). Per agent, pass and k neighbours: three exchanges, 1 + k gradients and 4·k·P·4
     bytes (3·k·P·4 without mixing the momentum). On a complete graph with α = 0 it is SGD on the mean gradient. An agent
     that returns a false gradient moves every neighbour by 1/m_i of it, so the method is not robust.
     """

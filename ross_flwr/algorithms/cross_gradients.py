@@ -22,7 +22,7 @@ class CrossGradients(Momentum):
     """Agents compute gradients of their own loss at their neighbours' models: G_ij = ∇F_j(x_i; ξ_j), j ∈ M_i.
 
     Agent i owns the model and agent j the data. Agent j computes G_ij and sends it to i: gradients travel, data does
-    not. Two exchanges, 1 + k gradients (all on one mini-batch) and 2·k·P·4 bytes per agent and round, k being the
+    not. Two exchanges, 1 + k gradients (all on one mini-batch) and 2·k·P·4 bytes per agent and pass, k being the
     agent's degree; what the subclass does with the gradients comes on top. State: x_i, and u_i, zero at first.
     """
 

@@ -33,7 +33,7 @@ class D2(LocalSteps):
     gradients, and the models settle where those sum to 0 over all agents. W has to be symmetric with λ_min(W) > −1/3. A
     message that only one side of an edge misses breaks the sum for good.
 
-    State: x_i, c_i. Per agent, round and k neighbours: one exchange, K gradients, k·P·4 bytes. With W = 11ᵀ/N it is
+    State: x_i, c_i. Per agent, pass and k neighbours: one exchange, K gradients, k·P·4 bytes. With W = 11ᵀ/N it is
     centralized SGD, with c_i kept at 0 D-PSGD, adapt-then-combine.
     """
 

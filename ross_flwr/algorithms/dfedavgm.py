@@ -22,7 +22,7 @@ class DFedAvgM(LocalDSGD):
 
     The momentum starts at zero in every round and is never sent. Not here: the paper's version with quantized messages.
 
-    State: x_i. Per agent, round and k neighbours: one exchange, K gradients, k·P·4 bytes; the mixing can be repeated as
+    State: x_i. Per agent, pass and k neighbours: one exchange, K gradients, k·P·4 bytes; the mixing can be repeated as
     in LD-SGD. With α = 0 it is LD-SGD.
     """
 

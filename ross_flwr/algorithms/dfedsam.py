@@ -20,7 +20,7 @@ class DFedSAM(LocalDSGD):
 
     Both gradients of a step are on one mini-batch; ‖g‖ is over all parameters.
 
-    State: x_i. Per agent, round and k neighbours: Q exchanges, 2·K gradients, Q·k·P·4 bytes. With ρ = 0 it is LD-SGD at
+    State: x_i. Per agent, pass and k neighbours: Q exchanges, 2·K gradients, Q·k·P·4 bytes. With ρ = 0 it is LD-SGD at
     twice the gradients.
     """
 

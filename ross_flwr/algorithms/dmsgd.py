@@ -15,7 +15,7 @@ class DMSGD(HeavyBall):
         K times, from û_i = u_i, x̂_i = x_i:  û_i ← α û_i + ∇F_i(x̂_i; ξ_i);   x̂_i ← x̂_i − η û_i
         x_i ← Σ_j w_ij x̂_j;             u_i ← Σ_j w_ij û_j
 
-    State: x_i, u_i (zero at first). Per agent, round and k neighbours: one exchange, K gradients, 2·k·P·4 bytes. The
+    State: x_i, u_i (zero at first). Per agent, pass and k neighbours: one exchange, K gradients, 2·k·P·4 bytes. The
     paper takes K = 1. With α = 0 it is D-PSGD, adapt-then-combine.
     """
 

@@ -16,7 +16,7 @@ class DPSGD(CombineThenAdapt):
     are taken before mixing, so they can be computed while messages travel. `local-dsgd` with K = 1 is the other order,
     adapt-then-combine: x_i ← Σ_j w_ij (x_j − η ∇F_j(x_j; ξ_j)), which comes nearer to the optimum with the same η.
 
-    State: x_i. Per agent, round and k neighbours: one exchange, K gradients, k·P·4 bytes. With W = 11ᵀ/N and K = 1 it
+    State: x_i. Per agent, pass and k neighbours: one exchange, K gradients, k·P·4 bytes. With W = 11ᵀ/N and K = 1 it
     is centralized SGD, with W = I each agent's own.
 
     Examples

@@ -18,7 +18,7 @@ class DSGT(Algorithm):
     before, Σ_i y_i = Σ_i g_i in every round, on whatever mini-batches: with exact gradients all agents reach the
     optimum of the mean loss, however different their data. A missing message breaks the sum for good.
 
-    State: x_i, y_i, g_i. Per agent, round and k neighbours: one exchange, one gradient, 2·k·P·4 bytes. With
+    State: x_i, y_i, g_i. Per agent, pass and k neighbours: one exchange, one gradient, 2·k·P·4 bytes. With
     W = 11ᵀ/N it is centralized SGD. With local steps it is NET-FLEET, ``net-fleet``.
     """
 

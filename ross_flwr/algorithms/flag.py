@@ -17,7 +17,7 @@ class Flag(AdaptThenCombine):
         x_i  = x½_i + median_j ‖x½_j − x½_i‖ · 1/m Σ_j Y Yᵀ g_j,   m = k + 1
 
     The paper's server aggregates gradients; here the rule, `rules.Flag`, acts on differences to the own model. W is
-    ignored. State: the model. Per agent and round: one exchange, k·P·4 bytes, K gradients. With one neighbour it is the
+    ignored. State: the model. Per agent and pass: one exchange, k·P·4 bytes, K gradients. With one neighbour it is the
     mean of the two.
     """
 

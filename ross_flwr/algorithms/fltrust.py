@@ -21,7 +21,7 @@ class FLTrust(WeightedCrossGradients):
     is that data: an adaptation of ours. An agent with which no gradient agrees skips the step. Nothing guards what is
     mixed.
 
-    State: x_i, u_i (zero at first). Per agent, round and k neighbours: three exchanges, 1 + k gradients and that of
+    State: x_i, u_i (zero at first). Per agent, pass and k neighbours: three exchanges, 1 + k gradients and that of
     Q_i, 4·k·P·4 bytes (3·k·P·4 without mixing the momentum), no utilities.
     """
 

@@ -16,7 +16,7 @@ class IOS(AdaptThenCombine):
         f times:  U ← U − {argmax_{j ∈ U, j ≠ i} ‖x½_j − x̄_U‖},   x̄_U = Σ_{j∈U} w_ij x½_j / Σ_{j∈U} w_ij
         x_i = x̄_U
 
-    The rule is `rules.IOS`. State: the model. Per agent and round: one exchange, k·P·4 bytes, K gradients. With f = 0
+    The rule is `rules.IOS`. State: the model. Per agent and pass: one exchange, k·P·4 bytes, K gradients. With f = 0
     it is D-PSGD, adapt-then-combine.
     """
 

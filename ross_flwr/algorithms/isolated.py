@@ -10,7 +10,7 @@ from ross_flwr.learning.agent import Agent
 class Isolated(LocalSteps):
     """SGD of every agent on its own data, to show what collaboration is worth: x_i ← x_i − η ∇F_i(x_i; ξ_i).
 
-    State: x_i. Per agent and round: no exchange, K gradients for K local steps, no bytes. It is D-PSGD with
+    State: x_i. Per agent and pass: no exchange, K gradients for K local steps, no bytes. It is D-PSGD with
     W = I.
     """
 

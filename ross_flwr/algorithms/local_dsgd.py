@@ -19,7 +19,7 @@ class LocalDSGD(LocalSteps):
 
     Q exchanges mix with W^Q. Related methods override the `direction` of the local steps.
 
-    State: x_i. Per agent, round and k neighbours: Q exchanges, K gradients, Q·k·P·4 bytes. With K = Q = 1 it is D-PSGD,
+    State: x_i. Per agent, pass and k neighbours: Q exchanges, K gradients, Q·k·P·4 bytes. With K = Q = 1 it is D-PSGD,
     adapt-then-combine.
     """
 

@@ -18,7 +18,7 @@ class MoNNA(Momentum, AdaptThenCombine):
         K times, from z = x_i:  m_i = α m_i + (1 − α) ∇F_i(z; ξ_i);   z = z − η m_i
         x_i = mean of z_i and of all but the f farthest z_j heard
 
-    The rule is `rules.NearestNeighbors`. State: x_i, m_i (zero at first). Per agent and round: one exchange, k·P·4
+    The rule is `rules.NearestNeighbors`. State: x_i, m_i (zero at first). Per agent and pass: one exchange, k·P·4
     bytes, K gradients. With f = 0 it is the plain mean of the neighbourhood. The paper takes K = 1 and α = 0.99.
     """
 

@@ -25,7 +25,7 @@ class NETFLEET(Algorithm):
     rounds g_i is always the gradient that was added, so Σ_i y_i = Σ_i g_i; a missing message breaks that sum for good.
     Not here: evaluating h^s again at z^s on the new mini-batch, as SPIDER does.
 
-    State: x_i, y_i, g_i (both zero at first). Per agent, round and k neighbours: one exchange, K gradients (nothing
+    State: x_i, y_i, g_i (both zero at first). Per agent, pass and k neighbours: one exchange, K gradients (nothing
     uses h^K and v^K, so they are not computed), 2·k·P·4 bytes. With K = 1 it is DSGT.
     """
 

@@ -20,7 +20,7 @@ class NGC(LookAheadCrossGradients):
         u_i ← α u_i + g̃_i
         x_i ← x_i + γ Σ_j w_ij (x_j − x_i) − η (g̃_i + α u_i)
 
-    State: x_i, u_i (zero at first; not mixed). Per agent, round and k neighbours: 1 + k gradients either way; a = 1
+    State: x_i, u_i (zero at first; not mixed). Per agent, pass and k neighbours: 1 + k gradients either way; a = 1
     takes two exchanges and 2·k·P·4 bytes, a = 0 one exchange and k·P·4 bytes, those of D-PSGD. The paper's γ is 1, and
     0.1 where each class has an agent of its own. On a complete graph from equal models, γ = 1, α = 0 and a = 1 are SGD
     on the mean gradient.

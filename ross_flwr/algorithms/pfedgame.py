@@ -32,7 +32,7 @@ class PFedGame(AdaptThenCombine):
     reconstructed the choice by v and the game's values. No number of liars is assumed: a model that makes the pair
     worse gets no weight.
 
-    State: the model. Per agent and round: one exchange, k·P·4 bytes, K gradients and k + 2 min(q, k) utilities.
+    State: the model. Per agent and pass: one exchange, k·P·4 bytes, K gradients and k + 2 min(q, k) utilities.
     """
 
     family = "personal"

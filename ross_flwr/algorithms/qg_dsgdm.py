@@ -22,7 +22,7 @@ class QGDSGDm(LocalSteps):
     The two α are the same, as in the paper's experiments. K = 1 is the paper's; with more, m_i follows the mean step.
     The state keeps d_i = η m_i, which needs no division by η.
 
-    State: x_i, d_i (zero at first). Per agent, round and k neighbours: one exchange, K gradients, k·P·4 bytes. With
+    State: x_i, d_i (zero at first). Per agent, pass and k neighbours: one exchange, K gradients, k·P·4 bytes. With
     α = 0 it is D-PSGD, adapt-then-combine.
     """
 

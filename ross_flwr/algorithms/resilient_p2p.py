@@ -16,7 +16,7 @@ class ResilientP2P(AdaptThenCombine):
         N⁺_i = {i} ∪ {l ∈ N_i : r_l ≤ r_i}, or all of M_i (`lower-loss-only` = false)
         x_i  = Σ_{l ∈ N⁺_i} c_il x½_l,   c_il = r_l⁻¹ / Σ_{p ∈ N⁺_i} r_p⁻¹
 
-    The rule is `rules.ResilientP2P`. State: the model. Per agent and round: one exchange, k·P·4 bytes, K gradients and
+    The rule is `rules.ResilientP2P`. State: the model. Per agent and pass: one exchange, k·P·4 bytes, K gradients and
     1 + k losses, counted as utilities. Where all losses are alike it is the plain mean of the neighbourhood.
     """
 

@@ -25,7 +25,7 @@ class SGP(LocalSteps):
     Σ_i x_i. Gradients are taken, and accuracy is reported, at z_i: ``agent["model"]`` is z_i, and x_i = w_i z_i.
     A lost message takes away its share of both x and w, so z stays an average, but of fewer models.
 
-    State: z_i, w_i. Per agent and round, with k agents that hear it: one exchange, K gradients, k·(P + 1)·4 bytes.
+    State: z_i, w_i. Per agent and pass, with k agents that hear it: one exchange, K gradients, k·(P + 1)·4 bytes.
     With a doubly stochastic matrix every w_i is 1 and it is D-PSGD, adapt-then-combine. The paper takes
     K = 1.
     """

@@ -37,7 +37,7 @@ class SybilWall(LocalSteps):
     honest agents are alike too (D-PSGD 0.83, 0.87, 0.83), and 0.09, 0.10 and 0.07 with the default three, who each
     climb their own loss. Liars can tell false histories of others, and of peers that do not exist, P numbers each.
 
-    State: x_i, x⁰, and per known peer p h_p and (δ_p, its round, who told it). Per agent, round and k neighbours: one
+    State: x_i, x⁰, and per known peer p h_p and (δ_p, its round, who told it). Per agent, pass and k neighbours: one
     exchange, K gradients, 2·k·P·4 bytes and 12·k for the gossip's head. Where no two are alike (σ = 1) it is the plain
     mean of the neighbourhood.
     """

@@ -19,7 +19,7 @@ class UBAR(CombineThenAdapt):
     The rule is `rules.UBAR`. With K > 1 local steps, D_i is the sum of their gradients; losses are those of the pass's
     mini-batch, as published, or of Q_i.
 
-    State: the model. Per agent and round: one exchange, k·P·4 bytes, K gradients, and 1 + |S_i| losses, counted as
+    State: the model. Per agent and pass: one exchange, k·P·4 bytes, K gradients, and 1 + |S_i| losses, counted as
     utilities.
     """
 

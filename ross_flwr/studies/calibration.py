@@ -1,7 +1,8 @@
 """How far off Shapley estimators are in games of real gradients: ``python -m ross_flwr.studies.calibration``.
 
 The games are those of the honest agents of `shapley.toml` while two of eight agents poison their gradients. They are
-played after every fourth round, on that round's mini-batches. All 2⁸ coalitions give their exact values.
+played after every fourth round, on that round's mini-batches. All of M_i play, whomever the screen would leave out. All
+2⁸ coalitions give the exact values.
 """
 
 from collections.abc import Iterator
