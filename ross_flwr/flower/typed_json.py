@@ -1,7 +1,7 @@
 """Untrusted JSON, read as the types that it should have."""
 
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias, Union, get_args, get_origin, get_type_hints
@@ -26,8 +26,8 @@ def reader_of(kind: Any) -> Reader:
     if origin in (Union, types.UnionType):
         return _union_reader(inner)
     if origin in (list, Sequence):
-        item = reader_of(inner[0])
-        return lambda value: [item(each) for each in _as(list, value)]
+        item = _values_reader(inner[0])
+        return lambda value: item(_as(list, value))
     if origin in (dict, Mapping):
         return _dict_reader(*inner)
     if origin is tuple:
@@ -48,17 +48,29 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _dict_reader(key: Any, value: Any) -> Reader:
-    read_value = reader_of(value)
-    if key is str:
-        return lambda content: {name: read_value(each) for name, each in _as(dict, content).items()}
+def _values_reader(kind: Any) -> Callable[[Iterable[Any]], list[Any]]:
+    """Return what reads many values of one type; where all are of that type as they are, that is one look."""
+    read, alike = reader_of(kind), {kind}
 
-    def read(content: Any) -> dict[int, Any]:  # JSON turns keys into texts
+    def read_all(values: Iterable[Any]) -> list[Any]:
+        found = list(values)
+        return found if set(map(type, found)) == alike else [read(each) for each in found]
+
+    return read_all
+
+
+def _dict_reader(key: Any, value: Any) -> Reader:
+    read_values = _values_reader(value)
+
+    def read(content: Any) -> dict[Any, Any]:
+        names = _as(dict, content)
         try:
-            numbers = {int(name): each for name, each in _as(dict, content).items()}
+            keys = names if key is str else map(int, names)  # JSON turns keys into texts
+            return dict(zip(keys, read_values(names.values()), strict=True))
+        except MalformedError:
+            raise
         except ValueError as error:
             raise MalformedError(str(error)) from None
-        return {number: read_value(each) for number, each in numbers.items()}
 
     return read
 
