@@ -68,8 +68,13 @@ def put_back(
         agent.reported = dict(reported[i])
         if "weights" in agent.reported:
             agent.reported["weights"] = by_number(agent.reported["weights"])
+    messages: dict[tuple[tuple[str, str], ...], Message] = {}  # one that went to several agents is one object again
+
+    def message(keys: Mapping[str, str]) -> Message:
+        return messages.setdefault(tuple(keys.items()), fetch(keys))
+
     mailroom.waiting = {
-        i: {j: fetch(keys) for j, keys in by_number(sack).items()} for i, sack in by_number(rest["mail"]).items()
+        i: {j: message(keys) for j, keys in by_number(sack).items()} for i, sack in by_number(rest["mail"]).items()
     }
     mailroom.sent = {i: by_number(sent) for i, sent in by_number(rest["sent"]).items()}
     mailroom.missing = {i: set(missing) for i, missing in by_number(rest["missing"]).items()}
