@@ -107,7 +107,7 @@ class Relay:
             for target, entries in accepted.items():
                 letter = mail.setdefault(target, RecordDict())
                 letter[f"{number}.route"] = route_of(entries, route)
-                for _, _, key in entries:
+                for key in dict.fromkeys(key for _, _, key in entries):
                     letter[f"{number}.{key}"] = records[key]
         return mail
 
