@@ -124,7 +124,7 @@ class Deployment:
 
     def stands(self):
         assert self._process.poll() is None, self.printed
-        return "stands" in self.printed
+        return "The deployment runs" in self.printed
 
     @property
     def printed(self):
