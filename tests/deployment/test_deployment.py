@@ -19,7 +19,7 @@ from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeStub
 pytestmark = [pytest.mark.deployment, POSSIBLE]
 
 FOUR = {"algorithm": "ross", "beside": "", "num-nodes": 4, "num-agents": 4, "topology": "ring", "attackers": 1}
-DIRECT = {**FOUR, "transport": "direct", "return-model": "final", "phase-timeout": 60.0}
+DIRECT = {**FOUR, "attack-target": "gradients", "transport": "direct", "return-model": "final", "phase-timeout": 60.0}
 
 
 @pytest.fixture(scope="module")

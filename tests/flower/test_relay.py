@@ -133,12 +133,12 @@ def failing(message, context, call_next):
 
 
 def test_the_run_goes_on_without_an_agent_whose_node_fails():
-    relay, _ = play(6, peer_app([failing]), algorithm="dpsgd", num_agents=6, topology="ring", num_rounds=4)
+    relay, _ = play(6, peer_app([failing]), algorithm="dpsgd", num_agents=6, topology="ring", num_rounds=8)
     lines = relay.history.lines
     (gone,) = lines[1]["absent"]
-    assert [line["absent"] for line in lines] == [[], [gone], [gone], []]  # it began the third too late
+    assert [line["absent"] for line in lines[:3]] == [[], [gone], [gone]]  # it began the third too late
     assert sorted(j for i, j in lines[2]["missing"] if i != gone) == [gone, gone]
-    assert lines[3]["missing"] == []
+    assert (lines[-1]["absent"], lines[-1]["missing"]) == ([], [])
     assert relay.dropped == {"error": 1}
     assert sorted(relay.models) == list(range(6))
 
