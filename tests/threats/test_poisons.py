@@ -132,6 +132,17 @@ def test_an_adaptive_attacker_opposes_descent_more_than_any_class_and_passes_the
     assert product < min(0.0, *(screened(agent, each)[1] for each in classes))
 
 
+def test_an_adaptive_attacker_takes_the_classes_of_the_mini_batch_that_it_looks_at(task):
+    """Five examples of Q_i hold five of the ten classes."""
+    agent = Agent(0, task.objective(0), PLACE, 0, 32, validation_batch=5)
+    agent["model"] = task.model.initial
+    assert len(class_gradients(agent, agent["model"])) == 5
+    agent.gradient_chain = [ScreenAdaptive()]
+    gradient = agent.gradient(agent["model"], of="cross")
+    descent = agent.objective.gradient(agent["model"], agent.validation, training=False)
+    assert float(gradient @ descent) < 0
+
+
 def test_a_sleeper_computes_honest_gradients_until_its_time():
     for round, honest in [(0, True), (3, True), (4, False), (9, False)]:
         truth, given = gradients(Poisoning(GradientScaling(), since=4), round=round)

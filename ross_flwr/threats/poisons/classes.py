@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
-from ross_flwr.learning.classes import by_class, class_gradients
+from ross_flwr.learning.classes import by_class, class_gradients, validation_gradient
 from ross_flwr.learning.least_squares import Array
 from ross_flwr.learning.requests import Gradient
 from ross_flwr.learning.screen import screen
@@ -46,8 +46,7 @@ class OneClass(Poison):
         """Return s times the gradient on the attacker's validation examples of the class."""
         parts = by_class(request.objective.validation)
         part = parts[int(stream(agent.seed, "one class").integers(2**32)) % len(parts)]
-        with agent.counts.timed("gradients", len(part)):
-            return self.scale * request.objective.gradient(request.vector, part, training=False)
+        return self.scale * validation_gradient(agent, request.vector, part)
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class ScreenAdaptive(Poison):
         """Return the worst candidate."""
         classes = class_gradients(agent, request.vector)
         passes, corners = screened(gradient, classes, self.share)
-        sizes = np.array([len(part) for part in by_class(request.objective.validation)])
+        sizes = np.array([len(part) for part in by_class(agent.validation)])
         descent = sizes / sizes.sum()
         length = np.linalg.norm(descent @ corners)
         if not length:
