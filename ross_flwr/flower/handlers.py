@@ -34,7 +34,8 @@ def activate(message: Message, context: Context, make_task: MakeTask | None = No
     setup = Setup.of(context.state)
     host.places = assembly.graphs.places(setup.places)  # not those of an earlier segment
     call = Call.of(content)
-    leaving = host.activate(call.pass_number, call.step, unpack(content, assembly.task.model.device))
+    arrived = unpack(content, assembly.task.model.device, host.mailroom.drop)
+    leaving = host.activate(call.pass_number, call.step, arrived)
     reply = RecordDict()
     last = len(host.algorithm.steps) - 1
     if call.step == last:

@@ -2,9 +2,10 @@
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
+from math import prod
 from pickle import PickleBuffer
 from typing import Any, SupportsIndex
 
@@ -18,6 +19,20 @@ from ross_flwr.engine.envelope import Envelope
 
 __all__ = ["from_json", "pack", "record_of", "route_of", "routes", "tensors_of", "to_json", "unpack"]
 
+PLAIN = {
+    name: np.dtype(name)
+    for name in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+}
+"""The types of numbers that are read. `Form.check` then holds a message to the one that its step declares."""
+
+LENGTHS = 32
+"""The most lengths in the shape of an array."""
+
+LARGEST = 1 << 62
+"""The most bytes in an array, zero lengths not counted: beyond this, PyTorch's own arithmetic overflows."""
+
+_MAGIC = b"\x93NUMPY\x01\x00"  # an array file of version 1.0; two bytes follow, the length of its header
+
 
 def record_of(tensors: Mapping[str, Tensor]) -> ArrayRecord:
     """Return the tensors as the `ArrayRecord` that `Array(ndarray)` would make, with one copy instead of three."""
@@ -25,8 +40,14 @@ def record_of(tensors: Mapping[str, Tensor]) -> ArrayRecord:
 
 
 def tensors_of(record: ArrayRecord, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Return the arrays of `record` as tensors, which share its memory where they can; nothing is unpickled."""
-    return {name: _decode(array).to(device) for name, array in record.items()}
+    """Return the arrays of `record` as tensors, which share its memory; nothing is unpickled.
+
+    Raises
+    ------
+    ValueError
+        When an array does not have exactly the bytes that its type and shape need, or has another type than numbers.
+    """
+    return {name: _decode(name, array).to(device) for name, array in record.items()}
 
 
 def to_json(value: object) -> ConfigRecord:
@@ -59,10 +80,13 @@ def pack(envelopes: Sequence[Envelope]) -> RecordDict:
     return content
 
 
-def unpack(content: RecordDict, device: torch.device) -> list[Envelope]:
+def unpack(
+    content: RecordDict, device: torch.device, drop: Callable[[str, int, int], object] = lambda *_: None
+) -> list[Envelope]:
     """Return the envelopes that `pack` packed, also if several packs were merged under prefixed keys.
 
-    Envelopes whose tensors are missing or cannot be read are left out.
+    Envelopes whose tensors are missing or cannot be read are left out, each after a call of `drop` with
+    ``"malformed"``, its source and its destination.
     """
     envelopes = []
     records = content.array_records  # this property builds a new object each time
@@ -73,14 +97,13 @@ def unpack(content: RecordDict, device: torch.device) -> list[Envelope]:
         head: Any = route
         tensors: dict[str, dict[str, Tensor]] = {}
         for source, destination, key in routes(route):
-            if prefix + key in records:
+            try:
                 if key not in tensors:
-                    try:
-                        tensors[key] = tensors_of(records[prefix + key], device)
-                    except (TypeError, ValueError, RuntimeError, EOFError):  # not the array that it claims to be
-                        continue
-                message = tensors[key]
-                envelopes.append(Envelope(head["run"], head["pass"], head["step"], source, destination, message))
+                    tensors[key] = tensors_of(records[prefix + key], device)
+            except (KeyError, ValueError):
+                drop("malformed", source, destination)
+                continue
+            envelopes.append(Envelope(head["run"], head["pass"], head["step"], source, destination, tensors[key]))
     return envelopes
 
 
@@ -118,23 +141,42 @@ class Blob(bytes):
 
 
 def _encode(array: NDArray[Any]) -> Array:
-    data = b"".join((_header(array.dtype.str, array.shape), array.reshape(-1).view(np.uint8).data))
+    data = b"".join((_header(array.dtype.str, array.shape, False), array.reshape(-1).view(np.uint8).data))
     return Array(str(array.dtype), array.shape, "numpy.ndarray", Blob(data))
 
 
 @lru_cache(maxsize=256)
-def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
+def _header(dtype: str, shape: tuple[int, ...], fortran_order: bool) -> bytes:
     stream = BytesIO()
-    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    header = {"descr": dtype, "fortran_order": fortran_order, "shape": shape}
     np.lib.format.write_array_header_1_0(stream, header)
     return stream.getvalue()
 
 
-def _decode(array: Array) -> Tensor:
-    header = _header(np.dtype(array.dtype).str, tuple(array.shape))
-    if array.stype != "numpy.ndarray" or not array.data.startswith(header):
-        return torch.from_numpy(array.numpy())
-    flat = np.frombuffer(array.data, array.dtype, offset=len(header))
+def _decode(name: str, array: Array) -> Tensor:
+    """Return an array as a tensor. All that it says is compared with the bytes that are there before any is read."""
+    refusal = ValueError(f"'{name}' is not an array of the type and shape that it names")
+    dtype, shape, data = PLAIN.get(array.dtype), tuple(array.shape), array.data
+    if array.stype != "numpy.ndarray" or dtype is None or not _possible(shape, dtype.itemsize):
+        raise refusal
+    text = len(_MAGIC) + 2
+    begin = text + int.from_bytes(data[len(_MAGIC) : text], "little")
+    if not data.startswith(_MAGIC) or len(data) - begin != prod(shape) * dtype.itemsize:
+        raise refusal
+    said = data[text:begin].rstrip()  # versions of NumPy differ in the blanks that follow
+    by_rows, by_columns = (_header(dtype.str, shape, fortran)[text:].rstrip() for fortran in (False, True))
+    if said not in (by_rows, by_columns):
+        raise refusal
+    flat = np.frombuffer(data, dtype, prod(shape), begin)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # no step writes into messages
-        return torch.from_numpy(flat).view(array.shape)
+        return torch.from_numpy(flat.reshape(shape, order="C" if said == by_rows else "F"))
+
+
+def _possible(shape: tuple[int, ...], itemsize: int) -> bool:
+    """Return whether an array can have this shape, however few bytes come with it."""
+    return (
+        len(shape) <= LENGTHS
+        and all(0 <= length <= LARGEST for length in shape)
+        and prod(length or 1 for length in shape) * itemsize <= LARGEST
+    )
