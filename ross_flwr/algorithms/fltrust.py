@@ -5,7 +5,6 @@ from torch import Tensor, nn
 from ross_flwr.algorithms.algorithm import register
 from ross_flwr.algorithms.cross_gradients import WeightedCrossGradients
 from ross_flwr.learning.agent import Agent
-from ross_flwr.learning.classes import validation_gradient
 
 
 @register("fltrust")
@@ -33,7 +32,7 @@ class FLTrust(WeightedCrossGradients):
 
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         """Return π_ij ‖q_i‖ / ‖G_ij‖ by j, of those that agree."""
-        trusted = validation_gradient(agent, agent["model"], agent.validation)
+        trusted = agent.validation_gradient(agent["model"])
         length = float(trusted.norm())
         trust = {j: float(nn.functional.cosine_similarity(each, trusted, dim=0)) for j, each in gradients.items()}
         total = sum(max(0.0, cosine) for cosine in trust.values())

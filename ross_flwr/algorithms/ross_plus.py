@@ -13,7 +13,7 @@ from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.batches import Batches
-from ross_flwr.learning.classes import by_class, class_gradients, validation_gradient
+from ross_flwr.learning.classes import by_class, class_gradients
 from ross_flwr.learning.rules import Softmin
 from ross_flwr.learning.screen import screen
 from ross_flwr.learning.shapley import WEIGHTINGS, Game, shapley_values
@@ -113,7 +113,7 @@ class ROSSPlus(WeightedCrossGradients):
         model = agent["model"] - self.learning_rate * momentum
         batches = Batches(Whole(agent.objective.validation), agent.index, agent.seed, agent.batches.size)
         for s in range(1, self.local_steps):
-            ahead = validation_gradient(agent, model, batches.take(self.local_steps * agent.pass_number + s))
+            ahead = agent.validation_gradient(model, batches.take(self.local_steps * agent.pass_number + s))
             model = model - self.learning_rate * (momentum + ahead - trusted)
         if self.mix_momentum:
             return broadcast(model=model, momentum=momentum)

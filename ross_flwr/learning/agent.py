@@ -207,6 +207,15 @@ class Agent:
                 loss = self.objective.loss(vector, self.batches.take(self.pass_number))
         return inf if isnan(loss) else loss
 
+    def validation_gradient(self, model: Tensor, batch: Batch | None = None) -> Tensor:
+        """Return the gradient of the loss at `model` on `batch`, examples of Q_i, shape [P].
+
+        By default the examples are those of this pass. It skips the gradient chain, and counts as a gradient.
+        """
+        batch = self.validation if batch is None else batch
+        with self.counts.timed("gradients", len(batch)):
+            return self.objective.gradient(model, batch, training=False)
+
     def mix(self, vectors: Mapping[int, Tensor], *, models: bool = True) -> Tensor:
         """Combine the neighbourhood's vectors by the rule, by default the mean, into a new tensor of shape [P].
 
@@ -224,6 +233,7 @@ class Agent:
             weights={j: self.mixing_row[j] for j in others},
             progress=self.progress,
             loss=self.loss,
+            gradient=self.validation_gradient,
             generator=lambda: self.stream("aggregation"),
             sizes=self.objective.parameter_sizes,
             models=models,

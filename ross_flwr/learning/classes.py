@@ -8,7 +8,7 @@ from torch import Tensor
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.objective import Batch
 
-__all__ = ["by_class", "class_gradients", "f1_scores", "validation_gradient"]
+__all__ = ["by_class", "class_gradients", "f1_scores"]
 
 
 def by_class(batch: Batch) -> list[Batch]:
@@ -16,12 +16,6 @@ def by_class(batch: Batch) -> list[Batch]:
     if batch.labels is None:
         return [batch]
     return [batch.take(batch.labels == each) for each in torch.unique(batch.labels)]
-
-
-def validation_gradient(agent: Agent, model: Tensor, batch: Batch) -> Tensor:
-    """Return the gradient of the loss at `model` on `batch`, examples of Q_i, shape [P], and count it."""
-    with agent.counts.timed("gradients", len(batch)):
-        return agent.objective.gradient(model, batch, training=False)
 
 
 def class_gradients(agent: Agent, model: Tensor) -> Tensor:

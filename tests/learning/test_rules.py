@@ -20,7 +20,7 @@ from ross_flwr.learning.rules import NNM, RULES, Bounded, Bucketing, Rule, View,
 NAMES = [name for name, cls in RULES.items() if cls.__module__.startswith("ross_flwr")]
 PLAIN = {"mean", "variance-corrected-mean"}
 BY_LOSS = {"ubar", "resilient-p2p"}
-JUDGING = BY_LOSS | {"softmin", "shapley-models"}
+JUDGING = BY_LOSS | {"softmin", "shapley-models", "fltrust"}
 COUNTS = [(3, 1), (4, 1), (5, 0), (5, 2), (8, 3), (20, 3), (100, 1)]
 
 
@@ -41,7 +41,7 @@ def apply(rule, vectors, *, own=0, weights=None, **view):
     """What row `own` of a stack makes of all rows, with equal weights if no others are given."""
     weights = [1 / len(vectors)] * len(vectors) if weights is None else list(map(float, weights))
     others = {j: vectors[j] for j in range(len(vectors)) if j != own}
-    view = {"loss": towards_origin, "sizes": [vectors.shape[1]]} | view
+    view = {"loss": towards_origin, "gradient": torch.clone, "sizes": [vectors.shape[1]]} | view
     return rule(vectors[own], others, View(weights={j: weights[j] for j in others}, **view))
 
 
@@ -335,6 +335,22 @@ def test_the_game_of_models_is_its_definition_over_all_orders(seed, count, absen
     expected = np_shapley_models(vectors[0].numpy(), vectors[1:].numpy().reshape(-1, 6), weights[1:], loss, 0)
     found = apply(rules.ShapleyModels(), vectors, loss=lambda x, data: loss(x), weights=weights)
     close(found, expected, 2e-5)
+
+
+@given(seed=st.integers(0, 10**6), count=st.integers(0, 5), absent=st.sampled_from([0.0, 0.3]))
+def test_trust_in_displacements_is_their_agreement_with_descent(seed, count, absent):
+    own, *others = normal(seed, count + 1, 6).double()
+    downhill = normal(seed + 1, 6).double()
+    weights = np.arange(2, count + 3) / sum(range(2, count + 3)) * (1 - absent)
+    moves = [other - own for other in others]
+    lengths = [float(move.norm()) for move in moves]
+    trust = [max(0.0, float(move @ downhill) / length) for move, length in zip(moves, lengths, strict=True)]
+    expected = own.clone()
+    for move, length, each in zip(moves, lengths, trust, strict=True):
+        if each:
+            expected += sum(weights[1:]) * each / sum(trust) * min(1, sorted(lengths)[(count - 1) // 2] / length) * move
+    stack = torch.stack([own, *others])
+    close(apply(rules.FLTrust(), stack, gradient=lambda x: -downhill, weights=weights), expected, 2e-5)
 
 
 @given(seed=st.integers(0, 999), m=st.integers(1, 9), scale=st.sampled_from([1e-6, 1.0, 1e6]))

@@ -12,7 +12,7 @@ from ross_flwr.learning.rules.averages import Mean, VarianceCorrectedMean
 from ross_flwr.learning.rules.clipping import ClippedGossip
 from ross_flwr.learning.rules.coordinates import MeaMed, Median, TrimmedMean, TrimmedNeighbors
 from ross_flwr.learning.rules.distances import MDA, Bulyan, Krum, MultiKrum
-from ross_flwr.learning.rules.judging import ShapleyModels, Softmin
+from ross_flwr.learning.rules.judging import FLTrust, ShapleyModels, Softmin
 from ross_flwr.learning.rules.pre_aggregations import NNM, PRE_AGGREGATIONS, Bucketing
 from ross_flwr.learning.rules.rule import RULES, Bounded, Rule, Stacked, View, Weighing, register_rule, require_feasible
 from ross_flwr.learning.rules.screening import BALANCE, IOS, UBAR, NearestNeighbors, ResilientP2P
@@ -31,6 +31,7 @@ __all__ = [
     "Bucketing",
     "Bulyan",
     "ClippedGossip",
+    "FLTrust",
     "Flag",
     "GeometricMedian",
     "Krum",

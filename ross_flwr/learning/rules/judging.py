@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from math import exp, inf, isfinite
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ross_flwr.learning.rules.rule import View, register_rule
 from ross_flwr.learning.rules.screening import SMALLEST_LOSS, JudgingModels
 from ross_flwr.learning.shapley import Game, relu, shapley_values
 
-__all__ = ["ShapleyModels", "Softmin"]
+__all__ = ["FLTrust", "ShapleyModels", "Softmin"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,41 @@ class Softmin(JudgingOnValidation):
         shares = {j: view.weights[j] * exp(-loss / scale) for j, loss in losses.items()}
         total = (1 - sum(view.weights[j] for j in others)) * exp(-bound / scale) + sum(shares.values())
         return {j: share / total for j, share in shares.items()}
+
+
+@register_rule("fltrust")
+class FLTrust(JudgingOnValidation):
+    """Neighbours weigh by how far their displacements point where the loss on Q_i falls.
+
+    ::
+
+        d_j = x_j − x_i;   t_j = max(0, cos(d_j, −∇F(x_i; Q_i)));   m = median of the ‖d_j‖
+        x_i + Σ_j c_ij d_j,   c_ij = Σ_{k ∈ N_i} w_ik · t_j / Σ_k t_k · min(1, m/‖d_j‖)
+
+    FLTrust's weights (Cao, Fang, Liu and Gong, NDSS 2021, arXiv:2012.13995) on displacements: an adaptation of ours.
+    There, every update gets the length of the trusted one. A gradient tells no length for displacements, so here
+    the long ones get that of the median. Where nobody points downhill, the own model stays. Takes one gradient on Q_i.
+
+    Examples
+    --------
+    >>> others = {2: torch.tensor([2.0]), 3: torch.tensor([-900.0])}
+    >>> view = View(weights={2: 0.25, 3: 0.25}, gradient=lambda x: x - 3)
+    >>> FLTrust()(torch.tensor([1.0]), others, view)
+    tensor([1.5000])
+    """
+
+    def judged(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
+        """Return c_ij."""
+        if not others:
+            return {}
+        moves = torch.stack([others[j] - own for j in others])
+        lengths = moves.norm(dim=1)
+        cosines = nn.functional.cosine_similarity(moves, -view.gradient(own)[None], dim=1)
+        trust = relu(cosines.double().numpy())
+        shortened = (lengths.median() / lengths.clamp_min(1e-30)).clamp_max(1).tolist()
+        given = sum(view.weights[j] for j in others)
+        found = zip(others, trust.tolist(), shortened, strict=True)
+        return {j: given * share * factor for j, share, factor in found if share}
 
 
 @register_rule("shapley-models")

@@ -22,6 +22,10 @@ def _no_loss(vector: Tensor, data: str) -> float:
     raise ValueError("this rule judges models by their loss: give View a loss")
 
 
+def _no_gradient(vector: Tensor) -> Tensor:
+    raise ValueError("this rule judges models by a gradient on the validation set: give View a gradient")
+
+
 @dataclass(slots=True, kw_only=True)  # not frozen: one is made for every mix, and a frozen one takes twice as long
 class View:
     """What a rule may know besides the vectors. A rule must not change any of it.
@@ -35,6 +39,8 @@ class View:
         The share of the run that is over, from 0 to 1.
     loss : callable
         From a model, shape [P], and ``"batch"`` or ``"validation"`` to the agent's own loss there.
+    gradient : callable
+        From a model to the gradient there of the agent's loss on Q_i, both of shape [P].
     generator : callable
         Returns the random stream of this pass, each time from its beginning, so that all vectors an agent mixes in a
         pass get the same draws.
@@ -56,6 +62,7 @@ class View:
     weights: Mapping[int, float]
     progress: float = 0.0
     loss: Callable[[Tensor, str], float] = _no_loss
+    gradient: Callable[[Tensor], Tensor] = _no_gradient
     generator: Callable[[], Generator] = np.random.default_rng
     sizes: Sequence[int] = ()
     models: bool = True

@@ -157,6 +157,7 @@ class View:
             weights={j: self.row[j] for j in heard},
             progress=self.progress,
             loss=lambda vector, data: -self.utility(vector),
+            gradient=self.gradient,
             generator=lambda: self.draws("defence"),
             sizes=self.objective.parameter_sizes,
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
-from ross_flwr.learning.classes import by_class, class_gradients, validation_gradient
+from ross_flwr.learning.classes import by_class, class_gradients
 from ross_flwr.learning.least_squares import Array
 from ross_flwr.learning.requests import Gradient
 from ross_flwr.learning.screen import screen
@@ -46,7 +46,7 @@ class OneClass(Poison):
         """Return s times the gradient on the attacker's validation examples of the class."""
         parts = by_class(request.objective.validation)
         part = parts[int(stream(agent.seed, "one class").integers(2**32)) % len(parts)]
-        return self.scale * validation_gradient(agent, request.vector, part)
+        return self.scale * agent.validation_gradient(request.vector, part)
 
 
 @dataclass(frozen=True)
