@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ross_flwr.cli.names import complete_pair
-from ross_flwr.config import ConfigError, keys
+from ross_flwr.config import ConfigError, from_toml, keys
 from ross_flwr.runs.side_by_side import BESIDE
 
 __all__ = ["FIRST_RUN", "read", "read_run", "run_config"]
@@ -46,7 +46,7 @@ def read(entries: Sequence[str]) -> dict[str, Any]:
             key, text = key.strip(), text.strip()
             try:
                 value = tomllib.loads(f"value = {text}")["value"]
-            except tomllib.TOMLDecodeError:
+            except (ValueError, RecursionError):
                 value = text
             found[key] = text if key in texts and not isinstance(value, str) else value
     return found
@@ -60,8 +60,6 @@ def read_run(entries: Sequence[str]) -> dict[str, Any]:
 def read_file(name: str) -> dict[str, Any]:
     """Return the keys that TOML file `name` sets."""
     try:
-        return tomllib.loads(Path(name).read_text(encoding="utf-8"))
+        return from_toml(Path(name), f"-c {name}")
     except OSError:
         raise ConfigError(f"-c {name} is neither KEY=VALUE nor a TOML file that can be read") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"-c {name} is not TOML: {error}") from None

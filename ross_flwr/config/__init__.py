@@ -9,9 +9,20 @@ with their meanings.
 """
 
 from ross_flwr.config.groups import declare, group, keys
-from ross_flwr.config.keys import ConfigError, Key, Scalar, host_and_port, keys_of, option, part, require, values_of
+from ross_flwr.config.keys import (
+    ConfigError,
+    Key,
+    Scalar,
+    host_and_port,
+    keys_of,
+    option,
+    part,
+    require,
+    shown,
+    values_of,
+)
 from ross_flwr.config.resolved import Config, relevant, resolve
-from ross_flwr.config.toml import to_toml
+from ross_flwr.config.toml import from_toml, to_toml
 
 __all__ = [
     "Config",
@@ -19,6 +30,7 @@ __all__ = [
     "Key",
     "Scalar",
     "declare",
+    "from_toml",
     "group",
     "host_and_port",
     "keys",
@@ -28,6 +40,7 @@ __all__ = [
     "relevant",
     "require",
     "resolve",
+    "shown",
     "to_toml",
     "values_of",
 ]

@@ -1,17 +1,36 @@
 """A configuration as a TOML document that explains itself."""
 
 import json
+import tomllib
 from collections.abc import Iterable
 from itertools import groupby
+from pathlib import Path
 from textwrap import wrap
+from typing import Any
 
 from ross_flwr.config.groups import keys, methods
-from ross_flwr.config.keys import Key, Scalar
+from ross_flwr.config.keys import ConfigError, Key, Scalar
 from ross_flwr.config.resolved import Config
 
-__all__ = ["to_toml"]
+__all__ = ["from_toml", "to_toml"]
 
 _WIDTH = 80
+
+
+def from_toml(file: Path, said: str) -> dict[str, Any]:
+    """Return what a TOML file holds; `said` is how the user named it.
+
+    Raises
+    ------
+    OSError
+        When it cannot be read.
+    ConfigError
+        When it is not TOML.
+    """
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: not UTF-8, or a number too long
+        raise ConfigError(f"{said} is not TOML: {error}") from None
 
 
 def to_toml(config: Config, others: Iterable[tuple[Key, Scalar]] = ()) -> str:

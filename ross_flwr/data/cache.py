@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable, Iterable
 from logging import WARNING, getLogger
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from ross_flwr.config import ConfigError
+from ross_flwr.files import held, replacing
 
 __all__ = ["cached", "stamps"]
 
@@ -28,7 +30,8 @@ def cached(key: object, decode: Callable[[], Tensors]) -> Tensors:
     """Return what `decode` last returned under `key` (JSON), in this process or another.
 
     The result is a safetensors file in ``$XDG_CACHE_HOME/ross-flwr``, by default ``~/.cache/ross-flwr``. It can be
-    deleted at any time. A file is written under another name and then renamed, so a reader sees all of it or nothing.
+    deleted at any time. A reader sees all of a file or nothing. One process writes at a time, so a file with the suffix
+    ``.part`` is what a process left that died while it wrote, and the next one removes it.
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ross-flwr"
     file = folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.safetensors"
@@ -37,14 +40,11 @@ def cached(key: object, decode: Callable[[], Tensors]) -> Tensors:
     except (OSError, SafetensorError):  # missing or incomplete
         tensors = decode()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as part:
-            pass
-        try:
-            save_file(tensors, part.name)
-            os.replace(part.name, file)
-        finally:
-            Path(part.name).unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
+        with held(folder, wait=True):
+            for left in folder.glob("*.part"):
+                left.unlink()
+            with replacing(file) as part:
+                save_file(tensors, part)
+    except (ConfigError, OSError, SafetensorError) as error:
         logger.log(WARNING, "cannot keep decoded images in %s: %s", folder, error)
     return tensors

@@ -12,8 +12,8 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from ross_flwr.config import Scalar
 from ross_flwr.engine.events import AgentReport
-from ross_flwr.flower.typed_json import MalformedError, reader_of
 from ross_flwr.graph.topology import Place
+from ross_flwr.typed_json import MalformedError, reader_of
 
 __all__ = [
     "Answer",

@@ -9,6 +9,7 @@ from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 
+from ross_flwr.files import fresh
 from ross_flwr.report.statistics import Score, differences, legend, marks, our_method
 from ross_flwr.report.table import markdown
 from ross_flwr.runs.budgets import by_budget
@@ -41,7 +42,7 @@ def write_markdown(plan: Plan, cells: list[Cell], root: Path) -> Path:
     tables = [
         (f"## {title}\n\n" if title else "") + _markdown(plan, read, root) for title, read in by_budget(cells).items()
     ]
-    path = root / "table.md"
+    path = fresh(root / "table.md")
     path.write_text("\n\n".join(tables) + "\n", encoding="utf-8")
     return path
 
@@ -107,7 +108,7 @@ TOTALS = ("consensus-distance", "rounds", "gradients", "utilities", "work", "byt
 
 def write_csv(cells: list[Cell], root: Path) -> Path:
     """Write a line per finished cell and budget to ``cells.csv``, with the reason if refused, and return the path."""
-    path = root / "cells.csv"
+    path = fresh(root / "cells.csv")
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*COLUMNS, *TOTALS, "refused"])

@@ -1,6 +1,5 @@
 """Whether agents that do well alone do well together: ``python -m ross_flwr.report.fairness RUN STANDALONE``."""
 
-import json
 import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
@@ -37,8 +36,8 @@ def final_accuracies(folder: Path) -> dict[int, float]:
     ConfigError
         When no agent was tested.
     """
-    history = RunFolder(folder).history
-    lines = map(json.loads, history.read_text(encoding="utf-8").splitlines()) if history.is_file() else ()
+    found = RunFolder(folder)
+    lines = found.read_history() if found.history.is_file() else ()
     tested = [line["agents"] for line in lines if line["agents"]]
     if not tested:
         raise ConfigError(f"{folder} holds no run whose agents were tested: name the folder that --out gave it")

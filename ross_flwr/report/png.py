@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ross_flwr.extras import import_extra
+from ross_flwr.files import fresh
 from ross_flwr.report.charts import ROLES, Chart, Panel, Series
 from ross_flwr.report.network import Network
 
@@ -34,7 +35,7 @@ def draw(chart: Chart, folder: Path) -> list[Path]:
                 axes.set_xlabel(axis_title if row is chart.grid[-1] else "")
         figure.legend(handles.values(), handles.keys(), loc="outside right upper")
         files.append(folder / (f"{chart.name}-{axis}.png" if len(chart.axes) > 1 else f"{chart.name}.png"))
-        figure.savefig(files[-1], dpi=120)
+        figure.savefig(fresh(files[-1]), dpi=120)
     return files
 
 
@@ -93,5 +94,5 @@ def draw_network(network: Network, folder: Path) -> Path:
         axes.set_axis_off()
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, markerscale=0.6)
     file = folder / f"{network.name}.png"
-    figure.savefig(file, dpi=120)
+    figure.savefig(fresh(file), dpi=120)
     return file

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ross_flwr.config import ConfigError
+from ross_flwr.files import fresh, inside
 from ross_flwr.report import charts, tables
 from ross_flwr.report.interactive import plotly_chart, plotly_network
 from ross_flwr.report.network import networks
@@ -72,15 +73,16 @@ def write_report(folder: Path) -> Path:
     summaries = {scenario: _tables(found, scenario, list(by_budget(runs))) for scenario in sections}
     text = page(f"Report on {folder.resolve().name}", _about(runs), sections, summaries)
     try:
-        (folder / "report").mkdir(exist_ok=True)
+        figures = inside(folder, "report")
+        figures.mkdir(exist_ok=True)
         for name, rows in found.items():
             if rows:
-                tables.write_table(rows, folder / "report" / f"{name}.csv")
+                tables.write_table(rows, fresh(figures / f"{name}.csv"))
         for chart in drawn:
-            draw(chart, folder / "report")
+            draw(chart, figures)
         for graph in graphs:
-            draw_network(graph, folder / "report")
-        (folder / "report.html").write_text(text, encoding="utf-8")
+            draw_network(graph, figures)
+        fresh(folder / "report.html").write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{folder} cannot take a report: {error.strerror or error}") from None
     return folder / "report.html"

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from ross_flwr.config import Config, ConfigError, relevant, require, to_toml
 from ross_flwr.extras import import_extra
+from ross_flwr.files import inside
 from ross_flwr.runs.history import finite
 from ross_flwr.runs.options import RunOptions
 
@@ -30,7 +31,7 @@ PROJECT = "ross-flwr"
 @contextmanager
 def tensorboard(module: ModuleType, folder: Path, config: Config) -> Iterator[Tell]:
     """Write event files in tensorboard/<method> below the folder; a resumed run rewrites them."""
-    place = folder / "tensorboard" / config.part(RunOptions).algorithm
+    place = inside(folder, "tensorboard", config.part(RunOptions).algorithm)
     for old in place.glob("events.out.tfevents.*"):
         old.unlink()
     with module.SummaryWriter(place) as writer:

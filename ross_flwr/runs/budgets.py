@@ -27,6 +27,7 @@ from statistics import fmean
 from typing import Any
 
 from ross_flwr.config import ConfigError
+from ross_flwr.files import fresh
 from ross_flwr.runs.compare import Budget, Cell
 from ross_flwr.runs.finished import BUDGETS
 from ross_flwr.runs.options import RunOptions
@@ -129,4 +130,4 @@ def write(cells: Sequence[Cell], budget: Budget, root: Path) -> None:
         per_round = {kind: costs[method, topology][kind] / rounds for kind in KINDS[1:]}
         methods.setdefault(method, {})[topology] = {"read-at": dict(cell.reads), **per_round}
     content = {"method": budget.method, "rounds": budget.rounds, "methods": methods}
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    fresh(file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

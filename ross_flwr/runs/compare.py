@@ -23,7 +23,6 @@ An experiment file is TOML::
 
 import multiprocessing
 import signal
-import tomllib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
@@ -36,7 +35,8 @@ from pathlib import Path
 from typing import Any
 
 from ross_flwr.algorithms import ALGORITHMS, Algorithm
-from ross_flwr.config import Config, ConfigError, Scalar, resolve
+from ross_flwr.config import Config, ConfigError, Scalar, from_toml, resolve
+from ross_flwr.files import fresh, inside
 from ross_flwr.runs.finished import REFUSED
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.grids import Tuning, read_tuning
@@ -173,7 +173,7 @@ class Cell:
 
     def folder(self, root: Path) -> RunFolder:
         """Return where its results go."""
-        return RunFolder(root.joinpath(*self.place))
+        return RunFolder(inside(root, *self.place))
 
     def result(self, root: Path) -> dict[str, Any] | None:
         """Return its summary, ``{"refused": sentence}`` when the method cannot run there, or None before it is done.
@@ -211,12 +211,10 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
     """
     path = experiments().get(name, Path(name))
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = from_toml(path, str(path))
     except OSError:
         shipped = ", ".join(experiments())
         raise ConfigError(f"{name} is neither a file that can be read nor one of {shipped}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
     if unknown := raw.keys() - {*OTHERS, *PARTS}:
         raise ConfigError(f"{path} has an entry {min(unknown)}: it takes {', '.join((*OTHERS, *PARTS))}")
     for part in PARTS:
@@ -305,7 +303,7 @@ def _run(keys: dict[str, Any], path: Path) -> None:
         run = LocalRun(resolve(keys), path)
     except ConfigError as error:
         path.mkdir(parents=True, exist_ok=True)
-        (path / REFUSED).write_text(str(error), encoding="utf-8")
+        fresh(path / REFUSED).write_text(str(error), encoding="utf-8")
         return
     run.restore()
     with closing(run.rounds()) as rounds:

@@ -1,10 +1,8 @@
 """The folder of a run: ``config.toml``, ``history.jsonl``, ``summary.json``, ``model.safetensors``, a checkpoint."""
 
 import json
-import os
-import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ross_flwr.config import Config, ConfigError, resolve, to_toml
-from ross_flwr.runs.history import finite
+from ross_flwr.config import Config, ConfigError, from_toml, resolve, to_toml
+from ross_flwr.files import held, inside, replacing
+from ross_flwr.runs.history import finite, read_lines, read_summary
+from ross_flwr.typed_json import loads, reader_of
 
 __all__ = ["RunFolder"]
 
@@ -42,9 +42,19 @@ class RunFolder:
         return self.path / "history.jsonl"
 
     def beside(self) -> list["RunFolder"]:
-        """Return the subfolders that hold runs: those of the methods that ran beside the one here."""
-        inside = [RunFolder(path) for path in sorted(self.path.iterdir())] if self.path.is_dir() else []
-        return [each for each in inside if each.config.is_file()]
+        """Return the subfolders that hold runs: those of the methods that ran beside the one here.
+
+        Raises
+        ------
+        ConfigError
+            When one is a link.
+        """
+        names = sorted(each.name for each in self.path.iterdir()) if self.path.is_dir() else []
+        return [RunFolder(inside(self.path, name)) for name in names if (self.path / name / "config.toml").is_file()]
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keep other processes from running in the folder; see `held`."""
+        return held(self.path)
 
     def begin(self, config: Config | None = None) -> None:
         """Write the configuration, if there is one, and an empty history; delete what an earlier run left here."""
@@ -70,10 +80,8 @@ class RunFolder:
         """
         if not self.config.is_file():
             raise ConfigError(f"{self.path} holds no run: there is no config.toml in it")
-        try:
-            return resolve(tomllib.loads(self.config.read_text(encoding="utf-8")))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{self.config} is not TOML: {error}") from None
+        with _reading(self.config):
+            return resolve(from_toml(self.config, str(self.config)))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write the result of the run; numbers that are not finite become null."""
@@ -81,13 +89,29 @@ class RunFolder:
             part.write_text(json.dumps(finite(dict(summary)), indent=2, allow_nan=False) + "\n")
 
     def read_summary(self) -> dict[str, Any] | None:
-        """Return the result of the run, or None when it has not ended."""
+        """Return the result of the run, or None when it has not ended.
+
+        Raises
+        ------
+        ConfigError
+            When the file is not what a run writes.
+        """
         file = self.path / "summary.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        if not file.exists():
+            return None
+        with _reading(file):
+            return read_summary(file.read_text(encoding="utf-8"))
 
     def read_history(self) -> list[dict[str, Any]]:
-        """Return the lines of the history."""
-        return [json.loads(line) for line in self.history.read_text(encoding="utf-8").splitlines()]
+        """Return the lines of the history.
+
+        Raises
+        ------
+        ConfigError
+            When the file is not what a run writes, or there is none.
+        """
+        with _reading(self.history):
+            return read_lines(self.history.read_text(encoding="utf-8").splitlines())
 
     def write_model(self, named: Mapping[str, Tensor]) -> None:
         """Write the consensus model under the model's own parameter names."""
@@ -103,7 +127,7 @@ class RunFolder:
         """
         try:
             return load_file(self.path / "model.safetensors")
-        except (OSError, SafetensorError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise ConfigError(f"{self.path} holds no model.safetensors that can be read: {error}") from None
 
     def forget_models(self) -> None:
@@ -130,8 +154,9 @@ class RunFolder:
             with safe_open(file, framework="pt") as opened:
                 metadata = opened.metadata()
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-            return int(metadata["round"]), tensors, json.loads(metadata["rest"])
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            rest = reader_of(dict[str, dict[str, Any]])(loads(metadata["rest"]))
+            return int(metadata["round"]), tensors, rest
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise ConfigError(f"{file} is not a checkpoint of a run: {error}") from None
 
     def _save(self, name: str, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -142,11 +167,21 @@ class RunFolder:
     def _replacing(self, name: str) -> Iterator[Path]:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            part = self.path / f"{name}.part"
-            yield part
-            os.replace(part, self.path / name)
-        except OSError as error:
-            raise ConfigError(f"{self.path} cannot take {name}: {error.strerror or error}") from None
+            with replacing(self.path / name) as part:
+                yield part
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(f"{self.path} cannot take {name}: {getattr(error, 'strerror', '') or error}") from None
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Turn what is wrong with a file of results into one sentence about it."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, not JSON, not the types that it should have
+        raise ConfigError(f"{file} is damaged, or not from a run: {getattr(error, 'strerror', '') or error}") from None
 
 
 def _alone(tensor: Tensor) -> Tensor:

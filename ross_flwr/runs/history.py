@@ -2,17 +2,54 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ross_flwr.engine.events import Round
+from ross_flwr.files import replacing
+from ross_flwr.typed_json import MalformedError, loads, reader_of
 
-__all__ = ["History", "consensus_distance", "finite", "totals"]
+__all__ = ["History", "consensus_distance", "finite", "read_lines", "read_summary", "totals"]
+
+Spread: TypeAlias = dict[str, float | None] | None
+
+_TOTALS: dict[str, Any] = {
+    **dict.fromkeys(("accuracy", "loss", "clean-accuracy", "attack-success"), Spread),
+    "consensus-distance": float | None,
+    **dict.fromkeys(("bytes", "gradients", "utilities"), int),
+    **dict.fromkeys(("work", "seconds"), float),
+    "sent": dict[str, dict[str, int]],
+}
+LINE: dict[str, Any] = {
+    "round": int,
+    **_TOTALS,
+    "metrics": dict[str, Spread],
+    "missing": list[tuple[int, int]],
+    "absent": list[int],
+    "agents": dict[int, float | None],
+    "weights": dict[int, dict[int, float | None]],
+    "time": dict[str, float],
+}
+"""The type of each entry of a line."""
+
+SUMMARY: dict[str, Any] = {
+    "algorithm": str,
+    "topology": str,
+    "rounds": int,
+    **_TOTALS,
+    "absent": dict[int, int],
+    "attackers": list[int],
+    "corrupted": list[int],
+}
+"""The types of the entries that every summary has; the task and the nodes add others."""
+
+_EDGE = re.compile(r"\d{1,9}>\d{1,9}", re.ASCII)
 
 
 def consensus_distance(models: Collection[Tensor]) -> float:
@@ -66,11 +103,18 @@ class History:
         return [i for i in range(self.num_agents) if i not in self.attackers]
 
     def restore(self, last: int) -> None:
-        """Read the lines up to round `last` back from the file and forget the later ones."""
-        assert self.file is not None
-        # There is a line per round from 1; lines after `last` may be incomplete and are not read.
-        self.lines = [json.loads(line) for line in self.file.read_text().splitlines()[:last]]
-        self.file.write_text("".join(map(_to_json, self.lines)))
+        """Read the lines up to round `last` back from the file.
+
+        Lines after it may be incomplete and are not read; `rewrite` removes them.
+        """
+        if self.file is not None:
+            self.lines = read_lines(self.file.read_text(encoding="utf-8").splitlines()[:last])
+
+    def rewrite(self) -> None:
+        """Write the file anew, with the lines kept so far."""
+        if self.file is not None:
+            with replacing(self.file) as part:
+                part.write_text("".join(map(_to_json, self.lines)))
 
     def add(self, finished: Round) -> dict[str, Any]:
         """Make the line of a round, keep it and return it."""
@@ -139,6 +183,51 @@ def totals(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "sent": sent,
         "absent": {str(i): absent[i] for i in sorted(absent)},
     }
+
+
+def read_lines(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the lines of a history.
+
+    Raises
+    ------
+    MalformedError
+        When one is not what `History` writes.
+    """
+    lines = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            line = _checked(loads(text), LINE)
+            if line["round"] != number:
+                raise MalformedError(f"round is {line['round']}")
+        except MalformedError as error:
+            raise MalformedError(f"line {number}: {error}") from None
+        lines.append(line)
+    return lines
+
+
+def read_summary(text: str) -> dict[str, Any]:
+    """Return a summary.
+
+    Raises
+    ------
+    MalformedError
+        When it is not what a run writes.
+    """
+    return _checked(loads(text), SUMMARY)
+
+
+def _checked(value: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = reader_of(dict[str, Any])(value)
+    for name, kind in kinds.items():
+        if name not in found:
+            raise MalformedError(f"there is no {name}")
+        try:
+            reader_of(kind)(found[name])
+        except MalformedError as error:
+            raise MalformedError(f"{name}: {error}") from None
+    if wrong := [edge for edge in found["sent"] if not _EDGE.fullmatch(edge)]:
+        raise MalformedError(f"sent has the entry {wrong[0]!r:.40}: it takes edges, as in '0>1'")
+    return found
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:

@@ -1,14 +1,18 @@
 """Runs in this process, from a configuration to a folder of results."""
 
 from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ross_flwr.config import Config, ConfigError
+from ross_flwr.algorithms.messages import Message
+from ross_flwr.config import Config, ConfigError, shown
 from ross_flwr.engine.rounds import rounds
+from ross_flwr.engine.snapshots import Snapshot
+from ross_flwr.files import inside
 from ross_flwr.runs.assemble import assemble, limit_threads, read_images
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.history import History
@@ -16,6 +20,9 @@ from ross_flwr.runs.options import MachineOptions, RunOptions
 from ross_flwr.runs.simulate import consensus
 
 __all__ = ["LocalRun", "holdings", "resume", "start"]
+
+MAY_CHANGE = {"num-rounds", "evaluate-every", "evaluate-at", "checkpoint-every", "device"}
+"""The keys that may differ when a run is resumed, because they do not change the numbers of a round."""
 
 
 def start(configs: Sequence[Config], path: Path | None = None) -> list["LocalRun"]:
@@ -26,10 +33,10 @@ def start(configs: Sequence[Config], path: Path | None = None) -> list["LocalRun
     Raises
     ------
     ConfigError
-        When one of them is not possible.
+        When one of them is not possible, or another process runs in a folder.
     """
     first, *others = configs
-    paths = (path / other.part(RunOptions).algorithm if path else None for other in others)
+    paths = (inside(path, other.part(RunOptions).algorithm) if path else None for other in others)
     runs = [LocalRun(first, path), *map(LocalRun, others, paths)]
     for run in runs:
         run.begin()
@@ -42,7 +49,7 @@ def resume(path: Path) -> list["LocalRun"]:
     Raises
     ------
     ConfigError
-        When the folder holds no run, or its files do not fit each other.
+        When the folder holds no run, its files do not fit each other, or another process runs in it.
     """
     folder = RunFolder(path)
     runs = [LocalRun(each.read_config(), each.path) for each in (folder, *folder.beside())]
@@ -99,65 +106,105 @@ class LocalRun:
 
     def begin(self) -> None:
         """Write the configuration and an empty history into the folder, if there is one."""
-        if self.folder:
-            self.folder.begin(self.config)
+        with self._held():
+            self._begin()
 
     def restore(self) -> None:
-        """Go back to the last checkpoint in the folder; without one, to the beginning.
+        """Go back to the last checkpoint in the folder; without one, to the beginning. Nothing is written.
 
         Raises
         ------
         ConfigError
-            When checkpoint, history and configuration do not fit each other.
+            When checkpoint, history and configuration do not fit each other, or another process runs in the folder.
         """
-        checkpoint = self.folder.read_checkpoint() if self.folder else None
-        if self.folder is None or checkpoint is None:
-            return
-        last, tensors, rest = checkpoint
-        try:
-            self.host.restore(
-                {key: tensor.to(self.assembly.task.model.device) for key, tensor in tensors.items()}, rest
-            )
-            self.history.restore(last)
-            shape = self.assembly.task.model.initial.shape
-            fits = (
-                len(self.history.lines) == last
-                and len(rest["state"]) == len(self.host.agents)
-                and all(agent["model"].shape == shape for agent in self.host.agents.values())
-            )
-        except (KeyError, ValueError, OSError):
-            fits = False
-        if not fits:
-            raise ConfigError(
-                f"{self.folder.path} cannot be resumed: config.toml, history.jsonl and checkpoint.safetensors "
-                "in it are not of the same run"
-            )
+        with self._held():
+            checkpoint = self.folder.read_checkpoint() if self.folder else None
+            if self.folder is None or checkpoint is None:
+                return
+            last, tensors, rest = checkpoint
+            self._refuse_changes(self.folder.path, rest)
+            if not self._restored(last, tensors, rest):
+                raise ConfigError(
+                    f"{self.folder.path} cannot be resumed: config.toml, history.jsonl and checkpoint.safetensors "
+                    "in it are not of the same run"
+                )
 
     def rounds(self) -> Generator[dict[str, Any], None, None]:
         """Run the rounds that are left, yielding the history's line of each; then write the results.
 
-        However this ends, the folder holds a checkpoint of the last finished round.
+        However this ends, the folder holds a checkpoint of the last finished round. No other process can run in it
+        meanwhile.
         """
+        with self._held():
+            yield from self._rounds()
+
+    def _rounds(self) -> Generator[dict[str, Any], None, None]:
         run, every, folder = self.run, self.machine.checkpoint_every, self.folder
         done = saved = len(self.history.lines)
-        if not done:
-            self.begin()
+        if done:
+            self.history.rewrite()
+        else:
+            self._begin()
         snapshot = self.host.snapshot()
         try:
             for finished in rounds(self.host, self.assembly.schedule, done + 1, run.num_rounds):
                 line = self.history.add(finished)
                 done, snapshot = finished.number, self.host.snapshot()
-                if folder and every and done % every == 0:
-                    folder.write_checkpoint(done, *snapshot)
+                if every and done % every == 0:
+                    self._save(done, snapshot)
                     saved = done
                 yield line
         finally:
-            if folder and done > saved:
-                folder.write_checkpoint(done, *snapshot)
+            if done > saved:
+                self._save(done, snapshot)
         if folder:
             folder.write_summary(self.summary())
             folder.write_model(self.assembly.task.model.named(consensus(self.host, self.history)))
 
+    def _held(self) -> AbstractContextManager[None]:
+        return self.folder.held() if self.folder else nullcontext()
+
+    def _begin(self) -> None:
+        if self.folder:
+            self.folder.begin(self.config)
+
+    def _save(self, done: int, snapshot: Snapshot) -> None:
+        if self.folder:
+            tensors, rest = snapshot
+            self.folder.write_checkpoint(done, tensors, {**rest, "config": dict(self.config.values)})
+
+    def _refuse_changes(self, path: Path, rest: dict[str, Any]) -> None:
+        """Refuse to go on from a checkpoint of another configuration."""
+        before = rest.get("config", {})
+        for key, value in self.config.values.items():
+            if key not in MAY_CHANGE and before.get(key, value) != value:
+                raise ConfigError(
+                    f"{path} cannot be resumed with {key} = {shown(value)}, and its "
+                    f"checkpoint was made with {key} = {shown(before[key])}: change it back in config.toml, or start a "
+                    "new run"
+                )
+
+    def _restored(self, last: int, tensors: dict[str, Tensor], rest: dict[str, Any]) -> bool:
+        """Take over what a checkpoint holds; return whether it fits the history and the agents of this run."""
+        expected = {i: _layout(agent.state) for i, agent in self.host.agents.items()}
+        try:
+            self.host.restore(
+                {key: tensor.to(self.assembly.task.model.device) for key, tensor in tensors.items()}, rest
+            )
+            self.history.restore(last)
+        except (KeyError, ValueError, TypeError, AttributeError, OSError):  # whatever wrong JSON leads to
+            return False
+        found = {i: _layout(agent.state) for i, agent in self.host.agents.items()}
+        return (
+            len(self.history.lines) == last
+            and len(rest["state"]) == len(found)
+            and all(expected[i].items() <= found[i].items() for i in found)
+        )
+
     def summary(self) -> dict[str, Any]:
         """Return what ``summary.json`` holds."""
         return {**self.assembly.describe(), **self.history.summary(), "dropped": dict(self.host.dropped)}
+
+
+def _layout(state: Message) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}

@@ -1,6 +1,7 @@
 """Runs from Python: parts in, history and models out."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def simulate(
     Raises
     ------
     ConfigError
-        When the parts do not fit each other.
+        When the parts do not fit each other, or another process runs in the folder.
 
     Examples
     --------
@@ -126,22 +127,23 @@ def simulate(
     assembly.check()
     host = assembly.host(algorithm.name, engine=engine)
     results = RunFolder(folder) if folder else None
-    if results:
-        results.begin()
     hostile, bad = assembly.threats.attackers, assembly.threats.corrupted
     history = History(graphs.num_agents, hostile, results.history if results else None, bad)
     threads = torch.get_num_threads()
     limit_threads()
-    try:
-        for finished in engine_rounds.rounds(host, assembly.schedule, 1, rounds):
-            on_round(history.add(finished))
-    finally:
-        torch.set_num_threads(threads)
-    mean = consensus(host, history)
-    summary = {**assembly.describe(), **history.summary(), "dropped": dict(host.dropped)}
-    if results:
-        results.write_summary(summary)
-        results.write_model(assembly.task.model.named(mean))
+    with results.held() if results else nullcontext():
+        if results:
+            results.begin()
+        try:
+            for finished in engine_rounds.rounds(host, assembly.schedule, 1, rounds):
+                on_round(history.add(finished))
+        finally:
+            torch.set_num_threads(threads)
+        mean = consensus(host, history)
+        summary = {**assembly.describe(), **history.summary(), "dropped": dict(host.dropped)}
+        if results:
+            results.write_summary(summary)
+            results.write_model(assembly.task.model.named(mean))
     models = {index: agent["model"] for index, agent in host.agents.items()}
     return Result(history.lines, summary, models, mean, assembly.task.model)
 

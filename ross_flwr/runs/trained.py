@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ross_flwr.config import ConfigError, require, resolve
 from ross_flwr.extras import import_extra
+from ross_flwr.files import fresh
 from ross_flwr.learning.classes import f1_scores
 from ross_flwr.learning.objective import ModuleObjective, Performance
 from ross_flwr.runs.assemble import assemble, read_images
@@ -180,7 +181,7 @@ def export(trained: Trained, agent: int | None, kind: str, out: Path | None) -> 
     suffix, write = FORMATS[kind]
     model = trained.images.model
     model.bind(trained.model(agent).to(trained.images.device))
-    file = out or trained.folder.path / f"{'consensus' if agent is None else f'agent-{agent}'}{suffix}"
+    file = out or fresh(trained.folder.path / f"{'consensus' if agent is None else f'agent-{agent}'}{suffix}")
     image = torch.zeros(1, *trained.images.source.image_shape, device=trained.images.device)
     content = write(model.module.eval(), image)
     try:

@@ -21,6 +21,7 @@ from statistics import fmean
 from typing import Any
 
 from ross_flwr.config import Scalar
+from ross_flwr.files import fresh
 from ross_flwr.runs.budgets import probe
 from ross_flwr.runs.compare import Cell, Plan
 from ross_flwr.runs.grids import RATE, Point, Tuning
@@ -188,7 +189,7 @@ def _write_csv(races: Iterable[_Race], file: Path) -> None:
     rows = [row for race in races for row in race.rows()]
     ends = ("scenario", "seed", "accuracy", "chosen", "refused")
     keys = dict.fromkeys(key for row in rows for key in row if key not in ("method", "topology", *ends))
-    with file.open("w", newline="", encoding="utf-8") as out:
+    with fresh(file).open("w", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, ["method", "topology", *keys, *ends])
         writer.writeheader()
         writer.writerows(rows)
@@ -203,7 +204,7 @@ def _write_toml(tuned: Mapping[tuple[str, str], Mapping[str, Scalar]], file: Pat
             if name == method:
                 inside = ", ".join(f"{key} = {json.dumps(value)}" for key, value in keys.items())
                 lines.append(f"{_toml(topology)} = {{ {inside} }}")
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    fresh(file).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _toml(name: str) -> str:

@@ -1,5 +1,6 @@
 """Somebody's own files: folders of images, array files, Hugging Face data sets; and the cache of decoded images."""
 
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -216,6 +217,29 @@ def test_a_damaged_or_forbidden_cache_costs_time_only(tmp_path, a_cache_of_its_o
     (tmp_path / "occupied").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "occupied"))
     assert [ask(), ask()] == [3, 4]
+
+
+KILLED = """
+import os, signal, sys, torch
+from ross_flwr.data import cache
+
+def killed(tensors, path):
+    with open(path, "wb") as part:
+        part.write(b"half a fi")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+cache.save_file = killed
+cache.cached(sys.argv[1], lambda: {"x": torch.arange(3)})
+"""
+
+
+def test_what_killed_processes_leave_in_the_cache_does_not_pile_up(a_cache_of_its_own):
+    for key in "abc":
+        subprocess.run([sys.executable, "-c", KILLED, key])
+        assert len(list(a_cache_of_its_own.iterdir())) == 1
+    cached("d", lambda: {"x": torch.arange(3)})
+    (file,) = a_cache_of_its_own.iterdir()
+    assert file.suffix == ".safetensors"
 
 
 @pytest.mark.parametrize(("name", "holds_out"), [("food101", False), ("eurosat", True), ("svhn", False)])

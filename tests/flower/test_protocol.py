@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ross_flwr.engine.events import AgentReport
 from ross_flwr.flower.protocol import Answer, Call, Report, RoundReport, Segment, Setup
-from ross_flwr.flower.typed_json import MalformedError
+from ross_flwr.typed_json import MalformedError
 
 PLACE = ({0: 0.5, 1: 0.5}, {0: 0.5})
 AGENT = AgentReport(3, 1, 2, 48.5, {4: {"model": 8}}, [5], {4: 0.5}, {"gradients": 0.1}, loss=1.5, metrics={"f1": 0.25})

@@ -1,6 +1,5 @@
 """How fair a run was, as a function and as a command."""
 
-import json
 import math
 
 import numpy as np
@@ -9,7 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ross_flwr.config import ConfigError
+from ross_flwr.engine.events import AgentReport, Round
 from ross_flwr.report.fairness import fairness, final_accuracies, main
+from ross_flwr.runs.history import History
 
 
 @given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000)), min_size=2, max_size=9))
@@ -32,7 +33,9 @@ def test_agents_are_compared_with_themselves_whatever_their_order():
 
 def written(folder, *tests):
     folder.mkdir()
-    (folder / "history.jsonl").write_text("".join(json.dumps({"agents": agents}) + "\n" for agents in tests))
+    history = History(4, file=folder / "history.jsonl")
+    for number, accuracies in enumerate(tests, start=1):
+        history.add(Round(number, [AgentReport(int(i), loss=1.0, accuracy=a) for i, a in accuracies.items()], 0.1))
     return folder
 
 

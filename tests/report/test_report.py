@@ -335,3 +335,18 @@ def test_the_page_opens_in_a_browser_and_its_slider_moves(folder):
     assert costs == [float(row["bytes"]) for row in rows]
     assert len(before) == 8
     assert before != after
+
+
+def test_a_report_is_not_written_through_a_link(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "results", dirs_exist_ok=True)
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    for file in (copy / "report.html", *(copy / "report").iterdir()):
+        file.unlink()
+        file.symlink_to(outside)
+    write_report(copy)
+    assert outside.read_text() == "precious"
+    shutil.rmtree(copy / "report")
+    (copy / "report").symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="report is a link"):
+        write_report(copy)

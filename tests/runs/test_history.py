@@ -215,6 +215,7 @@ def test_restoring_forgets_the_rounds_after_the_checkpoint(tmp_path, last, torn)
         out.write(torn)
     again = History(3, file=file)
     again.restore(last)
+    again.rewrite()
     assert again.lines == history.lines[:last] == read(file)
     for each in rounds(5)[last:]:
         again.add(each)

@@ -1,16 +1,46 @@
 """Untrusted JSON, read as the types that it should have."""
 
+import json
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import lru_cache
+from math import isfinite
 from typing import Any, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["MalformedError", "reader_of"]
+__all__ = ["MalformedError", "loads", "reader_of"]
 
 
 class MalformedError(ValueError):
-    """Data from the network is not the record that it should be."""
+    """Data from the network or from a file is not the record that it should be."""
+
+
+def loads(text: str | bytes) -> Any:
+    """Return the value of a JSON text whose numbers are finite and, if whole, have 64 bits.
+
+    Raises
+    ------
+    MalformedError
+        When it is something else.
+    """
+    try:
+        return json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+    except MalformedError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(f"it is not JSON: {error}") from None
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 20 or abs(number := int(digits)) >= 2**63:
+        raise MalformedError(f"{_short(digits)} is not a number of 64 bits")
+    return number
+
+
+def _finite(digits: str) -> float:
+    if not isfinite(number := float(digits)):
+        raise MalformedError(f"{_short(digits)} is not a finite number")
+    return number
 
 
 Reader: TypeAlias = Callable[[Any], Any]
@@ -22,6 +52,8 @@ def reader_of(kind: Any) -> Reader:
     """Return the reader of a type: a scalar, a list, a dictionary, a tuple, a union of these, or a dataclass."""
     if isinstance(kind, type) and is_dataclass(kind):
         return _dataclass_reader(kind)
+    if kind is Any:
+        return lambda value: value
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return _union_reader(inner)
@@ -87,7 +119,7 @@ def _tuple_reader(kinds: tuple[Any, ...]) -> Reader:
 
 
 def _union_reader(kinds: tuple[Any, ...]) -> Reader:
-    readers = {kind: reader_of(kind) for kind in kinds}
+    readers = {get_origin(kind) or kind: reader_of(kind) for kind in kinds}
 
     def read(content: Any) -> Any:
         exact = readers.get(type(content))
