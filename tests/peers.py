@@ -100,7 +100,12 @@ def letter(data=None, *, source=1, **changes):
 
 
 def deliver(stub, stream):
-    """Deliver one envelope, and return why it was dropped, or an empty string."""
-    refusals = list(stub.Deliver(iter(stream), timeout=30))
+    """Deliver one envelope, and return why it or the call was refused, or an empty string."""
+    try:
+        refusals = list(stub.Deliver(iter(stream), timeout=30))
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.PERMISSION_DENIED:
+            raise
+        return error.details()
     assert len(refusals) <= 1
     return refusals[0].reason if refusals else ""

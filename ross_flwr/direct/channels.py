@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from ross_flwr.config import ConfigError
 from ross_flwr.direct.certificates import DOMAIN, Credentials
@@ -12,7 +13,7 @@ from ross_flwr.direct.progress import GREETING
 from ross_flwr.direct.wire import CHUNK, parse
 from ross_flwr.peer.v1.peer_pb2 import Hello, Refusal, Request
 
-__all__ = ["OPTIONS", "SERVICE", "Channel", "Context", "Neighbor", "is_node", "listen"]
+__all__ = ["OPTIONS", "SERVICE", "Channel", "Context", "Neighbor", "is_node", "listen", "read"]
 
 SERVICE = "ross_flwr.peer.v1.PeerExchange"
 
@@ -25,10 +26,20 @@ OPTIONS = [
     ("grpc.keepalive_time_ms", 10_000),  # how often to ask the other end whether it is still there
     ("grpc.http2.max_pings_without_data", 0),  # even if there is nothing to send
     ("grpc.http2.max_ping_strikes", 0),  # and accept such questions at any rate
+    ("grpc.absolute_max_metadata_size", 1 << 13),  # ours is far smaller
 ]
 """Options of every channel and server."""
 
+DOOR = [
+    ("grpc.max_concurrent_streams", 8),  # calls on one connection; a neighbour makes three at most
+    ("grpc.max_allowed_incoming_connections", 256),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 30_000),  # a connection without a call is closed
+]
+"""Options of servers: what anybody can make a node hold. `Server` itself limits the calls of each neighbour."""
+
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_Message = TypeVar("_Message", bound=Message)
 
 
 @dataclass(frozen=True)
@@ -63,8 +74,8 @@ class Channel:
         else:
             self._channel = grpc.aio.insecure_channel(neighbor.address, options)
         greet, deliver, fetch = (f"/{SERVICE}/{method}" for method in ("Greet", "Deliver", "Fetch"))
-        self.greet = self._channel.unary_unary(greet, Hello.SerializeToString, Hello.FromString)
-        self.deliver = self._channel.stream_stream(deliver, response_deserializer=Refusal.FromString)
+        self.greet = self._channel.unary_unary(greet, Hello.SerializeToString, lambda answer: read(Hello, answer))
+        self.deliver = self._channel.stream_stream(deliver, response_deserializer=lambda answer: read(Refusal, answer))
         self.fetch = self._channel.unary_stream(fetch, Request.SerializeToString, parse)
 
     async def close(self) -> None:
@@ -77,16 +88,19 @@ async def listen(
 ) -> "grpc.aio.Server":
     """Serve the calls ``Greet``, ``Deliver`` and ``Fetch`` at ``host:port``.
 
+    To gRPC, all of them take a stream. It hands such a call over as soon as it begins, and not once the request is
+    here, which may be never: nobody could refuse or count a call before that. ``Greet`` and ``Fetch`` get bytes.
+
     Raises
     ------
     ConfigError
         When the address is taken, or belongs to another machine.
     """
-    server = grpc.aio.server(options=[*OPTIONS, _silence(patience)])
+    server = grpc.aio.server(options=[*OPTIONS, *DOOR, _silence(patience)])
     methods = {
-        "Greet": grpc.unary_unary_rpc_method_handler(handlers["Greet"], Hello.FromString, Hello.SerializeToString),
+        "Greet": grpc.stream_unary_rpc_method_handler(handlers["Greet"], None, Hello.SerializeToString),
         "Deliver": grpc.stream_stream_rpc_method_handler(handlers["Deliver"], parse, Refusal.SerializeToString),
-        "Fetch": grpc.unary_stream_rpc_method_handler(handlers["Fetch"], Request.FromString),
+        "Fetch": grpc.stream_stream_rpc_method_handler(handlers["Fetch"]),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
     try:
@@ -102,6 +116,15 @@ async def listen(
         ) from None
     await server.start()
     return server
+
+
+def read(kind: type[_Message], message: bytes) -> _Message | None:
+    """Return a serialized message, or None for nonsense: gRPC writes a traceback into the log if reading it raises."""
+    try:
+        found: _Message = kind.FromString(message)
+    except DecodeError:
+        return None
+    return found
 
 
 def is_node(neighbor: Neighbor, context: Context) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from logging import INFO, WARNING, getLogger
+from logging import INFO, WARNING
 from time import monotonic
 from typing import Any
 
@@ -24,8 +24,6 @@ from ross_flwr.engine.envelope import Envelope
 from ross_flwr.peer.v1.peer_pb2 import Header, Hello, Request
 
 __all__ = ["Link"]
-
-logger = getLogger("ross_flwr")
 
 
 class Outbox:
@@ -116,7 +114,6 @@ class Link:
         self._limit = limit
         self._memory = memory
         self._outbox = Outbox()
-        self._warned = False
         self._call: Any = None
         self._greeting = asyncio.Event()
 
@@ -159,7 +156,7 @@ class Link:
     async def make_room(self, exchange: int) -> None:
         """Wait for them to leave, and drop them after the usual time."""
         if dropped := await self._outbox.make_room(exchange, self._progress.patience):
-            self._mail.drop("unsent", count=dropped)
+            self._mail.drop("unsent", f"node {self.neighbor.name} is too slow", dropped)
 
     async def flush(self) -> None:
         """Wait until everything has left, for the usual time."""
@@ -196,7 +193,9 @@ class Link:
     async def _hello(self, timeout: float) -> Hello | None:
         """Return the answer to a greeting, if one comes and makes sense."""
         try:
-            hello: Hello = await self._channel.greet(self._agreement.hello(self._progress.exchange), timeout=timeout)
+            hello: Hello | None = await self._channel.greet(
+                self._agreement.hello(self._progress.exchange), timeout=timeout
+            )
         except grpc.aio.AioRpcError:
             return None
         return hello
@@ -233,12 +232,10 @@ class Link:
         if hello is None:
             return False
         if reason := self._agreement.disagreement(hello):
-            if not self._mail.dropped[reason]:
-                logger.log(WARNING, "node %s takes part in something else: %s", self.neighbor.name, reason)
-            self._mail.drop(reason)
+            self._mail.drop(reason, f"node {self.neighbor.name} takes part in something else")
             return False
-        logger.log(INFO, "node %s is there, in pass %d", self.neighbor.name, hello.pass_number)
-        self._warned = False
+        name = self.neighbor.name
+        self._mail.log.log(INFO, f"there {name}", f"node {name} is there, in pass {hello.pass_number}")
         self._progress.answered(self.neighbor.name, self._agreement.exchange(hello), monotonic())
         self._mail.look()
         return True
@@ -262,13 +259,12 @@ class Link:
     async def _read(self) -> None:
         """Listen to what the neighbour drops as too old, until the neighbour ends or is gone."""
         async for refusal in self._call:
-            if refusal.reason == "old":
+            if refusal and refusal.reason == "old":
                 self._progress.refused(self.neighbor.name, self._agreement.exchange(refusal))
                 self._mail.look()
 
     def _drop(self, count: int) -> None:
-        """Count envelopes that cannot be delivered, and warn once per absence. A node that has ended gets none."""
-        if not self._warned:
-            logger.log(WARNING, "node %s cannot be reached", self.neighbor.name)
-        self._warned = True
+        """Count envelopes that cannot be delivered. A node that has ended gets none."""
+        name = self.neighbor.name
+        self._mail.log.log(WARNING, f"unreachable {name}", f"node {name} cannot be reached")
         self._mail.drop("unreachable", count=count)

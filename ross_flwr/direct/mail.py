@@ -10,6 +10,7 @@ from time import monotonic
 from ross_flwr.algorithms.messages import Refused
 from ross_flwr.direct.progress import Ask, Edge, GoOn, Progress, Wait
 from ross_flwr.engine.envelope import Envelope
+from ross_flwr.engine.refusals import Refusals, Sparing
 
 __all__ = ["Mail"]
 
@@ -30,13 +31,14 @@ class Mail:
 
     Attributes
     ----------
-    dropped : Counter
-        Envelopes dropped so far, by reason.
+    log : Sparing
+        Where the node says what happens to its neighbours.
     """
 
     def __init__(self, progress: Progress, ask: Callable[[Collection[str]], object]) -> None:
         self.progress = progress
-        self.dropped: Counter[str] = Counter()
+        self.log = Sparing(logger)
+        self._refusals = Refusals(logger)
         self._ask = ask
         self._closed = False
         self._kept: dict[int, dict[Edge, Envelope]] = {}
@@ -110,7 +112,7 @@ class Mail:
             if isinstance(decision, GoOn):
                 arrived = [*self._kept.get(exchange, {}).values()]
                 for name in decision.given_up:
-                    logger.log(WARNING, "node %s is no longer waited for", name)
+                    self.log.log(WARNING, f"given-up {name}", f"node {name} is no longer waited for")
                 self._forget()
             self._collected.set_result(arrived)
             self._collected = None
@@ -126,11 +128,14 @@ class Mail:
         self._forget()
         return target
 
-    def drop(self, reason: str, caller: str = "", count: int = 1) -> None:
-        """Count dropped envelopes, and warn of the first from a `caller`."""
-        if caller and not self.dropped[reason]:
-            logger.log(WARNING, "refused a message from %s: %s", caller, reason)
-        self.dropped[reason] += count
+    @property
+    def dropped(self) -> Counter[str]:
+        """Envelopes and calls refused so far, by reason."""
+        return self._refusals.counts
+
+    def drop(self, reason: str, text: str = "", count: int = 1) -> None:
+        """Count refused envelopes or calls, and log `text`, if there is one, with the reason."""
+        self._refusals.add(reason, text, count)
 
     def close(self) -> None:
         """Refuse everything from now on."""

@@ -2,19 +2,20 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from ross_flwr.algorithms.messages import Refused
 from ross_flwr.direct.agreement import Agreement
 from ross_flwr.direct.certificates import Credentials
-from ross_flwr.direct.channels import Context, is_node, listen
+from ross_flwr.direct.channels import Context, is_node, listen, read
 from ross_flwr.direct.link import Link
 from ross_flwr.direct.mail import Mail
-from ross_flwr.direct.progress import Edge
+from ross_flwr.direct.progress import GREETING, Edge
 from ross_flwr.direct.wire import Incoming, Memory, Piece, chunks, layouts
 from ross_flwr.engine.envelope import Envelope
 from ross_flwr.learning.agent import Agent
@@ -22,11 +23,13 @@ from ross_flwr.peer.v1.peer_pb2 import Header, Hello, Refusal, Request
 
 __all__ = ["Server"]
 
-STREAMS = 2
+CALLS = 2
 """The most calls of each kind that one caller may have open at a time."""
 
 GRACE = 0.2
 """Seconds for open calls to end when the server stops."""
+
+_Request = TypeVar("_Request", bound=Message)
 
 
 class Server:
@@ -69,63 +72,52 @@ class Server:
         self._limit = limit
         self._memory = memory
         self._secure = False
-        self._streams: Counter[tuple[str, str]] = Counter()
+        self._open_calls: Counter[tuple[str, str]] = Counter()
 
     async def open(self, address: str, credentials: Credentials | None) -> None:
         """Begin to serve at ``host:port``."""
         self._secure = credentials is not None
-        handlers = {"Greet": self.greet, "Deliver": self.deliver, "Fetch": self.fetch}
+        handlers: dict[str, Callable[..., Any]] = {"Greet": self.greet, "Deliver": self.deliver, "Fetch": self.fetch}
         self._server = await listen(address, handlers, credentials, self._mail.progress.patience)
 
     async def close(self) -> None:
         """Stop."""
         await self._server.stop(GRACE)
 
-    async def greet(self, hello: Hello, context: Context) -> Hello:
+    async def greet(self, requests: AsyncIterator[bytes], context: Context) -> Hello:
         """Say which exchange this node awaits, and greet a neighbour that is back."""
-        callers = [link for link in self._links if self._calls(link, context)]
-        if not callers:
-            self._mail.drop("stranger", context.peer())
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "you host no neighbour of an agent here")
-        elif not self.agreement.disagreement(hello):
-            for link in callers:
-                link.greet_now()
+        async with self._call("greet", context, self._time) as callers:
+            if not self.agreement.disagreement(await _only(Hello, requests)):
+                for link in callers:
+                    link.greet_now()
         return self._here()
 
     async def deliver(self, pieces: AsyncIterator[Piece], context: Context) -> None:
         """Take envelopes, and tell the caller which of them are dropped."""
         refused = False
-        try:
-            with self._stream("deliver", context):
-                async for header, data in pieces:
-                    if refused and header is None:
-                        continue  # the rest of what was refused
-                    try:
-                        await self._receive(header, data, pieces, context)
-                        refused = False
-                    except Refused as error:
-                        refused = True
-                        await self._refuse(error.reason, header, context)
-        except Refused as error:
-            await self._refuse(error.reason, None, context)
+        async with self._call("deliver", context):
+            async for header, data in pieces:
+                if refused and header is None:
+                    continue  # the rest of what was refused
+                try:
+                    await self._receive(header, data, pieces, context)
+                    refused = False
+                except Refused as error:
+                    refused = True
+                    await self._refuse(error.reason, header, context)
 
-    async def fetch(self, request: Request, context: Context) -> None:
+    async def fetch(self, requests: AsyncIterator[bytes], context: Context) -> None:
         """Send a neighbour the model of an agent here."""
-        try:
-            with self._stream("fetch", context):
-                if request.run != self.agreement.run:
-                    raise Refused("other-run")
-                if not any(self._calls(link, context) for link in self._links):
-                    raise Refused("stranger")
-                if request.agent not in self._agents:
-                    raise Refused("not-hosted")
-                model = {"model": self._agents[request.agent]["model"]}
-                header = Header(run=request.run, source=request.agent, tensors=layouts(model))
-                for chunk in chunks(header, model.values()):
-                    await context.write(chunk)
-        except Refused as error:
-            self._mail.drop(error.reason, context.peer())
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.reason)
+        async with self._call("fetch", context, self._time):
+            request = await _only(Request, requests)
+            if request.run != self.agreement.run:
+                raise Refused("other-run")
+            if request.agent not in self._agents:
+                raise Refused("not-hosted")
+            model = {"model": self._agents[request.agent]["model"]}
+            header = Header(run=request.run, source=request.agent, tensors=layouts(model))
+            for chunk in chunks(header, model.values()):
+                await context.write(chunk)
 
     async def _receive(
         self, header: Header | None, data: memoryview, rest: AsyncIterator[Piece], context: Context
@@ -153,13 +145,13 @@ class Server:
             step = self.agreement.steps[header.step]
             self._mail.keep(exchange, edge, Envelope(header.run, header.pass_number, step, *edge, incoming.finish()))
         except asyncio.CancelledError:  # the stream broke off
-            self._mail.drop("truncated", context.peer())
+            self._mail.drop("truncated", _from(context))
             raise
         finally:
             self._mail.leave(exchange, edge)
 
     async def _refuse(self, reason: str, header: Header | None, context: Context) -> None:
-        self._mail.drop(reason, context.peer())
+        self._mail.drop(reason, _from(context))
         refused, here = header or Header(), self._here()
         await context.write(
             Refusal(
@@ -178,17 +170,47 @@ class Server:
         """Return whether this neighbour may be the caller; without certificates, anybody may be."""
         return not self._secure or is_node(link.neighbor, context)
 
-    @contextmanager
-    def _stream(self, kind: str, context: Context) -> Iterator[None]:
-        """Take up one of the few calls that a caller may have open."""
+    @property
+    def _time(self) -> float:
+        """Seconds that a call may take to say what it wants and to read the answer."""
+        return self._mail.progress.patience + GREETING
+
+    @asynccontextmanager
+    async def _call(self, kind: str, context: Context, seconds: float | None = None) -> AsyncIterator[list[Link]]:
+        """Take up one of the few calls that a neighbour may have open, and yield the ways to it.
+
+        A call that is refused is counted and aborted with its reason. That a call is open costs memory, so it is
+        refused as soon as it begins.
+        """
         names: Any = context.auth_context().get("x509_subject_alternative_name")
         key = kind, str(names or context.peer())
-        if self._streams[key] >= STREAMS:
-            raise Refused("busy")
-        self._streams[key] += 1
+        callers = [link for link in self._links if self._calls(link, context)]
         try:
-            yield
-        finally:
-            self._streams[key] -= 1
-            if not self._streams[key]:
-                del self._streams[key]
+            if not callers:
+                raise Refused("stranger")
+            if self._open_calls[key] >= CALLS:
+                raise Refused("busy")
+            self._open_calls[key] += 1
+            try:
+                async with asyncio.timeout(seconds):
+                    yield callers
+            finally:
+                self._open_calls[key] -= 1
+                if not self._open_calls[key]:
+                    del self._open_calls[key]
+        except (Refused, TimeoutError) as error:
+            reason = error.reason if isinstance(error, Refused) else "stalled"
+            self._mail.drop(reason, _from(context))
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
+
+
+async def _only(kind: type[_Request], requests: AsyncIterator[bytes]) -> _Request:
+    """Return the one message of a call, once it is here."""
+    request = read(kind, await anext(requests, b"\xff"))
+    if request is None:
+        raise Refused("malformed")
+    return request
+
+
+def _from(context: Context) -> str:
+    return f"refused a message from {context.peer()}"

@@ -75,7 +75,7 @@ class Host:
     @property
     def dropped(self) -> Counter[str]:
         """Messages refused so far, by reason."""
-        return self.mailroom.dropped
+        return self.mailroom.refusals.counts
 
     def activate(self, pass_number: int, number: int, arrived: Iterable[Envelope] = ()) -> list[Envelope]:
         """Run step `number` of a pass for every agent.

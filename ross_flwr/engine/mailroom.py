@@ -1,8 +1,7 @@
 """The mail of one node: it sorts, checks and counts what its agents send each other, what leaves and what arrives."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from logging import DEBUG, WARNING, getLogger
+from logging import getLogger
 from typing import TypeAlias
 
 from ross_flwr.algorithms.messages import (
@@ -16,11 +15,10 @@ from ross_flwr.algorithms.messages import (
     require_form,
 )
 from ross_flwr.engine.envelope import Envelope
+from ross_flwr.engine.refusals import Refusals
 from ross_flwr.learning.agent import Agent
 
 __all__ = ["Mailroom"]
-
-logger = getLogger("ross_flwr")
 
 Sacks: TypeAlias = dict[int, dict[int, Message]]
 """Messages as they travel, by destination and source."""
@@ -44,8 +42,8 @@ class Mailroom:
         Bytes since the last report, by source, destination and tensor.
     missing : dict[int, set[int]]
         Neighbours whose message did not arrive since the last report, by agent.
-    dropped : Counter
-        Messages refused so far, by reason.
+    refusals : Refusals
+        Messages refused so far.
     """
 
     def __init__(self, run: str, transforms: Sequence[MessageTransform] = ()) -> None:
@@ -54,7 +52,7 @@ class Mailroom:
         self.waiting: Sacks = {}
         self.sent: dict[int, dict[int, dict[str, int]]] = {}
         self.missing: dict[int, set[int]] = {}
-        self.dropped: Counter[str] = Counter()
+        self.refusals = Refusals(getLogger("ross_flwr"))
         self._checked: dict[int, str] = {}
 
     def post(
@@ -157,13 +155,5 @@ class Mailroom:
             raise Refused(reason)
 
     def drop(self, reason: str, source: int, destination: int) -> None:
-        """Count a refused message, and log the first one."""
-        first = self.dropped[reason] == 0
-        self.dropped[reason] += 1
-        logger.log(
-            WARNING if first else DEBUG,
-            "dropped a message from agent %d to agent %d: %s",
-            source,
-            destination,
-            reason,
-        )
+        """Count and log a refused message."""
+        self.refusals.add(reason, f"dropped a message from agent {source} to agent {destination}")

@@ -45,7 +45,7 @@ def take(agents: Mapping[int, Agent], ran: Ran, mailroom: Mailroom) -> Snapshot:
         "reported": {i: dict(agent.reported) for i, agent in agents.items()},
         "sent": {i: {j: dict(kinds) for j, kinds in sent.items()} for i, sent in mailroom.sent.items()},
         "missing": {i: sorted(missing) for i, missing in mailroom.missing.items()},
-        "dropped": dict(mailroom.dropped),
+        "dropped": dict(mailroom.refusals.counts),
     }
     return tensors, rest
 
@@ -78,5 +78,5 @@ def put_back(
     }
     mailroom.sent = {i: by_number(sent) for i, sent in by_number(rest["sent"]).items()}
     mailroom.missing = {i: set(missing) for i, missing in by_number(rest["missing"]).items()}
-    mailroom.dropped = Counter(rest["dropped"])
+    mailroom.refusals.counts = Counter(rest["dropped"])
     return {i: (pass_number, number) for i, (pass_number, number) in by_number(rest["ran"]).items()}

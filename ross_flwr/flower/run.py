@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from logging import WARNING, getLogger
+from logging import getLogger
 
 from ross_flwr.config import Scalar
+from ross_flwr.engine.refusals import Refusals
 from ross_flwr.flower.grid import Post
 from ross_flwr.flower.placement import Placement
 from ross_flwr.flower.protocol import Setup
@@ -21,20 +22,23 @@ class Drops:
 
     Attributes
     ----------
-    counts : Counter
-        By reason.
     blocks : mapping of int to tuple of int
         The agents of the nodes, for the log.
     """
 
     def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
+        self._refusals = Refusals(logger)
         self.blocks: Mapping[int, tuple[int, ...]] = {}
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many, by reason."""
+        return self._refusals.counts
 
     def add(self, reason: str, node: int, text: str = "") -> None:
         """Count and log a loss from a node."""
-        self.counts[reason] += 1
-        logger.log(WARNING, "\t├──> node %d, agents %s: %s %s", node, list(self.blocks.get(node, ())), reason, text)
+        said = f", {text}" if text else ""
+        self._refusals.add(reason, f"\t├──> node {node}, agents {list(self.blocks.get(node, ()))}{said}")
 
 
 @dataclass(frozen=True)

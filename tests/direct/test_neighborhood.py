@@ -2,11 +2,14 @@
 
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from types import SimpleNamespace
 
+import grpc
 import pytest
 import torch
 from deployed import until
@@ -17,6 +20,7 @@ from ross_flwr.direct.agreement import Agreement
 from ross_flwr.engine.envelope import Envelope
 from ross_flwr.engine.rounds import Schedule
 from ross_flwr.graph import topology
+from ross_flwr.peer.v1.peer_pb2 import Hello
 from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeStub
 from ross_flwr.threats.faults import Attendance, Dropout, Loss
 
@@ -234,6 +238,27 @@ def test_a_run_is_unharmed_by_strangers(certs):
     expected, _ = net.locally(10)
     assert_same_models(hosts, expected)
     assert hosts[0].dropped["stranger"] >= 10
+
+
+def test_a_neighbour_that_answers_nonsense_is_greeted_again_and_fills_no_log(caplog):
+    net, asked = Net(method("dpsgd")), Counter()
+    hello = Hello(protocol=1, run="run", topology=net.graph.digest, layout="layout").SerializeToString()
+
+    def answer(call):
+        name = call.method.rpartition("/")[2]
+        asked[name] += 1
+        sound = name == "Greet" and asked[name] > 3
+        return grpc.stream_stream_rpc_method_handler(lambda requests, context: iter([hello if sound else b"\xff"]))
+
+    liar = grpc.server(ThreadPoolExecutor(4), handlers=[SimpleNamespace(service=answer)])
+    liar.add_insecure_port(net.nodes[1].address)
+    liar.start()
+    try:
+        with net.join(0, net.host([0]), 0.3):
+            until(lambda: asked["Deliver"] > 2, "it is given up", 20)
+    finally:
+        liar.stop(0).wait()
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_who_ends_waits_until_its_neighbours_have_read_what_it_sent():

@@ -1,5 +1,8 @@
 """What a node takes, answers and refuses, whoever calls."""
 
+import socket
+import ssl
+import struct
 import threading
 
 import grpc
@@ -9,10 +12,28 @@ from deployed import until
 from peers import channel_to, deliver, letter
 from quadratics import normal
 
-from ross_flwr.direct import wire
+from ross_flwr.direct import server, wire
 from ross_flwr.direct.channels import SERVICE
 from ross_flwr.peer.v1.peer_pb2 import Chunk, DType, Hello, Refusal, Request
 from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeStub
+
+MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE = 3, 6
+
+
+def h2_settings(address, credentials, folder):
+    """What a server says in its first HTTP/2 frame."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for name in ("authority", "certificate", "key"):
+        (folder / name).write_bytes(getattr(credentials, name))
+    context.load_verify_locations(folder / "authority")
+    context.load_cert_chain(folder / "certificate", folder / "key")
+    context.set_alpn_protocols(["h2"])
+    host, port = address.split(":")
+    with context.wrap_socket(socket.create_connection((host, int(port)), 10), server_hostname="n0.ross-flwr") as link:
+        link.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        with link.makefile("rb") as stream:
+            head = stream.read(9)
+            return dict(struct.iter_unpack(">HI", stream.read(int.from_bytes(head[:3], "big"))))
 
 
 def huge(*shape):
@@ -27,7 +48,6 @@ def huge(*shape):
         ("n1", letter(step=3), "other-step"),
         ("n1", letter(pass_number=5), "ahead"),
         ("n1", letter(source=2), "no-edge"),
-        ("n2", letter(source=2), "no-edge"),
         ("n1", letter(destination=1), "no-edge"),
         ("n2", letter(), "stranger"),
         ("mallory", letter(), "stranger"),
@@ -117,6 +137,54 @@ def test_a_peer_cannot_open_more_than_a_few_streams(door):
     done.set()
     assert [[*each] for each in early] == [[], []]
     assert deliver(stub, letter()) == ""
+
+
+@pytest.mark.parametrize("method", ["Greet", "Deliver", "Fetch"])
+def test_a_call_that_only_begins_is_one_of_a_few_or_is_refused(door, certs, monkeypatch, method):
+    """A half-open call takes memory, and its request may never come: it is counted as soon as it begins."""
+    monkeypatch.setattr(server, "GREETING", 1.0)
+    _, peer, net = door
+    opened, done = [], threading.Event()
+
+    def begin(name):
+        opened.append(channel_to("n0", net.nodes[0].address, certs[name]))
+        return opened[-1].stream_stream(f"/{SERVICE}/{method}")(iter(done.wait, True), timeout=10)
+
+    def refused(call):
+        assert call.code() is grpc.StatusCode.PERMISSION_DENIED
+        return call.details()
+
+    calls = [begin("n1") for _ in range(3)]
+    until(lambda: peer.mail.dropped["busy"], "one too many is taken", 5)
+    assert refused(begin("mallory")) == "stranger"
+    if method != "Deliver":  # a neighbour may have nothing to deliver for long
+        assert sorted(map(refused, calls)) == ["busy", "stalled", "stalled"]
+        assert dict(peer.mail.dropped) == {"busy": 1, "stranger": 1, "stalled": 2}
+    done.set()
+    for channel in opened:
+        channel.close()
+
+
+def test_nonsense_is_counted_and_fills_no_log(door, certs, caplog):
+    _, peer, net = door
+    with channel_to("n0", net.nodes[0].address, certs["n1"]) as channel:
+        for method in ("Greet", "Fetch"):
+            ask = channel.unary_unary(f"/{SERVICE}/{method}")
+            for _ in range(50):
+                with pytest.raises(grpc.RpcError) as caught:
+                    ask(b"\xff", timeout=10)
+                assert caught.value.details() == "malformed"
+    assert dict(peer.mail.dropped) == {"malformed": 100}
+    assert [message.partition(" from ")[0] for message in caplog.messages] == ["refused a message"]
+
+
+def test_grpc_is_told_how_much_one_connection_may_take(door, certs, tmp_path):
+    call_as, _, net = door
+    settings = h2_settings(net.nodes[0].address, certs["n1"], tmp_path)
+    assert (settings[MAX_CONCURRENT_STREAMS], settings[MAX_HEADER_LIST_SIZE]) == (8, 8192)
+    with pytest.raises(grpc.RpcError) as caught:
+        call_as("n1").Greet(Hello(), metadata=(("x", "y" * 9000),), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_who_has_a_certificate_of_another_authority_gets_no_word_in(door):

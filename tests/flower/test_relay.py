@@ -241,6 +241,13 @@ def test_a_message_without_an_edge_or_sense_is_refused_and_counted(columns, reas
     assert dict(relay.run.drops.counts) == {reason: 1}
 
 
+def test_a_reply_full_of_nonsense_is_counted_and_fills_no_log(caplog):
+    relay = relay_of_four()
+    relay._forward([reply_from(10, source=[0] * 10_000, destination=[2] * 10_000, record=["message.0"] * 10_000)])
+    assert dict(relay.run.drops.counts) == {"no-edge": 10_000}
+    assert len(caplog.messages) == 1
+
+
 def test_attackers_that_would_have_to_look_into_other_nodes_stop_the_run_before_it_starts():
     relay = PeerRelay(num_agents=4, topology="ring", attack="alie", attackers=1, omniscient=True, num_nodes=2)
     with pytest.raises(ConfigError, match="they are on 2 nodes"):
