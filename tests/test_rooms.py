@@ -102,6 +102,15 @@ def test_arrows_go_down_only(module):
         assert allowed, f"{module or 'ross_flwr'} imports {imported or 'ross_flwr'}: {room} may not"
 
 
+def test_nothing_is_checked_by_an_assertion_which_python_without_assertions_skips():
+    asserting = [
+        module
+        for module, path in MODULES.items()
+        if any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    ]
+    assert asserting == []
+
+
 def test_no_import_goes_in_a_circle():
     arrows = nx.DiGraph((module, imported) for module, path in MODULES.items() for imported in imports(path))
     assert list(nx.simple_cycles(arrows)) == []

@@ -45,13 +45,13 @@ class CGA(LookAheadCrossGradients):
         mixing = [1 - sum(mixing), *mixing]
         rows = torch.stack([own, *gradients.values()]) * own.new_tensor(mixing)[:, None]
         sizes = list(agent.objective.sizes)
-        parts = torch.split(rows, sizes, dim=1)
-        grams = torch.stack([(part := each.double()) @ part.T for each in parts]).cpu().numpy()
+        parts = torch.split(rows.double(), sizes, dim=1)  # a factor on a tiny gradient may be too large for float32
+        grams = torch.stack([part @ part.T for part in parts]).cpu().numpy()
         factors = np.stack([multipliers(gram, MARGIN) for gram in grams])
-        projected = [torch.from_numpy(v).to(rows) @ part for v, part in zip(factors, parts, strict=True)]
+        projected = [torch.from_numpy(v).to(part) @ part for v, part in zip(factors, parts, strict=True)]
         shares = np.array(sizes) @ factors / len(own) * mixing
         agent.report(weights=dict(zip([agent.index, *gradients], shares.tolist(), strict=True)))
-        self.look_ahead(agent, torch.cat(projected))
+        self.look_ahead(agent, torch.cat(projected).to(own))
 
 
 def multipliers(gram: Array, margin: float) -> Array:
@@ -75,7 +75,10 @@ def multipliers(gram: Array, margin: float) -> Array:
     if not np.isfinite(gram).all():
         return lower
     length = np.sqrt(gram.diagonal()[1:])
-    length[length == 0] = 1.0
+    zero = gram.diagonal() < np.finfo(np.float64).tiny  # its inner products are no longer exact
+    zero[0] = False
+    gram = np.where(zero | zero[:, None], 0.0, gram)
+    length[zero[1:]] = 1.0
     hessian = gram[1:, 1:] / length[:, None] / length + RIDGE * np.eye(len(length))
     lower[1:] += nonnegative(hessian, gram[1:] @ lower / length) / length
     return lower

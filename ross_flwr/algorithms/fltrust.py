@@ -6,6 +6,9 @@ from ross_flwr.algorithms.algorithm import register
 from ross_flwr.algorithms.cross_gradients import WeightedCrossGradients
 from ross_flwr.learning.agent import Agent
 
+SHORTEST = 1e-30
+"""A gradient shorter than this is not made as long as the trusted one: the norm of tiny numbers is zero in float32."""
+
 
 @register("fltrust")
 class FLTrust(WeightedCrossGradients):
@@ -36,4 +39,5 @@ class FLTrust(WeightedCrossGradients):
         length = float(trusted.norm())
         trust = {j: float(nn.functional.cosine_similarity(each, trusted, dim=0)) for j, each in gradients.items()}
         total = sum(max(0.0, cosine) for cosine in trust.values())
-        return {j: cosine / total * length / float(gradients[j].norm()) for j, cosine in trust.items() if cosine > 0}
+        norms = {j: max(float(each.norm()), SHORTEST) for j, each in gradients.items()}
+        return {j: cosine / total * length / norms[j] for j, cosine in trust.items() if cosine > 0}

@@ -130,16 +130,20 @@ class Key:
             return ""
         if self.kind is float and type(value) is int and abs(value) < 2**53:
             value = float(value)
-        if type(value) is not self.kind or not self._has_room_for(value):
-            raise ConfigError(f"{self.name} = {shown(value)} is not allowed: it takes {self.allowed}")
-        assert isinstance(value, bool | int | float | str)
+        if (
+            not isinstance(value, bool | int | float | str)
+            or type(value) is not self.kind
+            or not self._has_room_for(value)
+        ):
+            unlike = " without the character NUL" if "\0" in str(value) else ""
+            raise ConfigError(f"{self.name} = {shown(value)} is not allowed: it takes {self.allowed}{unlike}")
         if self.choices:
             require(self.name, str(value), self.choices)
         return value
 
     def _has_room_for(self, value: object) -> bool:
         if isinstance(value, str):
-            return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+            return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return True
         low = -inf if self.minimum is None else self.minimum

@@ -115,13 +115,14 @@ def issue(folder: Path, name: str, hosts: Iterable[str] = ()) -> Path:
     try:
         authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
         signer = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
-    except (OSError, ValueError):
+        if not isinstance(signer, ec.EllipticCurvePrivateKey):
+            raise ValueError("not a key from `init`")
+    except (OSError, ValueError, TypeError):  # TypeError: the key is encrypted
         raise ConfigError(
             f"{folder} holds no certificate authority: make one with `ross-flwr certs init {folder}`"
         ) from None
     if (folder / name).exists():
         raise ConfigError(f"{folder / name} exists already: a node is issued one certificate; remove the folder first")
-    assert isinstance(signer, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
     alternatives = [x509.DNSName(f"{name}.{DOMAIN}"), *map(_host, hosts)]
     certificate = _sign(name, alternatives, key.public_key(), authority, signer)

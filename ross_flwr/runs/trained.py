@@ -150,7 +150,8 @@ def _onnx(module: nn.Module, image: Tensor) -> bytes:
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
-    assert program is not None
+    if program is None:
+        raise ConfigError("--format onnx: PyTorch cannot export this model; use --format safetensors")
     model: bytes = program.model_proto.SerializeToString()
     return model
 

@@ -23,7 +23,7 @@ from typing import Any
 from ross_flwr.config import Scalar
 from ross_flwr.files import fresh
 from ross_flwr.runs.budgets import probe
-from ross_flwr.runs.compare import Cell, Plan
+from ross_flwr.runs.compare import Budget, Cell, Plan
 from ross_flwr.runs.grids import RATE, Point, Tuning
 
 __all__ = ["tune"]
@@ -59,7 +59,7 @@ def tune(plan: Plan, root: Path, work: Work) -> Plan:
             cell.folder(root).forget_models()
 
     if plan.budget:
-        work("costs", list({cell.place: cell for race in races for cell in race.probes()}.values()))
+        work("costs", list({cell.place: cell for race in races for cell in race.probes(plan.budget)}.values()))
     run("tuning")
     for race in races:
         race.halve()
@@ -94,9 +94,9 @@ class _Race:
         """Return the runs of the points that are still in the race."""
         return [cell for point in self.points for cell in self._cells(point, self.seeds)]
 
-    def probes(self) -> list[Cell]:
+    def probes(self, budget: Budget) -> list[Cell]:
         """Return the runs that measure what a round costs, of the budget's method and of each point."""
-        return [self._reference(), *map(self._probe, self.tried)]
+        return [self._reference(budget), *map(self._probe, self.tried)]
 
     def halve(self) -> None:
         """Keep the better half of the points, for all seeds."""
@@ -149,12 +149,12 @@ class _Race:
         """Return how long a run is: as many rounds as its share of the work allows, or as ``[tuning]`` says."""
         if not self.plan.budget:
             return self.tuning.rounds
-        spent, cost = ((cell.result(self.root) or {}).get("work") for cell in (self._reference(), self._probe(point)))
+        cells = self._reference(self.plan.budget), self._probe(point)
+        spent, cost = ((cell.result(self.root) or {}).get("work") for cell in cells)
         return ceil(self.tuning.rounds * spent / cost - 1e-9) if spent and cost else self.tuning.rounds
 
-    def _reference(self) -> Cell:
-        assert self.plan.budget
-        return self._costs(("tuning", "costs", self.topology), self.plan.budget.method, {})
+    def _reference(self, budget: Budget) -> Cell:
+        return self._costs(("tuning", "costs", self.topology), budget.method, {})
 
     def _probe(self, point: Point) -> Cell:
         rest = {key: value for key, value in point.items() if key != RATE}  # which costs the same at every value

@@ -11,7 +11,7 @@ from statistics import fmean, median
 import numpy as np
 
 from ross_flwr.algorithms.ross_plus import ROSSPlus
-from ross_flwr.config import Config
+from ross_flwr.config import Config, ConfigError
 from ross_flwr.learning.shapley import Game, shapley_values
 from ross_flwr.learning.streams import stream
 from ross_flwr.report.table import markdown, percent
@@ -32,7 +32,8 @@ def games(config: Config) -> Iterator[Game]:
     """Run ROSSPlus and yield the game of every honest agent after every fourth round."""
     run = LocalRun(config)
     method, agents = run.host.algorithm, run.host.agents
-    assert isinstance(method, ROSSPlus)
+    if not isinstance(method, ROSSPlus):
+        raise ConfigError(f"algorithm = '{method.name}' plays no game that is calibrated here: use 'ross-plus'")
     for line in run.rounds():
         if line["round"] % EVERY == 0:
             for i in run.history.honest:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quadratics import full_gradients, objective_of, run_round, stack, started
+from quadratics import Quadratic, full_gradients, objective_of, run_round, stack, started
 from torch import nn
 
 from ross_flwr.algorithms import ALGORITHMS
@@ -94,6 +94,43 @@ def test_cga_has_the_multipliers_of_a_bounded_quasi_newton_method(seed):
 
 def test_a_gradient_that_is_no_number_leaves_cga_at_its_margin():
     assert multipliers(np.full((3, 3), np.nan), 0.5).tolist() == [1.0, 0.5, 0.5]
+
+
+FACTORS = ([1.0, -1e-44], [1e-44], [-1e-45, 1e-44, 1.0], [1e-20, -1e-38, 1.0], [0.0, 1.0], [1.0, -1e-36, -1e-40])
+"""Of the gradients that agents compute; many are below what float32 holds in full precision."""
+
+
+@pytest.mark.parametrize("name", ["cga", "cross-gradient", "ngc", "cgsv", "fltrust", "ross"])
+def test_gradients_too_small_for_full_precision_leave_models_finite(name):
+    class Scaled(Quadratic):
+        factor = 1.0
+
+        def gradient(self, vector, batch, *, training=True):
+            return self.factor * super().gradient(vector, batch)
+
+    for factors in FACTORS:
+
+        def scaled(agent, factors=factors):
+            objective = Scaled(objective_of(agent).examples)
+            objective.factor = factors[agent % len(factors)]
+            return objective
+
+        host, agents = started(topology.build("complete", 4), method(name), objective=scaled)
+        for number in range(3):
+            run_round(host, number)
+        assert stack(agents).isfinite().all()
+
+
+@given(
+    st.lists(st.sampled_from([-320, -308, -200, -160, -45, -38, -20, 0, 37, 150]), min_size=2, max_size=6),
+    st.integers(0, 2**32 - 1),
+)
+def test_cga_makes_no_direction_longer_than_its_margin_does_whatever_the_lengths_of_the_rows(exponents, seed):
+    rows = np.random.default_rng(seed).normal(size=(len(exponents), 3)) * 10.0 ** np.array(exponents, float)[:, None]
+    factors = multipliers(rows @ rows.T, 0.5)
+    assert np.isfinite(factors).all()
+    at_margin = np.array([1.0] + [0.5] * (len(rows) - 1)) @ rows
+    assert np.linalg.norm(factors @ rows) <= np.linalg.norm(at_margin) * (1 + 1e-6) + 1e-150
 
 
 def test_rounds_of_cga_are_the_dense_equation():

@@ -102,6 +102,8 @@ def test_a_first_run_shows_what_came_out_and_keeps_it(tmp_path):
         ("run -c num-rounds=many", ["num-rounds = 'many'", "a whole number of at least 1"]),
         ("run -c num-rounds=0", ["num-rounds = 0", "at least 1"]),
         ("run -c num-rounds=", ["num-rounds = ''", "at least 1"]),
+        ("run -c seed=" + "9" * 5000, ["seed = '9999", "a whole number from 0"]),
+        ("run -c seed=" + "[" * 5000, ["seed = '[[[[", "a whole number from 0"]),
         ("run -c download=1", ["download = 1", "true or false"]),
         ("run -c attack-strength=nan", ["attack-strength = nan", "a number"]),
         ("run -c topology=rign", ["topology = 'rign'", "random-regular", "did you mean 'ring'?"]),

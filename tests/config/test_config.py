@@ -39,7 +39,7 @@ def values(key: Key) -> st.SearchStrategy:
     if key.kind is bool:
         return st.booleans()
     if key.kind is str:
-        return st.text()
+        return st.text().filter(lambda text: "\0" not in text)
     if key.kind is int:
         low, high = -(2**63) + 1 if key.minimum is None else int(key.minimum), 2**63 - 1
         return st.integers(low, high if key.maximum is None else int(key.maximum))
@@ -167,8 +167,14 @@ def test_the_document_fits_a_terminal_of_80_columns_and_groups_the_keys():
     assert len(headings) == len(set(headings)) > 5
 
 
+@pytest.mark.parametrize("key", ["data-path", "topology", "results", "state-dir", "evaluate-at"])
+def test_no_text_holds_the_character_nul(key):
+    with pytest.raises(ConfigError, match=rf"{key} = 'a\\x00b' is not allowed: it takes a text without the character"):
+        resolve({key: "a\0b"})
+
+
 def test_the_document_escapes_what_toml_does_not_allow_in_a_text():
-    text = 'a "quote", a \\, a\ttab, a\nline, \x00, \x1f, \x7f, Σ, 🌹, '
+    text = 'a "quote", a \\, a\ttab, a\nline, \x1f, \x7f, Σ, 🌹, '
     assert tomllib.loads(to_toml(resolve({"data-path": text})))["data-path"] == text
 
 

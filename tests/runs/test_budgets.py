@@ -14,6 +14,7 @@ from ross_flwr.report.table import short
 from ross_flwr.report.tables import accuracies
 from ross_flwr.runs import budgets, compare
 from ross_flwr.runs.finished import by_budget, find_runs
+from ross_flwr.runs.history import History
 from ross_flwr.runs.local import LocalRun
 
 B, Q, ROUNDS = 16, 30, 3
@@ -149,7 +150,8 @@ def test_costs_are_means_over_the_seeds(plan, tmp_path):
     spent = {("ross", "1"): 100, ("ross", "2"): 300, ("dfedavgm", "1"): 50, ("dfedavgm", "2"): 50}
     for probe in budgets.probes(cells, plan.budget):
         _, method, _, _, seed = probe.place
-        probe.folder(tmp_path).write_summary({"work": spent[method, seed], "bytes": 1})
+        nothing = {**History(4).summary(), "algorithm": method, "topology": "ring"}
+        probe.folder(tmp_path).write_summary({**nothing, "work": spent[method, seed], "bytes": 1})
     reads = {cell.place[0]: cell.reads["work"] for cell in budgets.sized(cells, plan.budget, tmp_path)}
     assert reads == {"ross": 3, "dfedavgm": 12}
 

@@ -10,6 +10,7 @@ from ross_flwr.config import ConfigError
 from ross_flwr.runs import compare
 from ross_flwr.runs.finished import REFUSED
 from ross_flwr.runs.grids import Grid
+from ross_flwr.runs.history import History
 from ross_flwr.runs.options import RunOptions
 from ross_flwr.runs.tuning import tune
 
@@ -68,7 +69,8 @@ def tuned(plan, root, accuracy):
                 (folder.path / REFUSED).write_text("not here")
             else:
                 work = cell.config.values["num-rounds"] * getattr(algorithm, "local_steps", 1)
-                folder.write_summary({"accuracy": {"mean": found}, "work": work})
+                nothing = {**History(4).summary(), "algorithm": algorithm.name, "topology": "ring"}
+                folder.write_summary({**nothing, "accuracy": {"mean": found}, "work": work})
 
     return tune(plan, root, work), stages
 

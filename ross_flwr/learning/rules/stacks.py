@@ -105,11 +105,8 @@ def coordinates(vectors: Tensor) -> Matrix:
     They are the columns of R in a QR decomposition of the stack, made block by block. Each is as exact as its own
     length allows; in a Gram matrix, a huge vector would spoil the others.
     """
-    triangle: Tensor | None = None
+    triangle = vectors.new_empty(0, len(vectors), dtype=torch.float64)
     for part in _blocks(vectors):
-        rows = (part - part[0]).T
-        rows = rows if triangle is None else torch.cat([triangle, rows])
-        triangle = torch.linalg.qr(rows, mode="r").R
-    assert triangle is not None
+        triangle = torch.linalg.qr(torch.cat([triangle, (part - part[0]).T]), mode="r").R
     points: Matrix = triangle.T.cpu().numpy()
     return points
