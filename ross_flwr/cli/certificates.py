@@ -55,3 +55,20 @@ def certs_issue(names: Sequence[str], hosts: Sequence[str], folder: Path) -> Non
     """
     for name in names:
         click.echo(f"The certificate of {name} is in {certificates.issue(folder, name, hosts)}")
+
+
+@certs.command("revoke", epilog="\b\nExample:\n  ross-flwr certs revoke kitchen")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@certificates_in
+def certs_revoke(names: Sequence[str], folder: Path) -> None:
+    """Expel each node NAME, whose key was stolen or lost.
+
+    Copy the list that this writes into the certificates' folder (peer-certs) of every other node. A node reads it at
+    once, also during a run: it no longer calls the expelled node, and refuses its calls. Nobody gets the name again.
+    Expel the node from the SuperLink too, with `flwr supernode unregister`.
+    """
+    first, *others = certificates.revoke(folder, names)
+    click.echo(f"{', '.join(names)}: revoked. Copy {first} into the certificates' folder of every other node")
+    for path in others:
+        click.echo(f"The list is also in {path}")
+    click.echo("Expel them from the SuperLink too: `flwr supernode list`, then `flwr supernode unregister NODE-ID`")

@@ -7,20 +7,22 @@ caller's certificate.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ross_flwr.config import ConfigError
+from ross_flwr.direct.revoked import REVOKED, Revoked, names_in
 
-__all__ = ["DOMAIN", "Credentials", "init", "issue"]
+__all__ = ["DOMAIN", "Credentials", "init", "issue", "revoke"]
 
 DOMAIN = "ross-flwr"
 """The top-level domain of all nodes' names. It does not exist in the public DNS."""
@@ -29,17 +31,19 @@ DAYS = 825
 """Days for which a node's certificate is valid; most TLS libraries accept no more. The authority's: ten times that."""
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_HOST = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _OLDER = timedelta(hours=1)  # clocks differ: a Raspberry Pi's stops while it is off
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a node needs to prove its name and to check the names of others, as PEM."""
+    """What a node needs to prove its name and to check the names of others: PEM, and the names that are revoked."""
 
     name: str
     authority: bytes
     certificate: bytes
     key: bytes
+    revoked: Container[str] = ()
 
     @classmethod
     def read(cls, folder: Path) -> "Credentials":
@@ -48,25 +52,82 @@ class Credentials:
         Raises
         ------
         ConfigError
-            When a file is missing, or has the wrong content.
+            When a file is missing, has the wrong content, or is a key that others than its owner may read; when the
+            files do not belong together; when a certificate is not valid today.
         """
         try:
             authority, certificate, key = ((folder / file).read_bytes() for file in ("ca.pem", "node.pem", "node.key"))
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else error
             raise ConfigError(
-                f"peer-certs = '{folder}' cannot be read ({error.strerror}: {error.filename}): make it with "
-                "`ross-flwr certs issue`, which writes ca.pem, node.pem and node.key"
+                f"peer-certs = '{folder}' cannot be read ({reason}): make it with `ross-flwr certs issue`, which "
+                "writes ca.pem, node.pem and node.key"
             ) from None
+        for file in ("node.key", "auth.key"):
+            _require_private(folder / file)
+        issuer, subject = (_certificate(folder / file) for file in ("ca.pem", "node.pem"))
+        if _private_key(folder / "node.key").public_key() != subject.public_key():
+            raise ConfigError(f"{folder / 'node.key'} is not the key of node.pem beside it: copy both from one folder")
         try:
-            names = x509.load_pem_x509_certificate(certificate).extensions.get_extension_for_class(
-                x509.SubjectAlternativeName
-            )
-        except (ValueError, x509.ExtensionNotFound):
-            raise ConfigError(f"{folder / 'node.pem'} is not a certificate from `ross-flwr certs issue`") from None
-        ours = [name for name in names.value.get_values_for_type(x509.DNSName) if name.endswith(f".{DOMAIN}")]
-        if len(ours) != 1:
-            raise ConfigError(f"{folder / 'node.pem'} does not name one node: make it with `ross-flwr certs issue`")
-        return cls(ours[0].removesuffix(f".{DOMAIN}"), authority, certificate, key)
+            subject.verify_directly_issued_by(issuer)
+        except (ValueError, TypeError, InvalidSignature):
+            raise ConfigError(
+                f"{folder / 'node.pem'} was issued by another authority than ca.pem beside it: copy both from one "
+                "folder"
+            ) from None
+        _require_valid(folder / "ca.pem", issuer)
+        _require_valid(folder / "node.pem", subject)
+        return cls(_name_in(folder / "node.pem", subject), authority, certificate, key, Revoked(folder))
+
+
+def _certificate(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError):
+        raise ConfigError(f"{path} is not a certificate from `ross-flwr certs`") from None
+
+
+def _private_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except TypeError:
+        raise ConfigError(f"{path} is encrypted: decrypt it with `openssl pkey`") from None
+    except (OSError, ValueError, UnsupportedAlgorithm):
+        raise ConfigError(f"{path} is not a private key from `ross-flwr certs`") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigError(f"{path} is not an elliptic-curve key, which `ross-flwr certs` makes and uses")
+    return key
+
+
+def _require_private(path: Path) -> None:
+    """Refuse a key that others than its owner may read. A file that is not there is not read by anybody."""
+    if os.name == "posix" and path.exists() and path.stat().st_mode & 0o077:
+        raise ConfigError(f"{path} can be read by others than its owner: `chmod 600 {path}`")
+
+
+def _require_valid(path: Path, certificate: x509.Certificate) -> None:
+    now, begins, ends = datetime.now(UTC), certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now < begins:
+        raise ConfigError(f"{path} is valid from {begins:%Y-%m-%d %H:%M} UTC on: set this machine's clock")
+    if now > ends:
+        raise ConfigError(f"{path} expired on {ends:%Y-%m-%d}: issue a new one with `ross-flwr certs`")
+
+
+def _name_in(path: Path, certificate: x509.Certificate) -> str:
+    """Return the node's name in its certificate."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        raise ConfigError(f"{path} is not a certificate from `ross-flwr certs issue`") from None
+    ours = [name for name in names.get_values_for_type(x509.DNSName) if _is_ours(name)]
+    if len(ours) != 1 or not _NAME.fullmatch(ours[0].removesuffix(f".{DOMAIN}")):
+        raise ConfigError(f"{path} does not name one node: make it with `ross-flwr certs issue`")
+    return ours[0].removesuffix(f".{DOMAIN}")
+
+
+def _is_ours(host: str) -> bool:
+    """Return whether TLS may take a host's name for a node's: it ignores case and a trailing dot."""
+    return f".{host.lower().rstrip('.')}".endswith(f".{DOMAIN}")
 
 
 def init(folder: Path) -> Path:
@@ -112,27 +173,62 @@ def issue(folder: Path, name: str, hosts: Iterable[str] = ()) -> Path:
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(f"NAME = '{name}' cannot be a node's name: use lower-case letters, digits and hyphens")
-    try:
-        authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
-        signer = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
-        if not isinstance(signer, ec.EllipticCurvePrivateKey):
-            raise ValueError("not a key from `init`")
-    except (OSError, ValueError, TypeError):  # TypeError: the key is encrypted
-        raise ConfigError(
-            f"{folder} holds no certificate authority: make one with `ross-flwr certs init {folder}`"
-        ) from None
+    authority, signer = _authority(folder)
     if (folder / name).exists():
         raise ConfigError(f"{folder / name} exists already: a node is issued one certificate; remove the folder first")
+    if name in Revoked(folder):
+        raise ConfigError(f"NAME = '{name}' is revoked, and nodes refuse it for ever: give the node another name")
     key = ec.generate_private_key(ec.SECP256R1())
     alternatives = [x509.DNSName(f"{name}.{DOMAIN}"), *map(_host, hosts)]
     certificate = _sign(name, alternatives, key.public_key(), authority, signer)
     _write(folder / name, "node", key, certificate)
-    (folder / name / "ca.pem").write_bytes((folder / "ca.pem").read_bytes())
+    for file in ("ca.pem", REVOKED):
+        if (folder / file).exists():
+            (folder / name / file).write_bytes((folder / file).read_bytes())
     login = ec.generate_private_key(ec.SECP384R1())
     _write_secret(folder / name / "auth.key", login, serialization.PrivateFormat.OpenSSH)
     public = login.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     (folder / name / "auth.pub").write_bytes(public + b"\n")
     return folder / name
+
+
+def revoke(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Add nodes to the list of those whom no other node believes any more, and return the lists that were written.
+
+    They are the one beside the authority, and those in the nodes' folders there, as far as they have not been moved.
+
+    Raises
+    ------
+    ConfigError
+        When there is no authority, no such node was issued a certificate, or a list cannot be written.
+    """
+    _authority(folder)
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"NAME = '{name}' cannot be a node's name: use lower-case letters, digits and hyphens")
+    nodes = sorted(path.parent for path in folder.glob("*/node.pem") if path.parent.name not in names)
+    written = [place / REVOKED for place in (folder, *nodes)]
+    try:
+        before = names_in(written[0]) if written[0].exists() else frozenset()
+        for path in written:
+            path.write_text("".join(f"{name}\n" for name in sorted(before | {*names})), encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the list of revoked names in {folder} cannot be written: {error}") from None
+    return written
+
+
+def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Return the certificate and the key of the authority that `init` made."""
+    if not ((folder / "ca.pem").exists() and (folder / "ca.key").exists()):
+        raise ConfigError(
+            f"{folder} holds no certificate authority: make one with `ross-flwr certs init --in {folder}`"
+        )
+    _require_private(folder / "ca.key")
+    authority, signer = _certificate(folder / "ca.pem"), _private_key(folder / "ca.key")
+    if signer.public_key() != authority.public_key():
+        raise ConfigError(f"{folder / 'ca.key'} is not the key of ca.pem beside it")
+    _require_valid(folder / "ca.pem", authority)
+    return authority, signer
 
 
 def _sign(
@@ -187,9 +283,10 @@ def _host(host: str) -> x509.GeneralName:
         return x509.IPAddress(ip_address(host))
     except ValueError:
         pass
-    if host.endswith(f".{DOMAIN}") or not host.isascii() or not host or " " in host:
+    name = host.lower().removesuffix(".")
+    if not _HOST.fullmatch(name) or _is_ours(name):
         raise ConfigError(f"--host {host} is not a host: use an address, or a name that does not end with .{DOMAIN}")
-    return x509.DNSName(host)
+    return x509.DNSName(name)
 
 
 def _write(folder: Path, stem: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:

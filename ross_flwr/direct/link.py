@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from contextlib import suppress
 from logging import INFO, WARNING
 from time import monotonic
@@ -116,18 +116,24 @@ class Link:
         self._outbox = Outbox()
         self._call: Any = None
         self._greeting = asyncio.Event()
+        self._revoked: Container[str] = ()
 
     @property
     def up(self) -> bool:
         """Whether the neighbour answers."""
-        return self._standing.state == "up"
+        return self._standing.state == "up" and not self._expelled
 
     @property
     def _standing(self) -> Standing:
         return self._progress.standings[self.neighbor.name]
 
+    @property
+    def _expelled(self) -> bool:
+        return self.neighbor.name in self._revoked
+
     async def open(self, credentials: Credentials | None) -> None:
         """Start greeting the neighbour."""
+        self._revoked = credentials.revoked if credentials else ()
         self._channel = Channel(self.neighbor, credentials, self._progress.patience)
         self._task = asyncio.create_task(self._run())
 
@@ -191,7 +197,10 @@ class Link:
         return model if model is not None and bool(torch.isfinite(model).all()) else None
 
     async def _hello(self, timeout: float) -> Hello | None:
-        """Return the answer to a greeting, if one comes and makes sense."""
+        """Return the answer to a greeting, if one comes and makes sense. An expelled node is not greeted."""
+        if self._expelled:
+            self._mail.log.log(WARNING, f"revoked {self.neighbor.name}", f"node {self.neighbor.name} is revoked")
+            return None
         try:
             hello: Hello | None = await self._channel.greet(
                 self._agreement.hello(self._progress.exchange), timeout=timeout
@@ -243,6 +252,8 @@ class Link:
     async def _write(self) -> None:
         while True:
             exchange, envelope = await self._outbox.first()
+            if self._expelled:
+                return
             header = Header(
                 run=envelope.run,
                 pass_number=envelope.pass_number,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -72,11 +72,13 @@ class Server:
         self._limit = limit
         self._memory = memory
         self._secure = False
+        self._revoked: Container[str] = ()
         self._open_calls: Counter[tuple[str, str]] = Counter()
 
     async def open(self, address: str, credentials: Credentials | None) -> None:
         """Begin to serve at ``host:port``."""
-        self._secure = credentials is not None
+        if credentials:
+            self._secure, self._revoked = True, credentials.revoked
         handlers: dict[str, Callable[..., Any]] = {"Greet": self.greet, "Deliver": self.deliver, "Fetch": self.fetch}
         self._server = await listen(address, handlers, credentials, self._mail.progress.patience)
 
@@ -129,8 +131,7 @@ class Server:
             raise Refused("other-run")
         if edge not in self._edges:
             raise Refused("no-edge")
-        if not self._calls(self._homes[header.source], context):
-            raise Refused("stranger")
+        self._require([self._homes[header.source]], context)
         if header.step >= self.agreement.exchanges:
             raise Refused("other-step")
         exchange = self.agreement.exchange(header)
@@ -166,9 +167,20 @@ class Server:
     def _here(self) -> Hello:
         return self.agreement.hello(self._mail.progress.exchange)
 
-    def _calls(self, link: Link, context: Context) -> bool:
-        """Return whether this neighbour may be the caller; without certificates, anybody may be."""
-        return not self._secure or is_node(link.neighbor, context)
+    def _require(self, links: Iterable[Link], context: Context) -> list[Link]:
+        """Return the neighbours that the caller may be; without certificates, anybody may be any of them.
+
+        Raises
+        ------
+        Refused
+            When it is none of them, or was expelled.
+        """
+        callers = [link for link in links if not self._secure or is_node(link.neighbor, context)]
+        if not callers:
+            raise Refused("stranger")
+        if any(link.neighbor.name in self._revoked for link in callers):
+            raise Refused("revoked")
+        return callers
 
     @property
     def _time(self) -> float:
@@ -184,10 +196,8 @@ class Server:
         """
         names: Any = context.auth_context().get("x509_subject_alternative_name")
         key = kind, str(names or context.peer())
-        callers = [link for link in self._links if self._calls(link, context)]
         try:
-            if not callers:
-                raise Refused("stranger")
+            callers = self._require(self._links, context)
             if self._open_calls[key] >= CALLS:
                 raise Refused("busy")
             self._open_calls[key] += 1

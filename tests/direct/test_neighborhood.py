@@ -240,6 +240,31 @@ def test_a_run_is_unharmed_by_strangers(certs):
     assert hosts[0].dropped["stranger"] >= 10
 
 
+def test_a_node_that_its_neighbours_expel_is_left_out_and_learns_nothing_more(certs):
+    """Its neighbours 1 and 3 revoke node 2 after round 5, of which it knows nothing."""
+    expelled = set()
+    revoking = {name: replace(certs[name], revoked=expelled) for name in ("n1", "n3")}
+    net = Net(method("dpsgd"), certs={**certs, **revoking})
+    last = threading.Barrier(4)
+
+    def play(k, host):
+        with net.join(k, host, 0.5) as node:
+            rounds = []
+            for round in node.rounds(Schedule(20), 1, 20):
+                rounds.append(round)
+                if round.number == 5:
+                    last.wait(30)
+                    expelled.add("n2")
+            last.wait(60)
+            return rounds
+
+    hosts, reports = net.run(20, play={k: partial(play, k) for k in range(4)})
+    missing = [[[*round.reports[0].missing] for round in rounds] for rounds in reports]
+    assert [rounds[:5] for rounds in missing] == [[[]] * 5] * 4
+    assert [rounds[8:] for rounds in missing] == [[[]] * 12, [[2]] * 12, [[1, 3]] * 12, [[2]] * 12]
+    assert all(hosts[k].dropped["revoked"] for k in (1, 3))
+
+
 def test_a_neighbour_that_answers_nonsense_is_greeted_again_and_fills_no_log(caplog):
     net, asked = Net(method("dpsgd")), Counter()
     hello = Hello(protocol=1, run="run", topology=net.graph.digest, layout="layout").SerializeToString()

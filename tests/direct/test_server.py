@@ -4,12 +4,13 @@ import socket
 import ssl
 import struct
 import threading
+from dataclasses import replace
 
 import grpc
 import pytest
 import torch
 from deployed import until
-from peers import channel_to, deliver, letter
+from peers import Net, channel_to, deliver, letter, method
 from quadratics import normal
 
 from ross_flwr.direct import server, wire
@@ -185,6 +186,29 @@ def test_grpc_is_told_how_much_one_connection_may_take(door, certs, tmp_path):
     with pytest.raises(grpc.RpcError) as caught:
         call_as("n1").Greet(Hello(), metadata=(("x", "y" * 9000),), timeout=10)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_an_expelled_node_is_refused_whatever_it_calls_and_in_the_middle_of_a_stream(certs):
+    expelled = set()
+    net = Net(method("ross"), certs={**certs, "n0": replace(certs["n0"], revoked=expelled)})
+    with (
+        net.join(0, net.host([0]), patience=0.3) as node,
+        channel_to("n0", net.nodes[0].address, certs["n1"]) as channel,
+    ):
+        stub = PeerExchangeStub(channel)
+
+        def stream():
+            yield from letter()
+            until(lambda: node.peer.collect(0, [(1, 0)]), "nothing arrives", 30)
+            expelled.add("n1")
+            yield from letter(step=1)
+
+        assert deliver(stub, stream()) == "revoked"
+        for call in (lambda: stub.Greet(Hello(), timeout=30), lambda: [*stub.Fetch(Request(run="run"), timeout=30)]):
+            with pytest.raises(grpc.RpcError) as caught:
+                call()
+            assert caught.value.details() == "revoked"
+        assert dict(node.peer.mail.dropped) == {"revoked": 3}
 
 
 def test_who_has_a_certificate_of_another_authority_gets_no_word_in(door):
