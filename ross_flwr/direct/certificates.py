@@ -7,7 +7,8 @@ caller's certificate.
 
 import os
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -136,7 +137,7 @@ def init(folder: Path) -> Path:
     Raises
     ------
     ConfigError
-        When there is one already, because a new one would invalidate all nodes' certificates.
+        When there is one already, because a new one would invalidate all nodes' certificates, or it cannot be written.
     """
     if (folder / "ca.key").exists():
         raise ConfigError(f"{folder} holds a certificate authority already: issue from it, or choose another folder")
@@ -148,7 +149,8 @@ def init(folder: Path) -> Path:
         .add_extension(_usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
     )
-    _write(folder, "ca", key, certificate)
+    with _writing(folder):
+        _write(folder, "ca", key, certificate)
     return folder / "ca.pem"
 
 
@@ -169,7 +171,7 @@ def issue(folder: Path, name: str, hosts: Iterable[str] = ()) -> Path:
     Raises
     ------
     ConfigError
-        When there is no authority, or the name is malformed or taken.
+        When there is no authority, the name is malformed, taken or revoked, or the folder cannot be written.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(f"NAME = '{name}' cannot be a node's name: use lower-case letters, digits and hyphens")
@@ -181,14 +183,15 @@ def issue(folder: Path, name: str, hosts: Iterable[str] = ()) -> Path:
     key = ec.generate_private_key(ec.SECP256R1())
     alternatives = [x509.DNSName(f"{name}.{DOMAIN}"), *map(_host, hosts)]
     certificate = _sign(name, alternatives, key.public_key(), authority, signer)
-    _write(folder / name, "node", key, certificate)
-    for file in ("ca.pem", REVOKED):
-        if (folder / file).exists():
-            (folder / name / file).write_bytes((folder / file).read_bytes())
     login = ec.generate_private_key(ec.SECP384R1())
-    _write_secret(folder / name / "auth.key", login, serialization.PrivateFormat.OpenSSH)
     public = login.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    (folder / name / "auth.pub").write_bytes(public + b"\n")
+    with _writing(folder / name):
+        _write(folder / name, "node", key, certificate)
+        for file in ("ca.pem", REVOKED):
+            if (folder / file).exists():
+                (folder / name / file).write_bytes((folder / file).read_bytes())
+        _write_secret(folder / name / "auth.key", login, serialization.PrivateFormat.OpenSSH)
+        (folder / name / "auth.pub").write_bytes(public + b"\n")
     return folder / name
 
 
@@ -200,7 +203,7 @@ def revoke(folder: Path, names: Sequence[str]) -> list[Path]:
     Raises
     ------
     ConfigError
-        When there is no authority, no such node was issued a certificate, or a list cannot be written.
+        When there is no authority, a name is malformed, or a list cannot be read or written.
     """
     _authority(folder)
     for name in names:
@@ -210,10 +213,11 @@ def revoke(folder: Path, names: Sequence[str]) -> list[Path]:
     written = [place / REVOKED for place in (folder, *nodes)]
     try:
         before = names_in(written[0]) if written[0].exists() else frozenset()
+    except (OSError, ValueError):
+        raise ConfigError(f"{written[0]} is not a list of names: restore it, or every name on it is believed") from None
+    with _writing(folder):
         for path in written:
             path.write_text("".join(f"{name}\n" for name in sorted(before | {*names})), encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"the list of revoked names in {folder} cannot be written: {error}") from None
     return written
 
 
@@ -289,13 +293,19 @@ def _host(host: str) -> x509.GeneralName:
     return x509.DNSName(name)
 
 
-def _write(folder: Path, stem: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Tell an error of the file system in a sentence."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_secret(folder / f"{stem}.key", key, serialization.PrivateFormat.PKCS8)
-        (folder / f"{stem}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        yield
     except OSError as error:
-        raise ConfigError(f"{folder} cannot take {stem}.key and {stem}.pem: {error.strerror or error}") from None
+        raise ConfigError(f"{folder} cannot be written: {error.strerror or error}") from None
+
+
+def _write(folder: Path, stem: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_secret(folder / f"{stem}.key", key, serialization.PrivateFormat.PKCS8)
+    (folder / f"{stem}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _write_secret(path: Path, key: ec.EllipticCurvePrivateKey, form: serialization.PrivateFormat) -> None:

@@ -199,6 +199,18 @@ def test_a_node_is_expelled_by_a_list_that_the_others_read_again(tmp_path, monke
         certificates.issue(tmp_path, "cellar")
 
 
+def test_what_cannot_be_written_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written: Not a directory"):
+        certificates.init(tmp_path / "file" / "certs")
+    certificates.init(tmp_path)
+    (tmp_path / "revoked").mkdir()
+    with pytest.raises(ConfigError, match="cannot be written: Is a directory"):
+        certificates.issue(tmp_path, "kitchen")
+    with pytest.raises(ConfigError, match="is not a list of names"):
+        certificates.revoke(tmp_path, ["cellar"])
+
+
 def test_a_list_that_cannot_be_read_is_told(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(revoked, "LOOK_AGAIN", 0.0)
     (tmp_path / "revoked").write_bytes(b"cellar\n\xff")
