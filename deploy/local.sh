@@ -12,13 +12,18 @@ app=$(cd "${APP:-$(dirname "$0")/..}" && pwd)
 nodes=${NODES:-4}
 keys=${1:-}
 work=${WORK:-$(mktemp -d)}
+if [[ $work == *[\"\\]* ]]; then
+    echo "WORK = $work holds a double quote or a backslash, which Flower's configuration cannot: use another folder" >&2
+    exit 1
+fi
 mkdir -p "$work"
 export FLWR_HOME="$work/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
 mkdir -p "$FLWR_HOME"
 
 started=()
 stop() { # stop all that was started, and what Flower started in turn, which writes into the folder too
-    trap - EXIT INT TERM
+    trap - EXIT
+    trap "" INT TERM # or a second one would end this before all is stopped
     local all
     mapfile -t all < <(tree "${started[@]}")
     kill "${all[@]}" 2>/dev/null || true
@@ -52,11 +57,11 @@ start() { # start LOG COMMAND…: run it in the background
     echo "$!" >"${log%.log}.pid"
 }
 
-wait_for() { # wait_for WHAT COMMAND…: wait until the command succeeds, at most a minute
-    local what=$1
+wait_for() { # wait_for WHAT COMMAND…: wait until the command succeeds, at most a minute, while what was started runs
+    local what=$1 end=$((SECONDS + 60))
     shift
-    for _ in $(seq 120); do
-        "$@" >/dev/null 2>&1 && return
+    while ((SECONDS < end)) && running "${started[-1]}"; do
+        timeout --foreground 15 "$@" >/dev/null 2>&1 && return # another program on the port may accept and say nothing
         sleep 0.5
     done
     echo "$what did not start. The logs:" >&2
@@ -117,7 +122,7 @@ if [ "$keys" = shell ]; then
 fi
 config=$keys
 for default in "num-nodes=$nodes" "num-agents=$nodes" "topology='ring'" "attackers=1" "num-rounds=40" "evaluate-every=10" \
-    "transport='direct'" "phase-timeout=20.0" "results='$work/results'"; do
+    "transport='direct'" "phase-timeout=20.0" "results=\"$work/results\""; do
     key=${default%%=*} # Flower refuses keys that the app does not have
     [[ " $keys" == *" $key="* ]] || ! grep -q "^$key = " "$app/pyproject.toml" || config="$config $default"
 done

@@ -1,19 +1,25 @@
-"""What `deploy/` tells machines to run is what Flower and systemd take; images are not built here."""
+"""What `deploy/` tells machines to run is what Flower and systemd take, and `local.sh` cleans up; no image is built."""
 
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
+from deployed import children_of, runs, send, until
+from flwr.common.config import parse_config_args
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 BIN = Path(sys.executable).parent
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+NEEDS_BASH = pytest.mark.skipif(not shutil.which("bash") or sys.platform != "linux", reason="needs bash")
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 
 
@@ -74,3 +80,77 @@ def test_units_find_their_variables_in_the_environment_file():
     used = {name for unit in UNITS for name in re.findall(r"\$\{(\w+)\}", unit.read_text())}
     assert used == {"SUPERLINK", "SUPERLINK_HOST", "SUPERLINK_PORT", "PEER_ADDRESS"}
     assert used <= given
+
+
+STUBS = {
+    "flower-superlink": 'case "$*" in --version) echo 1.41.0;; *) exec "$HERE/serve" superlink;; esac',
+    "flower-supernode": 'echo "$@" >>"$HERE/nodes"; exec "$HERE/serve" supernode',
+    "flwr": 'case "$1 $2" in "run "*) until [ -e "$HERE/supernode.up" ]; do sleep 0.1; done; echo "$@" >"$HERE/run"; echo Result;; esac',
+    "ross-flwr": 'echo "$@" >>"$HERE/certs"',
+    "serve": 'trap "sleep 2; exit" TERM; touch "$HERE/$1.up"; while :; do sleep 0.1; done',
+}
+"""Commands in the place of Flower's: those that serve take two seconds to end."""
+
+
+@pytest.fixture
+def stubbed(tmp_path):
+    """Starts `deploy/local.sh` with these commands instead of Flower's; some may be replaced."""
+    here = tmp_path / "bin"
+    here.mkdir()
+
+    def start(work, argument="num-rounds=1", **replaced):
+        for name, body in (STUBS | replaced).items():
+            (here / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+            (here / name).chmod(0o755)
+        (work / "certs").mkdir(parents=True)
+        env = {**os.environ, "PATH": f"{here}:{os.environ['PATH']}", "HERE": str(here), "WORK": str(work), "NODES": "2"}
+        command = [DEPLOY / "local.sh", argument]
+        return subprocess.Popen(command, env=env, stdout=-1, stderr=-2, text=True, start_new_session=True), here
+
+    return start
+
+
+@NEEDS_BASH
+def test_all_that_was_started_is_stopped_also_if_the_script_is_told_twice(stubbed, tmp_path):
+    script, here = stubbed(tmp_path / "work", flwr='[ "$1" != run ] || sleep 60')
+    until(lambda: (here / "supernode.up").exists(), "no node starts", 30)
+    below = children_of(script.pid)
+    script.terminate()
+    time.sleep(0.5)
+    script.terminate()
+    assert script.wait(timeout=30) == 130
+    left = [command for pid in below if "serve" in (command := runs(pid))]
+    send(signal.SIGKILL, below)
+    assert left == []
+
+
+@NEEDS_BASH
+def test_a_folder_with_an_apostrophe_reaches_flower_as_it_is(stubbed, tmp_path):
+    work = tmp_path / "Anna's work"
+    script, here = stubbed(work)
+    said, _ = script.communicate(timeout=60)
+    assert script.returncode == 0, said
+    config = (here / "run").read_text().partition("--run-config ")[2].strip()
+    assert parse_config_args([config])["results"] == str(work / "results")
+    nodes = [line.partition("--node-config ")[2] for line in (here / "nodes").read_text().splitlines()]
+    certs = {parse_config_args([config])["peer-certs"] for config in nodes}
+    assert certs
+    assert certs <= {str(work / "certs/agent-1"), str(work / "certs/agent-2")}
+
+
+@NEEDS_BASH
+def test_a_folder_that_flowers_configuration_cannot_hold_is_refused(stubbed, tmp_path):
+    script, _ = stubbed(tmp_path / 'a "work"')
+    said, _ = script.communicate(timeout=60)
+    assert (script.returncode, "double quote" in said) == (1, True)
+
+
+@NEEDS_BASH
+def test_a_superlink_that_ends_is_not_waited_for_although_another_program_listens(stubbed, tmp_path):
+    """The other program takes connections and says nothing, so that the command that asks for the SuperLink hangs."""
+    ended = 'case "$*" in --version) echo 1.41.0;; *) echo "the port is in use"; exit 1;; esac'
+    script, _ = stubbed(tmp_path / "work", **{"flower-superlink": ended, "flwr": "exec sleep 60"})
+    said, _ = script.communicate(timeout=30)
+    assert script.returncode == 1
+    assert "the SuperLink did not start" in said
+    assert "the port is in use" in said
