@@ -85,7 +85,8 @@ def test_units_find_their_variables_in_the_environment_file():
 STUBS = {
     "flower-superlink": 'case "$*" in --version) echo 1.41.0;; *) exec "$HERE/serve" superlink;; esac',
     "flower-supernode": 'echo "$@" >>"$HERE/nodes"; exec "$HERE/serve" supernode',
-    "flwr": 'case "$1 $2" in "run "*) until [ -e "$HERE/supernode.up" ]; do sleep 0.1; done; echo "$@" >"$HERE/run"; echo Result;; esac',
+    "flwr": '[ "$1" != run ] || "$HERE/meet"; echo "$@" >"$HERE/$1"; echo Result',
+    "meet": 'until [ -e "$HERE/supernode.up" ]; do sleep 0.1; done',
     "ross-flwr": 'echo "$@" >>"$HERE/certs"',
     "serve": 'trap "sleep 2; exit" TERM; touch "$HERE/$1.up"; while :; do sleep 0.1; done',
 }
