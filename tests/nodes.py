@@ -19,6 +19,10 @@ class KilledError(RuntimeError):
     """What ends a node's process."""
 
 
+class NodeError(RuntimeError):
+    """A node's own error, which Flower would pass on as a reply."""
+
+
 class Nodes:
     """A grid of nodes that run a ClientApp, each one message at a time.
 
@@ -64,7 +68,10 @@ class Nodes:
         return [self.replies[number].result(timeout) for number in self.push_messages(messages)]
 
     def pull_messages(self, numbers):
-        return [self.replies[number].result() for number in numbers if self.replies[number].done()]
+        done = [self.replies[number] for number in numbers if self.replies[number].done()]
+        for error in filter(None, (reply.exception() for reply in done)):
+            raise NodeError(str(error)) from error
+        return [reply.result() for reply in done]
 
 
 def app_of(config, mods=None, module=lambda context, module: module):

@@ -5,6 +5,7 @@ from collections import Counter
 from flwr.app import Error, Message, RecordDict
 
 from ross_flwr.flower.grid import Post
+from ross_flwr.flower.protocol import Segment
 
 
 class Table:
@@ -18,11 +19,16 @@ class Table:
         self.content = content
         self.now = 0.0
         self.due = {}
+        self.pushed = []
         self.looks = []
         self.dropped = Counter()
         self.post = Post(
             self, lambda reason, node, text: self.dropped.update([reason]), clock=self.clock, sleep=self.sleep
         )
+
+    def segments(self, node):
+        """The segments that a node was told, in order."""
+        return [Segment.from_record(record) for to, record in self.pushed if to == node and record]
 
     def get_node_ids(self):
         return list(self.answers)
@@ -39,6 +45,7 @@ class Table:
         if node not in self.answers:
             return [""]
         number = f"m{len(self.due)}"
+        self.pushed.append((node, message.content.get(Segment.key)))
         seconds = self.answers[node]
         content = Error(code=0, reason="broken") if seconds is not None and seconds < 0 else self.content(message)
         reply = Message(content, reply_to=message)

@@ -6,56 +6,34 @@ from logging import INFO, WARNING, getLogger
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
-from ross_flwr.config import ConfigError
-from ross_flwr.flower.placement import NODE_TIMEOUT, Placement, question
+from ross_flwr.flower.grid import Reply
 from ross_flwr.flower.protocol import Segment, Setup
+from ross_flwr.flower.questions import Questions
+from ross_flwr.flower.replies import answer_of, report_of
 from ross_flwr.flower.run import Run
 from ross_flwr.graph.topology import Place
 
-__all__ = ["Segments", "check_names"]
+__all__ = ["Segments"]
 
 logger = getLogger("flwr")
-
-ASK_AGAIN = 60.0
-"""Seconds after which every node that has not replied is asked who it is. A busy node answers when it is done."""
-
-LOOK_AGAIN = 1.0
-"""Seconds between two checks of which nodes are connected. A lost node that is back is asked at once."""
-
-
-def check_names(placement: Placement) -> None:
-    """Refuse to begin unless every node has given a name and an address of its own.
-
-    Raises
-    ------
-    ConfigError
-        Naming a node that has not, or the name or address that two nodes share.
-    """
-    for node in placement.blocks:
-        if node not in placement.answers:
-            raise ConfigError(f"node {node} cannot take part: it did not answer within {NODE_TIMEOUT:g} s")
-    answers = placement.answers.values()
-    for what, values in (("name", [a.name for a in answers]), ("address", [a.address for a in answers])):
-        if twice := {value for value in values if values.count(value) > 1}:
-            raise ConfigError(f"two nodes have the {what} '{twice.pop()}': give each its own")
 
 
 @dataclass
 class Segments:
     """Tells each node its neighbours, lets it run some rounds with them, and waits for its report.
 
+    A node has one segment at a time. One that still owes its report of an earlier segment is told the segment at hand
+    once it has answered, so that no segments queue up for a node that is late.
+
     Parameters
     ----------
     run : Run
-        What is run, and where. Its timeout starts at the last report.
+        What is run, and where. Its timeout is the shortest time that the nodes get once most have reported.
     """
 
     run: Run
-    _rounds: tuple[int, int] = (1, 1)
-    _questions: set[str] = field(default_factory=set)
-    _lost: set[int] = field(default_factory=set)
-    _looked: float = 0.0
-    _asked: float = 0.0
+    _rounds: range = range(1, 2)
+    _owed: dict[str, int] = field(default_factory=dict)
 
     @property
     def ready(self) -> set[int]:
@@ -64,12 +42,12 @@ class Segments:
 
     def exchanges(self, first: int, last: int) -> Iterator[None]:
         """Yield once: a segment of rounds `first` to `last` is one exchange."""
-        self._rounds = first, last
+        self._rounds = range(first, last + 1)
         yield
 
     def messages(self, initial: ArrayRecord, config: ConfigRecord) -> Iterator[Message]:
         """Yield a message for each node, which makes it run the rounds of the segment."""
-        first, last = self._rounds
+        first, last = self._rounds[0], self._rounds[-1]
         passes = self.run.assembly.schedule.passes
         graphs = [self.run.assembly.graphs.at(t) for t in range((first - 1) * passes, last * passes)]
         if not self.run.assembly.graphs.changes:
@@ -88,66 +66,128 @@ class Segments:
         hosts: dict[int, list[int]] = {}
         for agent in sorted(near - set(self.run.placement.blocks[node])):
             hosts.setdefault(self.run.placement.home[agent], []).append(agent)
-        answers = self.run.placement.answers
-        return [(answers[other].name, answers[other].address, agents) for other, agents in hosts.items()]
+        known = {other: self.run.placement.answers.get(other) for other in hosts}
+        return [(answer.name, answer.address, hosts[other]) for other, answer in known.items() if answer]
 
     def exchange(self, messages: Iterable[Message]) -> list[Message]:
-        """Send the messages and return the nodes' reports.
+        """Send the messages and return the nodes' reports, as `Telling` waits for them."""
+        telling = Telling(self.run, self._rounds, {each.metadata.dst_node_id: each for each in messages}, self._owed)
+        for number, reply in self.run.post.receive(telling.go_on):
+            telling.take(number, reply)
+        self._owed = telling.end()
+        return [*telling.reports.values()]
 
-        A node that answers a question while it should be running rounds has died and come back; it is told again. Once
-        all others have reported, the missing nodes get `timeout` more seconds, and are then left to themselves. A node
-        that, Flower says, the message did not reach is left at once.
-        """
-        post, segments = self.run.post, {message.metadata.dst_node_id: message for message in messages}
-        working = self._send(segments.values())
-        began = self._asked = self._looked = post.clock()
-        self._questions, self._lost = set(), set()
-        reports: dict[int, Message] = {}
-        heard = 0.0
 
-        def go_on(_elapsed: float) -> bool:
-            waiting = segments.keys() - reports.keys()
-            patient = not reports or (waiting & {*working.values()} and post.clock() - heard < self.run.timeout)
-            if waiting and patient:
-                self._look_for(waiting)
-            return bool(waiting and patient)
+class Telling:
+    """Tells the nodes a segment, and those again that died and came back, and waits for their reports.
 
-        for number, reply in post.receive(go_on):
-            node = reply.node
-            asked = number in self._questions
-            told = working.pop(number, None) is not None
-            if reply.message is None:
-                self._lost.add(node)
-            elif told:
-                reports.setdefault(node, reply.message)
-                heard = post.clock()
-            elif asked and node not in reports:
-                logger.log(INFO, "\t├──> agents %s are back", self.run.placement.blocks[node])
-                content = segments[node].content
-                segment = replace(Segment.of(content), behind_by=post.clock() - began)
-                content[Segment.key] = segment.to_record()
-                working |= self._send([Message(content, node, "train.segment")])
-        for number in {*working, *self._questions} & post.waiting.keys():
-            del post.waiting[number]
-        for node in segments.keys() - reports.keys():
+    How long it waits:
+
+    - Until more than half of the nodes at work have reported, it waits for as long as Flower says that the others are
+      there. A node that reports early, or nothing, ends the segment for nobody.
+    - From then on, the others get as long as those took, `timeout` at least, from the latest report on.
+    - A node that, Flower says, is not there is not waited for once there is a report.
+
+    A node that answers a question asked after it was told the segment does not run it: it has died and come back.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    numbers : range
+        The rounds of the segment.
+    segments : dict[int, Message]
+        What to tell each node.
+    owed : dict[str, int]
+        The nodes that have not replied to an earlier segment, by the number of that message.
+
+    Attributes
+    ----------
+    reports : dict[int, Message]
+        The sound reports, by node.
+    """
+
+    def __init__(self, run: Run, numbers: range, segments: dict[int, Message], owed: dict[str, int]) -> None:
+        self.run, self.post = run, run.post
+        self.reports: dict[int, Message] = {}
+        self._numbers, self._segments = numbers, segments
+        self._began = self.post.clock()
+        self._took: list[float] = []
+        self._refused: set[int] = set()
+        self._earlier = {number: node for number, node in owed.items() if number in self.post.waiting}
+        self._working: dict[str, int] = {}
+        self._told_at: dict[int, float] = {}
+        self._questions = Questions(self.post, run.setup(()), ConfigRecord())
+        for node in segments.keys() - {*self._earlier.values()}:
+            if node in run.placement.answers:
+                self._tell(node)
+            else:
+                self._questions.lose(node)
+
+    def _tell(self, node: int, behind_by: float = 0.0) -> None:
+        """Send a node its segment; others have been at it for `behind_by` seconds."""
+        content = self._segments[node].content
+        if behind_by:
+            content[Segment.key] = replace(Segment.of(content), behind_by=behind_by).to_record()
+        self._told_at[node] = self.post.clock()
+        for numbers in (self._working, self._earlier):
+            for number in [number for number, other in numbers.items() if other == node]:
+                del numbers[number]
+        for number in self.post.send([Message(content, node, "train.segment")]):
+            self._working[number] = node
+
+    def go_on(self, _elapsed: float) -> bool:
+        """Return whether to wait on, and ask the silent nodes who they are if it is time."""
+        waiting = self._segments.keys() - self.reports.keys() - self._refused
+        if not waiting or not self._is_patient(waiting & {*self._working.values(), *self._earlier.values()}):
+            return False
+        self._questions.ask_again(waiting)
+        return True
+
+    def _is_patient(self, at_work: set[int]) -> bool:
+        done, working = len(self._took), len(at_work)
+        if not (done and working) or done <= working:
+            return bool(working) or not done
+        most = self._took[(done + working) // 2]  # when more than half had reported
+        return self.post.clock() - self._began < self._took[-1] + max(self.run.timeout, most)
+
+    def take(self, number: str, reply: Reply) -> None:
+        """Take a reply to a segment, or to a question."""
+        node, told = reply.node, self._working.pop(number, None) is not None
+        late = self._earlier.pop(number, None) is not None
+        asked_at = self._questions.asked_at(number)
+        if reply.message is None:
+            self._questions.lose(node)
+        elif told:
+            self._report(node, reply.message)
+        elif late:
+            self.post.drop("late", node, "its report came after the segment")
+            self._tell(node, self.post.clock() - self._began)
+        elif asked_at is not None and asked_at >= self._told_at.get(node, 0.0) and node not in self.reports:
+            self._come_back(node, reply.message)
+
+    def _report(self, node: int, message: Message) -> None:
+        now = self.post.clock()
+        if report_of(message, self._numbers, now - self._began, self.run):
+            self.reports[node] = message
+            self._took.append(now - self._began)
+        else:
+            self._refused.add(node)
+
+    def _come_back(self, node: int, message: Message) -> None:
+        answers = self.run.placement.answers
+        others = [answer for other, answer in answers.items() if other != node]
+        answer = answer_of(message, others, self.post.drop, direct=True)
+        if answer and not answer.problem:
+            logger.log(INFO, "\t├──> agents %s are back", self.run.placement.blocks[node])
+            answers[node] = answer
+            self._tell(node, self.post.clock() - self._began)
+
+    def end(self) -> dict[str, int]:
+        """Wait no longer; return the nodes that owe a reply, by the number of the message."""
+        self._questions.forget()
+        for node in self._segments.keys() - self.reports.keys():
             logger.log(WARNING, "\t├──> no word from agents %s", self.run.placement.blocks[node])
-        return [*reports.values()]
-
-    def _send(self, messages: Iterable[Message]) -> dict[str, int]:
-        """Send messages; return the node of each message that Flower accepted, by the message's number."""
-        return {number: self.run.post.waiting[number] for number in self.run.post.send(messages)}
-
-    def _look_for(self, waiting: set[int]) -> None:
-        """Ask lost nodes that are back who they are; from time to time ask every missing node."""
-        now = self.run.post.clock()
-        if now - self._looked <= LOOK_AGAIN:
-            return
-        self._looked = now
-        there = set(self.run.post.grid.get_node_ids())
-        if now - self._asked > ASK_AGAIN:
-            self._asked, self._lost = now, waiting
-        asked = {self.run.post.waiting[number] for number in self._questions & self.run.post.waiting.keys()}
-        setup = self.run.setup(())
-        questions = [question(node, setup, ConfigRecord()) for node in self._lost & there - asked]
-        self._questions |= self._send(questions).keys()
-        self._lost = waiting - there
+        return {
+            number: node for number, node in {**self._earlier, **self._working}.items() if number in self.post.waiting
+        }

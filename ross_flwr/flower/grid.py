@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 from flwr.app import Message
 from flwr.serverapp import Grid
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 __all__ = ["Post", "Reply"]
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A node's answer; `message` is None if the node failed.
+    """A node's answer; `message` is None if the node failed, and `problem` says why.
 
     A `late` reply answers a message of an earlier exchange.
     """
@@ -23,6 +24,7 @@ class Reply:
     node: int
     message: Message | None
     late: bool = False
+    problem: str = ""
 
 
 class Post:
@@ -33,8 +35,8 @@ class Post:
     grid : Grid
         Reaches the nodes.
     drop : callable
-        Called with a reason, a node and an explanation when a message or a reply is lost: ``unreachable``, ``error`` or
-        ``late``.
+        Called with a reason, a node and an explanation when a message or a reply is lost: ``unreachable``, ``error``,
+        ``late``, ``malformed`` (Flower cannot read it) or ``stranger`` (it comes from another node).
     clock, sleep : callable, optional
         The time in seconds, and how to wait.
 
@@ -85,18 +87,38 @@ class Post:
         """
         began = self.clock()
         while True:
-            for message in self.grid.pull_messages([*self.waiting]) if self.waiting else ():
-                number = message.metadata.reply_to_message_id
-                if number not in self.waiting:
-                    continue  # the reply came twice
-                node = self.waiting.pop(number)
-                if message.has_error():
-                    self.drop("error", node, message.error.reason or "it gives no reason")
-                yield number, Reply(node, None if message.has_error() else message)
+            for number in [*self.waiting]:
+                if reply := self._pull(number):
+                    yield number, reply
             elapsed = self.clock() - began
             if not go_on(elapsed):
                 return
             self._sleep(pause(elapsed))
+
+    def _pull(self, number: str) -> Reply | None:
+        """Return the reply to a message, if it has come.
+
+        Each is pulled by itself: Flower raises an error if it cannot read what a node has sent, and loses whatever it
+        has pulled along with that.
+        """
+        node = self.waiting[number]
+        try:
+            message = next(iter(self.grid.pull_messages([number])), None)  # one that comes twice counts once
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, DecodeError) as error:
+            return self._lose(number, "malformed", f"Flower cannot read its reply: {error}")
+        if message is None:
+            return None
+        if not message.has_content():
+            return self._lose(number, "error", message.error.reason or "it gives no reason")
+        if message.metadata.src_node_id != node:
+            return self._lose(number, "stranger", f"it replies as node {message.metadata.src_node_id}")
+        del self.waiting[number]
+        return Reply(node, message)
+
+    def _lose(self, number: str, reason: str, text: str) -> Reply:
+        node = self.waiting.pop(number)
+        self.drop(reason, node, text)
+        return Reply(node, None, problem=text)
 
     def exchange(self, messages: Iterable[Message], timeout: float) -> list[Reply]:
         """Send messages and return the replies that come within `timeout` seconds, also late ones to earlier messages.

@@ -11,14 +11,14 @@ import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import Result
 
-from ross_flwr.engine.events import AgentReport, Round
-from ross_flwr.flower.placement import Placement
-from ross_flwr.flower.protocol import MalformedError, Report, RoundReport, models_in
+from ross_flwr.engine.events import Round
+from ross_flwr.flower.protocol import RoundReport
 from ross_flwr.flower.records import tensors_of
-from ross_flwr.flower.run import Drops, Run
+from ross_flwr.flower.replies import models_of, report_of
+from ross_flwr.flower.run import Run
 from ross_flwr.runs.history import History
 
-__all__ = ["Outcome", "consensus", "models_of", "performance", "rounds_of"]
+__all__ = ["Outcome", "consensus", "performance"]
 
 logger = getLogger("flwr")
 
@@ -64,7 +64,7 @@ class Outcome:
         A round's time is that of the slowest node, or `elapsed` seconds if the nodes report no time.
         """
         numbers = range(len(self.history.lines) + 1, last + 1)
-        for number, told in rounds_of(replies, numbers, self.run.placement, self.run.drops).items():
+        for number, told in self._told(replies, numbers, elapsed).items():
             seconds = max((each.seconds for each in told if each.seconds is not None), default=elapsed)
             line = self.history.add(Round(number, [report for each in told for report in each.agents], seconds))
             metrics = MetricRecord(
@@ -78,6 +78,17 @@ class Outcome:
         self._log(numbers)
         return self.result.train_metrics_clientapp[last]
 
+    def _told(self, replies: Iterable[Message], numbers: range, elapsed: float) -> dict[int, list[RoundReport]]:
+        """Return what the nodes report of each round; what they refused is counted with what was refused here."""
+        told: dict[int, list[RoundReport]] = {number: [] for number in numbers}
+        for reply in replies:
+            report = report_of(reply, numbers, elapsed, self.run)
+            if report:
+                self.run.drops.counts.update(report.dropped)
+                for each in report.rounds:
+                    told[each.number].append(each)
+        return told
+
     def _log(self, numbers: range) -> None:
         lines = self.history.lines[numbers.start - 1 :]
         for absent, without in groupby(lines, key=lambda line: line["absent"]):
@@ -89,76 +100,9 @@ class Outcome:
 
     def keep_models(self, replies: Iterable[Message]) -> None:
         """Keep the models in the replies; their consensus is the result."""
-        self.models |= models_of(replies, self.initial, self.run.placement, self.run.drops)
+        self.models |= models_of(replies, self.initial, self.run.placement, self.run.drops.add)
         honest = [self.models[i] for i in self.history.honest if i in self.models]
         self.result.arrays = consensus(honest, self.initial)
-
-
-def rounds_of(
-    replies: Iterable[Message], numbers: range, placement: Placement, drops: Drops
-) -> dict[int, list[RoundReport]]:
-    """Return what the nodes report on the rounds `numbers`, in order; a malformed reply is dropped.
-
-    A node speaks only for its own agents. What it refused is counted together with what was refused here.
-    """
-    told: dict[int, list[RoundReport]] = {number: [] for number in numbers}
-    for reply in replies:
-        node, content = reply.metadata.src_node_id, reply.content
-        if Report.key not in content:
-            continue
-        try:
-            report = Report.of(content)
-            if unasked := [each.number for each in report.rounds if each.number not in told]:
-                raise MalformedError(
-                    f"it reports of round {unasked[0]} instead of rounds {numbers.start} to {numbers[-1]}"
-                )
-        except MalformedError as error:
-            drops.add("malformed", node, str(error))
-            continue
-        drops.counts.update(report.dropped)
-        for each in report.rounds:
-            told[each.number].append(RoundReport(each.number, each.seconds, _own(node, each.agents, placement, drops)))
-    return told
-
-
-def _own(node: int, reports: Iterable[AgentReport], placement: Placement, drops: Drops) -> list[AgentReport]:
-    own = []
-    for report in reports:
-        if placement.hosts(node, report.agent):
-            own.append(report)
-        else:
-            drops.add("not-hosted", node, f"it reports of agent {report.agent}")
-    return own
-
-
-def models_of(
-    replies: Iterable[Message], layout: ArrayRecord, placement: Placement, drops: Drops
-) -> dict[int, ArrayRecord]:
-    """Return the models in the replies, by agent, except those that do not fit the `layout` of the initial one."""
-    models = {}
-    for reply in replies:
-        node = reply.metadata.src_node_id
-        for agent, record in models_in(reply.content).items():
-            if not placement.hosts(node, agent):
-                drops.add("not-hosted", node, f"it sends a model of agent {agent}")
-            elif problem := _misfit(record, layout):
-                drops.add("malformed", node, f"the model of agent {agent}: {problem}")
-            else:
-                models[agent] = record
-    return models
-
-
-def _misfit(record: ArrayRecord, layout: ArrayRecord) -> str:
-    try:
-        tensors = tensors_of(record)
-    except (TypeError, ValueError, RuntimeError, EOFError) as error:
-        return f"it cannot be read: {error}"
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            return f"'{name}' is of {tensor.dtype}"
-        if name not in layout or tuple(tensor.shape) != tuple(layout[name].shape):
-            return f"'{name}' of shape {list(tensor.shape)} is not in the initial model"
-    return ""
 
 
 def consensus(models: Iterable[ArrayRecord], initial: ArrayRecord) -> ArrayRecord:
@@ -167,7 +111,9 @@ def consensus(models: Iterable[ArrayRecord], initial: ArrayRecord) -> ArrayRecor
     mean = ArrayRecord()
     for name, array in initial.items():
         tensors = [model[name] for model in decoded if name in model]
-        mean[name] = Array(torch.stack(tensors).mean(0).numpy().astype(array.dtype)) if tensors else array
+        mean[name] = (
+            Array(torch.stack(tensors).mean(0, dtype=torch.float64).numpy().astype(array.dtype)) if tensors else array
+        )
     return mean
 
 

@@ -1,28 +1,26 @@
 """Which node hosts which agents."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from logging import WARNING, getLogger
 from math import inf
 
-from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from ross_flwr.config import ConfigError
-from ross_flwr.flower.grid import Post
 from ross_flwr.flower.options import FlowerOptions
-from ross_flwr.flower.protocol import Answer, MalformedError, Setup
+from ross_flwr.flower.protocol import Answer
 from ross_flwr.graph.blocks import blocks
 from ross_flwr.graph.topology import Topology
 
-__all__ = ["NODE_TIMEOUT", "Placement", "ask", "place", "wait_for_nodes"]
+__all__ = ["NODE_TIMEOUT", "Placement", "place", "wait_for_nodes"]
 
 logger = getLogger("flwr")
 
 NODE_TIMEOUT = 600.0
-"""Seconds after which a run stops waiting for its nodes, or for a node's answer to who it is."""
+"""Seconds that a run waits for its nodes to come, and then for them to answer who they are."""
 
 SETTLE = 1.0
 """Seconds for which the number of nodes must stay the same if num-nodes does not give it."""
@@ -36,12 +34,12 @@ class Placement:
     ----------
     blocks : mapping of int to tuple of int
         The agents of every node that has any.
-    answers : mapping of int to Answer
-        The nodes' answers; nodes that did not answer are missing.
+    answers : dict of int to Answer
+        What the nodes that take part have answered, those that come later included.
     """
 
     blocks: Mapping[int, tuple[int, ...]]
-    answers: Mapping[int, Answer]
+    answers: dict[int, Answer]
 
     @cached_property
     def home(self) -> dict[int, int]:
@@ -74,34 +72,6 @@ def wait_for_nodes(grid: Grid, options: FlowerOptions) -> list[int]:
             return nodes
         time.sleep(0.1)
     raise ConfigError(f"num-nodes = {wanted}, but {seen} nodes came within {NODE_TIMEOUT:g} s")
-
-
-def question(node: int, setup: Setup, config: ConfigRecord) -> Message:
-    """Return the message that asks a node who it is."""
-    return Message(RecordDict({Setup.key: setup.to_record(), "config": config}), node, "query.who")
-
-
-def ask(post: Post, nodes: Iterable[int], setup: Setup, config: ConfigRecord, timeout: float) -> dict[int, Answer]:
-    """Ask the nodes who they are; return the answers that come within `timeout` seconds.
-
-    Raises
-    ------
-    ConfigError
-        When a node says that it cannot take part.
-    """
-    config["server-round"] = 0
-    answers = {}
-    for reply in post.exchange([question(node, setup, config) for node in nodes], timeout):
-        if reply.message is None:
-            continue
-        try:
-            answers[reply.node] = Answer.of(reply.message.content)
-        except MalformedError as error:
-            post.drop("malformed", reply.node, str(error))
-    for node, answer in answers.items():
-        if answer.problem:
-            raise ConfigError(f"node {node} cannot take part: {answer.problem}")
-    return answers
 
 
 def place(drawn: Topology, nodes: Sequence[int], answers: Mapping[int, Answer]) -> Placement:

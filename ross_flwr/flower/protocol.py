@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
 
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, RecordDict
 
 from ross_flwr.config import Scalar
 from ross_flwr.engine.events import AgentReport
@@ -25,7 +25,6 @@ __all__ = [
     "Segment",
     "Setup",
     "model_key",
-    "models_in",
 ]
 
 R = TypeVar("R", bound="Record")
@@ -201,13 +200,3 @@ def _fields(value: Any) -> dict[str, Any]:
 def model_key(agent: int) -> str:
     """Return the name of the `ArrayRecord` that holds the model of `agent`."""
     return f"agent.{agent}"
-
-
-def models_in(content: RecordDict) -> dict[int, ArrayRecord]:
-    """Return the models in a reply, by agent, and ignore other arrays."""
-    found = {}
-    for name, record in content.array_records.items():
-        head, _, index = name.partition(".")
-        if head == "agent" and index.isascii() and index.isdigit():
-            found[int(index)] = record
-    return found

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from ross_flwr.flower.protocol import Call, Setup
-from ross_flwr.flower.records import route_of, routes
+from ross_flwr.flower.records import route_of
+from ross_flwr.flower.replies import mail_of
 from ross_flwr.flower.run import Run
 
 __all__ = ["Relay"]
@@ -41,6 +42,7 @@ class Relay:
     ready: set[int] = field(default_factory=set)
     _call: Call = field(default_factory=lambda: Call(0, 0, 0))
     _mail: dict[int, RecordDict] = field(default_factory=dict)
+    _initial: ArrayRecord = field(default_factory=ArrayRecord)
 
     def exchanges(self, first: int, last: int) -> Iterator[None]:
         """Yield before each exchange of rounds `first` to `last`."""
@@ -56,6 +58,7 @@ class Relay:
 
     def messages(self, initial: ArrayRecord, config: ConfigRecord) -> Iterator[Message]:
         """Yield a message for every free node: what arrived for its agents, and the set-up if the node is new."""
+        self._initial = initial
         step = self.run.assembly.algorithm.steps[self._call.step]
         number = self._call.pass_number // self.run.assembly.schedule.passes + 1
         for node, block in self.run.placement.blocks.items():
@@ -94,41 +97,20 @@ class Relay:
     def _forward(self, replies: Iterable[Message]) -> dict[int, RecordDict]:
         """Put what leaves each node, unchanged, into the next message to the node where it is due."""
         mail: dict[int, RecordDict] = {}
-        last = self._call.step == len(self.run.assembly.algorithm.steps) - 1
-        sent = self._call.pass_number + last  # the next pass begins with the last step
+        steps = self.run.assembly.algorithm.steps
+        last = self._call.step == len(steps) - 1
+        # The next pass begins with the last step.
+        sent, step = (
+            (self._call.pass_number + 1, steps[0]) if last else (self._call.pass_number, steps[self._call.step])
+        )
         for number, reply in enumerate(replies):
-            node, content = reply.metadata.src_node_id, reply.content
-            route, records = content.config_records.get("route"), content.array_records
-            if route is None:
-                continue
+            records = reply.content.array_records
             accepted: dict[int, list[tuple[int, int, str]]] = {}
-            for source, destination, key in self._sound(node, content, sent):
+            for source, destination, key in mail_of(reply, sent, step, self._initial, self.run):
                 accepted.setdefault(self.run.placement.home[destination], []).append((source, destination, key))
             for target, entries in accepted.items():
                 letter = mail.setdefault(target, RecordDict())
-                letter[f"{number}.route"] = route_of(entries, route)
+                letter[f"{number}.route"] = route_of(entries, {"run": self.run.name, "pass": sent, "step": step})
                 for key in dict.fromkeys(key for _, _, key in entries):
                     letter[f"{number}.{key}"] = records[key]
         return mail
-
-    def _sound(self, node: int, content: RecordDict, sent: int) -> Iterator[tuple[int, int, str]]:
-        """Yield source, destination and record of the envelopes in a reply that may travel; drop the others."""
-        route, records = content.config_records["route"], content.array_records
-        topology = self.run.assembly.graphs.at(sent)
-        try:
-            envelopes = routes(route)
-        except ValueError as error:
-            self.run.drops.add("malformed", node, str(error))
-            return
-        for source, destination, key in envelopes:
-            edge = f"from agent {source} to agent {destination}"
-            if not self.run.placement.hosts(node, source):
-                self.run.drops.add("not-hosted", node, edge)
-            elif destination not in topology.receivers(source):
-                self.run.drops.add("no-edge", node, edge)
-            elif key not in records:
-                self.run.drops.add("malformed", node, f"{edge}, without the record '{key}'")
-            elif route["pass"] != sent:
-                self.run.drops.add("other-step", node, edge)
-            else:
-                yield source, destination, key

@@ -16,12 +16,13 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from ross_flwr.algorithms import Algorithm
 from ross_flwr.config import Config, ConfigError, Scalar, relevant, resolve
-from ross_flwr.flower.direct import check_names
 from ross_flwr.flower.grid import Post
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.outcome import Outcome
-from ross_flwr.flower.placement import NODE_TIMEOUT, Placement, ask, place, wait_for_nodes
-from ross_flwr.flower.protocol import Setup, models_in
+from ross_flwr.flower.placement import NODE_TIMEOUT, Placement, place, wait_for_nodes
+from ross_flwr.flower.protocol import Setup
+from ross_flwr.flower.questions import ask
+from ross_flwr.flower.replies import has_models
 from ross_flwr.flower.run import Drops, Run
 from ross_flwr.flower.settings import config_of, graphs_of
 from ross_flwr.graph.options import GraphOptions
@@ -125,8 +126,8 @@ class PeerStrategy(Strategy):
         num_rounds : int
             How many rounds to run; overrides the configuration.
         timeout : float
-            Seconds after which a reply counts as missing: in each exchange of a relayed round, and after the last reply
-            to a segment.
+            Seconds after which a reply counts as missing: in each exchange of a relayed round, and once more than half
+            of the nodes have reported on a segment. Then the others get as long as those took, if that is longer.
         train_config, evaluate_config : ConfigRecord, optional
             Sent to the nodes with every training or evaluation message, as the record ``config``, which also gets
             ``server-round``. Mods see it; hyper-parameters are options of the strategy.
@@ -178,10 +179,8 @@ class PeerStrategy(Strategy):
         assembly.threats.check_nodes(min(len(nodes), options.num_agents))
         told = relevant(self.config, options.algorithm)
         name, post = f"{grid.run.run_id}-{token_hex(4)}", Post(grid, drops.add)
-        answers = ask(post, nodes, Setup(name, told, {}), config, NODE_TIMEOUT)
+        answers = ask(post, nodes, Setup(name, told, {}), config, direct=self.transport != "relay")
         placement = place(assembly.topology, nodes, answers)
-        if self.transport != "relay":
-            check_names(placement)
         drops.blocks = placement.blocks
         self._run = Run(name, assembly, told, placement, post, drops, timeout, NODE_TIMEOUT)
 
@@ -216,11 +215,13 @@ class PeerStrategy(Strategy):
         return self._outcome.result.evaluate_metrics_clientapp.get(server_round)
 
     def _keep_models(self, replies: list[Message], number: int, config: ConfigRecord) -> None:
-        """Keep the agents' models from the replies of a segment, or else ask for them if they are wanted."""
-        if self._wants_models and not any(models_in(reply.content) for reply in replies):
-            grid, arrays = self._run.post.grid, self._outcome.initial
-            asked = self._run.post.exchange(self.configure_evaluate(number, arrays, config, grid), self._run.timeout)
-            replies = [reply.message for reply in asked if reply.message and not reply.late]
+        """Keep the agents' models. A node whose reply holds none is asked for them if they are wanted."""
+        said = {reply.metadata.src_node_id: has_models(reply) for reply in replies}
+        if self._wants_models and not (said and all(said.values())):
+            asked = self.configure_evaluate(number, self._outcome.initial, config, self._run.post.grid)
+            silent = [each for each in asked if not said.get(each.metadata.dst_node_id, any(said.values()))]
+            answers = self._run.post.exchange(silent, self._run.timeout)
+            replies = [*replies, *(each.message for each in answers if each.message and not each.late)]
         self.aggregate_evaluate(number, replies)
 
     @property

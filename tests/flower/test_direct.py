@@ -12,8 +12,7 @@ from nodes import KilledError, Nodes, app_of
 
 from ross_flwr import ConfigError, PeerDirect, PeerHybrid, PeerRelay, resolve
 from ross_flwr.direct import certificates
-from ross_flwr.flower import direct as segments
-from ross_flwr.flower import handlers
+from ross_flwr.flower import handlers, questions
 from ross_flwr.flower.hosting import HOSTS
 from ross_flwr.flower.records import tensors_of
 from ross_flwr.runs.assemble import assemble
@@ -98,7 +97,7 @@ def test_a_node_whose_process_dies_goes_on_in_the_round_that_it_had_saved(certs,
 
     The others are in round 21 by then, and its neighbours go on once they hear from it there.
     """
-    monkeypatch.setattr(segments, "LOOK_AGAIN", 0.1)
+    monkeypatch.setattr(questions, "LOOK_AGAIN", 0.1)
     begun, nodes, in_round_21 = [], {}, threading.Barrier(4)
 
     class Noting(handlers.Neighborhood):

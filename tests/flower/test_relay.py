@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, MetricRecord
 from nodes import KilledError, Nodes
 
 from ross_flwr import PeerRelay, broadcast, option, peer_app, register, resolve, step
@@ -14,12 +14,7 @@ from ross_flwr.algorithms import ALGORITHMS, Algorithm
 from ross_flwr.config import ConfigError
 from ross_flwr.flower import strategy
 from ross_flwr.flower.grid import Post
-from ross_flwr.flower.placement import Placement
-from ross_flwr.flower.protocol import Call
 from ross_flwr.flower.records import record_of, tensors_of
-from ross_flwr.flower.relay import Relay
-from ross_flwr.flower.run import Drops, Run
-from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.local import LocalRun
 
 SAME = {"num_agents": 6, "topology_degree": 3, "attackers": 1, "validation_size": 20, "test_size": 50, "hidden": 8}
@@ -201,51 +196,6 @@ def test_the_result_is_what_fedavg_would_return():
     assert list(result.arrays) == list(model.module.state_dict())
     mean = torch.stack([model.flatten(tensors_of(relay.models[i])) for i in relay.history.honest]).mean(0)
     torch.testing.assert_close(model.flatten(tensors_of(result.arrays)), mean)
-
-
-def relay_of_four():
-    """Agent i of a ring of four is on node 10 + i."""
-    assembly = assemble(resolve({"num-agents": 4, "topology": "ring", "attackers": 0, "algorithm": "dpsgd"}))
-    placement = Placement({10 + i: (i,) for i in range(4)}, {})
-    return Relay(Run("r", assembly, {}, placement, None, Drops(), 1.0, 1.0))
-
-
-def reply_from(node, **columns):
-    route = {"run": "r", "pass": 0, "step": "share", "record": ["message.0"], **columns}
-    content = RecordDict({"message.0": record_of({"model": torch.ones(3)}), "route": ConfigRecord(route)})
-    reply = Message(content, reply_to=Message(RecordDict(), node, "train.mix"))
-    reply.metadata.__dict__["_src_node_id"] = node
-    return reply
-
-
-@pytest.mark.parametrize(
-    ("columns", "reason"),
-    [
-        ({"source": [0], "destination": [2]}, "no-edge"),
-        ({"source": [0], "destination": [7]}, "no-edge"),
-        ({"source": [1], "destination": [2]}, "not-hosted"),
-        ({"source": [0], "destination": [1], "record": ["message.9"]}, "malformed"),
-        ({"source": [0, 0], "destination": [1]}, "malformed"),
-        ({"source": ["0"], "destination": [1]}, "malformed"),
-        ({"source": [0]}, "malformed"),
-        ({"source": [0], "destination": [1], "run": 5}, "malformed"),
-        ({"source": [0], "destination": [1], "pass": "first"}, "malformed"),
-        ({"source": [0], "destination": [1], "pass": 10**12}, "other-step"),
-    ],
-)
-def test_a_message_without_an_edge_or_sense_is_refused_and_counted(columns, reason):
-    relay = relay_of_four()
-    relay._call = Call(0, 0, 1)
-    mail = relay._forward([reply_from(10, **columns), reply_from(11, source=[1], destination=[2])])
-    assert list(mail) == [12]
-    assert dict(relay.run.drops.counts) == {reason: 1}
-
-
-def test_a_reply_full_of_nonsense_is_counted_and_fills_no_log(caplog):
-    relay = relay_of_four()
-    relay._forward([reply_from(10, source=[0] * 10_000, destination=[2] * 10_000, record=["message.0"] * 10_000)])
-    assert dict(relay.run.drops.counts) == {"no-edge": 10_000}
-    assert len(caplog.messages) == 1
 
 
 def test_attackers_that_would_have_to_look_into_other_nodes_stop_the_run_before_it_starts():

@@ -41,6 +41,7 @@ class Watch:
     def __init__(self, grid):
         self.grid = grid
         self.looks, self.stored, self.passed_by, self.peak = 0, {}, [], 0
+        self.asked = set()
         store = grid.state.store_message_res
 
         def noting(message):
@@ -53,7 +54,10 @@ class Watch:
         return getattr(self.grid, name)
 
     def pull_messages(self, message_ids):
-        self.looks += 1
+        if self.asked & {*message_ids}:  # replies are pulled one by one; a look is over all that are awaited
+            self.looks += 1
+            self.asked.clear()
+        self.asked |= {*message_ids}
         replies = list(self.grid.pull_messages(message_ids))
         self.passed_by += [self.looks - 1 - self.stored[reply.metadata.reply_to_message_id] for reply in replies]
         messages = [m for m in gc.get_objects() if type(m) is Message and m.has_content()]
