@@ -71,4 +71,5 @@ def certs_revoke(names: Sequence[str], folder: Path) -> None:
     click.echo(f"{', '.join(names)}: revoked. Copy {first} into the certificates' folder of every other node")
     for path in others:
         click.echo(f"The list is also in {path}")
-    click.echo("Expel them from the SuperLink too: `flwr supernode list`, then `flwr supernode unregister NODE-ID`")
+    click.echo("Expel them from the SuperLink too, by the numbers that `flwr supernode register` printed:")
+    click.echo("flwr supernode unregister NUMBER")
