@@ -13,16 +13,16 @@ from ross_flwr.flower.records import record_of, route_of
 class Scripted:
     """Nodes 10, 11, … of which each hosts the agent of a ring; node 10 + k is that of partition k.
 
-    `twist` gets a message of type `kind` to node `liar` and its sound reply, and returns what the node says: records,
-    or an `Error`.
+    `twist` gets a message of type `kind` to one of the `liars` and its sound reply, and returns what the node says:
+    records, or an `Error`.
     """
 
     run = SimpleNamespace(run_id=1)
 
-    def __init__(self, strategy, *, kind="", twist=lambda message, content: content, liar=13):
+    def __init__(self, strategy, *, kind="", twist=lambda message, content: content, liars=(13,)):
         self.model = record_of(strategy.assembly.task.model.named(strategy.assembly.task.model.initial))
         self.schedule, self.num_agents = strategy.assembly.schedule, strategy.assembly.topology.num_agents
-        self.kind, self.twist, self.liar = kind, twist, liar
+        self.kind, self.twist, self.liars = kind, twist, liars
         self.replies, self.told = {}, []
 
     def get_node_ids(self):
@@ -38,7 +38,7 @@ class Scripted:
         number, node, kind = f"m{len(self.told)}", message.metadata.dst_node_id, message.metadata.message_type
         self.told.append((node, kind))
         content = getattr(self, f"_{kind.partition('.')[2]}")(node - 10, message)
-        if (node, kind) == (self.liar, self.kind):
+        if node in self.liars and kind == self.kind:
             content = self.twist(message, content)
         reply = Message(content, reply_to=message)
         reply.metadata.__dict__.update(_src_node_id=node, _reply_to_message_id=number)

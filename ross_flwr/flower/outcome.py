@@ -94,15 +94,29 @@ class Outcome:
         for absent, without in groupby(lines, key=lambda line: line["absent"]):
             rounds = [line["round"] for line in without]
             if absent:
-                logger.log(WARNING, "\t├──> rounds %d–%d: no report from agents %s", rounds[0], rounds[-1], absent)
+                most = ", which are most agents" if 2 * len(absent) > self.history.num_agents else ""
+                logger.log(
+                    WARNING, "\t├──> rounds %d–%d: no report from agents %s%s", rounds[0], rounds[-1], absent, most
+                )
         if lines[-1]["loss"]:
-            logger.log(INFO, "\t├──> loss over honest agents: %.4f", lines[-1]["loss"]["mean"])
+            tested = self.history.tested(lines[-1])
+            said = "loss over honest agents" if tested["agents"] == tested["of"] else _some(tested, "loss over")
+            logger.log(INFO, "\t├──> %s: %.4f", said, lines[-1]["loss"]["mean"])
 
     def keep_models(self, replies: Iterable[Message]) -> None:
         """Keep the models in the replies; their consensus is the result."""
         self.models |= models_of(replies, self.initial, self.run.placement, self.run.drops.add)
         honest = [self.models[i] for i in self.history.honest if i in self.models]
+        if 0 < len(honest) < len(self.history.honest):
+            came = {"agents": len(honest), "of": len(self.history.honest)}
+            logger.log(
+                WARNING, "\t├──> %s, since no other models came", _some(came, "the consensus model is the mean of")
+            )
         self.result.arrays = consensus(honest, self.initial)
+
+
+def _some(counts: Mapping[str, int], what: str) -> str:
+    return f"{what} {counts['agents']} of {counts['of']} honest agents"
 
 
 def consensus(models: Iterable[ArrayRecord], initial: ArrayRecord) -> ArrayRecord:

@@ -26,6 +26,9 @@ def result_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     if any(map(has_diverged, summaries.values())):
         caption += f"\ndiverged: models over {DIVERGED:,.0f} apart, or no numbers"
     for name, summary in summaries.items():
+        tested = summary.get("tested")
+        if tested and 0 < tested["agents"] < tested["of"]:
+            caption += f"\n{name}: of {tested['agents']} of {tested['of']} honest agents; the others were absent"
         if success := summary.get("attack-success"):
             caption += f"\n{name}: a trigger deceives agents with clean data in {percent(success['mean'])} of images"
     table = Table(title="Result", caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)

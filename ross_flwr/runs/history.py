@@ -159,14 +159,24 @@ class History:
                 out.write(_to_json(line))
         return line
 
+    def tested(self, line: Mapping[str, Any]) -> dict[str, int]:
+        """Return over how many honest agents the statistics of a line are, and of how many there are."""
+        return {"agents": sum(str(i) in line.get("agents", ()) for i in self.honest), "of": len(self.honest)}
+
     def summary(self) -> dict[str, Any]:
         """Return the result of the run so far."""
-        return {**totals(self.lines), "attackers": self.attackers, "corrupted": self.corrupted}
+        tested = self.tested(last_test(self.lines))
+        return {**totals(self.lines), "tested": tested, "attackers": self.attackers, "corrupted": self.corrupted}
+
+
+def last_test(lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the last line with a test, or nothing."""
+    return next((line for line in reversed(lines) if line["accuracy"]), {})
 
 
 def totals(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the lines come to: the last test, sums over rounds, and how many rounds each agent was absent."""
-    tested: Mapping[str, Any] = next((line for line in reversed(lines) if line["accuracy"]), {})
+    tested = last_test(lines)
     measured = ("accuracy", "loss", "clean-accuracy", "attack-success", "consensus-distance")
     sent: dict[str, dict[str, int]] = {}
     absent = Counter(i for line in lines for i in line["absent"])

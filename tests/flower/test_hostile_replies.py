@@ -309,11 +309,9 @@ def test_a_node_that_does_not_say_who_it_is_is_absent_and_the_others_run(wrong):
 
 def test_a_run_of_which_half_the_nodes_cannot_take_part_does_not_begin():
     strategy = PeerDirect(**SMALL, **DIRECT)
-    grid = Scripted(strategy, kind="query.who", twist=answer(problem="it lacks certificates"))
-    grid.liar = 12
-    who = grid._who
-    grid._who = lambda agent, message: who(0, message) if agent == 3 else who(agent, message)
-    with pytest.raises(ConfigError, match="2 of 4 nodes can take part, which is not more than half: node 1"):
+    grid = Scripted(strategy, kind="query.who", twist=answer(problem="it lacks certificates"), liars=(12, 13))
+    half = "2 of 4 nodes can take part, which is not more than half: node 12 cannot take part: it lacks certificates"
+    with pytest.raises(ConfigError, match=half):
         strategy.start(grid, grid.model, 4)
 
 
