@@ -30,9 +30,11 @@ OPTIONS = [
 ]
 """Options of every channel and server."""
 
+CONNECTIONS = 256
+"""How many connections a node holds, besides two for each of its neighbours."""
+
 DOOR = [
     ("grpc.max_concurrent_streams", 8),  # calls on one connection; a neighbour makes three at most
-    ("grpc.max_allowed_incoming_connections", 256),
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.max_connection_idle_ms", 30_000),  # a connection without a call is closed
 ]
@@ -84,7 +86,11 @@ class Channel:
 
 
 async def listen(
-    address: str, handlers: dict[str, Callable[..., Any]], credentials: Credentials | None, patience: float
+    address: str,
+    handlers: dict[str, Callable[..., Any]],
+    credentials: Credentials | None,
+    patience: float,
+    neighbors: int,
 ) -> "grpc.aio.Server":
     """Serve the calls ``Greet``, ``Deliver`` and ``Fetch`` at ``host:port``.
 
@@ -96,7 +102,8 @@ async def listen(
     ConfigError
         When the address is taken, or belongs to another machine.
     """
-    server = grpc.aio.server(options=[*OPTIONS, *DOOR, _silence(patience)])
+    most = ("grpc.max_allowed_incoming_connections", CONNECTIONS + 2 * neighbors)
+    server = grpc.aio.server(options=[*OPTIONS, *DOOR, most, _silence(patience)])
     methods = {
         "Greet": grpc.stream_unary_rpc_method_handler(handlers["Greet"], None, Hello.SerializeToString),
         "Deliver": grpc.stream_stream_rpc_method_handler(handlers["Deliver"], parse, Refusal.SerializeToString),

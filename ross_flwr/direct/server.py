@@ -80,7 +80,8 @@ class Server:
         if credentials:
             self._secure, self._revoked = True, credentials.revoked
         handlers: dict[str, Callable[..., Any]] = {"Greet": self.greet, "Deliver": self.deliver, "Fetch": self.fetch}
-        self._server = await listen(address, handlers, credentials, self._mail.progress.patience)
+        patience, neighbors = self._mail.progress.patience, len(self._links)
+        self._server = await listen(address, handlers, credentials, patience, neighbors)
 
     async def close(self) -> None:
         """Stop."""

@@ -4,6 +4,7 @@ import socket
 import ssl
 import struct
 import threading
+from contextlib import ExitStack
 from dataclasses import replace
 
 import grpc
@@ -13,7 +14,7 @@ from deployed import until
 from peers import Net, channel_to, deliver, letter, method
 from quadratics import normal
 
-from ross_flwr.direct import server, wire
+from ross_flwr.direct import channels, server, wire
 from ross_flwr.direct.channels import SERVICE
 from ross_flwr.peer.v1.peer_pb2 import Chunk, DType, Hello, Refusal, Request
 from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeStub
@@ -186,6 +187,25 @@ def test_grpc_is_told_how_much_one_connection_may_take(door, certs, tmp_path):
     with pytest.raises(grpc.RpcError) as caught:
         call_as("n1").Greet(Hello(), metadata=(("x", "y" * 9000),), timeout=10)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_node_holds_a_few_connections_and_two_for_each_neighbour(certs, monkeypatch):
+    monkeypatch.setattr(channels, "CONNECTIONS", 1)
+    net = Net(method("ross"), certs=certs)
+    host, port = net.nodes[0].address.split(":")
+    with net.join(0, net.host([0]), patience=0.3), ExitStack() as opened:
+        callers = [opened.enter_context(socket.create_connection((host, int(port)), 0.05)) for _ in range(8)]
+        until(lambda: sum(map(closed, callers)) == 3, "it takes others than 5 of 8", 30)
+
+
+def closed(connection):
+    """Whether the other end has closed a connection, before any handshake."""
+    try:
+        return not connection.recv(1)
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        return True
 
 
 def test_an_expelled_node_is_refused_whatever_it_calls_and_in_the_middle_of_a_stream(certs):
