@@ -67,6 +67,7 @@ class Net:
             "address": self.nodes[k].address,
             "topology": self.graph.digest,
             "layout": "layout",
+            "passes": 1000,
             "patience": patience,
             "credentials": self.certs[f"n{k}"] if self.certs else None,
         }

@@ -2,16 +2,21 @@
 
 import heapq
 import random
-from collections import deque
+from collections import Counter, deque
 from functools import partial
 from math import inf
 
-from ross_flwr.direct.progress import AHEAD, GREETING, Ask, GoOn, Progress, Wait
+from ross_flwr.algorithms.messages import Refused
+from ross_flwr.direct.progress import AHEAD, Ask, GoOn, Progress, Wait
+from ross_flwr.direct.standings import GREETING
 
 EXCHANGES = 2
 """Exchanges in a pass."""
 
 LATENCY = 0.005
+
+PASSES = 10**6
+"""Passes in the run: more than anybody gets to."""
 
 
 def ring(n):
@@ -90,6 +95,7 @@ class Node:
         self.alive, self.held_until, self.life, self.saved = False, 0.0, 0, (0, 0.0)
         self.jumps = []
         self.history = []
+        self.dropped = Counter()
 
     @property
     def exchange(self):
@@ -102,7 +108,8 @@ class Node:
         names = {j: str(j) for j in neighbors}
         now = self.net.now
         exchange, saved_at = self.saved
-        self.progress = Progress(names, EXCHANGES, self.net.patience, now, behind_by=now - saved_at)
+        end = EXCHANGES * PASSES
+        self.progress = Progress(names, EXCHANGES, self.net.patience, now, end=end, behind_by=now - saved_at)
         self.progress.begin(exchange, now)
         self.outboxes = {j: deque() for j in neighbors}
         self.on_the_way, self.kept, self.door = set(), {}, {}
@@ -165,6 +172,7 @@ class Node:
         self.after(until - self.net.now + 1e-9, lambda: self.timer is timer and self.look())
 
     def went_on(self, exchange, since, decision):
+        self.dropped["overdue"] += len(decision.overdue)
         arrived = self.kept.pop(exchange, {})
         edges = {(j, self.index) for j in self.net.graph[self.index]}
         assert set(decision.missing) == edges - arrived.keys()
@@ -187,7 +195,7 @@ class Node:
 
     def land(self):
         before = self.exchange
-        target = self.progress.land(min(self.net.end, 10**9), self.net.now)
+        target = self.progress.land(min(self.net.end, PASSES), self.net.now)
         assert before < target * EXCHANGES == self.exchange
         self.jumps.append((self.net.now, before, self.exchange))
         self.kept = {number: kept for number, kept in self.kept.items() if number >= self.exchange}
@@ -197,6 +205,15 @@ class Node:
     def claim(self):
         """Say which exchange it awaits."""
         return self.exchange
+
+    def believes(self, note, *arguments):
+        """Note something; return whether it was not refused."""
+        try:
+            note(*arguments)
+        except Refused as error:
+            self.dropped[error.reason] += 1
+            return False
+        return True
 
     # Greetings and questions.
 
@@ -208,7 +225,8 @@ class Node:
         other = self.net.nodes[j]
 
         def tell(position):
-            self.progress.told(str(j), position)
+            if not self.believes(self.progress.told, str(j), position):
+                self.progress.told(str(j), None)
             if str(j) in self.unanswered:
                 self.unanswered.discard(str(j))
                 if not self.unanswered:
@@ -231,7 +249,9 @@ class Node:
 
         def answered():
             if standing.state != "up" and other.alive:
-                self.progress.answered(str(j), other.claim(), self.net.now)
+                if not self.believes(self.progress.answered, str(j), other.claim(), self.net.now):
+                    self.not_there(j)
+                    return
                 self.look()
                 self.pump(j)
 
@@ -292,11 +312,16 @@ class Node:
         """Take an envelope, refuse it, or let its sender wait until there is room."""
         edge, now = (sender.index, self.index), self.net.now
         self.door.pop(sender, None)
-        has_room = self.progress.announced(exchange, edge, now)
+        try:
+            has_room = self.progress.announced(exchange, edge, now)
+        except Refused as error:
+            self.dropped[error.reason] += 1
+            sender.after(0, partial(sender.sent, self.index))
+            return
         since = now if since is None else since
         if exchange < self.exchange or self.refuses():
-            position = self.claim()
-            sender.after(LATENCY, lambda: (sender.progress.refused(str(self.index), position), sender.look()))
+            name, position = str(self.index), self.claim()
+            sender.after(LATENCY, lambda: sender.believes(sender.progress.refused, name, position) and sender.look())
         if exchange < self.exchange:
             pass
         elif has_room:
@@ -322,16 +347,16 @@ class Node:
 
 
 class Liar(Node):
-    """A node that claims to be elsewhere, sends nothing or what is not due, or says that all comes too late."""
+    """A node that claims to be elsewhere, sends late, rarely or what is not due, or says that all comes too late."""
 
-    offset, shift, silent, refusing = 0, 0, False, False
+    offset, shift, silent, refusing, rhythm, delay = 0, 0, False, False, 1, 0.0
 
     def claim(self):
-        return max(0, self.exchange + self.offset)
+        return self.exchange + self.offset
 
     def send(self, j, exchange):
-        if not self.silent:
-            super().send(j, exchange + self.shift)
+        if not self.silent and exchange % self.rhythm == 0:
+            self.after(self.delay, lambda: super(Liar, self).send(j, exchange + self.shift))
 
     def refuses(self):
         return self.refusing

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ross_flwr.direct.wire import layouts
+from ross_flwr.engine.envelope import Envelope
 from ross_flwr.peer.v1.peer_pb2 import Header, Hello, Refusal
 
 __all__ = ["Agreement"]
@@ -52,6 +54,17 @@ class Agreement:
             if getattr(ours, name) != getattr(hello, name):
                 return f"other-{name}"
         return ""
+
+    def header(self, envelope: Envelope, step: int) -> Header:
+        """Return the header of an envelope of step number `step`."""
+        return Header(
+            run=envelope.run,
+            pass_number=envelope.pass_number,
+            step=step,
+            source=envelope.source,
+            destination=envelope.destination,
+            tensors=layouts(envelope.tensors),
+        )
 
     def exchange(self, position: Hello | Header | Refusal) -> int:
         """Return the exchange that a node awaits, or that an envelope belongs to."""

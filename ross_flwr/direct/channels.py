@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError, Message  # type: ignore[import-
 
 from ross_flwr.config import ConfigError
 from ross_flwr.direct.certificates import DOMAIN, Credentials
-from ross_flwr.direct.progress import GREETING
+from ross_flwr.direct.standings import GREETING
 from ross_flwr.direct.wire import CHUNK, parse
 from ross_flwr.peer.v1.peer_pb2 import Hello, Refusal, Request
 

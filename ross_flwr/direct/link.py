@@ -2,15 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Collection, Container, Iterable
 from contextlib import suppress
 from logging import INFO, WARNING
 from time import monotonic
 from typing import Any
 
 import grpc
-import torch
-from torch import Tensor
 
 from ross_flwr.algorithms.messages import Refused
 from ross_flwr.direct.agreement import Agreement
@@ -18,8 +16,9 @@ from ross_flwr.direct.background import BROKEN, end
 from ross_flwr.direct.certificates import Credentials
 from ross_flwr.direct.channels import Channel, Neighbor
 from ross_flwr.direct.mail import Mail
-from ross_flwr.direct.progress import GREETING, Standing
-from ross_flwr.direct.wire import Incoming, Memory, chunks, layouts
+from ross_flwr.direct.progress import Edge
+from ross_flwr.direct.standings import GREETING, Standing
+from ross_flwr.direct.wire import Incoming, Memory, chunks
 from ross_flwr.engine.envelope import Envelope
 from ross_flwr.peer.v1.peer_pb2 import Header, Hello, Request
 
@@ -160,9 +159,12 @@ class Link:
         return self._outbox.is_full(exchange)
 
     async def make_room(self, exchange: int) -> None:
-        """Wait for them to leave, and drop them after the usual time."""
-        if dropped := await self._outbox.make_room(exchange, self._progress.patience):
-            self._mail.drop("unsent", f"node {self.neighbor.name} is too slow", dropped)
+        """Wait for them to leave, for the usual time or what is left of the neighbour's budget, and then drop them."""
+        name, since = self.neighbor.name, monotonic()
+        dropped = await self._outbox.make_room(exchange, self._progress.room(name, since))
+        self._progress.held_up(name, since, monotonic())
+        if dropped:
+            self._mail.drop("unsent", f"node {name} is too slow", dropped)
 
     async def flush(self) -> None:
         """Wait until everything has left, for the usual time."""
@@ -172,29 +174,44 @@ class Link:
         """Ask the neighbour which exchange it awaits, and tell `progress`."""
         hello = await self._hello(min(GREETING, self._progress.patience))
         position = self._agreement.exchange(hello) if hello and not self._agreement.disagreement(hello) else None
-        self._progress.told(self.neighbor.name, position)
+        try:
+            self._progress.told(self.neighbor.name, position)
+        except Refused as error:
+            self._refused(error)
+            self._progress.told(self.neighbor.name, None)
         self._mail.look()
 
-    async def fetch(self) -> dict[int, Tensor]:
-        """Return the models of the neighbour's agents, by agent, that arrive in the usual time."""
-        models = {}
+    async def fetch(self, edges: Iterable[Edge]) -> list[Envelope]:
+        """Return what the neighbour's agents last sent on these edges, as far as it arrives in the usual time."""
+        envelopes: list[Envelope] = []
         with suppress(TimeoutError):
             async with asyncio.timeout(self._progress.patience):
-                for agent in self.neighbor.agents:
-                    if (model := await self._fetch(agent)) is not None:
-                        models[agent] = model
-        return models
+                for edge in edges:
+                    await self._fetch(edge, envelopes)
+        return envelopes
 
-    async def _fetch(self, agent: int) -> Tensor | None:
-        incoming = None
+    async def _fetch(self, edge: Edge, envelopes: list[Envelope]) -> None:
+        """Add what was last sent on an edge to `envelopes`, up to the first message that makes no sense."""
+        agreement, header, incoming = self._agreement, Header(), None
+        request = Request(run=agreement.run, source=edge[0], destination=edge[1])
+        left = agreement.exchanges
         try:
-            async for header, data in self._channel.fetch(Request(run=self._agreement.run, agent=agent)):
-                incoming = incoming or Incoming(header.tensors if header else (), self._limit, self._memory)
+            async for head, data in self._channel.fetch(request):
+                if head:
+                    if incoming or not left or head.step >= agreement.exchanges:
+                        raise Refused("malformed")
+                    header, incoming, left = head, Incoming(head.tensors, self._limit, self._memory), left - 1
+                if not incoming:
+                    raise Refused("malformed")
                 incoming.add(data)
-            model = incoming.finish().get("model") if incoming else None
-        except (grpc.aio.AioRpcError, Refused):
-            return None
-        return model if model is not None and bool(torch.isfinite(model).all()) else None
+                if incoming.complete:
+                    step, tensors = agreement.steps[header.step], incoming.finish()
+                    envelopes.append(Envelope(agreement.run, header.pass_number, step, *edge, tensors))
+                    incoming = None
+        except grpc.aio.AioRpcError:
+            return
+        except Refused as error:
+            self._refused(error)
 
     async def _hello(self, timeout: float) -> Hello | None:
         """Return the answer to a greeting, if one comes and makes sense. An expelled node is not greeted."""
@@ -244,8 +261,12 @@ class Link:
             self._mail.drop(reason, f"node {self.neighbor.name} takes part in something else")
             return False
         name = self.neighbor.name
+        try:
+            self._progress.answered(name, self._agreement.exchange(hello), monotonic())
+        except Refused as error:
+            self._refused(error)
+            return False
         self._mail.log.log(INFO, f"there {name}", f"node {name} is there, in pass {hello.pass_number}")
-        self._progress.answered(self.neighbor.name, self._agreement.exchange(hello), monotonic())
         self._mail.look()
         return True
 
@@ -254,14 +275,7 @@ class Link:
             exchange, envelope = await self._outbox.first()
             if self._expelled:
                 return
-            header = Header(
-                run=envelope.run,
-                pass_number=envelope.pass_number,
-                step=exchange % self._agreement.exchanges,
-                source=envelope.source,
-                destination=envelope.destination,
-                tensors=layouts(envelope.tensors),
-            )
+            header = self._agreement.header(envelope, exchange % self._agreement.exchanges)
             async with asyncio.timeout(self._progress.patience + GREETING):
                 for chunk in chunks(header, envelope.tensors.values()):
                     await self._call.write(chunk)
@@ -271,8 +285,15 @@ class Link:
         """Listen to what the neighbour drops as too old, until the neighbour ends or is gone."""
         async for refusal in self._call:
             if refusal and refusal.reason == "old":
-                self._progress.refused(self.neighbor.name, self._agreement.exchange(refusal))
+                try:
+                    self._progress.refused(self.neighbor.name, self._agreement.exchange(refusal))
+                except Refused as error:
+                    self._refused(error)
                 self._mail.look()
+
+    def _refused(self, error: Refused) -> None:
+        """Count an answer of the neighbour that is not believed."""
+        self._mail.drop(error.reason, f"refused an answer from node {self.neighbor.name}")
 
     def _drop(self, count: int) -> None:
         """Count envelopes that cannot be delivered. A node that has ended gets none."""

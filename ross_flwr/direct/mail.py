@@ -82,13 +82,15 @@ class Mail:
         """Give back the place of an admitted envelope, whatever happened to it."""
         self._coming.discard((exchange, edge))
 
-    def collect(self, exchange: int, edges: Iterable[Edge], collected: "Future[list[Envelope] | None]") -> None:
-        """Wait for the envelopes of an exchange, and end all earlier ones.
+    def collect(
+        self, exchange: int, edges: Iterable[Edge], collected: "Future[list[Envelope] | None]", ready: float
+    ) -> None:
+        """Wait for the envelopes of an exchange, and end all earlier ones. The node has been ready since `ready`.
 
         `collected` gets those that came on the `edges`, or None when the neighbours have gone on without this node.
         """
         self._collected = collected
-        self.progress.wait(exchange, edges, monotonic())
+        self.progress.wait(exchange, edges, monotonic(), ready)
         self._forget()
         self.look()
 
@@ -111,6 +113,8 @@ class Mail:
             arrived = None
             if isinstance(decision, GoOn):
                 arrived = [*self._kept.get(exchange, {}).values()]
+                if decision.overdue:
+                    self.drop("overdue", count=len(decision.overdue))
                 for name in decision.given_up:
                     self.log.log(WARNING, f"given-up {name}", f"node {name} is no longer waited for")
                 self._forget()

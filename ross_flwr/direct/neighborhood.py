@@ -1,10 +1,10 @@
 """One node's agents among its neighbours': the transport of the round loop that talks to other nodes."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import isclose
+from math import inf, isfinite, sqrt
+from statistics import median_low
 
-import torch
 from torch import Tensor
 
 from ross_flwr.direct.agreement import Agreement
@@ -16,12 +16,14 @@ from ross_flwr.engine.envelope import Envelope
 from ross_flwr.engine.events import Round
 from ross_flwr.engine.host import Host
 from ross_flwr.engine.rounds import Schedule, rounds
-from ross_flwr.learning.agent import Agent
 
 __all__ = ["Neighborhood"]
 
 MODELS = 8
 """An envelope may be as large as this many models."""
+
+LONGER = 10
+"""A fetched message may be this many times as long as is usual among those fetched and the own models."""
 
 
 class Neighborhood:
@@ -37,6 +39,8 @@ class Neighborhood:
         The ``host:port`` on which to serve.
     topology, layout : str
         Digests of the topology and of the model. Nodes with different digests are refused.
+    passes : int
+        The passes of the run. A neighbour that claims to be beyond them is not believed.
     patience : float
         Seconds after which a neighbour's message counts as missing.
     edges : collection of (int, int), optional
@@ -67,6 +71,7 @@ class Neighborhood:
         address: str,
         topology: str,
         layout: str,
+        passes: int,
         patience: float,
         edges: Collection[Edge] | None = None,
         credentials: Credentials | None = None,
@@ -74,16 +79,19 @@ class Neighborhood:
     ) -> None:
         self.host = host
         self.exchanges = max(1, len(host.algorithm.steps) - 1)
-        model = next(iter(host.agents.values()))["model"]
+        agent = next(iter(host.agents.values()))
+        model, steps = agent["model"], host.algorithm.steps[: self.exchanges]
         self._device = model.device
+        self._fetched: list[Envelope] = []
         if edges is None:
             edges = [(j, i) for i, agent in host.agents.items() for j in agent.neighbors if j not in host.agents]
         self.peer = Peer(
-            Agreement(host.run, topology, layout, host.algorithm.steps[: self.exchanges]),
+            Agreement(host.run, topology, layout, steps),
             address,
             neighbors,
             edges,
-            host.agents,
+            [k for k, step in enumerate(steps) if "model" in host.algorithm.forms(step, agent)],
+            passes=passes,
             patience=patience,
             limit=MODELS * model.nbytes,
             credentials=credentials,
@@ -113,31 +121,41 @@ class Neighborhood:
         """Return what arrives for step `number` of a pass; None when the neighbours have gone on without this node."""
         if number == 0:
             return []
+        steps = self.host.algorithm.steps
+        if self._fetched and pass_number == self._fetched[0].pass_number:
+            return [self._here(each) for each in self._fetched if each.step == steps[number - 1]]
+        self._fetched = []
         # Agents that are away by configuration wait too; otherwise their node would run ahead of its neighbours.
         agents, homes = self.host.agents, self.peer.homes
         edges = [(j, i) for i, agent in agents.items() for j in agent.neighbors if j in homes]
         came = self.peer.collect(pass_number * self.exchanges + number - 1, edges)
-        silence = self.host.algorithm.optional(self.host.algorithm.steps[number - 1])
+        silence = self.host.algorithm.optional(steps[number - 1])
         return None if came is None else [self._here(each) for each in came if each.tensors or silence]
 
     def catch_up(self, pass_number: int, end: int) -> int:
-        """Mix the neighbours' models into the agents' and return the pass to go on with, which no neighbour has begun.
+        """Rejoin the neighbours a little ahead of them, and return the pass to go on with.
 
-        An agent mixes as it always does, and the rest of its state is reset. An agent keeps its state if no neighbour's
-        model arrives in the right form.
+        The node goes through one pass with what its neighbours sent last, which it fetches, instead of what they send
+        in that pass. So their models enter only as the method itself takes in models, and all that the agents carry
+        stays theirs. Without sound models from two nodes, or from the only one, there is no such pass.
         """
-        models, target = self.peer.follow(end)
-        for agent in self.host.agents.values():
-            own = agent["model"]
-            fitting = {
-                j: model.to(self._device)
-                for j, model in models.items()
-                if j in agent.neighbors and (model.shape, model.dtype) == (own.shape, own.dtype)
-            }
-            if fitting:
-                agent.state = {"model": _mixed(agent, {agent.index: own, **fitting})}
-                self.host.algorithm.start(agent)
-        return target
+        fetched, target = self.peer.follow(end)
+        self._fetched = [replace(each, pass_number=target - 1) for each in self._sound(fetched)]
+        return target - 1 if self._fetched and target - 1 > pass_number else target
+
+    def _sound(self, fetched: Collection[Envelope]) -> list[Envelope]:
+        """Return the envelopes that are no longer than is likely, if they come from enough nodes to compare."""
+        models = [agent["model"] for agent in self.host.agents.values()]
+        lengths = [_length(envelope.tensors.values()) for envelope in fetched]
+        bound = LONGER * median_low([*(_length([model]) for model in models), *lengths])
+        sound = []
+        for envelope, length in zip(fetched, lengths, strict=True):
+            if length <= bound:
+                sound.append(envelope)
+            else:
+                self.host.mailroom.drop("too-long", envelope.source, envelope.destination)
+        nodes = {self.peer.homes[envelope.source] for envelope in sound}
+        return sound if len(nodes) >= min(2, len(self.peer.links)) else []
 
     def _here(self, envelope: Envelope) -> Envelope:
         """Return an envelope with its tensors on the agents' device."""
@@ -158,11 +176,7 @@ class Neighborhood:
         ]
 
 
-def _mixed(agent: Agent, models: Mapping[int, Tensor]) -> Tensor:
-    """Return the mix of an agent's own model and some of its neighbours'."""
-    row = agent.mixing_row
-    if isclose(sum(row.values()), 1.0, abs_tol=1e-6):
-        return agent.mix(models)
-    # In a directed graph rows need not sum to 1: methods divide by a sum that they keep, and that is reset.
-    total = sum(row[j] for j in models)
-    return torch.stack([row[j] / total * model for j, model in models.items()]).sum(0)
+def _length(tensors: Iterable[Tensor]) -> float:
+    """Return the Euclidean norm of tensors together; infinity if some number is not finite."""
+    square = sum(float(tensor.double().square().sum()) for tensor in tensors)
+    return sqrt(square) if isfinite(square) else inf

@@ -6,19 +6,17 @@ from concurrent.futures import Future
 from time import monotonic
 from typing import Any
 
-from torch import Tensor
-
 from ross_flwr.direct.agreement import Agreement
 from ross_flwr.direct.background import in_background, soon
 from ross_flwr.direct.certificates import Credentials
 from ross_flwr.direct.channels import Neighbor
+from ross_flwr.direct.kept import Kept
 from ross_flwr.direct.link import Link
 from ross_flwr.direct.mail import Mail
 from ross_flwr.direct.progress import Edge, Progress
 from ross_flwr.direct.server import Server
 from ross_flwr.direct.wire import Memory
 from ross_flwr.engine.envelope import Envelope
-from ross_flwr.learning.agent import Agent
 
 __all__ = ["Peer"]
 
@@ -36,8 +34,10 @@ class Peer:
         The nodes that host neighbours of agents here.
     edges : collection of Edge
         The edges on which messages may arrive here.
-    agents : mapping of int to Agent
-        The agents here.
+    models : collection of int
+        The numbers of the steps that send models.
+    passes : int
+        The passes of the run.
     patience : float
         Seconds to wait for an exchange.
     limit : int
@@ -59,21 +59,25 @@ class Peer:
         address: str,
         neighbors: Sequence[Neighbor],
         edges: Collection[Edge],
-        agents: Mapping[int, Agent],
+        models: Collection[int],
         *,
+        passes: int,
         patience: float,
         limit: int,
         credentials: Credentials | None = None,
         behind_by: float = 0.0,
     ) -> None:
         homes = {agent: neighbor.name for neighbor in neighbors for agent in neighbor.agents}
-        self.progress = Progress(homes, agreement.exchanges, patience, monotonic(), behind_by=behind_by)
+        end = passes * agreement.exchanges
+        self.progress = Progress(homes, agreement.exchanges, patience, monotonic(), end=end, behind_by=behind_by)
         self.mail = Mail(self.progress, self._ask)
         memory = Memory()
         links = [Link(neighbor, agreement, self.mail, limit, memory) for neighbor in neighbors]
         self.homes: Mapping[int, Link] = {agent: link for link in links for agent in link.neighbor.agents}
         self.links = {link.neighbor.name: link for link in links}
-        self.server = Server(agreement, edges, agents, links, self.mail, limit, memory)
+        self.kept = Kept(models)
+        self.server = Server(agreement, edges, self.kept, links, self.mail, limit, memory)
+        self._edges = {link: [edge for edge in edges if self.homes[edge[0]] is link] for link in links}
         self._work: set[asyncio.Task[None]] = set()
         in_background(self._open(address, credentials))
 
@@ -94,8 +98,11 @@ class Peer:
         soon(self._collect, exchange, edges, collected)
         return collected.result()
 
-    def follow(self, end: int) -> tuple[dict[int, Tensor], int]:
-        """Return the neighbours' models, by agent, and the pass in which to go on, `end` at most."""
+    def follow(self, end: int) -> tuple[list[Envelope], int]:
+        """Return what the neighbours last sent, of the steps that send models, and the pass in which to go on.
+
+        That is `end` at most, and no neighbour has begun it.
+        """
         return in_background(self._follow(end))
 
     def close(self) -> None:
@@ -109,19 +116,21 @@ class Peer:
 
     def _send(self, exchange: int, by_link: Mapping[Link, Collection[Envelope]]) -> None:
         for link, envelopes in by_link.items():
+            self.kept.keep(exchange % self.progress.exchanges, envelopes)
             link.send(exchange, envelopes)
 
     def _collect(self, exchange: int, edges: Iterable[Edge], collected: "Future[list[Envelope] | None]") -> None:
-        if any(link.is_full(exchange) for link in self.links.values()):
-            self._start(self._make_room(exchange, edges, collected))
+        if full := [link for link in self.links.values() if link.is_full(exchange)]:
+            self._start(self._make_room(full, exchange, edges, collected))
         else:
-            self.mail.collect(exchange, edges, collected)
+            self.mail.collect(exchange, edges, collected, monotonic())
 
     async def _make_room(
-        self, exchange: int, edges: Iterable[Edge], collected: "Future[list[Envelope] | None]"
+        self, full: Collection[Link], exchange: int, edges: Iterable[Edge], collected: "Future[list[Envelope] | None]"
     ) -> None:
-        await asyncio.gather(*(link.make_room(exchange) for link in self.links.values()))
-        self.mail.collect(exchange, edges, collected)
+        ready = monotonic()
+        await asyncio.gather(*(link.make_room(exchange) for link in full))
+        self.mail.collect(exchange, edges, collected, ready)
 
     def _ask(self, names: Collection[str]) -> None:
         for name in names:
@@ -133,11 +142,11 @@ class Peer:
         self._work.add(task)
         task.add_done_callback(self._work.discard)
 
-    async def _follow(self, end: int) -> tuple[dict[int, Tensor], int]:
+    async def _follow(self, end: int) -> tuple[list[Envelope], int]:
         up = [link for link in self.links.values() if link.up]
-        fetched = await asyncio.gather(*(link.fetch() for link in up))
+        fetched = await asyncio.gather(*(link.fetch(self._edges[link]) for link in up))
         await asyncio.gather(*(link.ask_position() for link in up))
-        return {agent: model for models in fetched for agent, model in models.items()}, self.mail.land(end)
+        return [envelope for envelopes in fetched for envelope in envelopes], self.mail.land(end)
 
     async def _close(self) -> None:
         await asyncio.gather(*(link.flush() for link in self.links.values()))

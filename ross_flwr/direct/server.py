@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Container, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -13,12 +13,13 @@ from ross_flwr.algorithms.messages import Refused
 from ross_flwr.direct.agreement import Agreement
 from ross_flwr.direct.certificates import Credentials
 from ross_flwr.direct.channels import Context, is_node, listen, read
+from ross_flwr.direct.kept import Kept
 from ross_flwr.direct.link import Link
 from ross_flwr.direct.mail import Mail
-from ross_flwr.direct.progress import GREETING, Edge
-from ross_flwr.direct.wire import Incoming, Memory, Piece, chunks, layouts
+from ross_flwr.direct.progress import Edge
+from ross_flwr.direct.standings import GREETING
+from ross_flwr.direct.wire import Incoming, Memory, Piece, chunks
 from ross_flwr.engine.envelope import Envelope
-from ross_flwr.learning.agent import Agent
 from ross_flwr.peer.v1.peer_pb2 import Header, Hello, Refusal, Request
 
 __all__ = ["Server"]
@@ -41,8 +42,8 @@ class Server:
         The run.
     edges : collection of Edge
         The edges on which messages may arrive here.
-    agents : mapping of int to Agent
-        The agents here. Neighbours that were away fetch their models.
+    kept : Kept
+        What agents here last sent. Neighbours that were away fetch it.
     links : sequence of Link
         The ways to the neighbours.
     mail : Mail
@@ -57,7 +58,7 @@ class Server:
         self,
         agreement: Agreement,
         edges: Collection[Edge],
-        agents: Mapping[int, Agent],
+        kept: Kept,
         links: Sequence[Link],
         mail: Mail,
         limit: int,
@@ -65,7 +66,7 @@ class Server:
     ) -> None:
         self.agreement = agreement
         self._edges = frozenset(edges)
-        self._agents = agents
+        self._kept = kept
         self._links = links
         self._homes = {agent: link for link in links for agent in link.neighbor.agents}
         self._mail = mail
@@ -110,17 +111,22 @@ class Server:
                     await self._refuse(error.reason, header, context)
 
     async def fetch(self, requests: AsyncIterator[bytes], context: Context) -> None:
-        """Send a neighbour the model of an agent here."""
-        async with self._call("fetch", context, self._time):
+        """Send a neighbour that is far behind what an agent here last sent on an edge to it.
+
+        It learns nothing that the method did not send it, and each message is fetched once at most.
+        """
+        async with self._call("fetch", context, self._time) as callers:
             request = await _only(Request, requests)
             if request.run != self.agreement.run:
                 raise Refused("other-run")
-            if request.agent not in self._agents:
-                raise Refused("not-hosted")
-            model = {"model": self._agents[request.agent]["model"]}
-            header = Header(run=request.run, source=request.agent, tensors=layouts(model))
-            for chunk in chunks(header, model.values()):
-                await context.write(chunk)
+            link = self._homes.get(request.destination)
+            if not link or link not in callers:
+                raise Refused("stranger")
+            if not self._mail.progress.is_behind(link.neighbor.name):
+                raise Refused("not-behind")
+            for step, envelope in self._kept.take((request.source, request.destination)):
+                for chunk in chunks(self.agreement.header(envelope, step), envelope.tensors.values()):
+                    await context.write(chunk)
 
     async def _receive(
         self, header: Header | None, data: memoryview, rest: AsyncIterator[Piece], context: Context

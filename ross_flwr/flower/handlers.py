@@ -111,6 +111,7 @@ def _neighborhood(hosted: Hosted, context: Context, call: Segment) -> Neighborho
         address=address,
         topology=call.topology,
         layout=assembly.task.model.digest,
+        passes=assembly.schedule.total_passes,
         patience=hosted.config.part(FlowerOptions).phase_timeout,
         edges={(j, i) for i, places in call.places.items() for row, _ in places for j in row if j not in host.agents},
         credentials=credentials,

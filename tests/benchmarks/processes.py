@@ -55,6 +55,7 @@ def direct(assembly: Assembly, index: int, addresses: list[str], certs: Path | N
         address=addresses[index],
         topology=topology.digest,
         layout=assembly.task.model.digest,
+        passes=10**6,
         patience=60,
         credentials=Credentials.read(certs / f"n{index}") if certs else None,
     ) as neighborhood:

@@ -28,7 +28,6 @@ from ross_flwr.direct.channels import Neighbor
 from ross_flwr.direct.peer import Peer
 from ross_flwr.direct.wire import CHUNK
 from ross_flwr.engine.envelope import Envelope
-from ross_flwr.learning.agent import Agent
 from ross_flwr.runs.local import LocalRun
 
 ROOT = Path(__file__).parents[2]
@@ -40,14 +39,14 @@ class Pair:
     def __init__(self, size: int) -> None:
         addresses = free_addresses(2)
         self.model = torch.randn(size)
-        agents: dict[int, Agent] = {}
         self.peers = [
             Peer(
                 Agreement("run", "topology", "layout", ("share",)),
                 addresses[k],
                 [Neighbor(f"n{1 - k}", addresses[1 - k], (1 - k,))],
                 [(1 - k, k)],
-                agents,
+                [0],
+                passes=10**6,
                 patience=60,
                 limit=self.model.nbytes,
             )

@@ -20,6 +20,7 @@ from ross_flwr.direct.agreement import Agreement
 from ross_flwr.engine.envelope import Envelope
 from ross_flwr.engine.rounds import Schedule
 from ross_flwr.graph import topology
+from ross_flwr.learning.rules import Median
 from ross_flwr.peer.v1.peer_pb2 import Hello
 from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeStub
 from ross_flwr.threats.faults import Attendance, Dropout, Loss
@@ -150,7 +151,7 @@ def test_a_node_that_fell_silent_is_brought_to_its_neighbours_round_and_model(ce
     hosts, reports = net.run(60, play={0: falter} | {k: partial(stay, k) for k in (1, 2, 3)})
     for k in (1, 2, 3):
         assert [round.number for round in reports[k]] == list(range(1, 61))
-    assert (min(returned) > 20, max(returned)) == (True, 60), "it does not repeat what the others are past"
+    assert (min(returned) > 20, max(returned)) == (True, 60), f"it repeats rounds: {[*returned]}"
     assert caplog.messages.count("node n0 cannot be reached") == 2, "each of its neighbours says so"
     missing = [sorted(j for r in round.reports for j in r.missing) for round in reports[1]]
     assert (missing[3], missing[18]) == ([], [0])
@@ -162,11 +163,44 @@ def test_a_node_that_fell_silent_is_brought_to_its_neighbours_round_and_model(ce
     assert (models - models.mean(0)).norm() < 2 * (spread - spread.mean(0)).norm()
 
 
+OK, LONG, HUGE, NONE = 2.0, 100.0, 1e30, float("nan")
+
+
+@pytest.mark.parametrize(
+    ("served", "mixes", "dropped"),
+    [
+        ({1: OK, 3: OK + 1}, True, {}),
+        ({1: OK}, False, {}),
+        ({}, False, {}),
+        ({1: LONG, 3: OK}, False, {"too-long": 1}),
+        ({1: HUGE, 3: OK}, False, {"too-long": 1}),
+        ({1: NONE, 3: OK}, False, {"too-long": 1}),
+    ],
+)
+def test_a_node_that_catches_up_takes_in_fetched_models_by_the_rule_of_the_run_or_not_at_all(served, mixes, dropped):
+    net = Net(replace(method("dpsgd"), rule=Median()))
+    host, alone = net.host([0]), net.host([0])
+    fetched = {j: Envelope("run", 7, "share", j, 0, {"model": torch.full((6,), x)}) for j, x in served.items()}
+    with net.join(0, host) as node:
+        node.peer.follow = lambda end: ([*fetched.values()], 9)
+        before = {name: vector.clone() for name, vector in host.agents[0].state.items()}
+        goes_on = node.catch_up(2, 60)
+        assert all(torch.equal(host.agents[0][name], vector) for name, vector in before.items())
+        assert goes_on == (8 if mixes else 9)
+        if mixes:
+            host.activate(8, 0, node.collect(8, 0))
+            host.activate(8, 1, node.collect(8, 1))
+            alone.activate(8, 0)
+            alone.activate(8, 1, [replace(each, pass_number=8) for each in fetched.values()])
+            assert_same_models([host], alone)
+    assert dict(host.dropped) == dropped
+
+
 class Boastful(Agreement):
     """Claims to be far ahead."""
 
     def hello(self, exchange):
-        return super().hello(exchange + 10**6)
+        return super().hello(exchange + 500)
 
 
 @pytest.mark.parametrize("graph", ["ring", "complete"])

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from virtual import EXCHANGES, Net, complete, ring
 
-from ross_flwr.direct.progress import GREETING, MARGIN
+from ross_flwr.direct.pace import MARGIN
+from ross_flwr.direct.standings import GREETING
 
 GRAPHS = {"pair": ring(2), "ring": ring(5), "complete": complete(4)}
 
@@ -94,6 +95,31 @@ def test_where_nothing_happens_nobody_misses_anything():
         assert not any(missing for node in net.nodes for _, _, missing in node.history)
 
 
+STALLS = {
+    "delivers every third exchange": {"rhythm": 3},
+    "delivers every third exchange, and claims to be behind": {"rhythm": 3, "offset": -1},
+    "delivers nothing, and claims to be behind": {"silent": True, "offset": -1},
+    "delivers nothing, and claims to be ahead": {"silent": True, "offset": 1},
+    "delivers at the last moment": {"delay": 0.9},
+    "delivers at the last moment, and claims to be behind": {"delay": 1.8, "offset": -1},
+}
+
+
+@pytest.mark.parametrize("graph", ["ring", "complete"])
+def test_a_neighbour_that_keeps_others_waiting_slows_them_down_only_for_a_while(graph):
+    """The rate is that after twenty times the patience, beside that of a network without stalls."""
+    patience, rates = 1.0, {}
+    for stall, lies in {"none": {}, **STALLS}.items():
+        net = Net(GRAPHS[graph], [0.1] * len(GRAPHS[graph]), patience=patience, liar=0)
+        vars(net.nodes[0]).update(lies)
+        net.run(20 * patience)
+        before = [node.exchange for node in net.honest]
+        net.run(10 * patience)
+        rates[stall] = min(node.exchange - there for node, there in zip(net.honest, before, strict=True))
+        assert [node.jumps for node in net.honest] == [[]] * len(net.honest), stall
+    assert all(rate >= 0.5 * rates["none"] for rate in rates.values()), rates
+
+
 CLAIMS = st.one_of(st.integers(-(2**62), 2**62), st.integers(-60, 60))
 
 
@@ -110,7 +136,9 @@ def test_a_neighbour_that_only_claims_to_be_elsewhere_moves_nobody(graph, patien
     for liar.offset, liar.refusing, seconds in lies:
         net.run(seconds)
     assert [node.jumps for node in net.honest] == [[]] * len(net.honest)
-    assert not any(missing for node in net.honest for _, _, missing in node.history)
+    for node in net.honest:
+        refused = node.dropped["beyond-end"] > 0  # who is nowhere is not greeted back, and not waited for
+        assert all(missing <= refused for _, _, missing in node.history)
 
 
 class Network(RuleBasedStateMachine):

@@ -2,15 +2,20 @@
 
 import pytest
 
+from ross_flwr.algorithms.messages import Refused
 from ross_flwr.direct.progress import Ask, GoOn, Jump, Progress, Wait
 
 P = 10.0
 """Seconds of patience."""
 
+END = 10**6
+"""Exchanges of the run."""
+
 
 def started(neighbors=2, *, exchanges=1, up=True, behind_by=0.0):
     """The progress of a node whose neighbours n1, n2, … host agents 1, 2, …; it is time 0 and exchange 0."""
-    progress = Progress({k: f"n{k}" for k in range(1, neighbors + 1)}, exchanges, P, 0.0, behind_by=behind_by)
+    homes = {k: f"n{k}" for k in range(1, neighbors + 1)}
+    progress = Progress(homes, exchanges, P, 0.0, end=END, behind_by=behind_by)
     progress.begin(0, 0.0)
     if up:
         for name in progress.standings:
@@ -42,6 +47,12 @@ def claim(progress, *positions):
     for k, position in enumerate(positions):
         progress.told(f"n{k + 1}", position - 1)
         progress.told(f"n{k + 1}", position)
+
+
+def show(progress, *positions):
+    """Let each neighbour send something of the exchange that it claims to await."""
+    for k, position in enumerate(positions):
+        progress.announced(position, (k + 1, 0), 5.0)
 
 
 def play(progress, events):
@@ -175,11 +186,11 @@ def test_a_neighbour_that_misses_three_exchanges_is_given_up_until_something_arr
 def test_a_neighbour_that_is_given_up_but_near_has_the_time_of_the_fastest_pass():
     """It was always a moment too late; who never waited again would never be in step again."""
     progress = started()
-    in_step(progress, 4)
+    in_step(progress, 8)
     progress.standings["n2"].misses = 3
-    play(progress, [(4, "arrive", 4, 1), (4.5, "decide", Wait(5)), (5, "decide", LATE)])
-    progress.told("n2", 5 - 3 - 2 - 1)
-    play(progress, [(6, "wait", 5), (6, "arrive", 5, 1), (6, "decide", LATE)])
+    play(progress, [(8, "arrive", 8, 1), (8.5, "decide", Wait(9)), (9, "decide", LATE)])
+    progress.told("n2", 9 - 3 - 2 - 1)
+    play(progress, [(10, "wait", 9), (10, "arrive", 9, 1), (10, "decide", LATE)])
 
 
 def test_only_the_awaited_exchange_and_the_next_have_room():
@@ -194,70 +205,130 @@ def test_only_the_awaited_exchange_and_the_next_have_room():
         ([100, 100], 100),
         ([100, 120], 100),
         ([100, 4], None),
-        ([2**62, 4], None),
-        ([2**62], None),
+        ([END, 4], None),
+        ([END], None),
         ([100, 100, 4], 100),
-        ([2**62, 5, 4], None),
-        ([2**62, 100, 100], 100),
-        ([2**62, 100, 100, 4], 100),
-        ([2**62, 100, 4, 4], None),
+        ([END, 5, 4], None),
+        ([END, 100, 100], 100),
+        ([END, 100, 100, 4], 100),
+        ([END, 100, 4, 4], None),
         ([9, 9], None),
+        ([END, END], (5 + 5) * 100),
     ],
 )
-def test_a_node_that_lost_no_time_follows_more_than_half_of_its_neighbours(positions, followed):
-    """One alone may lie, whatever it claims; and what is on its way explains a small lead."""
+def test_a_node_that_was_not_away_follows_more_than_half_of_its_neighbours(positions, followed):
+    """One alone may lie, whatever it claims and sends; what is on its way explains a small lead; time sets a bound."""
     progress = started(len(positions))
     in_step(progress, 4)
     claim(progress, *positions)
+    show(progress, *positions)
     assert (progress.decide(5.0) == Jump()) == (followed is not None)
     if followed:
         assert progress.land(10**6, 5.0) == followed + 2
 
 
+def test_a_single_neighbour_is_not_followed_for_the_time_that_was_lost_on_it():
+    progress = started()
+    in_step(progress, 4)
+    for exchange in range(4, 40):
+        now = 5.0 + 20.0 * (exchange - 4)
+        play(progress, [(now, "wait", exchange), (now, "arrive", exchange, 1), (now, "announced", 60, (2, 0))])
+        progress.told("n2", 60 + exchange)
+        assert progress.decide(now + 15) == GoOn(((2, 0),), ("n2",) if exchange == 6 else ())
+
+
+def test_neighbours_that_have_yet_to_appear_count_as_neighbours_that_are_not_ahead():
+    progress = started(2, up=False)
+    play(progress, [(0, "wait", 0), (0.1, "answered", "n1", 50), (0.1, "announced", 50, (1, 0))])
+    assert progress.decide(5.0) == Ask(frozenset())
+
+
+@pytest.mark.parametrize("position", [-1, END + 1, 2**62])
+def test_a_position_outside_the_run_is_refused_and_changes_nothing(position):
+    progress = started()
+    in_step(progress, 4)
+    before = [vars(standing).copy() for standing in progress.standings.values()]
+    for event in (
+        lambda: progress.told("n1", position),
+        lambda: progress.answered("n1", position, 5.0),
+        lambda: progress.refused("n1", position),
+        lambda: progress.announced(position, (1, 0), 5.0),
+    ):
+        with pytest.raises(Refused, match="beyond-end"):
+            event()
+    assert [vars(standing) for standing in progress.standings.values()] == before
+
+
 @pytest.mark.parametrize(
     ("positions", "reached"),
-    [([60, 5], 60), ([2**62, 5], 104), ([2**62], 104), ([60, 5, 60], 60), ([60, 5, 5], None)],
+    [([60, 5], 60), ([END, 5], 105), ([END], 104), ([60, 5, 60], 60), ([60, 5, 5], None)],
 )
-@pytest.mark.parametrize("broken", [False, True])
-def test_a_node_that_was_away_follows_half_of_them_as_far_as_elapsed_time_allows(positions, reached, broken):
+def test_a_node_that_was_away_follows_half_of_them_as_far_as_elapsed_time_allows(positions, reached):
     """The others may have been away too. They were in step in exchange 3 at four seconds, and did one a second."""
     progress = started(len(positions))
     in_step(progress, 4)
-    for name in progress.standings if broken else ():
-        play(progress, [(104, "lost", name), (104.5, "answered", name, 5)])
     claim(progress, *positions)
+    show(progress, *positions)
     assert (progress.decide(105.0) == Jump()) == (reached is not None)
     if reached:
         assert progress.land(10**6, 105.0) == reached + 2
+
+
+def test_a_node_that_was_away_does_not_follow_one_that_sends_nothing_from_where_it_claims_to_be():
+    progress = started()
+    in_step(progress, 4)
+    claim(progress, 60, 4)
+    assert not isinstance(progress.decide(105.0), Jump)
+
+
+def test_the_time_away_makes_up_for_jumps_only_once_and_not_for_ever():
+    for jumps in (True, False):
+        progress = started()
+        in_step(progress, 4)
+        claim(progress, 60, 4)
+        show(progress, 60, 4)
+        if jumps:
+            assert progress.decide(105.0) == Jump()
+            progress.land(10**6, 105.0)
+            progress.told("n1", 900)
+            show(progress, 900, 4)
+            wait(progress, 62, 105.0)
+            assert progress.decide(105.0) == Jump()
+            assert progress.land(10**6, 105.0) == 62 + 101 - 56 + 2
+        else:
+            wait(progress, 4, 150.0)
+            assert progress.decide(150.0) == Jump()
+            wait(progress, 4, 190.0)
+            assert not isinstance(progress.decide(220.0), Jump)
 
 
 def test_a_connected_neighbour_cannot_be_ahead_before_it_has_waited():
     """However short the passes are: the node has just been busy with something else."""
     progress = started(1)
     in_step(progress, 4)
-    claim(progress, 2**62)
+    claim(progress, END)
+    show(progress, END)
     assert not isinstance(progress.decide(4 + P), Jump)
     assert progress.decide(4 + P + 0.1) == Jump()
 
 
 def test_a_node_that_begins_late_follows_as_far_as_the_others_have_had_time():
     progress = started(1, up=False, behind_by=200.0)
-    play(progress, [(0, "answered", "n1", 2**62), (4, "wait", 0), (4, "announced", 2**62, (1, 0))])
+    play(progress, [(0, "answered", "n1", END), (4, "wait", 0), (4, "announced", END, (1, 0))])
     assert progress.decide(4.0) == GoOn(((1, 0),)), "it does not know yet how long a pass takes"
     wait(progress, 1, now=4)
     assert progress.decide(4.0) == Jump()
     assert progress.land(10**6, 4.0) == 204 // 4 + 2
 
 
-@pytest.mark.parametrize("alone", [False, True])
-def test_a_neighbour_that_begins_far_ahead_is_followed_only_once_it_goes_on(alone):
-    """Node 2 was away, goes on in exchange 40, and waits there. So it is where the other neighbour is gone."""
+def test_neighbours_that_begin_far_ahead_are_followed_only_once_they_go_on():
+    """They were away, go on in exchange 40, and wait there."""
     progress = started()
     in_step(progress, 10)
-    if alone:
-        progress.lost("n1", 10.0)
-    for _ in range(4):
-        progress.refused("n2", 40)
+    for name in ("n1", "n2", "n1", "n2"):
+        progress.refused(name, 40)
+    assert not isinstance(progress.decide(50.0), Jump)
+    progress.refused("n1", 41)
     assert not isinstance(progress.decide(50.0), Jump)
     progress.refused("n2", 41)
     assert progress.decide(50.0) == Jump()
@@ -267,7 +338,7 @@ def test_a_node_goes_on_ahead_of_its_neighbours_by_what_they_do_meanwhile():
     progress = started(exchanges=2)
     wait(progress, 0)
     claim(progress, 100, 101)
-    assert progress.decide(0.0) == Jump()
+    assert progress.decide(1.0) == Jump()
     claim(progress, 110, 111)
     assert progress.land(1000, 3.0) == 55 + 5 + 2
     assert progress.exchange == 2 * 62
@@ -276,8 +347,8 @@ def test_a_node_goes_on_ahead_of_its_neighbours_by_what_they_do_meanwhile():
 def test_a_node_goes_on_no_later_than_the_rounds_end_and_never_in_the_same_pass():
     progress = started(exchanges=2)
     wait(progress, 1)
-    claim(progress, 2**62, 2**62)
-    assert progress.decide(0.0) == Jump()
+    claim(progress, END, END)
+    assert progress.decide(1.0) == Jump()
     assert progress.land(70, 1.0) == 70
     wait(progress, 140)
     claim(progress, 3, 3)
@@ -288,8 +359,8 @@ def test_a_node_that_jumps_waits_for_those_alone_whom_it_follows():
     progress = started(3)
     wait(progress, 0)
     claim(progress, 100, 100, 5)
-    assert progress.decide(0.0) == Jump()
-    progress.land(1000, 0.0)
+    assert progress.decide(1.0) == Jump()
+    progress.land(1000, 1.0)
     assert {name for name, standing in progress.standings.items() if standing.awaited} == {"n1", "n2"}
 
 
@@ -342,3 +413,66 @@ def test_a_silent_neighbour_is_greeted_after_growing_pauses_and_anew_after_a_lon
         progress.answered("n1", 0, now)
         progress.lost("n1", now + lasted)
         assert progress.standings["n1"].greet_at == pytest.approx(now + lasted + pause)
+
+
+def stall(progress, exchange, now):
+    """Let n2 deliver only every third exchange and always be behind; return when the node goes on, and how."""
+    wait(progress, exchange, now)
+    arrive(progress, exchange, 1, now=now)
+    if exchange % 3 == 0:
+        arrive(progress, exchange, 2, now=now)
+    while not isinstance(decision := progress.decide(now), GoOn):
+        if isinstance(decision, Ask):
+            progress.told("n2", exchange - 1)
+        else:
+            now = decision.until
+    return now, decision
+
+
+def test_a_neighbour_spends_the_time_for_which_it_is_waited_for():
+    progress = started()
+    in_step(progress, 3)
+    began = now = 3.0
+    overdue, lasted = [], []
+    for exchange in range(3, 300):
+        begun, (now, decision) = now, stall(progress, exchange, now + 1)
+        lasted.append(now - begun)
+        overdue += decision.overdue
+    assert lasted[1:3] == [1 + 2 * P] * 2, "at first it gets what anybody gets"
+    assert now - began - len(lasted) <= 6 * P + 0.1 * (now - began)
+    assert max(lasted[100:]) < 3
+    assert set(overdue) == {"n2"}
+    assert progress.standings["n2"].budget.left(now + 60 * P) == 6 * P, "it regains what it spent"
+
+
+def test_a_neighbour_that_is_only_slow_spends_nothing():
+    """It takes five times as long as the node and the other neighbour, every time."""
+    progress = started()
+    now = 0.0
+    for exchange in range(200):
+        now += 1
+        wait(progress, exchange, now)
+        arrive(progress, exchange, 1, now=now)
+        assert isinstance(progress.decide(now), Wait)
+        now += 4.9
+        arrive(progress, exchange, 2, now=now)
+        assert progress.decide(now) == GoOn()
+    assert progress.standings["n2"].budget.left(now) == 6 * P
+
+
+def test_a_neighbour_that_does_not_read_is_waited_for_from_the_same_budget():
+    progress = started()
+    waited = 0.0
+    for _ in range(20):
+        room = progress.room("n1", waited)
+        progress.held_up("n1", waited, waited + room)
+        waited += room
+    assert 6 * P <= waited < 9 * P
+    assert progress.room("n2", waited) == P
+
+
+def test_nobody_spends_anything_while_the_node_is_away():
+    progress = started()
+    in_step(progress, 4)
+    assert isinstance(progress.decide(1000.0), GoOn)
+    assert progress.standings["n1"].budget.left(1000.0) == 6 * P

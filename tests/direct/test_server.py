@@ -12,10 +12,11 @@ import pytest
 import torch
 from deployed import until
 from peers import Net, channel_to, deliver, letter, method
-from quadratics import normal
 
 from ross_flwr.direct import channels, server, wire
 from ross_flwr.direct.channels import SERVICE
+from ross_flwr.engine.envelope import Envelope
+from ross_flwr.graph import topology
 from ross_flwr.peer.v1.peer_pb2 import Chunk, DType, Hello, Refusal, Request
 from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeStub
 
@@ -251,9 +252,57 @@ def test_a_node_that_is_no_neighbour_learns_nothing(door):
         with pytest.raises(grpc.RpcError) as caught:
             call_as(name).Greet(Hello(), timeout=30)
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
-        with pytest.raises(grpc.RpcError) as caught:
-            list(call_as(name).Fetch(Request(run="run", agent=0), timeout=30))
-        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert fetch(call_as(name)) == "stranger"
     assert dict(peer.mail.dropped) == {"stranger": 4}
-    (chunk,) = call_as("n3").Fetch(Request(run="run", agent=0), timeout=30)
-    assert torch.equal(torch.frombuffer(bytearray(chunk.data), dtype=torch.float32), normal(77, 6))
+
+
+def fetch(stub, source=0, destination=3, run="run"):
+    """Fetch what was last sent on an edge; return its vectors by step, or why that was refused."""
+    request = Request(run=run, source=source, destination=destination)
+    try:
+        chunks = list(stub.Fetch(request, timeout=30))
+    except grpc.RpcError as error:
+        return error.details()
+    return {each.header.step: torch.frombuffer(bytearray(each.data), dtype=torch.float32).tolist() for each in chunks}
+
+
+def sent(step, destination, **tensors):
+    return Envelope("run", 40, step, 0, destination, {name: torch.full((6,), x) for name, x in tensors.items()})
+
+
+def test_a_neighbour_that_is_far_behind_fetches_once_what_the_method_sent_it_with_a_model(door):
+    call_as, peer, _ = door
+    stub = call_as("n3")
+    assert fetch(stub) == "not-behind", "everybody begins with exchange 0"
+    peer.begin(120)
+    assert fetch(stub) == "nothing-sent"
+    for number, (step, names) in enumerate(
+        [("share", ("model",)), ("cross_gradients", ("gradient",)), ("descend", ("model", "momentum"))]
+    ):
+        for destination, at in ((1, 1.0), (3, 3.0)):
+            values = {name: at + k for k, name in enumerate(names)}
+            peer.send(120 + number, [sent(step, destination, **values)])
+    assert fetch(stub, run="another") == "other-run"
+    assert fetch(stub, destination=1) == fetch(call_as("n2")) == fetch(call_as("mallory")) == "stranger"
+    assert fetch(stub, source=2) == "nothing-sent"
+    assert fetch(stub) == {0: [3.0] * 6, 2: [3.0] * 6 + [4.0] * 6}
+    assert fetch(stub) == "nothing-sent", "it has fetched that"
+    assert fetch(call_as("n1"), destination=1) == {0: [1.0] * 6, 2: [1.0] * 6 + [2.0] * 6}
+    peer.send(123, [sent("share", 3, model=5.0)])
+    assert fetch(stub) == {0: [5.0] * 6}
+    assert dict(peer.mail.dropped) == {"not-behind": 1, "nothing-sent": 3, "other-run": 1, "stranger": 3}
+
+
+def test_nothing_can_be_fetched_of_a_method_that_sends_no_models(certs):
+    net = Net(method("cgsv-server"), certs=certs, graph=topology.build("star", 4))
+    with net.join(0, net.host([0]), patience=0.3) as node:
+        node.peer.begin(120)
+        node.peer.send(120, [sent("share", 3, update=3.0)])
+        with channel_to("n0", net.nodes[0].address, certs["n3"]) as channel:
+            assert fetch(PeerExchangeStub(channel)) == "nothing-sent"
+
+
+def test_an_envelope_from_beyond_the_end_of_the_run_is_refused_at_once(door):
+    call_as, peer, _ = door
+    assert deliver(call_as("n1"), letter(pass_number=2**62)) == "beyond-end"
+    assert dict(peer.mail.dropped) == {"beyond-end": 1}

@@ -92,9 +92,11 @@ class Refusal(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., pass_number: _Optional[int] = ..., step: _Optional[int] = ..., refused_pass_number: _Optional[int] = ..., refused_step: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("run", "agent")
+    __slots__ = ("run", "source", "destination")
     RUN_FIELD_NUMBER: _ClassVar[int]
-    AGENT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    DESTINATION_FIELD_NUMBER: _ClassVar[int]
     run: str
-    agent: int
-    def __init__(self, run: _Optional[str] = ..., agent: _Optional[int] = ...) -> None: ...
+    source: int
+    destination: int
+    def __init__(self, run: _Optional[str] = ..., source: _Optional[int] = ..., destination: _Optional[int] = ...) -> None: ...

@@ -72,7 +72,7 @@ class PeerExchangeServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Fetch(self, request, context):
-        """Ask for an agent's model, to catch up after an absence.
+        """Ask, after an absence, for what an agent last sent on an edge: of each step that sends models, the latest message.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

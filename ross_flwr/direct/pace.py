@@ -1,0 +1,100 @@
+"""How fast a node works, and for how long it was away: what it knows about itself."""
+
+from collections import deque
+from math import inf
+
+from ross_flwr.direct.standings import GREETING, MISSES
+
+__all__ = ["Pace"]
+
+FASTEST = 1e-3
+"""No pass takes less than so many seconds."""
+
+QUICKER = 100
+"""Other nodes may be this many times as quick as this one at its fastest of late."""
+
+MARGIN = 2
+"""A node that follows its neighbours goes on this many passes ahead of them."""
+
+SLOWER = 5
+"""A neighbour may take this many times as long as the node's own work without spending its budget."""
+
+BRIEF = 1 / 20
+"""The share of its patience that a node waits for a neighbour without spending the neighbour's budget."""
+
+LATELY = 16
+"""The node's pace is that of its fastest pass among this many."""
+
+
+class Pace:
+    """How fast a node works, and for how long it was away.
+
+    Parameters
+    ----------
+    exchanges : int
+        Exchanges in a pass.
+    patience : float
+        Seconds to wait for an exchange.
+    now : float
+        The time.
+    """
+
+    def __init__(self, exchanges: int, patience: float, now: float) -> None:
+        self.exchanges = exchanges
+        self.patience = patience
+        self.span = MARGIN * exchanges + 3  # the lead or lag up to which nodes are near: that, and what is on its way
+        self.brief = BRIEF * patience
+        self.longest = MISSES * (patience + min(GREETING, patience))  # no neighbour waits longer for a silent node
+        self.entered = now  # when the node entered the awaited exchange
+        self.began = now  # when it began the pass
+        self.origin = 0, now  # an exchange, and a time at which no node was beyond it
+        self.passes = deque[float](maxlen=LATELY)
+        self._works = deque[float](maxlen=exchanges)
+        self._away = 0.0
+        self._back = inf  # when the time away is forgotten
+
+    @property
+    def spared(self) -> float:
+        """Seconds that a neighbour may be late without spending its budget: a slow but honest machine may be."""
+        return max(SLOWER * max(self._works, default=0.0), self.brief)
+
+    def start(self, exchange: int, behind_by: float, now: float) -> None:
+        """Begin the first pass of all, so many seconds after the other nodes."""
+        self.origin = exchange, now - behind_by - GREETING
+        self._away = behind_by
+
+    def worked(self, now: float) -> None:
+        """Note that the work for an exchange is done."""
+        if not self.lapse(self.entered, now):
+            self._works.append(now - self.entered)
+
+    def lapse(self, since: float, now: float) -> bool:
+        """Return whether something that began at `since` took longer than anybody waits: the node was away."""
+        if now - since <= self.longest:
+            return False
+        self._away, self._back = now - since, now + self.longest + GREETING
+        return True
+
+    def ends_pass(self, now: float) -> None:
+        """Note that a pass has ended."""
+        if not self.passes:
+            self._back = now + self.longest + GREETING
+        self.passes.append(max(now - self.began, FASTEST))
+        self.began = now
+
+    def spend(self, exchanges: int) -> None:
+        """Note that the node has jumped over so many exchanges: that makes up for time away."""
+        self._away = max(0.0, self._away - exchanges / self.exchanges * min(self.passes, default=inf))
+
+    def away(self, now: float) -> int:
+        """Return how many exchanges the node could have done while it was away, which it forgets after a while."""
+        return self.within(self._away) if now <= self._back else 0
+
+    def reachable(self, now: float) -> int:
+        """Return the farthest exchange in which any node of the run can be."""
+        exchange, when = self.origin
+        return exchange + int((now - when) / max(FASTEST, min(self.passes, default=0.0) / QUICKER) * self.exchanges)
+
+    def within(self, seconds: float) -> int:
+        """Return how many exchanges the node could do in this time, at its fastest of late; 0 before its first pass."""
+        return int(seconds / min(self.passes) * self.exchanges) if self.passes else 0
