@@ -38,9 +38,9 @@ class CrossGradients(Momentum):
         """Send x_i."""
         return broadcast(model=agent["model"])
 
-    @step(sends=("gradient",))
+    @step(sends=("gradient",), optional=True)
     def cross_gradients(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
-        """Send G_ji to every neighbour j, and G_ii to oneself."""
+        """Send G_ji to every neighbour j that sent its model, and G_ii to oneself."""
         return {
             j: {"gradient": agent.gradient(model, of="own" if j == agent.index else "cross")}
             for j, model in inbox.gather("model").items()
@@ -56,15 +56,26 @@ class WeightedCrossGradients(CrossGradients):
         û_i = α u_i + Σ_j π_ij G_ij;   x̂_i = x_i − η û_i
         x_i = Σ_j w_ij x̂_j;   u_i = Σ_j w_ij û_j
 
-    Three exchanges and 4·k·P·4 bytes (3·k·P·4 without mixing the momentum).
+    Three exchanges and 4·k·P·4 bytes (3·k·P·4 without mixing the momentum). With ``gradients-from=d``, d neighbours
+    drawn anew in each pass get the model and return a gradient: 1 + d gradients and 2·(d + k)·P·4 bytes.
     """
 
     mix_momentum: bool = options.mix_momentum()
+    gradients_from: int = options.gradients_from(-1)
 
     @property
     def undefended(self) -> "OwnGradient":
         """Attackers follow their own gradient alone."""
-        return OwnGradient(learning_rate=self.learning_rate, momentum=self.momentum, mix_momentum=self.mix_momentum)
+        same = ("learning_rate", "momentum", "mix_momentum", "gradients_from")
+        return OwnGradient(**{name: getattr(self, name) for name in same})
+
+    @step(sends=("model",), optional=True)
+    def share(self, agent: Agent, inbox: Inbox) -> Outbox:
+        """Send x_i to all neighbours, or to those that are asked for a gradient in this pass."""
+        if not 0 <= self.gradients_from < len(agent.neighbors):
+            return super().share(agent, inbox)
+        asked = agent.stream("asked").choice(agent.neighbors, self.gradients_from, replace=False).tolist()
+        return {j: {"model": agent["model"]} for j in sorted([agent.index, *asked])}
 
     @abstractmethod
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:

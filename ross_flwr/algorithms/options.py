@@ -7,6 +7,7 @@ from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS
 
 __all__ = [
     "fallback",
+    "gradients_from",
     "local_steps",
     "mix_momentum",
     "momentum",
@@ -31,6 +32,16 @@ def momentum() -> Any:
 def mix_momentum() -> Any:
     """Declare `mix-momentum`."""
     return option(True, "whether agents mix their momentum along with their model")
+
+
+def gradients_from(default: int) -> Any:
+    """Declare `gradients-from`."""
+    return option(
+        default,
+        "how many neighbours, drawn anew in each pass, compute a gradient at the agent's model; -1 for all of them",
+        unit="neighbours",
+        minimum=-1,
+    )
 
 
 def utility(default: str) -> Any:

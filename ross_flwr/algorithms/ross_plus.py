@@ -26,11 +26,12 @@ class ROSSPlus(WeightedCrossGradients):
 
     ::
 
-        G_ij = ∇F_j(x_i; ξ_j)                                            for j in M_i, computed by j
+        A_i  = d neighbours drawn from N_i, or all if there are fewer, and i itself
+        G_ij = ∇F_j(x_i; ξ_j)                                            for j in A_i, computed by j
         h_c  = ∇F(x_i; Q_i of class c);   q_i = ∇F(x_i; Q_i)
         G_ij ← G_ij min(1, τ/‖G_ij‖),   τ = max(‖G_ii‖, max_c ‖h_c‖)
         r_j  = min_p ‖G_ij − Σ_c p_c h_c‖²                               over p ≥ 0, Σ_c p_c = 1
-        P_i  = {i} ∪ {j ∈ M_i: r_j < (1 − s) ‖G_ij‖² or r_j ≤ 4 r_i}     the plausible ones, m of them
+        P_i  = {i} ∪ {j ∈ A_i: r_j < (1 − s) ‖G_ij‖² or r_j ≤ 4 r_i}     the plausible ones, m of them
         û_i  = α u_i + q_i/(m+1) + m/(m+1) Σ_j π_ij G_ij;   π_ij = 1/m
         z¹   = x_i − η û_i
         zˢ⁺¹ = zˢ − η (û_i + ∇F(zˢ; Q_iˢ) − q_i)                         for s = 1 … K−1;   x̂_i = z^K
@@ -39,7 +40,10 @@ class ROSSPlus(WeightedCrossGradients):
     None of this is in the paper, but for the exchanges. All of it rests on Q_i, which nobody else can touch:
 
     The screen P_i shortens gradients that are longer than data like Q_i could make them, and leaves out those that it
-    could not produce (`learning.screen`). ``screen=0`` lets all of M_i play as they are.
+    could not produce (`learning.screen`). ``screen=0`` lets all of A_i play as they are.
+
+    Each pass asks d neighbours for a gradient (``gradients-from``). Models that mix well are alike, and so is
+    what nine neighbours say of each of them.
 
     Q_i's own gradient is one more player. Where all others are left out, the agent trains on Q_i.
 
@@ -57,9 +61,9 @@ class ROSSPlus(WeightedCrossGradients):
     ``weighting=relu`` plays it: v(S) = U(x_i − η/|S| Σ_{j∈S} G_ij; Q_i) for S ⊆ P_i, π_i = weights(Shapley values); if
     nobody helps, û_i = α u_i + q_i. ``README.md`` beside this file says how all this was measured.
 
-    State: x_i, u_i (zero at first). Per agent, pass and k neighbours: three exchanges, 1 + k gradients, that of Q_i's
-    classes and K − 1 on mini-batches of Q_i, 4·k·P·4 bytes (3·k·P·4 without mixing the momentum), 1 + k losses on Q_i,
-    and C·P numbers of memory for a moment.
+    State: x_i, u_i (zero at first). Per agent, pass and k neighbours: three exchanges, 1 + d gradients, that of Q_i's
+    classes and K − 1 on mini-batches of Q_i, 2·(d + k)·P·4 bytes ((2·d + k)·P·4 without mixing the momentum), 1 + k
+    losses on Q_i, and C·P numbers of memory for a moment.
 
     Examples
     --------
@@ -79,6 +83,7 @@ class ROSSPlus(WeightedCrossGradients):
         minimum=0.0,
         maximum=1.0,
     )
+    gradients_from: int = options.gradients_from(1)
     local_steps: int = options.local_steps(5)
     guard: bool = option(True, "whether models weigh by their loss on Q_i when agents mix; else `aggregator` decides")
 

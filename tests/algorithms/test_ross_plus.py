@@ -13,6 +13,7 @@ from ross_flwr.learning.rules import Mean
 from ross_flwr.runs.local import LocalRun
 
 RATE = 0.1
+ALL = {"learning_rate": RATE, "gradients_from": -1}
 
 
 def cross_gradients(agents, models):
@@ -25,7 +26,7 @@ def cross_gradients(agents, models):
 def test_the_neighbours_say_where_to_go_and_q_says_how_that_changes_on_the_way(mixed):
     """Without screen and guard. Q_i is the origin, so its gradient at z is z."""
     graph, steps = topology.build("ring", 5), 3
-    method = ROSSPlus(momentum=0.5, learning_rate=RATE, mix_momentum=mixed, local_steps=steps, screen=0.0, guard=False)
+    method = ROSSPlus(**ALL, momentum=0.5, mix_momentum=mixed, local_steps=steps, screen=0.0, guard=False)
     host, agents = started(graph, method)
     weights = torch.from_numpy(graph.mixing.copy())
     heard = (weights > 0).double()
@@ -64,11 +65,30 @@ def test_the_guard_weighs_models_and_momenta_by_the_losses_of_the_models_on_q():
 def test_a_round_costs_so_many_vectors_gradients_and_utilities(weighting, game):
     graph = topology.build("ring", 7)
     for mixed, vectors in ((True, 4), (False, 3)):
-        host, _ = started(graph, ROSSPlus(weighting=weighting, mix_momentum=mixed, local_steps=4, screen=0.0))
+        host, _ = started(graph, ROSSPlus(**ALL, weighting=weighting, mix_momentum=mixed, local_steps=4, screen=0.0))
         for report in run_round(host, 0):
             assert report.gradients == 3 + 1 + 3  # its own and two neighbours', Q_i's by class, three more steps
             assert report.utilities == game + 3
             assert sum(sum(kinds.values()) for kinds in report.sent.values()) == vectors * 2 * 6 * 4
+
+
+@pytest.mark.parametrize(("drawn", "asked"), [(-1, 4), (0, 0), (1, 1), (3, 3), (9, 4)])
+def test_an_agent_asks_this_many_neighbours_for_gradients_and_in_time_all(drawn, asked):
+    graph = topology.build("complete", 5)
+    host, _ = started(graph, ROSSPlus(gradients_from=drawn, local_steps=1, screen=0.0))
+    answered = set()
+    for number in range(30):
+        reports = run_round(host, number)
+        for report in reports:
+            others = report.weights.keys() - {report.agent}
+            assert len(others) == asked, "who is asked answers, nobody else"
+            answered |= {(report.agent, j) for j in others}
+            assert report.missing == []
+        assert sum(report.gradients for report in reports) == 5 * (1 + asked + 1)
+        kinds = [kinds for report in reports for kinds in report.sent.values()]
+        assert sum(each.get("gradient", 0) for each in kinds) == 5 * asked * 6 * 4
+        assert sum(each["model"] for each in kinds) == 5 * (asked + 4) * 6 * 4
+    assert len(answered) == (20 if asked else 0)
 
 
 def shapley_by_brute_force(players, value):
@@ -83,7 +103,8 @@ def shapley_by_brute_force(players, value):
 
 def test_the_game_gives_its_share_to_the_positive_part_of_the_shapley_values_and_the_rest_to_q():
     graph, rate = topology.build("ring", 5), 0.4
-    host, agents = started(graph, ROSSPlus(weighting="relu", learning_rate=rate, screen=0.0, local_steps=1))
+    method = ROSSPlus(gradients_from=-1, weighting="relu", learning_rate=rate, screen=0.0, local_steps=1)
+    host, agents = started(graph, method)
     dropped = 0
     for number in range(2):
         models = stack(agents)
@@ -112,7 +133,7 @@ class Indifferent(Quadratic):
 
 def test_where_nobody_helps_the_agent_follows_q_alone():
     graph = topology.build("ring", 5)
-    method = ROSSPlus(weighting="relu", momentum=0.0, learning_rate=RATE, local_steps=1)
+    method = ROSSPlus(**ALL, weighting="relu", momentum=0.0, local_steps=1)
     host, agents = started(graph, method, objective=lambda i: Indifferent(normal(i, 5, 6)))
     models = stack(agents)
     assert [report.weights for report in run_round(host, 0)] == [{}] * 5
@@ -133,7 +154,7 @@ SKEWED = {"algorithm": "ross-plus", "partition-alpha": 0.1, "topology": "ring", 
 
 
 def test_the_screen_leaves_out_poisoned_gradients_and_keeps_those_of_skewed_data():
-    run = LocalRun(resolve(SKEWED | {"attackers": 3}))
+    run = LocalRun(resolve(SKEWED | {"gradients-from": -1, "attackers": 3}))
     attackers = run.assembly.threats.attackers
     kept, pairs = {True: 0, False: 0}, {True: 0, False: 0}
     for line in run.rounds():

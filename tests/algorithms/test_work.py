@@ -12,7 +12,7 @@ WORK = {
     "dfedsam": ({"local-steps": K}, 2 * K * B),
     "ross": ({}, 3 * B + 8 * Q / 3),  # a game of three
     "ross-plus": (  # its own and two cross-gradients, K - 1 steps on Q_i, gradients by class; a game of three, 3 losses
-        {"local-steps": K, "weighting": "relu", "screen": 0.0},
+        {"local-steps": K, "gradients-from": -1, "weighting": "relu", "screen": 0.0},
         (3 + K - 1) * B + Q + (8 + 3) * Q / 3,
     ),
     "ubar": ({}, B + (1 + 1) * B / 3),  # of two neighbours it judges one
