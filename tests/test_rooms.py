@@ -47,7 +47,7 @@ MAY_IMPORT = {
         "engine",
         "typed_json",
     ),
-    "flower": ("config", "graph", "learning", "tasks", "algorithms", "engine", "direct", "runs", "typed_json"),
+    "flower": ("config", "files", "graph", "learning", "tasks", "algorithms", "engine", "direct", "runs", "typed_json"),
     "report": ("config", "extras", "files", "runs"),
     "flower.server_app": ("config", "files", "runs", "report"),
     "studies": ("config", "extras", "learning", "algorithms", "runs", "report"),

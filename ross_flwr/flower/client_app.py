@@ -165,6 +165,7 @@ def peer_app(
         peer.train(name, mods=mods)(partial(handlers.activate, make_task=make_task))
     peer.query("models", mods=mods)(partial(handlers.models, make_task=make_task))
     peer.query("who", mods=mods)(handlers.who)
+    peer.query("done", mods=mods)(handlers.done)
     peer.train("segment", mods=mods)(partial(handlers.segment, make_task=make_task))
     return peer
 

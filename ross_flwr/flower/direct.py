@@ -29,16 +29,17 @@ class Segments:
     ----------
     run : Run
         What is run, and where. Its timeout is the shortest time that the nodes get once most have reported.
+
+    Attributes
+    ----------
+    ready : set of int
+        Nodes that have set up their agents.
     """
 
     run: Run
+    ready: set[int] = field(default_factory=set)
     _rounds: range = range(1, 2)
     _owed: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def ready(self) -> set[int]:
-        """Nodes that have set up their agents."""
-        return set(self.run.placement.blocks)
 
     def exchanges(self, first: int, last: int) -> Iterator[None]:
         """Yield once: a segment of rounds `first` to `last` is one exchange."""
@@ -75,6 +76,7 @@ class Segments:
         for number, reply in self.run.post.receive(telling.go_on):
             telling.take(number, reply)
         self._owed = telling.end()
+        self.ready |= telling.reports.keys()
         return [*telling.reports.values()]
 
 

@@ -10,14 +10,14 @@ from ross_flwr.direct.channels import Neighbor
 from ross_flwr.direct.neighborhood import Neighborhood
 from ross_flwr.engine.host import Host
 from ross_flwr.engine.rounds import end_pass
-from ross_flwr.flower.hosting import Hosted, MakeTask, begin, config_of, rest, wake
+from ross_flwr.flower.hosting import Hosted, MakeTask, begin, config_of, forget, left, rest, wake
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.protocol import Answer, Call, Report, RoundReport, Segment, Setup, model_key
 from ross_flwr.flower.records import pack, record_of, unpack
 from ross_flwr.graph.topology import Place
 from ross_flwr.runs.options import MachineOptions, RunOptions
 
-__all__ = ["activate", "models", "segment", "who"]
+__all__ = ["activate", "done", "models", "segment", "who"]
 
 
 def activate(message: Message, context: Context, make_task: MakeTask | None = None) -> Message:
@@ -66,10 +66,17 @@ def who(message: Message, context: Context) -> Message:
         config = config_of(Setup.of(message.content))
         direct = config.part(FlowerOptions).transport != "relay"
         name, address = _identity(context)[:2] if direct else ("", "")
-        answer = Answer(partition, name, address)
+        setup = Setup.of(message.content)
+        answer = Answer(partition, name, address, held=left(setup, context) if setup.options.get("resume") else {})
     except ConfigError as error:
         answer = Answer(partition, problem=str(error))
     return Message(RecordDict({Answer.key: answer.to_record()}), reply_to=message)
+
+
+def done(message: Message, context: Context) -> Message:
+    """Forget the agents here, and what ``state-dir`` holds of them: the run is done."""
+    forget(context)
+    return Message(RecordDict(), reply_to=message)
 
 
 def segment(message: Message, context: Context, make_task: MakeTask | None = None) -> Message:

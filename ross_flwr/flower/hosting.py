@@ -2,24 +2,30 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
+from shutil import rmtree
 
 from flwr.app import Context, RecordDict
 
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import Config, ConfigError, Scalar, resolve
 from ross_flwr.engine.host import Host
+from ross_flwr.files import inside
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.protocol import Setup
 from ross_flwr.flower.records import from_json, record_of, tensors_of, to_json
 from ross_flwr.runs.assemble import assemble, limit_threads
 from ross_flwr.runs.assembly import Assembly
-from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.folder import RunFolder, refuse_changes
 from ross_flwr.tasks.task import Task
 
-__all__ = ["HOSTS", "Hosted", "Hosts", "MakeTask", "begin", "config_of", "rest", "wake"]
+__all__ = ["HOSTS", "Hosted", "Hosts", "MakeTask", "begin", "config_of", "forget", "left", "rest", "wake"]
+
+MAY_CHANGE = {each.name.replace("_", "-") for each in fields(FlowerOptions)}
+"""The keys that may differ when a run is resumed, beside those that may in one process."""
 
 MakeTask = Callable[[Setup, Config, Context], Task]
 """Makes the task of a node, if the app brings its own."""
@@ -49,6 +55,13 @@ class Hosted:
     host: Host
     assembly: Assembly
     config: Config
+
+    @property
+    def finished(self) -> int:
+        """The rounds that the agents have finished; those that sit out do not count."""
+        last = len(self.host.algorithm.steps) - 1
+        passes = max((ran + (step == last) for ran, step in self.host.ran.values()), default=0)
+        return passes // self.assembly.schedule.passes
 
 
 @dataclass
@@ -105,8 +118,14 @@ def begin(content: RecordDict, context: Context, make_task: MakeTask | None = No
         return
     hosted = HOSTS.get(_setup_of(str(setup["json"]), context), context, make_task, anew=True)
     context.state[Setup.key] = setup
-    if _state_dir(hosted) and _state_folder(hosted, context).read_checkpoint():
-        return  # left by a process that died
+    if _state_dir(hosted) and (saved := _state_folder(hosted).read_checkpoint()):  # by a process that died
+        _, _, remainder = saved
+        if remainder["state"].keys() != {str(agent) for agent in hosted.host.agents}:
+            raise ConfigError(
+                f"state-dir = '{_state_dir(hosted)}' holds agents {', '.join(remainder['state'])} of this run, and the "
+                f"node hosts {', '.join(map(str, hosted.host.agents))}: use num-agents and num-nodes of before"
+            )
+        return
     model = hosted.assembly.task.model
     initial = model.flatten(tensors_of(content.array_records["initial"], model.device))
     for agent in hosted.host.agents.values():
@@ -123,7 +142,7 @@ def wake(context: Context, make_task: MakeTask | None = None) -> Hosted:
     hosted = HOSTS.get(_setup_of(setup, context), context, make_task)
     device = hosted.assembly.task.model.device
     if _state_dir(hosted):
-        checkpoint = _state_folder(hosted, context).read_checkpoint()
+        checkpoint = _state_folder(hosted).read_checkpoint()
         if checkpoint is None:
             raise RuntimeError(f"state-dir = '{_state_dir(hosted)}' no longer holds this node's state")
         _, tensors, remainder = checkpoint
@@ -139,7 +158,8 @@ def rest(hosted: Hosted, context: Context) -> None:
     """Put what the host carries into the node's state, or into its file under `state-dir`."""
     tensors, remainder = hosted.host.snapshot()
     if _state_dir(hosted):
-        _state_folder(hosted, context).write_checkpoint(0, tensors, remainder)
+        remainder = {**remainder, "config": dict(hosted.config.values)}
+        _state_folder(hosted).write_checkpoint(hosted.finished, tensors, remainder)
     else:
         context.state["tensors"] = record_of(tensors)
         context.state["rest"] = to_json(remainder)
@@ -170,5 +190,40 @@ def _state_dir(hosted: Hosted) -> str:
     return hosted.config.part(FlowerOptions).state_dir
 
 
-def _state_folder(hosted: Hosted, context: Context) -> RunFolder:
-    return RunFolder(Path(_state_dir(hosted)) / f"{hosted.host.run}-{context.node_id}")
+def _state_folder(hosted: Hosted) -> RunFolder:
+    return RunFolder(inside(Path(_state_dir(hosted)), hosted.host.run, f"agent-{min(hosted.host.agents)}"))
+
+
+def left(setup: Setup, context: Context) -> dict[int, int]:
+    """Return what is under `state-dir` of the run that `setup` resumes: finished rounds, by the first agent of a node.
+
+    Raises
+    ------
+    ConfigError
+        When it is damaged, or of another configuration.
+    """
+    config = config_of(Setup.from_text(_setup_of(setup.to_text(), context)))
+    root = inside(Path(config.part(FlowerOptions).state_dir), setup.run)
+    found = {}
+    for path in sorted(root.glob("agent-*")):
+        checkpoint = RunFolder(inside(root, path.name)).read_checkpoint()
+        if checkpoint:
+            finished, _, remainder = checkpoint
+            refuse_changes(path, remainder.get("config", {}), config.values, MAY_CHANGE)
+            found[min(map(int, remainder["state"]))] = finished
+    return found
+
+
+def forget(context: Context) -> None:
+    """Forget the agents of a run that is done, and remove what `state-dir` holds of them."""
+    if Setup.key not in context.state.config_records:
+        return
+    setup = Setup.of(context.state)
+    state_dir = str(setup.options.get("state-dir", ""))
+    if state_dir:
+        run = inside(Path(state_dir), setup.run)
+        rmtree(inside(run, f"agent-{min(setup.places)}"), ignore_errors=True)
+        with suppress(OSError):
+            run.rmdir()  # unless other nodes on this machine have not finished yet
+    for key in [Setup.key, "tensors", "rest"]:
+        context.state.pop(key, None)

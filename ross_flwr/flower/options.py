@@ -40,5 +40,10 @@ class FlowerOptions:
     state_dir: str = option(
         "",
         "folder on each Flower node's machine in which its agents' state waits for the next message; empty for "
-        "Flower's own node state, which travels between processes with every message",
+        "Flower's own node state, which travels between processes with every message; emptied when a run is done",
+    )
+    resume: str = option(
+        "",
+        "name of an interrupted run, which the ServerApp logs: go on from what its agents have under state-dir; empty "
+        "for a new run",
     )

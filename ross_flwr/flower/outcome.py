@@ -11,6 +11,7 @@ import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import Result
 
+from ross_flwr.config import ConfigError
 from ross_flwr.engine.events import Round
 from ross_flwr.flower.protocol import RoundReport
 from ross_flwr.flower.records import tensors_of
@@ -57,6 +58,23 @@ class Outcome:
         self.result = Result(arrays=initial)
         self.models: dict[int, ArrayRecord] = {}
         self._on_round = on_round
+
+    def resume(self, first: int) -> None:
+        """Restore the lines of the rounds before `first`. Of those that no file holds, all agents are absent.
+
+        Raises
+        ------
+        ConfigError
+            When the file is no history.
+        """
+        if self.history.file and self.history.file.is_file():
+            try:
+                self.history.restore(first - 1)
+            except ValueError as error:
+                raise ConfigError(f"{self.history.file} is damaged, or not from a run: {error}") from None
+            self.history.rewrite()
+        for number in range(len(self.history.lines) + 1, first):
+            self.history.add(Round(number, [], 0.0))
 
     def add(self, replies: Iterable[Message], last: int, elapsed: float) -> MetricRecord:
         """Write the history up to round `last` from the nodes' reports, and return that round's totals.

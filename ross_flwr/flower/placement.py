@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from logging import WARNING, getLogger
 from math import inf
+from statistics import median_low
 
 from flwr.serverapp import Grid
 
@@ -15,7 +16,7 @@ from ross_flwr.flower.protocol import Answer
 from ross_flwr.graph.blocks import blocks
 from ross_flwr.graph.topology import Topology
 
-__all__ = ["NODE_TIMEOUT", "Placement", "place", "wait_for_nodes"]
+__all__ = ["NODE_TIMEOUT", "Placement", "first_round", "place", "wait_for_nodes"]
 
 logger = getLogger("flwr")
 
@@ -78,7 +79,7 @@ def place(drawn: Topology, nodes: Sequence[int], answers: Mapping[int, Answer]) 
     """Spread the agents of a topology over the nodes, and put neighbours together where that is cheap.
 
     With one agent per node, agent k goes to the node with partition k. Flower draws new node numbers in every run, and
-    the same data must have the same neighbours in every run.
+    the same data must have the same neighbours in every run. Where a run goes on, agents go where their state is.
     """
     if len(nodes) == drawn.num_agents:
 
@@ -88,7 +89,41 @@ def place(drawn: Topology, nodes: Sequence[int], answers: Mapping[int, Answer]) 
 
         nodes = sorted(nodes, key=partition)
     spread = blocks(drawn, len(nodes))
+    nodes = _where_state_is(nodes, spread, answers)
     placed = {node: block for node, block in zip(nodes, spread, strict=True) if block}
     if idle := len(nodes) - len(placed):
         logger.log(WARNING, "num-agents = %d: %d of %d nodes stay idle", drawn.num_agents, idle, len(nodes))
     return Placement(placed, {node: answers[node] for node in placed if node in answers})
+
+
+def first_round(placement: Placement, run: str) -> int:
+    """Return the round in which a run goes on: the one that most of its nodes have not finished.
+
+    Raises
+    ------
+    ConfigError
+        When no more than half of the nodes hold the state of their agents.
+    """
+    held = {node: placement.answers[node].held for node in placement.answers}
+    finished = [held[node][block[0]] for node, block in placement.blocks.items() if block[0] in held.get(node, {})]
+    if 2 * len(finished) <= len(placement.blocks):
+        raise ConfigError(
+            f"resume = '{run}': {len(finished)} of {len(placement.blocks)} nodes hold the state of that run: use the "
+            "state-dir, num-agents and num-nodes that it had"
+        )
+    return max(0, median_low(finished)) + 1
+
+
+def _where_state_is(
+    nodes: Sequence[int], spread: Sequence[tuple[int, ...]], answers: Mapping[int, Answer]
+) -> Sequence[int]:
+    """Return the nodes in the order of the blocks whose state they hold; those that hold little choose first."""
+    held = {node: answers[node].held for node in nodes if node in answers}
+    numbers = {block[0]: number for number, block in enumerate(spread) if block}
+    chosen: dict[int, int] = {}
+    for node in sorted(held, key=lambda node: len(held[node])):
+        free = [numbers[first] for first in held[node] if first in numbers and numbers[first] not in chosen]
+        if free:
+            chosen[min(free)] = node
+    others = iter([node for node in nodes if node not in chosen.values()])
+    return [chosen[number] if number in chosen else next(others) for number in range(len(nodes))]

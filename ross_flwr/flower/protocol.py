@@ -183,6 +183,8 @@ class Answer(Record):
         The node's name among its neighbours, and the ``host:port`` that they call, if nodes talk directly.
     problem : str
         Why it cannot take part; empty when it can.
+    held : mapping of int to int
+        If the run goes on: the rounds that the agents whose state is on the node have finished, by the first of them.
     """
 
     key: ClassVar[str] = "answer"
@@ -190,6 +192,7 @@ class Answer(Record):
     name: str = ""
     address: str = ""
     problem: str = ""
+    held: Mapping[int, int] = field(default_factory=dict)
 
 
 def _fields(value: Any) -> dict[str, Any]:

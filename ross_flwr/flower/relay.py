@@ -51,7 +51,7 @@ class Relay:
         end = ends if self.alone else schedule.total_passes
         for pass_number in range(begins, ends):
             # In all but the first pass, the first step has already run with the last step of the previous pass.
-            early = pass_number > (begins if self.alone else 0) and steps > 1
+            early = pass_number > (begins if self.alone else (self.run.first - 1) * schedule.passes) and steps > 1
             for step in range(int(early), steps):
                 self._call = Call(pass_number, step, end)
                 yield

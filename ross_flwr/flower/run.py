@@ -63,6 +63,8 @@ class Run:
         Seconds to wait for a node's reply.
     setup_timeout : float
         Seconds to wait while a node is setting up its agents.
+    first : int (default: 1)
+        The round in which it begins, or goes on.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Run:
     drops: Drops
     timeout: float
     setup_timeout: float
+    first: int = 1
 
     def setup(self, agents: Iterable[int]) -> Setup:
         """Return what a node must know to host these agents."""

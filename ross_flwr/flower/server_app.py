@@ -9,6 +9,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
+from ross_flwr.config import ConfigError
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.records import record_of, tensors_of
 from ross_flwr.flower.strategies import STRATEGIES
@@ -35,7 +36,10 @@ def main(grid: Grid, context: Context) -> None:
         When the run configuration is not possible.
     """
     summaries = {}
-    for config in side_by_side(context.run_config):
+    configs = side_by_side(context.run_config)
+    if len(configs) > 1 and configs[0].part(FlowerOptions).resume:
+        raise ConfigError("resume continues the run of one method: name it with algorithm, and give beside=''")
+    for config in configs:
         run, flower = config.part(RunOptions), config.part(FlowerOptions)
         values: dict[str, Any] = dict(config.values)
         strategy = STRATEGIES[flower.transport](**values)
@@ -44,7 +48,8 @@ def main(grid: Grid, context: Context) -> None:
         folder = RunFolder(path) if path else None
         if folder:
             folder.write_config(config)
-            folder.history.unlink(missing_ok=True)
+            if not flower.resume:
+                folder.history.unlink(missing_ok=True)
             strategy.history_file = folder.history
         initial = record_of(model.named(model.initial))
         result = strategy.start(grid, initial, run.num_rounds, flower.phase_timeout)

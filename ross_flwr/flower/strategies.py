@@ -61,7 +61,7 @@ class PeerRelay(PeerStrategy):
 
     def _stretches(self, num_rounds: int) -> Iterator[tuple[int, int, Way]]:
         relay = Relay(self._run)
-        for number in range(1, num_rounds + 1):
+        for number in range(self._run.first, num_rounds + 1):
             yield number, number, relay
 
 
@@ -86,7 +86,7 @@ class PeerDirect(PeerStrategy):
 
     def _stretches(self, num_rounds: int) -> Iterator[tuple[int, int, Way]]:
         segments, length = Segments(self._run), self.config.part(FlowerOptions).segment_rounds
-        for first in range(1, num_rounds + 1, length):
+        for first in range(self._run.first, num_rounds + 1, length):
             yield first, min(first + length - 1, num_rounds), segments
 
 
@@ -119,10 +119,10 @@ class PeerHybrid(PeerStrategy):
     def _stretches(self, num_rounds: int) -> Iterator[tuple[int, int, Way]]:
         every, length = self.config.part(GraphOptions).average_every, self.config.part(FlowerOptions).segment_rounds
         segments, relay = Segments(self._run), Relay(self._run, alone=True)
-        first = 1
+        first = self._run.first
         while first <= num_rounds:
             if self.assembly.graphs.averages(first):
-                relay.ready = segments.ready
+                relay.ready |= segments.ready
                 yield first, first, relay
                 first += 1
             else:

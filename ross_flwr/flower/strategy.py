@@ -19,7 +19,7 @@ from ross_flwr.config import Config, ConfigError, Scalar, relevant, resolve
 from ross_flwr.flower.grid import Post
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.outcome import Outcome
-from ross_flwr.flower.placement import NODE_TIMEOUT, Placement, place, wait_for_nodes
+from ross_flwr.flower.placement import NODE_TIMEOUT, Placement, first_round, place, wait_for_nodes
 from ross_flwr.flower.protocol import Setup
 from ross_flwr.flower.questions import ask
 from ross_flwr.flower.replies import has_models
@@ -33,6 +33,9 @@ from ross_flwr.runs.options import RunOptions
 __all__ = ["PeerStrategy", "Way"]
 
 logger = getLogger("flwr")
+
+FORGETTING = 60.0
+"""Seconds that nodes get to empty their `state-dir` when a run is done."""
 
 
 class Way(Protocol):
@@ -154,8 +157,9 @@ class PeerStrategy(Strategy):
         self._begin(grid, num_rounds, timeout, train_config)
         self.summary()
         self._outcome = Outcome(self._run, initial_arrays, self.on_round, self.history_file)
+        self._outcome.resume(self._run.first)
         result = self._outcome.result
-        _test(evaluate_fn, 0, result)
+        _test(evaluate_fn, self._run.first - 1, result)
         for first, last, way in self._stretches(num_rounds):
             logger.log(INFO, f"[ROUND {last}/%d]" if first == last else f"[ROUNDS {first}–{last}/%d]", num_rounds)
             self._way, self._began = way, time.perf_counter()
@@ -168,6 +172,7 @@ class PeerStrategy(Strategy):
             if last < num_rounds and should_stop and should_stop(last, result):
                 self._keep_models(replies, last, evaluate_config)
                 break
+        self._forget(evaluate_config)
         return result
 
     def _begin(self, grid: Grid, num_rounds: int, timeout: float, config: ConfigRecord) -> None:
@@ -175,14 +180,17 @@ class PeerStrategy(Strategy):
         drops, nodes = Drops(), wait_for_nodes(grid, self._given.part(FlowerOptions))
         agents = {"num-agents": len(nodes)} if self._agent_per_node else {}
         self._plan(resolve({**self._given.values, **agents, "num-rounds": num_rounds}))
-        options, assembly = self.config.part(RunOptions), self.assembly
+        options, flower, assembly = self.config.part(RunOptions), self.config.part(FlowerOptions), self.assembly
         assembly.threats.check_nodes(min(len(nodes), options.num_agents))
+        if flower.resume and not flower.state_dir:
+            raise ConfigError(f"resume = '{flower.resume}' needs the state-dir that the run had")
         told = relevant(self.config, options.algorithm)
-        name, post = f"{grid.run.run_id}-{token_hex(4)}", Post(grid, drops.add)
+        name, post = flower.resume or f"{grid.run.run_id}-{token_hex(4)}", Post(grid, drops.add)
         answers = ask(post, nodes, Setup(name, told, {}), config, direct=self.transport != "relay")
         placement = place(assembly.topology, nodes, answers)
         drops.blocks = placement.blocks
-        self._run = Run(name, assembly, told, placement, post, drops, timeout, NODE_TIMEOUT)
+        first = min(first_round(placement, name), num_rounds) if flower.resume else 1
+        self._run = Run(name, assembly, told, placement, post, drops, timeout, NODE_TIMEOUT, first)
 
     @abstractmethod
     def _stretches(self, num_rounds: int) -> Iterator[tuple[int, int, Way]]:
@@ -224,6 +232,13 @@ class PeerStrategy(Strategy):
             replies = [*replies, *(each.message for each in answers if each.message and not each.late)]
         self.aggregate_evaluate(number, replies)
 
+    def _forget(self, config: ConfigRecord) -> None:
+        """Let the nodes empty their `state-dir`: the run is done. Those that are not done have their state yet."""
+        if self.config.part(FlowerOptions).state_dir:
+            nodes = self.placement.answers.keys() - self._run.post.busy
+            content = RecordDict({"config": config})
+            self._run.post.exchange([Message(content, node, "query.done") for node in nodes], FORGETTING)
+
     @property
     def _wants_models(self) -> bool:
         """Whether the models come to the ServerApp at the end."""
@@ -236,6 +251,8 @@ class PeerStrategy(Strategy):
         logger.log(INFO, "Starting %s strategy:", type(self).__name__)
         logger.log(INFO, "\t├──> algorithm: %s", run.algorithm)
         logger.log(INFO, "\t├──> topology: %s of %d agents, spectral gap %.4f", graph, run.num_agents, gap)
+        if self.config.part(FlowerOptions).state_dir:
+            logger.log(INFO, "\t├──> run: %s; if it is interrupted, resume='%s' continues it", *[self._run.name] * 2)
         logger.log(INFO, "\t└──> agents by node: %s", [len(block) for block in self._run.placement.blocks.values()])
 
 

@@ -1,7 +1,7 @@
 """The folder of a run: ``config.toml``, ``history.jsonl``, ``summary.json``, ``model.safetensors``, a checkpoint."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ross_flwr.config import Config, ConfigError, from_toml, resolve, to_toml
+from ross_flwr.config import Config, ConfigError, Scalar, from_toml, resolve, shown, to_toml
 from ross_flwr.files import held, inside, replacing
 from ross_flwr.runs.history import finite, read_lines, read_summary
 from ross_flwr.typed_json import loads, reader_of
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "refuse_changes"]
+
+MAY_CHANGE = {"num-rounds", "evaluate-every", "evaluate-at", "checkpoint-every", "device"}
+"""The keys that may differ when a run is resumed, because they do not change the numbers of a round."""
 
 
 class RunFolder:
@@ -171,6 +174,24 @@ class RunFolder:
                 yield part
         except (OSError, SafetensorError) as error:
             raise ConfigError(f"{self.path} cannot take {name}: {getattr(error, 'strerror', '') or error}") from None
+
+
+def refuse_changes(
+    path: Path, before: Mapping[str, Any], now: Mapping[str, Scalar], others: Collection[str] = ()
+) -> None:
+    """Refuse to go on from the checkpoint in `path` under another configuration; `others` are keys that may change too.
+
+    Raises
+    ------
+    ConfigError
+        Naming a key that has changed, and both its values.
+    """
+    for key, value in now.items():
+        if key not in MAY_CHANGE and key not in others and before.get(key, value) != value:
+            raise ConfigError(
+                f"{path} cannot be resumed with {key} = {shown(value)}, and its checkpoint was made with {key} = "
+                f"{shown(before[key])}: change it back, or start a new run"
+            )
 
 
 @contextmanager

@@ -9,20 +9,17 @@ import torch
 from torch import Tensor
 
 from ross_flwr.algorithms.messages import Message
-from ross_flwr.config import Config, ConfigError, shown
+from ross_flwr.config import Config, ConfigError
 from ross_flwr.engine.rounds import rounds
 from ross_flwr.engine.snapshots import Snapshot
 from ross_flwr.files import inside
 from ross_flwr.runs.assemble import assemble, limit_threads, read_images
-from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.folder import RunFolder, refuse_changes
 from ross_flwr.runs.history import History
 from ross_flwr.runs.options import MachineOptions, RunOptions
 from ross_flwr.runs.simulate import consensus
 
 __all__ = ["LocalRun", "holdings", "resume", "start"]
-
-MAY_CHANGE = {"num-rounds", "evaluate-every", "evaluate-at", "checkpoint-every", "device"}
-"""The keys that may differ when a run is resumed, because they do not change the numbers of a round."""
 
 
 def start(configs: Sequence[Config], path: Path | None = None) -> list["LocalRun"]:
@@ -122,7 +119,7 @@ class LocalRun:
             if self.folder is None or checkpoint is None:
                 return
             last, tensors, rest = checkpoint
-            self._refuse_changes(self.folder.path, rest)
+            refuse_changes(self.folder.path, rest.get("config", {}), self.config.values)
             if not self._restored(last, tensors, rest):
                 raise ConfigError(
                     f"{self.folder.path} cannot be resumed: config.toml, history.jsonl and checkpoint.safetensors "
@@ -172,17 +169,6 @@ class LocalRun:
         if self.folder:
             tensors, rest = snapshot
             self.folder.write_checkpoint(done, tensors, {**rest, "config": dict(self.config.values)})
-
-    def _refuse_changes(self, path: Path, rest: dict[str, Any]) -> None:
-        """Refuse to go on from a checkpoint of another configuration."""
-        before = rest.get("config", {})
-        for key, value in self.config.values.items():
-            if key not in MAY_CHANGE and before.get(key, value) != value:
-                raise ConfigError(
-                    f"{path} cannot be resumed with {key} = {shown(value)}, and its "
-                    f"checkpoint was made with {key} = {shown(before[key])}: change it back in config.toml, or start a "
-                    "new run"
-                )
 
     def _restored(self, last: int, tensors: dict[str, Tensor], rest: dict[str, Any]) -> bool:
         """Take over what a checkpoint holds; return whether it fits the history and the agents of this run."""
