@@ -26,7 +26,8 @@ run_config = click.option(
     help="A key and its value, or a TOML file of them. May be given several times; the last one wins.",
 )
 
-PAIR = r"([\w.-]+)=('[^']*'|\"[^\"]*\"|\S*)(?=\s|$)"
+PAIR = r"([\w.-]+)=((?>'[^']*'(?=\s|$)|\"[^\"]*\"(?=\s|$)|\S*))(?=\s|$)"
+"""A key and its value. What a value has matched is not tried another way, or many values would take for ever."""
 
 
 def read(entries: Sequence[str]) -> dict[str, Any]:

@@ -275,7 +275,7 @@ def edge_list(num_agents: int, file: str) -> nx.Graph:
         raise ConfigError(f"{setting} cannot be read as text: {error}") from error
     for number, line in enumerate(lines, start=1):
         words = line.partition("#")[0].split()  # networkx would skip a lone word, and drop a third
-        if words and not (len(words) == 2 and all(word.isdecimal() for word in words)):
+        if words and not (len(words) == 2 and all(word.isdecimal() and len(word) < 10 for word in words)):
             raise ConfigError(f"{setting} says '{line}' in line {number}: a line takes two agents, as in '0 1'")
     graph = nx.parse_edgelist(lines, nodetype=int)
     if wrong := set(graph) ^ set(range(num_agents)):

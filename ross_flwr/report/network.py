@@ -54,13 +54,17 @@ class Network:
 
     def look(self, k: int) -> list[tuple[str, float]]:
         """Return colour and width of every half in the round at place `k`."""
-        return [(self.shade(w), 1.5 + 5.5 * (w or 0.0) / self.largest) for w in self.weights[k]]
+        return [(self.shade(w), 1.5 + 5.5 * self.share(w or 0.0)) for w in self.weights[k]]
+
+    def share(self, weight: float) -> float:
+        """Return a weight as a share of the largest one."""
+        return min(max(weight / self.largest, 0.0), 1.0)
 
     def shade(self, weight: float | None) -> str:
         """Return the colour of a weight: grey for none, then the darker the larger."""
         if not weight:
             return "#{:02x}{:02x}{:02x}".format(*_NOTHING)
-        share = weight / self.largest
+        share = self.share(weight)
         channels = (round(cold + share * (hot - cold)) for cold, hot in zip(_COLD, _HOT, strict=True))
         return "#{:02x}{:02x}{:02x}".format(*channels)
 
@@ -69,7 +73,8 @@ def networks(rows: Sequence[Row]) -> list[Network]:
     """Return the networks of `tables.edges`."""
     found = []
     for (scenario, topology, method, seed), group in by(rows, "scenario", "topology", "method", "seed"):
-        halves = sorted({(row["agent"], row["neighbour"]) for row in group})
+        hearing = {row["agent"] for row in group}
+        halves = sorted({(row["agent"], row["neighbour"]) for row in group if row["neighbour"] in hearing})
         rounds, weights = [], []
         for (number,), of_round in by(group, "rounds"):
             given = {(row["agent"], row["neighbour"]): row["weight"] for row in of_round}

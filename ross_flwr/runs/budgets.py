@@ -29,7 +29,7 @@ from typing import Any
 from ross_flwr.config import ConfigError
 from ross_flwr.files import fresh
 from ross_flwr.runs.compare import Budget, Cell
-from ross_flwr.runs.finished import BUDGETS
+from ross_flwr.runs.finished import BUDGETS, read_budgets
 from ross_flwr.runs.options import RunOptions
 
 __all__ = ["KINDS", "by_budget", "probe", "probes", "sized", "write"]
@@ -121,8 +121,7 @@ def write(cells: Sequence[Cell], budget: Budget, root: Path) -> None:
 
     What the file tells of other methods and topologies stays.
     """
-    file = root / BUDGETS
-    methods = json.loads(file.read_text(encoding="utf-8"))["methods"] if file.is_file() else {}
+    methods = read_budgets(root)
     costs = _costs(cells, budget, root)
     for cell in (each for each in cells if each.reads):
         method, _, topology, _ = cell.place
@@ -130,4 +129,4 @@ def write(cells: Sequence[Cell], budget: Budget, root: Path) -> None:
         per_round = {kind: costs[method, topology][kind] / rounds for kind in KINDS[1:]}
         methods.setdefault(method, {})[topology] = {"read-at": dict(cell.reads), **per_round}
     content = {"method": budget.method, "rounds": budget.rounds, "methods": methods}
-    fresh(file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    fresh(root / BUDGETS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -38,11 +38,12 @@ from ross_flwr.algorithms import ALGORITHMS, Algorithm
 from ross_flwr.config import Config, ConfigError, Scalar, from_toml, resolve
 from ross_flwr.files import fresh, inside
 from ross_flwr.runs.finished import REFUSED
-from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.folder import RunFolder, reading
 from ross_flwr.runs.grids import Tuning, read_tuning
 from ross_flwr.runs.history import totals
 from ross_flwr.runs.local import LocalRun
 from ross_flwr.runs.options import RunOptions
+from ross_flwr.typed_json import MalformedError, reader_of
 
 __all__ = [
     "Budget",
@@ -54,7 +55,13 @@ __all__ = [
 ]
 
 PARTS = ("methods", "scenarios", "topologies")
-OTHERS = ("seeds", "keys", "budget", "tuning", "tuned")
+OTHERS: dict[str, Any] = {
+    "seeds": list[int],
+    "keys": dict[str, Any],
+    "budget": dict[str, Any],
+    "tuning": dict[str, Any],
+    "tuned": dict[str, dict[str, dict[str, Any]]],
+}
 """The entries of an experiment file: tables of tables, of which it has all, and others."""
 
 
@@ -182,7 +189,8 @@ class Cell:
         """
         folder = self.folder(root)
         if (folder.path / REFUSED).is_file():
-            return {"refused": (folder.path / REFUSED).read_text(encoding="utf-8")}
+            with reading(folder.path / REFUSED):
+                return {"refused": (folder.path / REFUSED).read_text(encoding="utf-8")}
         summary = folder.read_summary()
         if summary is None or self.budget not in self.reads:
             return summary
@@ -217,6 +225,11 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
         raise ConfigError(f"{name} is neither a file that can be read nor one of {shipped}") from None
     if unknown := raw.keys() - {*OTHERS, *PARTS}:
         raise ConfigError(f"{path} has an entry {min(unknown)}: it takes {', '.join((*OTHERS, *PARTS))}")
+    for entry, kind in {**OTHERS, **dict.fromkeys(PARTS, dict[str, dict[str, Any]])}.items():
+        try:
+            reader_of(kind)(raw.get(entry, kind()))
+        except MalformedError as error:
+            raise ConfigError(f"{path} has a wrong entry {entry}: {error}") from None
     for part in PARTS:
         if not raw.get(part):
             raise ConfigError(f"{path} has no {part}: an experiment takes a table [{part}.NAME] for each")
@@ -240,7 +253,8 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
 
 def _budget(path: Path, raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> Budget:
     budget = raw["budget"]
-    if budget.keys() != {"method", "rounds"} or budget["method"] not in raw["methods"]:
+    whole = type(budget.get("rounds")) is int and budget["rounds"] > 0
+    if budget.keys() != {"method", "rounds"} or not whole or budget["method"] not in list(raw["methods"]):
         raise ConfigError(
             f"{path} has a wrong [budget]: it takes method, one of {', '.join(raw['methods'])}, and rounds"
         )

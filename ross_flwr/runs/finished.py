@@ -1,6 +1,5 @@
 """The runs in a folder of results: a single run with those beside it, or the cells of a comparison."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,12 +7,13 @@ from typing import Any
 
 from ross_flwr.config import ConfigError
 from ross_flwr.graph.options import GraphOptions
-from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.folder import RunFolder, reading
 from ross_flwr.runs.history import totals
 from ross_flwr.runs.options import RunOptions
 from ross_flwr.threats.options import AttackOptions
+from ross_flwr.typed_json import loads, reader_of
 
-__all__ = ["BUDGETS", "OURS", "REFUSED", "Run", "by_budget", "find_runs"]
+__all__ = ["BUDGETS", "OURS", "REFUSED", "Run", "by_budget", "find_runs", "read_budgets"]
 
 OURS = ("ross-plus", "ross")
 """The methods that a report compares with all others, the baselines."""
@@ -98,6 +98,28 @@ def find_runs(folder: Path) -> list[Run]:
     )
 
 
+def read_budgets(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return what ``budgets.json`` says of each method and topology; nothing where there is no such file.
+
+    Raises
+    ------
+    ConfigError
+        When it is not what a comparison writes.
+    """
+    file = folder / BUDGETS
+    if not file.exists():
+        return {}
+    with reading(file):
+        written = reader_of(dict[str, Any])(loads(file.read_text(encoding="utf-8")))
+        methods: dict[str, dict[str, dict[str, Any]]] = reader_of(dict[str, dict[str, dict[str, Any]]])(
+            written.get("methods")
+        )
+        for topologies in methods.values():
+            for entry in topologies.values():
+                reader_of(dict[str, int])(entry.get("read-at"))
+    return methods
+
+
 def _rank(run: Run) -> int:
     algorithm = run.summary.get("algorithm")
     return OURS.index(algorithm) if algorithm in OURS else len(OURS)
@@ -111,15 +133,17 @@ def _single(folder: Path) -> Iterator[Run]:
             config = found.read_config()
             scenario = config.part(AttackOptions).attack if summary["attackers"] else "no attack"
             run, graph = config.part(RunOptions), config.part(GraphOptions)
-            yield Run(run.algorithm, scenario, graph.topology, run.seed, summary, found.read_history())
+            topology = Path(graph.topology).name  # which may be a file
+            yield Run(run.algorithm, scenario, topology, run.seed, summary, found.read_history())
 
 
 def _cells(folder: Path) -> Iterator[Run]:
-    file = folder / BUDGETS
-    methods = json.loads(file.read_text(encoding="utf-8"))["methods"] if file.is_file() else {}
+    methods = read_budgets(folder)
     for path in sorted(folder.glob("*/*/*/*")):
         found = RunFolder(path)
         method, scenario, topology, seed = path.relative_to(folder).parts
+        if not seed.isdecimal():
+            continue
         if (path / REFUSED).is_file():
             yield Run(method, scenario, topology, int(seed), {}, [])
         elif summary := found.read_summary():

@@ -16,7 +16,7 @@ from ross_flwr.files import held, inside, replacing
 from ross_flwr.runs.history import finite, read_lines, read_summary
 from ross_flwr.typed_json import loads, reader_of
 
-__all__ = ["RunFolder", "refuse_changes"]
+__all__ = ["RunFolder", "reading", "refuse_changes"]
 
 MAY_CHANGE = {"num-rounds", "evaluate-every", "evaluate-at", "checkpoint-every", "device"}
 """The keys that may differ when a run is resumed, because they do not change the numbers of a round."""
@@ -63,8 +63,7 @@ class RunFolder:
         """Write the configuration, if there is one, and an empty history; delete what an earlier run left here."""
         if config:
             self.write_config(config)
-        for name in ("summary.json", "model.safetensors", "checkpoint.safetensors"):
-            (self.path / name).unlink(missing_ok=True)
+        self._remove("summary.json", "model.safetensors", "checkpoint.safetensors")
         with self._replacing("history.jsonl") as part:
             part.write_text("")
 
@@ -83,7 +82,7 @@ class RunFolder:
         """
         if not self.config.is_file():
             raise ConfigError(f"{self.path} holds no run: there is no config.toml in it")
-        with _reading(self.config):
+        with reading(self.config):
             return resolve(from_toml(self.config, str(self.config)))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -102,7 +101,7 @@ class RunFolder:
         file = self.path / "summary.json"
         if not file.exists():
             return None
-        with _reading(file):
+        with reading(file):
             return read_summary(file.read_text(encoding="utf-8"))
 
     def read_history(self) -> list[dict[str, Any]]:
@@ -113,7 +112,7 @@ class RunFolder:
         ConfigError
             When the file is not what a run writes, or there is none.
         """
-        with _reading(self.history):
+        with reading(self.history):
             return read_lines(self.history.read_text(encoding="utf-8").splitlines())
 
     def write_model(self, named: Mapping[str, Tensor]) -> None:
@@ -135,8 +134,7 @@ class RunFolder:
 
     def forget_models(self) -> None:
         """Remove the models and the checkpoint of a run that nobody resumes; its summary and history stay."""
-        for name in ("model.safetensors", "checkpoint.safetensors"):
-            (self.path / name).unlink(missing_ok=True)
+        self._remove("model.safetensors", "checkpoint.safetensors")
 
     def write_checkpoint(self, round: int, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
         """Write what a host's `snapshot` returned after `round`."""
@@ -161,6 +159,13 @@ class RunFolder:
             return int(metadata["round"]), tensors, rest
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise ConfigError(f"{file} is not a checkpoint of a run: {error}") from None
+
+    def _remove(self, *names: str) -> None:
+        for name in names:
+            try:
+                (self.path / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise ConfigError(f"{self.path / name} cannot be removed: {error.strerror or error}") from None
 
     def _save(self, name: str, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
         with self._replacing(name) as part:
@@ -195,7 +200,7 @@ def refuse_changes(
 
 
 @contextmanager
-def _reading(file: Path) -> Iterator[None]:
+def reading(file: Path) -> Iterator[None]:
     """Turn what is wrong with a file of results into one sentence about it."""
     try:
         yield

@@ -25,6 +25,7 @@ from typing import Any
 from numpy.random import default_rng
 
 from ross_flwr.config import ConfigError, Scalar, relevant, resolve
+from ross_flwr.typed_json import MalformedError, reader_of
 
 __all__ = ["RATE", "Grid", "Tuning", "read_tuning"]
 
@@ -105,7 +106,14 @@ class Tuning:
     grids: Mapping[str, Grid]
 
 
-KINDS = {"seeds": list, "scenarios": list, "configurations": int, "rounds": int, "grid": dict, "own": dict}
+KINDS: dict[str, Any] = {
+    "seeds": list[int],
+    "scenarios": list[str],
+    "configurations": int,
+    "rounds": int,
+    "grid": dict[str, Any],
+    "own": dict[str, dict[str, Any]],
+}
 """The entries of ``[tuning]``."""
 
 
@@ -119,8 +127,10 @@ def read_tuning(raw: Mapping[str, Any]) -> Tuning:
     """
     table = raw["tuning"]
     for name, value in table.items():
-        if name not in KINDS or not isinstance(value, KINDS[name]):
-            raise ConfigError(f"[tuning] has the entry {name} = {value}: it takes {', '.join(KINDS)}")
+        try:
+            reader_of(KINDS[name])(value)
+        except (KeyError, MalformedError):
+            raise ConfigError(f"[tuning] has the entry {name} = {value}: it takes {', '.join(KINDS)}") from None
     for name in ("seeds", "scenarios", "configurations", "rounds"):
         if not table.get(name):
             raise ConfigError(f"[tuning] has no {name}")

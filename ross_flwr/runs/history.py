@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ross_flwr.config import ConfigError
 from ross_flwr.engine.events import Round
 from ross_flwr.files import replacing
 from ross_flwr.typed_json import MalformedError, loads, reader_of
@@ -38,6 +39,9 @@ LINE: dict[str, Any] = {
 }
 """The type of each entry of a line."""
 
+TIMED = ("gradients", "utilities", "exchange")
+"""What the time of a round is measured in."""
+
 SUMMARY: dict[str, Any] = {
     "algorithm": str,
     "topology": str,
@@ -47,7 +51,7 @@ SUMMARY: dict[str, Any] = {
     "attackers": list[int],
     "corrupted": list[int],
 }
-"""The types of the entries that every summary has; the task and the nodes add others."""
+"""The types of the entries that every summary has; the task and the nodes add others, such as ``classes``."""
 
 _EDGE = re.compile(r"\d{1,9}>\d{1,9}", re.ASCII)
 
@@ -117,7 +121,13 @@ class History:
                 part.write_text("".join(map(_to_json, self.lines)))
 
     def add(self, finished: Round) -> dict[str, Any]:
-        """Make the line of a round, keep it and return it."""
+        """Make the line of a round, keep it and return it.
+
+        Raises
+        ------
+        ConfigError
+            When the file cannot take it, because the disk is full, say.
+        """
         reports = {report.agent: report for report in sorted(finished.reports, key=lambda report: report.agent)}
         heard = [reports[i] for i in self.honest if i in reports]
         tested = [r for r in heard if r.accuracy is not None and r.loss is not None]
@@ -146,22 +156,26 @@ class History:
             "weights": {
                 str(r.agent): {str(j): round(w, 4) for j, w in r.weights.items()} for r in reports.values() if r.weights
             },
-            "time": {
-                kind: round(sum(r.time.get(kind, 0.0) for r in reports.values()), 6)
-                for kind in ("gradients", "utilities", "exchange")
-            },
+            "time": {kind: round(sum(r.time.get(kind, 0.0) for r in reports.values()), 6) for kind in TIMED},
         }
         if finished.models is not None and heard:
             line["consensus-distance"] = consensus_distance([finished.models[report.agent] for report in heard])
         self.lines.append(line)
-        if self.file is not None:
-            with self.file.open("a") as out:
-                out.write(_to_json(line))
+        self._append(line)
         return line
 
     def tested(self, line: Mapping[str, Any]) -> dict[str, int]:
         """Return over how many honest agents the statistics of a line are, and of how many there are."""
         return {"agents": sum(str(i) in line.get("agents", ()) for i in self.honest), "of": len(self.honest)}
+
+    def _append(self, line: dict[str, Any]) -> None:
+        if self.file is None:
+            return
+        try:
+            with self.file.open("a", encoding="utf-8") as out:
+                out.write(_to_json(line))
+        except OSError as error:
+            raise ConfigError(f"{self.file} cannot take a line: {error.strerror or error}") from None
 
     def summary(self) -> dict[str, Any]:
         """Return the result of the run so far."""
@@ -209,6 +223,8 @@ def read_lines(texts: Sequence[str]) -> list[dict[str, Any]]:
             line = _checked(loads(text), LINE)
             if line["round"] != number:
                 raise MalformedError(f"round is {line['round']}")
+            if line["time"].keys() != set(TIMED):
+                raise MalformedError(f"time is not of {', '.join(TIMED)}")
         except MalformedError as error:
             raise MalformedError(f"line {number}: {error}") from None
         lines.append(line)
@@ -223,7 +239,10 @@ def read_summary(text: str) -> dict[str, Any]:
     MalformedError
         When it is not what a run writes.
     """
-    return _checked(loads(text), SUMMARY)
+    summary = _checked(loads(text), SUMMARY)
+    if not (type(classes := summary.get("classes", 2)) is int and classes > 0):
+        raise MalformedError(f"classes is {classes!r:.40}")
+    return summary
 
 
 def _checked(value: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from click.testing import CliRunner
 
+from ross_flwr.cli import cli
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.runs.compare import Cell
+from ross_flwr.runs.finished import find_runs
 from ross_flwr.runs.local import LocalRun, resume, start
 from ross_flwr.runs.side_by_side import side_by_side
 
@@ -137,6 +141,58 @@ def test_what_does_not_change_the_numbers_of_a_run_may_differ_when_it_is_resumed
     changed(tmp_path, num_rounds=6, checkpoint_every=3, evaluate_every=2, evaluate_at="5", device="cpu")
     (run,) = resume(tmp_path)
     assert [line["round"] for line in run.rounds()] == [3, 4, 5, 6]
+
+
+DAMAGE = {
+    "config.toml": [b"\xff", b"seed = 1979-05-27", b'algorithm = "none"', b'data-path = "a\\u0000b"', None],
+    "history.jsonl": [b"null\n", b"{}\n", b"[" * 100_000, b'{"round":1', b"\xff", None],
+    "summary.json": [b"", b"[]", b"{}", b'{"attackers": 3}', b"NaN", None],
+    "checkpoint.safetensors": [b"", b"\xff" * 100, b"\0" * 8, None],
+    "model.safetensors": [b"", b"\xff" * 100, None],
+}
+"""What may stand in a file of a run; None for a folder in its place."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run, and of one beside it."""
+    folder = tmp_path_factory.mktemp("finished") / "out"
+    for run in start(side_by_side({**SMALL, "beside": "ross"}), folder):
+        list(run.rounds())
+    return folder
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_every_command_tells_damage_in_one_sentence(finished, tmp_path, name):
+    pytest.importorskip("plotly", reason="needs the extra 'plots'")
+    for number, content in enumerate(DAMAGE[name]):
+        for command in ("report", "resume -q", "evaluate", "export"):
+            folder = shutil.copytree(finished, tmp_path / f"{number}-{command}")
+            (folder / name).unlink()
+            if content is None:
+                (folder / name).mkdir()
+            else:
+                (folder / name).write_bytes(content)
+            if command == "export" and name == "model.safetensors":
+                (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+            if command == "report" and name not in ("config.toml", "history.jsonl", "summary.json"):
+                continue
+            ended = CliRunner().invoke(cli, [*command.split(), str(folder)])
+            assert ended.exit_code == 0 or isinstance(ended.exception, ConfigError | SystemExit), (command, content)
+
+
+def test_a_damaged_comparison_is_told_in_one_sentence(finished, tmp_path):
+    cell = shutil.copytree(finished, tmp_path / "dpsgd" / "clean" / "ring" / "0")
+    shutil.copytree(finished, tmp_path / "dpsgd" / "clean" / "ring" / "last")
+    assert [run.seed for run in find_runs(tmp_path)] == [0]
+    for content in ("null", "{}", '{"methods": {"dpsgd": 1}}', '{"methods": {"dpsgd": {"ring": {"read-at": 1}}}}'):
+        (tmp_path / "budgets.json").write_text(content)
+        with pytest.raises(ConfigError, match=r"budgets\.json is damaged, or not from a run: "):
+            find_runs(tmp_path)
+    (tmp_path / "budgets.json").unlink()
+    (cell / "refused.txt").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"refused\.txt is damaged"):
+        Cell(("dpsgd", "clean", "ring", "0"), SMALL).result(tmp_path)
 
 
 def test_the_same_holds_under_python_without_assertions(tmp_path):
