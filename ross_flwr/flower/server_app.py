@@ -1,5 +1,6 @@
 """The Flower ServerApp: from the run configuration to a strategy and its results."""
 
+from contextlib import nullcontext
 from io import StringIO
 from logging import INFO, getLogger
 from pathlib import Path
@@ -9,7 +10,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
-from ross_flwr.config import ConfigError
+from ross_flwr.config import Config, ConfigError
+from ross_flwr.files import inside
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.records import record_of, tensors_of
 from ross_flwr.flower.strategies import STRATEGIES
@@ -33,38 +35,42 @@ def main(grid: Grid, context: Context) -> None:
     Raises
     ------
     ConfigError
-        When the run configuration is not possible.
+        When the run configuration is not possible, or another process writes into a folder of results.
     """
     summaries = {}
     configs = side_by_side(context.run_config)
     if len(configs) > 1 and configs[0].part(FlowerOptions).resume:
         raise ConfigError("resume continues the run of one method: name it with algorithm, and give beside=''")
     for config in configs:
-        run, flower = config.part(RunOptions), config.part(FlowerOptions)
-        values: dict[str, Any] = dict(config.values)
-        strategy = STRATEGIES[flower.transport](**values)
-        model = strategy.assembly.task.model
-        path = Path(flower.results) / run.algorithm if flower.results else None
-        folder = RunFolder(path) if path else None
-        if folder:
-            folder.write_config(config)
-            if not flower.resume:
-                folder.history.unlink(missing_ok=True)
-            strategy.history_file = folder.history
-        initial = record_of(model.named(model.initial))
-        result = strategy.start(grid, initial, run.num_rounds, flower.phase_timeout)
-        summary = {**strategy.assembly.describe(), **strategy.history.summary(), "dropped": dict(strategy.dropped)}
-        honest = [
-            model.flatten(tensors_of(strategy.models[i])) for i in strategy.history.honest if i in strategy.models
-        ]
-        summary["consensus-distance"] = consensus_distance(honest) if honest else None
-        if folder:
-            folder.write_summary(summary)
-            if honest:
-                folder.write_model(tensors_of(result.arrays))
-            logger.log(INFO, "Results are in %s", folder.path.resolve())
-        summaries[run.algorithm] = summary
+        flower, name = config.part(FlowerOptions), config.part(RunOptions).algorithm
+        folder = RunFolder(inside(Path(flower.results), name)) if flower.results else None
+        with folder.held() if folder else nullcontext():
+            summaries[name] = _run(grid, config, folder)
     text = StringIO()
     Console(file=text, width=80).print(result_table(summaries))
     for row in text.getvalue().splitlines():
         logger.log(INFO, "%s", row)
+
+
+def _run(grid: Grid, config: Config, folder: RunFolder | None) -> dict[str, Any]:
+    """Run a method, keep its results in the folder if there is one, and return its summary."""
+    run, flower = config.part(RunOptions), config.part(FlowerOptions)
+    values: dict[str, Any] = dict(config.values)
+    strategy = STRATEGIES[flower.transport](**values)
+    model = strategy.assembly.task.model
+    if folder:
+        folder.write_config(config)
+        if not flower.resume:
+            folder.history.unlink(missing_ok=True)
+        strategy.history_file = folder.history
+    initial = record_of(model.named(model.initial))
+    result = strategy.start(grid, initial, run.num_rounds, flower.phase_timeout)
+    summary = {**strategy.assembly.describe(), **strategy.history.summary(), "dropped": dict(strategy.dropped)}
+    honest = [model.flatten(tensors_of(strategy.models[i])) for i in strategy.history.honest if i in strategy.models]
+    summary["consensus-distance"] = consensus_distance(honest) if honest else None
+    if folder:
+        folder.write_summary(summary)
+        if honest:
+            folder.write_model(tensors_of(result.arrays))
+        logger.log(INFO, "Results are in %s", folder.path.resolve())
+    return summary
