@@ -93,7 +93,7 @@ mapfile -t names < <(seq -f "agent-%g" "$nodes")
 ross-flwr certs issue superlink "${names[@]}" --host 127.0.0.1 --in "$certs"
 
 start superlink flower-superlink --host 127.0.0.1 --port "${ports[0]}" ${fleet_api[@]+"${fleet_api[@]}"} \
-    --enable-supernode-auth \
+    --enable-supernode-auth --database "$work/superlink.db" \
     --ssl-ca-certfile "$certs/ca.pem" --ssl-certfile "$certs/superlink/node.pem" \
     --ssl-keyfile "$certs/superlink/node.key" --disable-runtime-dependency-installation
 cat >"$FLWR_HOME/config.toml" <<TOML

@@ -86,7 +86,7 @@ class Run(Results):
 
     def __init__(self, folder, environment, keys):
         super().__init__(folder, keys)
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)  # of a run that goes on
         self._log = folder / "run.log"
         command = ["flwr", "run", str(ROOT), "here", "--stream"]
         command += ["--run-config", written({**keys, "results": str(folder)})]
@@ -150,6 +150,26 @@ class Deployment:
         left = list(filter(runs, below))
         send(signal.SIGKILL, left)
         assert not left, "something is still running"
+
+    def kill_superlink(self):
+        """Kill the SuperLink, and the ServerApps that it runs; return the command that starts it again."""
+        pid = int((self.work / "superlink.pid").read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+        send(signal.SIGKILL, [pid, *children_of(pid)])
+        return command
+
+    def restart_superlink(self, command):
+        """Start the SuperLink again, and wait until it knows all nodes."""
+        with (self.work / "superlink-again.log").open("w") as log:
+            process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        self.restarted.append(process)
+        (self.work / "superlink.pid").write_text(str(process.pid))
+        until(lambda: self._online() == int(self.environment["NODES"]), "the nodes do not come back")
+
+    def _online(self):
+        listed = ["flwr", "supernode", "list", "here", "--format", "json"]
+        done = subprocess.run(listed, env=self.environment, capture_output=True, text=True)
+        return done.stdout.count('"online"')
 
     def nodes(self):
         """The SuperNodes in the order of their agents."""

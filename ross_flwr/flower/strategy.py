@@ -157,7 +157,8 @@ class PeerStrategy(Strategy):
         self._begin(grid, num_rounds, timeout, train_config)
         self.summary()
         self._outcome = Outcome(self._run, initial_arrays, self.on_round, self.history_file)
-        self._outcome.resume(self._run.first)
+        if self.config.part(FlowerOptions).resume:
+            self._outcome.resume(self._run.first)
         result = self._outcome.result
         _test(evaluate_fn, self._run.first - 1, result)
         for first, last, way in self._stretches(num_rounds):

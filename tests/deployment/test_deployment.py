@@ -137,3 +137,26 @@ def test_a_killed_node_is_missing_and_takes_part_again_when_it_returns(standing,
     assert lines[0]["missing"] == []
     assert sorted(lines[99]["missing"]) == [[0, 1], [2, 1]]
     assert lines[199]["absent"] == lines[199]["missing"] == []
+
+
+def test_a_run_whose_superlink_dies_goes_on_from_what_the_nodes_keep(standing, door, tmp_path):
+    """The SuperLink dies with its ServerApp in a segment, which the nodes finish, and knows them when it is back."""
+    nodes, call_as = door
+    first = call_as(Credentials.read(nodes[1].certs))
+    keys = {"num-rounds": 60, "segment-rounds": 40, "evaluate-every": 20, "checkpoint-every": 5}
+    keys = {**DIRECT, **keys, "state-dir": str(tmp_path)}
+    standing.run("lost", keys)
+    until(lambda: (at := position(first)) and at.pass_number >= 10, "agent 0 did not begin")
+    command = standing.kill_superlink()
+    (name,) = [folder.name for folder in tmp_path.iterdir()]
+    standing.restart_superlink(command)
+    run = standing.run("lost", {**keys, "resume": name})
+    run.finish()
+    lines = run.history()
+    assert [line["round"] for line in lines] == list(range(1, 61))
+    assert lines[-1]["absent"] == lines[-1]["missing"] == []
+    told = [line["round"] for line in lines if not line["absent"]]
+    assert told == list(range(told[0], 61))
+    assert 5 <= told[0] - 1 <= 40, "it goes on after a checkpoint"
+    assert run.summary()["accuracy"]["mean"] > 0.7
+    assert not list(tmp_path.iterdir())
