@@ -67,16 +67,23 @@ class Trained:
         self.images = read_images(self.config)
         self.threats = assemble(self.config).threats
         checkpoint = self.folder.read_checkpoint()
-        if checkpoint:
-            _, tensors, rest = checkpoint
-            self.agents = {int(i): tensors[names["model"]] for i, names in rest["state"].items()}
-            honest = [model for i, model in self.agents.items() if i not in self.threats.attackers]
-            self.consensus = torch.stack(honest).mean(0)
-        else:
-            self.agents = {}
-            self.consensus = self.images.model.flatten(self.folder.read_model())
-        if self.consensus.shape != self.images.model.initial.shape:
-            raise ConfigError(f"{self.folder.path} holds a config.toml and a checkpoint.safetensors of different runs")
+        named = {} if checkpoint else self.folder.read_model()
+        self.agents: dict[int, Tensor] = {}
+        try:
+            if checkpoint:
+                _, tensors, rest = checkpoint
+                self.agents = {int(i): tensors[names["model"]] for i, names in rest["state"].items()}
+                honest = [model for i, model in self.agents.items() if i not in self.threats.attackers]
+                self.consensus = torch.stack(honest).mean(0)
+            else:
+                self.consensus = self.images.model.flatten(named)
+            shape = self.images.model.initial.shape
+            fits = all(model.shape == shape for model in (self.consensus, *self.agents.values()))
+        except (KeyError, ValueError, TypeError, RuntimeError):  # whatever a damaged file leads to
+            fits = False
+        if not fits:
+            kind = "checkpoint" if checkpoint else "model"
+            raise ConfigError(f"{self.folder.path} holds a config.toml and a {kind}.safetensors of different runs")
 
     def model(self, agent: int | None) -> Tensor:
         """Return an agent's model, or the consensus model for None, shape [P]."""

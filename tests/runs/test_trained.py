@@ -15,6 +15,7 @@ from ross_flwr.cli import cli
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.runs.assemble import read_images
+from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.local import start
 from ross_flwr.runs.side_by_side import side_by_side
 from ross_flwr.runs.trained import Trained, export
@@ -181,6 +182,20 @@ def test_files_of_different_runs_are_not_mixed(results, tmp_path):
         (tmp_path / name).write_bytes((results / name).read_bytes().replace(b"hidden = 8", b"hidden = 9"))
     with pytest.raises(ConfigError, match=r"config\.toml and a checkpoint\.safetensors of different runs"):
         Trained(tmp_path)
+
+
+def test_a_checkpoint_whose_content_makes_no_sense_is_refused_in_the_same_words(results, tmp_path):
+    (tmp_path / "config.toml").write_bytes((results / "config.toml").read_bytes())
+    folder = RunFolder(tmp_path)
+    last, tensors, rest = RunFolder(results).read_checkpoint()
+    states = [{}, {"x": {"model": "agent.0.model"}}, {"0": 1}, {"0": {}}, {"0": {"model": None}}, {"0": {"model": []}}]
+    wrong = [{name: each[:3] for name, each in tensors.items()}, {name: each.int() for name, each in tensors.items()}]
+    damaged = [(tensors, {**rest, "state": state}) for state in states]
+    damaged += [(arrays, rest) for arrays in wrong] + [(tensors, {"ran": {}})]
+    for arrays, remainder in damaged:
+        folder.write_checkpoint(last, arrays, remainder)
+        with pytest.raises(ConfigError, match=r"config\.toml and a checkpoint\.safetensors of different runs"):
+            Trained(tmp_path)
 
 
 def test_onnx_that_is_not_installed_is_asked_for(results, monkeypatch):
