@@ -96,6 +96,7 @@ class Node:
         self.jumps = []
         self.history = []
         self.dropped = Counter()
+        self.alone_with_liar = []
 
     @property
     def exchange(self):
@@ -185,6 +186,9 @@ class Node:
             patience = self.net.patience
             assert self.net.now - since <= 2 * patience + min(GREETING, patience) + 0.01, "it waited too long"
         self.history.append((self.net.now, exchange, len(decision.missing)))
+        honest = {node.index for node in self.net.honest} & {*self.net.graph[self.index]}
+        if arrived and not honest & {j for j, _ in arrived}:
+            self.alone_with_liar.append((self.net.now, exchange))
 
     def ask_all(self):
         self.unanswered = {name for name, standing in self.progress.standings.items() if standing.state == "up"}
@@ -197,7 +201,8 @@ class Node:
         before = self.exchange
         target = self.progress.land(min(self.net.end, PASSES), self.net.now)
         assert before < target * EXCHANGES == self.exchange
-        self.jumps.append((self.net.now, before, self.exchange))
+        ahead = self.exchange - max([node.exchange for node in self.net.honest if node is not self], default=0)
+        self.jumps.append((self.net.now, before, self.exchange, ahead))
         self.kept = {number: kept for number, kept in self.kept.items() if number >= self.exchange}
         self.open_door()
         self.compute(self.exchange)

@@ -5,7 +5,7 @@ from math import inf
 
 from ross_flwr.direct.standings import GREETING, MISSES
 
-__all__ = ["Pace"]
+__all__ = ["MARGIN", "SLOWER", "Pace"]
 
 FASTEST = 1e-3
 """No pass takes less than so many seconds."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-__all__ = ["GREETING", "MISSES", "Budget", "Standing"]
+__all__ = ["BUDGET", "GREETING", "MISSES", "REGAINED", "Budget", "Standing"]
 
 MISSES = 3
 """A neighbour that misses this many exchanges in a row is given up."""

@@ -63,8 +63,8 @@ class Waiting:
     def end(self, patience: float, now: float) -> tuple[float, bool]:
         """Return the time until which to wait for late neighbours, and whether to ask them before waiting on."""
         end = self.since + patience
-        if self.excused:
-            return end + patience, False
+        if self.excused:  # it may wait as long itself, and began a little later
+            return end + patience + min(GREETING, patience) / 2, False
         if self.asked < 2:
             # Ask halfway too: others that wait for the same neighbour give up at about that time, so are not behind.
             moment = end - patience / 2 if self.asked == 0 else end

@@ -1,11 +1,14 @@
 """One node of a ring is hostile: it lies about where it is, poisons what others fetch, or keeps them waiting."""
 
+import asyncio
 import threading
+import time
 from dataclasses import replace
 from functools import partial
 
 import torch
 from peers import Net, method
+from quadratics import objective_of
 
 from ross_flwr.direct.agreement import Agreement
 from ross_flwr.direct.server import Server
@@ -67,3 +70,39 @@ def test_who_claims_to_be_far_ahead_and_poisons_what_is_fetched_moves_nobody(mon
     for k in {*range(6)} - {LIAR}:
         assert [round.number for round in reports[k]] == list(range(1, 61))
         torch.testing.assert_close(hosts[k].agents[k]["model"], expected.agents[k]["model"], rtol=0, atol=1e-6)
+
+
+def test_who_never_reads_what_it_is_sent_slows_nobody_down_for_long(monkeypatch):
+    """One model is more than gRPC buffers, so all that follow wait at the sender."""
+    patience, deliver = 0.5, Server.deliver
+    net = ring(3, objective=lambda agent: objective_of(agent, 300_000))
+    over = threading.Barrier(3)
+
+    async def ignore(self, pieces, context):
+        if self is liars[0]:
+            await asyncio.sleep(60)
+        else:
+            await deliver(self, pieces, context)
+
+    def lie(host):
+        with net.join(LIAR, host, patience) as node:
+            liars.append(node.peer.server)
+            over.wait(60)
+            over.wait(60)
+        return []
+
+    def run(k, host):
+        over.wait(60)
+        with net.join(k, host, patience) as node:
+            began = time.monotonic()
+            rounds = list(node.rounds(Schedule(40), 1, 40))
+            lasted = time.monotonic() - began
+            over.wait(60)
+        host.lasted = lasted
+        return rounds
+
+    liars = []
+    monkeypatch.setattr(Server, "deliver", ignore)
+    hosts, _ = net.run(40, play={0: partial(run, 0), 2: partial(run, 2), LIAR: lie})
+    assert max(hosts[0].lasted, hosts[2].lasted) < 24 * patience, "most rounds take the patience"
+    assert hosts[0].dropped["unsent"] > 0

@@ -1,13 +1,18 @@
 """Whole networks of nodes that do what `Progress` decides: faults from which all recover, and a neighbour that lies."""
 
+import os
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from virtual import EXCHANGES, Net, complete, ring
+from virtual import EXCHANGES, LATENCY, Net, complete, ring
 
-from ross_flwr.direct.pace import MARGIN
-from ross_flwr.direct.standings import GREETING
+from ross_flwr.direct.pace import MARGIN, SLOWER
+from ross_flwr.direct.standings import BUDGET, GREETING, REGAINED
+
+SCHEDULES = int(os.environ.get("SCHEDULES", "40"))
+"""How many schedules of lies and faults to try; thousands in the long form."""
 
 GRAPHS = {"pair": ring(2), "ring": ring(5), "complete": complete(4)}
 
@@ -128,7 +133,7 @@ CLAIMS = st.one_of(st.integers(-(2**62), 2**62), st.integers(-60, 60))
     st.sampled_from([0.5, 2.0]),
     st.lists(st.tuples(CLAIMS, st.booleans(), st.floats(0.05, 4)), min_size=1, max_size=12),
 )
-@settings(max_examples=40)
+@settings(max_examples=SCHEDULES)
 def test_a_neighbour_that_only_claims_to_be_elsewhere_moves_nobody(graph, patience, lies):
     """It answers what it likes, and may say that all comes too late, but it sends in time."""
     net = Net(GRAPHS[graph], [0.2] * len(GRAPHS[graph]), patience=patience, liar=0)
@@ -139,6 +144,47 @@ def test_a_neighbour_that_only_claims_to_be_elsewhere_moves_nobody(graph, patien
     for node in net.honest:
         refused = node.dropped["beyond-end"] > 0  # who is nowhere is not greeted back, and not waited for
         assert all(missing <= refused for _, _, missing in node.history)
+
+
+@given(
+    st.sampled_from(sorted(GRAPHS)),
+    st.sampled_from([0.5, 2.0, 8.0]),
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "offset": CLAIMS,
+                "shift": st.sampled_from([0, 0, 0, 1, 9, 1000]),
+                "rhythm": st.sampled_from([1, 2, 3, 4, 7]),
+                "delay": st.sampled_from([0.0, 0.0, 0.5, 0.9, 1.8]),
+                "silent": st.booleans(),
+                "refusing": st.booleans(),
+                "lasts": st.floats(0.5, 8.0),
+            }
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+)
+@settings(max_examples=SCHEDULES // 2)
+def test_one_neighbour_whatever_it_does_keeps_nobody_waiting_for_more_than_its_budget_and_parts_nobody(
+    graph, patience, lies
+):
+    """Delays and times are in units of the patience. Who jumps does not go beyond the others, and honest neighbours
+    stay in step: no rule of theirs has to work on the liar's message alone.
+    """
+    net = Net(GRAPHS[graph], [0.2] * len(GRAPHS[graph]), patience=patience, liar=0)
+    liar = net.nodes[0]
+    for lie in lies:
+        vars(liar).update({**lie, "delay": lie["delay"] * patience})
+        net.run(lie["lasts"] * patience)
+    sides = len(GRAPHS[graph][0])  # the liar may keep its neighbours waiting one after the other
+    for node in net.honest:
+        assert graph == "pair" or all(ahead <= (MARGIN + 1) * EXCHANGES for *_, ahead in node.jumps)
+        assert graph == "pair" or node.alone_with_liar == []
+        work = 0.2 * 1.1 / EXCHANGES
+        slow = SLOWER * work if any(lie["delay"] for lie in lies) else 0.0
+        lost = net.now - (work + 3 * LATENCY + slow) * node.exchange
+        assert lost <= sides * (BUDGET * patience + REGAINED * net.now) + 3 * patience
 
 
 class Network(RuleBasedStateMachine):
@@ -189,10 +235,16 @@ class Network(RuleBasedStateMachine):
         self.net.mend()
 
     @precondition(lambda self: self.lies)
-    @rule(offset=CLAIMS, shift=st.sampled_from([0, 0, 1, 9, 2**62]), silent=st.booleans(), refusing=st.booleans())
-    def lie(self, offset, shift, silent, refusing):
-        liar = self.net.nodes[0]
-        liar.offset, liar.shift, liar.silent, liar.refusing = offset, shift, silent, refusing
+    @rule(
+        offset=CLAIMS,
+        shift=st.sampled_from([0, 0, 1, 9, 2**62]),
+        silent=st.booleans(),
+        refusing=st.booleans(),
+        rhythm=st.sampled_from([1, 1, 2, 3]),
+        delay=st.sampled_from([0.0, 0.0, 0.4, 3.6]),
+    )
+    def lie(self, **lies):
+        vars(self.net.nodes[0]).update(lies)
 
     @invariant()
     def nobody_honest_is_farther_than_time_allows(self):
@@ -208,4 +260,4 @@ class Network(RuleBasedStateMachine):
 
 
 TestNetwork = Network.TestCase
-TestNetwork.settings = settings(max_examples=25, stateful_step_count=15)
+TestNetwork.settings = settings(max_examples=SCHEDULES * 5 // 8, stateful_step_count=15)

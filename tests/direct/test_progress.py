@@ -118,10 +118,10 @@ LATE = GoOn(missing=((2, 0),))
                 (1, "arrive", 8, 1),
                 (5, "decide", Ask(ONE)),
                 (6, "told", "n2", 7),
-                (6, "decide", Wait(20)),
-                (20, "decide", LATE),
+                (6, "decide", Wait(22.5)),
+                (22.5, "decide", LATE),
             ],
-            id="a late neighbour that is behind gets the same time again",
+            id="a late neighbour that is behind gets the same time again, and a little more",
         ),
         pytest.param(
             [
@@ -438,7 +438,7 @@ def test_a_neighbour_spends_the_time_for_which_it_is_waited_for():
         begun, (now, decision) = now, stall(progress, exchange, now + 1)
         lasted.append(now - begun)
         overdue += decision.overdue
-    assert lasted[1:3] == [1 + 2 * P] * 2, "at first it gets what anybody gets"
+    assert lasted[1:3] == [1 + 2 * P + 2.5] * 2, "at first it gets what anybody gets"
     assert now - began - len(lasted) <= 6 * P + 0.1 * (now - began)
     assert max(lasted[100:]) < 3
     assert set(overdue) == {"n2"}
