@@ -178,12 +178,8 @@ class Agent:
     def utilities(self, models: Iterable[Tensor], kind: str) -> list[float]:
         """Return how good each of the models is on the validation set Q_i.
 
-        Parameters
-        ----------
-        models : iterable of Tensor
-            Vectors of shape [P]: a stack of shape [K, P], or a generator, of which only one is in memory at a time.
-        kind : str
-            ``"accuracy"``, ``"accuracy-then-loss"``, ``"loss"`` (minus the mean loss) or ``"own"``, the app's function.
+        `models` are vectors of shape [P]: a stack [K, P], or a generator, of which only one is in memory at a time.
+        `kind` is ``"accuracy"``, ``"accuracy-then-loss"``, ``"loss"`` (minus the mean loss) or ``"own"``, the app's.
         """
         began = perf_counter_ns()
         found: list[float] = self.compute(Utilities(self.objective, models, kind, self.validation))
@@ -196,10 +192,7 @@ class Agent:
         return self.utilities((vector,), kind)[0]
 
     def loss(self, vector: Tensor, data: str = "batch") -> float:
-        """Return the agent's loss at `vector`, on this pass's mini-batch (``"batch"``) or on Q_i (``"validation"``).
-
-        It counts as a utility. NaN, the loss of a diverged model, becomes infinity, the worst loss.
-        """
+        """Return the loss on this pass's mini-batch (``"batch"``) or on Q_i (``"validation"``); NaN is infinity."""
         if data == "validation":
             loss = -self.utility(vector, "loss")
         else:
@@ -208,10 +201,7 @@ class Agent:
         return inf if isnan(loss) else loss
 
     def validation_gradient(self, model: Tensor, batch: Batch | None = None) -> Tensor:
-        """Return the gradient of the loss at `model` on `batch`, examples of Q_i, shape [P].
-
-        By default the examples are those of this pass. It skips the gradient chain, and counts as a gradient.
-        """
+        """Return the gradient at `model` on `batch`, by default the examples of Q_i in this pass."""
         batch = self.validation if batch is None else batch
         with self.counts.timed("gradients", len(batch)):
             return self.objective.gradient(model, batch, training=False)
@@ -225,8 +215,8 @@ class Agent:
             The agent's own vector and those it heard, by agent, shape [P] each. The mixing weight of a neighbour that
             is missing returns to the own vector.
         models : bool (default: True)
-            Whether the vectors are models. A rule that can judge only models gives momenta the weights of the models
-            in this step, so a method mixes its models first.
+            Whether they are models. Rules that judge only models give momenta the weights of this step's models, so
+            a method mixes its models first.
         """
         others = {j: vectors[j] for j in self.neighbors if j in vectors}
         view = View(
