@@ -13,6 +13,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 __all__ = ["Post", "Reply"]
 
+RESTING = 2.0
+"""After a look at all awaited replies, the SuperLink is left alone for at least as many times the time that it took."""
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -87,13 +90,14 @@ class Post:
         """
         began = self.clock()
         while True:
+            looked = self.clock()
             for number in [*self.waiting]:
                 if reply := self._pull(number):
                     yield number, reply
-            elapsed = self.clock() - began
-            if not go_on(elapsed):
+            now = self.clock()
+            if not go_on(now - began):
                 return
-            self._sleep(pause(elapsed))
+            self._sleep(max(pause(now - began), RESTING * (now - looked)))
 
     def _pull(self, number: str) -> Reply | None:
         """Return the reply to a message, if it has come.

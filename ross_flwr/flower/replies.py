@@ -39,6 +39,9 @@ MOST = 2**53
 LENGTH = 2**14, 2**8
 """Letters that a report may have for each round of each agent, and besides for each other agent of the run."""
 
+LONGEST_ANSWER = 2**17
+"""Letters that the answer to who a node is may have."""
+
 NAME = 253
 """The letters that a node's name may have, which is that of a host."""
 
@@ -69,6 +72,7 @@ def answer_of(reply: Message, others: Iterable[Answer], drop: Drop, *, direct: b
         Whether nodes talk directly, so that each needs a name and an address.
     """
     try:
+        _check_length(reply, Answer.key, LONGEST_ANSWER)
         answer = Answer.of(reply.content)
         if direct and not answer.problem:
             _check_name(answer, others)
@@ -90,7 +94,8 @@ def report_of(reply: Message, numbers: range, elapsed: float, run: Run) -> Repor
     block = run.placement.blocks.get(reply.metadata.src_node_id, ())
     agents = run.placement.home.keys()
     try:
-        _check_length(reply, len(numbers) * len(block) * (LENGTH[0] + LENGTH[1] * len(agents)))
+        of_agent = LENGTH[0] + LENGTH[1] * len(agents)
+        _check_length(reply, Report.key, LENGTH[0] + len(numbers) * len(block) * of_agent)
         report = Report.of(reply.content)
         _check_rounds(report.rounds, numbers, elapsed)
         for each in report.rounds:
@@ -106,10 +111,11 @@ def report_of(reply: Message, numbers: range, elapsed: float, run: Run) -> Repor
     return report
 
 
-def _check_length(reply: Message, limit: int) -> None:
-    record = reply.content.get(Report.key)
+def _check_length(reply: Message, key: str, limit: int) -> None:
+    """Refuse a record before it is read if its text is longer than it can be."""
+    record = reply.content.get(key)
     text = record.get("json") if isinstance(record, ConfigRecord) else None
-    _require(not isinstance(text, str) or len(text) <= LENGTH[0] + limit, "its report is endless")
+    _require(not isinstance(text, str) or len(text) <= limit, f"its {key} is endless")
 
 
 def _check_rounds(rounds: Iterable[RoundReport], numbers: range, elapsed: float) -> None:

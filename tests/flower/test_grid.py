@@ -63,3 +63,17 @@ def test_looks_are_close_at_first_and_seldom_in_a_long_wait():
     assert len([look for look in table.looks if look < 1.0]) > 40
     assert len(table.looks) < 400
     assert [pause(seconds) for seconds in (0.0, 1.0, 2.0, 10.0, 60.0, 3600.0)] == [0.002, 0.05, 0.1, 0.1, 0.6, 1.0]
+
+
+def test_a_look_that_takes_long_is_followed_by_a_longer_pause():
+    """With many nodes in a deployment, looking all the time would keep the SuperLink busy."""
+    table = Table(**{f"n{node}": 30.0 for node in range(100)})
+    pull = table.pull_messages
+
+    def slowly(numbers):
+        table.now += 0.01
+        return pull(numbers)
+
+    table.pull_messages = slowly
+    exchange(table, *range(100), timeout=100.0)
+    assert 9 <= len(table.looks) / 100 <= 13

@@ -287,6 +287,7 @@ ANSWERS = {
     "no name": answer(name=""),
     "a name of two lines": answer(name="n3\n[ROUND 4/4]"),
     "an endless name": answer(name="x" * 10**6),
+    "a million agents": answer(held={str(agent): 1 for agent in range(10**6)}),
     "another's name": answer(name="n0"),
     "an address without a port": answer(address="127.0.0.1"),
     "a port that is none": answer(address="127.0.0.1:99999"),
