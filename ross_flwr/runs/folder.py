@@ -127,8 +127,11 @@ class RunFolder:
         ConfigError
             When there is none, because the run has not ended.
         """
+        file = self.path / "model.safetensors"
+        if not file.is_file():
+            raise ConfigError(f"{self.path} holds no model.safetensors that can be read: has the run ended?")
         try:
-            return load_file(self.path / "model.safetensors")
+            return load_file(file)
         except (OSError, ValueError, SafetensorError) as error:
             raise ConfigError(f"{self.path} holds no model.safetensors that can be read: {error}") from None
 
@@ -201,8 +204,10 @@ def refuse_changes(
 
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
-    """Turn what is wrong with a file of results into one sentence about it."""
+    """Turn what is wrong with a file of results into one sentence about it. A pipe would keep its reader for ever."""
     try:
+        if file.exists() and not file.is_file():
+            raise ValueError("it is not a file")
         yield
     except ConfigError:
         raise

@@ -15,6 +15,7 @@ from ross_flwr.cli import cli
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.runs.compare import Cell
 from ross_flwr.runs.finished import find_runs
+from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.local import LocalRun, resume, start
 from ross_flwr.runs.side_by_side import side_by_side
 
@@ -179,6 +180,19 @@ def test_every_command_tells_damage_in_one_sentence(finished, tmp_path, name):
                 continue
             ended = CliRunner().invoke(cli, [*command.split(), str(folder)])
             assert ended.exit_code == 0 or isinstance(ended.exception, ConfigError | SystemExit), (command, content)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(finished, tmp_path, name):
+    folder = RunFolder(shutil.copytree(finished, tmp_path / "out"))
+    (folder.path / name).unlink()
+    os.mkfifo(folder.path / name)
+    read = (folder.read_config, folder.read_history, folder.read_summary, folder.read_model, folder.read_checkpoint)
+    if name == "checkpoint.safetensors":
+        assert folder.read_checkpoint() is None
+    else:
+        with pytest.raises(ConfigError):
+            read[NAMES.index(name)]()
 
 
 def test_a_damaged_comparison_is_told_in_one_sentence(finished, tmp_path):
