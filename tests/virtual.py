@@ -96,7 +96,6 @@ class Node:
         self.jumps = []
         self.history = []
         self.dropped = Counter()
-        self.alone_with_liar = []
 
     @property
     def exchange(self):
@@ -186,9 +185,6 @@ class Node:
             patience = self.net.patience
             assert self.net.now - since <= 2 * patience + min(GREETING, patience) + 0.01, "it waited too long"
         self.history.append((self.net.now, exchange, len(decision.missing)))
-        honest = {node.index for node in self.net.honest} & {*self.net.graph[self.index]}
-        if arrived and not honest & {j for j, _ in arrived}:
-            self.alone_with_liar.append((self.net.now, exchange))
 
     def ask_all(self):
         self.unanswered = {name for name, standing in self.progress.standings.items() if standing.state == "up"}

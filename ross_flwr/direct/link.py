@@ -141,7 +141,7 @@ class Link:
         call = self._call
         if call and not self._outbox.letters:
             with suppress(*BROKEN):
-                async with asyncio.timeout(self._progress.patience):
+                async with asyncio.timeout(self._progress.room(self.neighbor.name, monotonic())):
                     await call.done_writing()
                     await call.code()
         await end(self._task)
@@ -167,8 +167,10 @@ class Link:
             self._mail.drop("unsent", f"node {name} is too slow", dropped)
 
     async def flush(self) -> None:
-        """Wait until everything has left, for the usual time."""
-        await self._outbox.flush(self._progress.patience)
+        """Wait until everything has left, for the usual time or what is left of the neighbour's budget."""
+        name, since = self.neighbor.name, monotonic()
+        await self._outbox.flush(self._progress.room(name, since))
+        self._progress.held_up(name, since, monotonic())
 
     async def ask_position(self) -> None:
         """Ask the neighbour which exchange it awaits, and tell `progress`."""

@@ -96,6 +96,7 @@ class Neighborhood:
             limit=MODELS * model.nbytes,
             credentials=credentials,
             behind_by=behind_by,
+            left=host.patience,
         )
 
     def __enter__(self) -> "Neighborhood":
@@ -103,6 +104,7 @@ class Neighborhood:
 
     def __exit__(self, *error: object) -> None:
         self.peer.close()
+        self.host.patience.update(self.peer.left)
         self.host.dropped.update(self.peer.mail.dropped)
 
     def rounds(self, schedule: Schedule, first: int, last: int) -> Iterator[Round]:

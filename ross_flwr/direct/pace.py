@@ -5,7 +5,7 @@ from math import inf
 
 from ross_flwr.direct.standings import GREETING, MISSES
 
-__all__ = ["MARGIN", "SLOWER", "Pace"]
+__all__ = ["MARGIN", "SLOWER", "START", "Pace"]
 
 FASTEST = 1e-3
 """No pass takes less than so many seconds."""
@@ -21,6 +21,9 @@ SLOWER = 5
 
 BRIEF = 1 / 20
 """The share of its patience that a node waits for a neighbour without spending the neighbour's budget."""
+
+START = 20.0
+"""Seconds that nodes may begin apart: a neighbour may be so late in the first exchange without spending its budget."""
 
 LATELY = 16
 """The node's pace is that of its fastest pass among this many."""
@@ -44,6 +47,7 @@ class Pace:
         self.patience = patience
         self.span = MARGIN * exchanges + 3  # the lead or lag up to which nodes are near: that, and what is on its way
         self.brief = BRIEF * patience
+        self.grace = START  # and nothing after the first exchange
         self.longest = MISSES * (patience + min(GREETING, patience))  # no neighbour waits longer for a silent node
         self.entered = now  # when the node entered the awaited exchange
         self.began = now  # when it began the pass
@@ -56,7 +60,12 @@ class Pace:
     @property
     def spared(self) -> float:
         """Seconds that a neighbour may be late without spending its budget: a slow but honest machine may be."""
-        return max(SLOWER * max(self._works, default=0.0), self.brief)
+        return max(SLOWER * max(self._works, default=0.0), self.brief, self.grace)
+
+    @property
+    def tolerance(self) -> float:
+        """Seconds that the node waits even for a neighbour whose budget is spent, so that it can get in step again."""
+        return sum(self._works) / (2 * self.exchanges)
 
     def start(self, exchange: int, behind_by: float, now: float) -> None:
         """Begin the first pass of all, so many seconds after the other nodes."""

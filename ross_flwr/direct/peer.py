@@ -46,6 +46,8 @@ class Peer:
         Without them, nodes do not prove who they are.
     behind_by : float
         How many seconds earlier the other nodes may have started.
+    left : mapping of str to float
+        For how many seconds neighbours may still keep this node waiting, by name, if they did so before.
 
     Raises
     ------
@@ -66,10 +68,14 @@ class Peer:
         limit: int,
         credentials: Credentials | None = None,
         behind_by: float = 0.0,
+        left: Mapping[str, float] | None = None,
     ) -> None:
         homes = {agent: neighbor.name for neighbor in neighbors for agent in neighbor.agents}
         end = passes * agreement.exchanges
         self.progress = Progress(homes, agreement.exchanges, patience, monotonic(), end=end, behind_by=behind_by)
+        for name, seconds in (left or {}).items():
+            if name in self.progress.standings:
+                self.progress.standings[name].budget.cut(seconds)
         self.mail = Mail(self.progress, self._ask)
         memory = Memory()
         links = [Link(neighbor, agreement, self.mail, limit, memory) for neighbor in neighbors]
@@ -104,6 +110,11 @@ class Peer:
         That is `end` at most, and no neighbour has begun it.
         """
         return in_background(self._follow(end))
+
+    @property
+    def left(self) -> dict[str, float]:
+        """For how many seconds each neighbour may still keep this node waiting."""
+        return {name: standing.budget.left(monotonic()) for name, standing in self.progress.standings.items()}
 
     def close(self) -> None:
         """Deliver what is waiting to leave, and stop."""

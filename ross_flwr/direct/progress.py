@@ -12,7 +12,7 @@ does not wait at all for a neighbour that it cannot reach.
 
 Every neighbour has a `Budget`. It spends what the node waits for it alone, after all others have delivered. A neighbour
 that delivers no later than a slow machine would (`SLOWER`, `BRIEF`) spends nothing. One whose budget is spent is waited
-for only as long as the budget regains.
+for only as long as the budget regains, or half the node's own work, so that it can get in step again.
 
 **Whom does a node follow?** Those who are far ahead, if they are most of its neighbours; `following` tells how far.
 A neighbour that was in step and is suddenly far ahead has been away, went on a little ahead of this node and waits for
@@ -124,10 +124,7 @@ class Progress:
         self._enter(exchange, now)
 
     def wait(self, exchange: int, edges: Iterable[Edge], now: float, ready: float | None = None) -> None:
-        """Wait for what comes on `edges` in an exchange, and end all earlier ones. `decide` says for how long.
-
-        The node's own work was done when it was `ready`, by default now.
-        """
+        """Wait for what comes on `edges` in an exchange, and end all earlier ones. Its work was done at `ready`."""
         self._pace.worked(now if ready is None else ready)
         self._enter(exchange, now)
         self._waiting = Waiting(exchange, tuple(edges), now, self._arrived.setdefault(exchange, {}), self._latest)
@@ -215,10 +212,11 @@ class Progress:
         if not late:
             up = [each for each in expected.values() if each.state == "up"]
             near = [each for each in up if abs(each.position - self.exchange) <= self._pace.span]
-            moment = min(waiting.since + min(self.patience, *self._pace.passes or [0.0]), waiting.spent(near))
-            return Wait(moment) if near and now < moment else self._go_on(now, near)
+            pause = min(self.patience, *self._pace.passes or [0.0])
+            moment = min(waiting.since + pause, waiting.spent(near, self._pace.tolerance)) if near else now
+            return Wait(moment) if now < moment else self._go_on(now, near)
         end, ask = waiting.end(self.patience, now)
-        if now >= (spent := waiting.spent(late)):
+        if now >= (spent := waiting.spent(late, self._pace.tolerance)):
             return self._go_on(now, late, overdue=True)
         if ask:
             waiting.asked += 1
@@ -252,7 +250,8 @@ class Progress:
         missing = tuple(self._waiting.missing)
         waited = now - self._waiting.since
         if (blamed or waited > self._pace.brief) and not self._pace.lapse(self._waiting.since, now):
-            self._waiting.blame(blamed, self._source, self._pace.spared, now)
+            self._waiting.blame(blamed, self._source, self._pace, now)
+        self._pace.grace = 0.0
         sources = {each.name: each for each in map(self._source, missing)}
         for standing in sources.values():
             standing.misses += 1

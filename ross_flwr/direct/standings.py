@@ -49,6 +49,10 @@ class Budget:
         """Take some seconds out."""
         self._left, self.now = max(0.0, self.left(now) - seconds), max(now, self.now)
 
+    def cut(self, seconds: float) -> None:
+        """Make sure that no more seconds are left: the others were spent before."""
+        self._left = min(self._left, seconds)
+
     def grant(self, seconds: float, now: float) -> None:
         """Make sure that so many seconds are left, even if they are more than `full`."""
         self._left, self.now = max(self.left(now), seconds), max(now, self.now)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ross_flwr.direct.pace import Pace
 from ross_flwr.direct.standings import GREETING, Standing
 
 __all__ = ["Edge", "Waiting"]
@@ -71,15 +72,16 @@ class Waiting:
             return moment, now >= moment
         return end + (min(GREETING, patience) if self.silent else 0.0), False
 
-    def spent(self, late: Collection[Standing]) -> float:
-        """Return when the budgets of all these neighbours, who are late, are spent."""
-        return self.alone_since + max((each.budget.left(self.since) for each in late), default=0.0)
+    def spent(self, late: Collection[Standing], tolerance: float) -> float:
+        """Return when the budgets of all these neighbours, who are late, are spent, and the tolerance is over."""
+        return self.alone_since + max(tolerance, *(each.budget.left(self.since) for each in late))
 
-    def blame(self, late: Collection[Standing], source: Callable[[Edge], Standing], spared: float, now: float) -> None:
+    def blame(self, late: Collection[Standing], source: Callable[[Edge], Standing], pace: Pace, now: float) -> None:
         """Let those who kept the node waiting spend their budgets: the last to deliver, and those who are `late` still.
 
-        Who delivers after all is spared so many seconds.
+        Who delivers after all is spared some of it.
         """
+        spared = pace.spared
         if now - self.since > spared:
             came: dict[str, float] = {}
             for edge, at in self.arrived.items():
@@ -91,4 +93,4 @@ class Waiting:
                     source(edge).budget.spend(max(0.0, last - before - spared), now)
                     break
         for standing in late:
-            standing.budget.spend(now - self.alone_since, now)
+            standing.budget.spend(max(0.0, now - self.alone_since - pace.grace), now)

@@ -46,6 +46,8 @@ class Host:
         Sorts and counts messages.
     ran : dict[int, tuple[int, int]]
         The pass and the number of the step that each agent ran last. Agents that missed a step are left out.
+    patience : dict[str, float]
+        For how many seconds other nodes may still keep this one waiting, by name: a transport ends sooner than the run.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Host:
         self.places = places
         self.absent = absent
         self.ran: dict[int, tuple[int, int]] = {}
+        self.patience: dict[str, float] = {}
 
     @property
     def run(self) -> str:
@@ -147,11 +150,13 @@ class Host:
 
     def snapshot(self) -> Snapshot:
         """Return all that the host carries from one activation to the next."""
-        return take(self.agents, self.ran, self.mailroom)
+        tensors, rest = take(self.agents, self.ran, self.mailroom)
+        return tensors, {**rest, "patience": dict(self.patience)}
 
     def restore(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
         """Restore what `snapshot` returned. `rest` may have been through JSON, which turns keys into texts."""
         self.ran = put_back(self.agents, self.mailroom, tensors, rest)
+        self.patience = dict(rest["patience"])
 
     def _runs(self, index: int, pass_number: int, number: int) -> bool:
         if number:

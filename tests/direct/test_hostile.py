@@ -106,3 +106,7 @@ def test_who_never_reads_what_it_is_sent_slows_nobody_down_for_long(monkeypatch)
     hosts, _ = net.run(40, play={0: partial(run, 0), 2: partial(run, 2), LIAR: lie})
     assert max(hosts[0].lasted, hosts[2].lasted) < 24 * patience, "most rounds take the patience"
     assert hosts[0].dropped["unsent"] > 0
+    next_segment = net.host([0])
+    next_segment.restore(*hosts[0].snapshot())
+    with net.join(0, next_segment, patience) as node:
+        assert node.peer.progress.room("n1", time.monotonic()) < patience, "what is spent stays spent"

@@ -439,7 +439,7 @@ def test_a_neighbour_spends_the_time_for_which_it_is_waited_for():
         lasted.append(now - begun)
         overdue += decision.overdue
     assert lasted[1:3] == [1 + 2 * P + 2.5] * 2, "at first it gets what anybody gets"
-    assert now - began - len(lasted) <= 6 * P + 0.1 * (now - began)
+    assert now - began - len(lasted) <= 6 * P + 0.1 * (now - began) + 0.5 * len(lasted)
     assert max(lasted[100:]) < 3
     assert set(overdue) == {"n2"}
     assert progress.standings["n2"].budget.left(now + 60 * P) == 6 * P, "it regains what it spent"
@@ -462,6 +462,7 @@ def test_a_neighbour_that_is_only_slow_spends_nothing():
 
 def test_a_neighbour_that_does_not_read_is_waited_for_from_the_same_budget():
     progress = started()
+    in_step(progress, 4)
     waited = 0.0
     for _ in range(20):
         room = progress.room("n1", waited)
@@ -476,3 +477,10 @@ def test_nobody_spends_anything_while_the_node_is_away():
     in_step(progress, 4)
     assert isinstance(progress.decide(1000.0), GoOn)
     assert progress.standings["n1"].budget.left(1000.0) == 6 * P
+
+
+def test_who_begins_a_little_later_than_others_spends_nothing():
+    for late, left in ((20.0, 6 * P), (25.0, 6 * P - 5.0)):
+        progress = started(up=False)
+        play(progress, [(0, "wait", 0), (0, "arrive", 0, 1), (late, "arrive", 0, 2), (late, "decide", GoOn())])
+        assert progress.standings["n2"].budget.left(late) == left
