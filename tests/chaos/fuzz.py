@@ -5,6 +5,7 @@ inputs were executed, and in what time. An input that raises what it should not 
 ``crashes`` and shown; the exit code is then 1.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,9 @@ NAMES = (
     *("envelope", "record", "reply", "route", "topology", "configuration", "experiment", "certificate", "result"),
     *("lines", "summary"),
 )
+
+MEMORY = "/dev/shm"
+"""Where the files of a target lie, if the system has such a place: in memory."""
 
 
 def main() -> None:
@@ -30,7 +34,9 @@ def main() -> None:
         crashes.mkdir(parents=True, exist_ok=True)
         limits = [f"-max_total_time={options.seconds}", "-timeout=20", "-rss_limit_mb=4096", "-max_len=20000"]
         command = [sys.executable, __file__, "--one", name, *limits, f"-artifact_prefix={crashes}/"]
-        ended = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        with tempfile.TemporaryDirectory(dir=MEMORY if Path(MEMORY).is_dir() else None) as scratch:
+            environment = {**os.environ, "TMPDIR": scratch}
+            ended = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
         said = ended.stdout + ended.stderr
         done = re.search(r"Done (\d+) runs in (\d+) second", said)
         executed = int(done[1]) if done else max(map(int, re.findall(r"^#(\d+)\t", said, flags=re.M)), default=0)
@@ -50,11 +56,11 @@ def one(name: str, arguments: list[str]) -> None:
     with atheris.instrument_imports(include=["ross_flwr"]):
         from targets import feed, seeds
 
-    with tempfile.TemporaryDirectory() as corpus:
-        for number, seed in enumerate(seeds(name)):
-            Path(corpus, f"seed-{number}").write_bytes(seed)
-        atheris.Setup([sys.argv[0], *arguments, corpus], lambda data: feed(name, data) and None)
-        atheris.Fuzz()
+    corpus = tempfile.mkdtemp()
+    for number, seed in enumerate(seeds(name)):
+        Path(corpus, f"seed-{number}").write_bytes(seed)
+    atheris.Setup([sys.argv[0], *arguments, corpus], lambda data: feed(name, data) and None)
+    atheris.Fuzz()  # it ends the process
 
 
 if __name__ == "__main__":

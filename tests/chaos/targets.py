@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -43,8 +42,8 @@ RECORDS = (Setup, Call, Segment, Report, Answer)
 
 @cache
 def scratch() -> Path:
-    """A folder of this process, in memory where the system has such a place."""
-    return Path(mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    """A folder of this process."""
+    return Path(mkdtemp())
 
 
 def written(data: bytes) -> Path:
