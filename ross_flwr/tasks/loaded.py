@@ -2,6 +2,8 @@
 
 import zlib
 from collections.abc import Callable, Iterable
+from itertools import chain, islice
+from operator import index
 from typing import Any, TypeAlias
 
 import torch
@@ -29,7 +31,8 @@ class Loaded:
     Parameters
     ----------
     data : Dataset or DataLoader
-        Of a DataLoader, the data set, the collate function and the batch size are used, but not the order.
+        Of a DataLoader, the data set, the collate function, the batch size and the indices are used, but not the order.
+        Its sampler is asked once, so a weighted sampler gives the same draw in every epoch.
     name : str
         What to call it in an error.
     device : torch.device
@@ -47,7 +50,8 @@ class Loaded:
     Raises
     ------
     ConfigError
-        When there are no examples, or they cannot be taken by number; from `batch`, when a batch is not such a pair.
+        When there are no examples, they cannot be taken by number, or the sampler gives no finite list of numbers; from
+        `batch`, when a batch is not such a pair.
     """
 
     def __init__(
@@ -68,11 +72,14 @@ class Loaded:
                 f"{name} returned a {type(dataset).__name__}, whose examples have no number: expected a Dataset with "
                 "__getitem__ and __len__, or a DataLoader of one"
             )
-        if len(dataset) == 0:
-            raise ConfigError(f"{name} returned no examples: expected at least one")
         self.dataset = dataset
         self.collate: Callable[[Any], Any] = data.collate_fn if isinstance(data, DataLoader) else default_collate
-        self.batch_size = data.batch_size if isinstance(data, DataLoader) else None
+        self.batch_size: int | None = None
+        self._numbers: range | list[int] = range(len(dataset))
+        if isinstance(data, DataLoader):
+            self._numbers, self.batch_size = _sampled(data, name)
+        if not self._numbers:
+            raise ConfigError(f"{name} returned no examples: expected at least one")
         self.name = name
         self.device = device
         self.pair = pair
@@ -80,7 +87,7 @@ class Loaded:
         self._room = KEPT if keep else 0
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self._numbers)
 
     def batch(self, indices: Tensor) -> Batch:
         """Return the examples at `indices`, int64 of shape [B]."""
@@ -89,7 +96,7 @@ class Loaded:
             return self._kept[key]
         with torch.random.fork_rng():
             torch.manual_seed(zlib.crc32(key))
-            batch = self._pair(self.collate(self._examples(indices.tolist())))
+            batch = self._pair(self.collate(self._examples([self._numbers[place] for place in indices.tolist()])))
         size = sum(tensor.nbytes for tensor in leaves((batch.inputs, batch.targets)))
         if size <= self._room:
             self._kept[key] = batch
@@ -115,3 +122,22 @@ class Loaded:
     def _ready(self, tensor: Tensor) -> Tensor:
         tensor = tensor.to(self.device)
         return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _sampled(loader: DataLoader[Any], name: str) -> tuple[list[int], int | None]:
+    """Return the indices that a loader reads in an epoch, ascending, and its batch size."""
+    own_batches = loader.batch_size is None and loader.batch_sampler is not None
+    sampler: Any = loader.batch_sampler if own_batches else loader.sampler
+    kind = type(sampler).__name__
+    if not hasattr(sampler, "__len__"):
+        raise ConfigError(f"{name} returned a DataLoader whose {kind} has no length: expected a sampler with __len__")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # every process draws the same indices
+        drawn = list(islice(sampler, len(sampler)))
+    try:
+        numbers = sorted(map(index, chain.from_iterable(drawn) if own_batches else drawn))
+    except TypeError as error:
+        raise ConfigError(
+            f"{name} returned a DataLoader whose {kind} gives {drawn[0]!r:.60}: expected the index of an example"
+        ) from error
+    return numbers, max(map(len, drawn), default=None) if own_batches else loader.batch_size

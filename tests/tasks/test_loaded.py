@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from ross_flwr.config import ConfigError
 from ross_flwr.tasks.loaded import Loaded
@@ -54,6 +64,40 @@ def test_a_loader_lends_its_collate_function_and_its_batch_size_and_not_its_orde
     assert take(split, 0, 5).targets.tolist() == [[100, 101], [110, 111]]
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"sampler": SubsetRandomSampler([5, 1, 3])}, [1, 3, 5]),
+        ({"sampler": SubsetRandomSampler(torch.tensor([5, 1, 3]))}, [1, 3, 5]),
+        ({"sampler": [4, 4, 0]}, [0, 4, 4]),
+        ({"sampler": DistributedSampler(PAIRS, 3, 1, shuffle=False), "drop_last": True}, [1, 4]),
+        ({"sampler": WeightedRandomSampler([0, 0, 1, 0, 0, 0], 4)}, [2, 2, 2, 2]),
+        ({"batch_sampler": BatchSampler(SubsetRandomSampler([5, 1, 3]), 2, False)}, [1, 3, 5]),
+        ({"batch_sampler": [[0], [3, 2]]}, [0, 2, 3]),
+        ({"shuffle": True}, [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_of_a_loader_only_the_examples_count_that_its_sampler_gives(options, expected):
+    split = Loaded(DataLoader(PAIRS, **options), "train_data", CPU)
+    assert split.batch(torch.arange(len(split))).targets.tolist() == expected
+    assert split.batch_size == (2 if "batch_sampler" in options else 1)
+
+
+def test_a_random_sampler_gives_every_process_the_same_examples():
+    drawn = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        split = Loaded(DataLoader(PAIRS, sampler=RandomSampler(PAIRS, num_samples=3)), "train_data", CPU)
+        drawn.append(take(split, 0, 1, 2).targets.tolist())
+    assert drawn[0] == drawn[1]
+
+
+class Unending:
+    def __iter__(self):
+        while True:
+            yield 0
+
+
 def test_a_batch_is_augmented_alike_wherever_it_is_taken_and_others_differently():
     one, other = Loaded(Noisy(), "train_data", CPU), Loaded(Noisy(), "train_data", CPU)
     torch.manual_seed(5)
@@ -96,6 +140,9 @@ def test_a_batch_holds_trees_of_tensors_in_single_precision():
         (DataLoader(Endless()), "train_data returned a Endless, whose examples have no number"),
         (None, "train_data returned a NoneType, whose examples have no number"),
         ([], "train_data returned no examples"),
+        (DataLoader(PAIRS, sampler=[]), "train_data returned no examples"),
+        (DataLoader(PAIRS, sampler=Unending()), "whose Unending has no length: expected a sampler with __len__"),
+        (DataLoader(PAIRS, None, sampler=[[0, 1]]), r"whose list gives \[0, 1\]: expected the index of an example"),
         ([{"x": 1.0}], "train_data gives batches of dict: expected"),
         ([(1.0, 2.0, 3.0)], r"train_data gives batches of \['Tensor', 'Tensor', 'Tensor'\]: expected"),
         ([(1.0, "a")], r"train_data gives batches of \['Tensor', 'tuple'\]: expected"),
