@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from statistics import fmean
 from typing import Any
 
@@ -91,7 +92,9 @@ def curves(rows: Sequence[Row], colours: Mapping[str, tuple[str, str]]) -> list[
         grid: list[list[Panel]] = [[], [], []]
         for (topology,), of_topology in by(of_scenario, "topology"):
             for k, name in enumerate(BAND):
-                panel = Panel(topology if k == 0 else "", name.replace("-", " "), log=k > 0, share=k == 0)
+                zero = any(row[f"{name}-min"] == 0 for row in of_topology)  # which a logarithmic axis has no place for
+                log = k > 0 and not zero
+                panel = Panel(topology if k == 0 else "", name.replace("-", " "), log=log, share=k == 0)
                 for (method,), group in by(of_topology, "method"):
                     colour, dash = colours[method]
                     panel.series.append(
@@ -113,7 +116,7 @@ def curves(rows: Sequence[Row], colours: Mapping[str, tuple[str, str]]) -> list[
                 f"curves-{scenario}",
                 f"{scenario}: accuracy, loss and consensus distance",
                 "Mean over honest agents and seeds; the band goes from the lowest to the highest seed. A line breaks "
-                "where a seed has no finite number.",
+                "where a seed has no finite number. An axis is linear where a value is 0.",
                 grid,
                 AXES,
             )
@@ -139,8 +142,8 @@ def accuracy_of_agents(rows: Sequence[Row]) -> list[Chart]:
                 )
             line.append(panel)
         caption = (
-            "Test accuracy of each agent's own model after the last round. Above a method, its agents from left to "
-            "right; a point per seed."
+            "Test accuracy of each agent's own model in the last test. Above a method, its agents from left to "
+            "right; a point per seed, and none for an agent that was absent or whose accuracy is not a number."
         )
         title = f"{scenario}: final accuracy per agent"
         charts.append(Chart(scenario, f"agents-{scenario}", title, caption, [line], {"method": ""}))
@@ -158,14 +161,14 @@ def weights_over_time(rows: Sequence[Row]) -> list[Chart]:
                 panel = Panel(f"{method}, {topology}", "weight")
                 first = group[0]["seed"]
                 for kind, colour in (("honest", HONEST), ("poisoned", POISONED)):
-                    known = [row for row in group if row[kind] is not None]
+                    known = _of_those_with_neighbours(group, kind)
                     for _, of_agent in by([row for row in known if row["seed"] == first], "agent"):
                         x, y = _xy(of_agent, kind)
                         panel.series.append(
                             Series(f"to {kind} neighbours, an agent", {"rounds": x}, y, _pale(colour), width=0.5)
                         )
                     means = [
-                        {"rounds": number, kind: fmean(row[kind] for row in of_round)}
+                        {"rounds": number, kind: _mean([row[kind] for row in of_round])}
                         for (number,), of_round in by(known, "rounds")
                     ]
                     if means:
@@ -176,7 +179,8 @@ def weights_over_time(rows: Sequence[Row]) -> list[Chart]:
         caption = (
             "What an honest agent gave to the gradients of its honest and of its poisoned neighbours (attackers, and "
             "agents with bad data), each summed; an agent's weights sum to 1 with its own. Thin lines are agents "
-            "of the first seed, thick ones the mean over agents and seeds."
+            "of the first seed, thick ones the mean over seeds and all agents that have such neighbours, of which some "
+            "gave them 0. A line breaks where a weight is not finite."
         )
         title = f"{scenario}: weight given to honest and to poisoned neighbours"
         charts.append(Chart(scenario, f"weights-{scenario}", title, caption, grid, {"rounds": "rounds"}))
@@ -213,6 +217,19 @@ def colours(methods: Mapping[str, str]) -> dict[str, tuple[str, str]]:
         for names, palette in ((ours, ROSS_PALETTE), (others, PALETTE))
         for k, name in enumerate(names)
     }
+
+
+def _of_those_with_neighbours(rows: Sequence[Row], kind: str) -> list[Row]:
+    """Return the rows of agents that have neighbours of this kind, in order of rounds."""
+    having = {(row["seed"], row["agent"]) for row in rows if row[kind] is not None}
+    found = [row for row in rows if (row["seed"], row["agent"]) in having]
+    return sorted(found, key=itemgetter("rounds"))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean; None where one is missing, since that of the others is another mean."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
 
 
 def _xy(rows: Sequence[Row], name: str) -> tuple[list[Any], list[Any]]:

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, groupby
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -66,15 +67,17 @@ def progress(runs: Sequence[Run]) -> list[Row]:
 def bands(rows: Sequence[Row]) -> list[Row]:
     """Return mean, smallest and largest over seeds of what `progress` measured; empty where a seed has no number."""
     result = []
-    for (scenario, topology, method, number), group in by(rows, "scenario", "topology", "method", "rounds"):
-        row: Row = {"scenario": scenario, "topology": topology, "method": method, "seeds": len(group)}
-        row |= {"rounds": number} | {axis: fmean(each[axis] for each in group) for axis in list(AXES)[1:]}
-        for name in BAND:
-            values = [each[name] for each in group]
-            sound = None not in values
-            for suffix, statistic in (("", fmean), ("-min", min), ("-max", max)):
-                row[name + suffix] = statistic(values) if sound else None
-        result.append(row)
+    for (scenario, topology, method), of_method in by(rows, "scenario", "topology", "method"):
+        seeds = {row["seed"] for row in of_method}
+        for (number,), group in by(sorted(of_method, key=itemgetter("rounds")), "rounds"):
+            row: Row = {"scenario": scenario, "topology": topology, "method": method, "seeds": len(group)}
+            row |= {"rounds": number} | {axis: fmean(each[axis] for each in group) for axis in list(AXES)[1:]}
+            for name in BAND:
+                values = [each[name] for each in group]
+                sound = None not in values and len(group) == len(seeds)
+                for suffix, statistic in (("", fmean), ("-min", min), ("-max", max)):
+                    row[name + suffix] = statistic(values) if sound else None
+            result.append(row)
     return result
 
 
@@ -196,37 +199,68 @@ def agents(runs: Sequence[Run]) -> list[Row]:
 def weights(runs: Sequence[Run]) -> list[Row]:
     """Return the weight that honest agents gave to themselves, to honest and to poisoned neighbours in every round.
 
-    None if an agent has no such neighbour, or a weight was not finite.
+    It is 0 where an agent has such neighbours and left all of them out; None if it has no such neighbour in the whole
+    run, or a weight was not finite.
     """
     rows = []
     for run in runs:
-        for line in run.lines:
-            for i, given in line["weights"].items():
-                if run.role(int(i)) == "attacker":
-                    continue
-                row: Row = {**run.place, "rounds": line["round"], "agent": int(i), "own": given.get(i, 0.0)}
+        neighbours = _neighbours(run)
+        for line, given in _weighed(run, neighbours):
+            for i in (each for each in given if run.role(each) != "attacker"):
+                row: Row = {**run.place, "rounds": line["round"], "agent": i, "own": given[i].get(i, 0.0)}
                 for kind, poisoned in (("honest", False), ("poisoned", True)):
-                    of_kind = [w for j, w in given.items() if j != i and (int(j) in run.poisoned) == poisoned]
+                    of_kind = [given[i].get(j, 0.0) for j in neighbours[i] if (j in run.poisoned) == poisoned]
                     row[kind] = sum(of_kind) if of_kind and None not in of_kind else None
                 rows.append(row)
     return rows
 
 
+def _neighbours(run: Run) -> dict[int, list[int]]:
+    """Return the agents whose messages each agent got, or lacked, in some round."""
+    found: dict[int, set[int]] = {}
+    for line in run.lines:
+        sent = (map(int, edge.split(">")) for edge in line["sent"])
+        for i, j in (*((i, j) for j, i in sent), *line["missing"]):
+            found.setdefault(i, set()).add(j)
+    return {i: sorted(found[i] - {i}) for i in sorted(found)}
+
+
+def _weighed(run: Run, agents: Iterable[int]) -> list[tuple[dict[str, Any], dict[int, dict[int, float | None]]]]:
+    """Return every line, and what each of `agents` that reported gave to whom; nothing for a method without weights.
+
+    A line says nothing of an agent that reported and gave nobody a weight.
+    """
+    if not any(line["weights"] for line in run.lines):
+        return []
+    return [
+        (
+            line,
+            {
+                i: {int(j): weight for j, weight in line["weights"].get(str(i), {}).items()}
+                for i in agents
+                if i not in line["absent"]
+            },
+        )
+        for line in run.lines
+    ]
+
+
 def edges(runs: Sequence[Run]) -> list[Row]:
     """Return the weight that every edge carried, round by round, in the first seed of every method that weighs.
 
-    A long run has 40 evenly spaced rounds. An edge that carried a message but no weighed gradient has no weight.
+    A long run has 40 evenly spaced rounds. An edge that carried a message but no weighed gradient has the weight 0, and
+    one to an agent that did not report has none.
     """
     rows = []
     for _, group in groupby(runs, lambda run: (run.scenario, run.topology, run.method)):
         run = next(group)
-        weighing = [line for line in run.lines if line["weights"]]
-        shown = {round(k * (len(weighing) - 1) / (FRAMES - 1)) for k in range(FRAMES)}
-        for line in (weighing[k] for k in sorted(shown)) if weighing else ():
+        weighed = _weighed(run, _neighbours(run))
+        shown = {round(k * (len(weighed) - 1) / (FRAMES - 1)) for k in range(FRAMES)}
+        for line, given in (weighed[k] for k in sorted(shown)) if weighed else ():
             for edge in line["sent"]:
-                j, i = edge.split(">")
-                weight = line["weights"].get(i, {}).get(j)
-                ends = {"agent": int(i), "role": run.role(int(i)), "neighbour": int(j)}
+                j, i = map(int, edge.split(">"))
+                weight = given[i].get(j, 0.0) if i in given else None
+                ends = {"agent": i, "role": run.role(i), "neighbour": j}
                 rows.append({**run.place, "rounds": line["round"], **ends, "weight": weight})
     return rows
 

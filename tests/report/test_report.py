@@ -16,7 +16,7 @@ from PIL import Image
 from ross_flwr.cli import cli
 from ross_flwr.config import ConfigError
 from ross_flwr.report import tables
-from ross_flwr.report.charts import Chart, Panel, Series, colours
+from ross_flwr.report.charts import Chart, Panel, Series, colours, curves, weights_over_time
 from ross_flwr.report.interactive import plotly_chart
 from ross_flwr.report.report import write_report
 from ross_flwr.runs import compare
@@ -111,7 +111,7 @@ def test_the_csv_files_hold_the_numbers_of_the_histories(folder):
         assert float(row["accuracy"]) == lines_of(folder, row)[-1]["agents"][row["agent"]]
     for row in read(folder, "edges"):
         weights = lines_of(folder, row)[int(row["rounds"]) - 1]["weights"][row["agent"]]
-        assert (float(row["weight"]) if row["weight"] else None) == weights.get(row["neighbour"])
+        assert float(row["weight"]) == weights.get(row["neighbour"], 0)
     for row in read(folder, "time"):
         seeds = [lines_of(folder, {**row, "seed": seed}) for seed in ("0", "1")]
         spent = fmean(line["time"]["gradients"] for lines in seeds for line in lines)
@@ -230,9 +230,85 @@ def test_the_page_and_its_csv_files_tell_what_is_significant_and_what_collapsed(
 
 def test_a_seed_that_diverged_breaks_the_line():
     place = {"scenario": "s", "topology": "ring", "method": "m", "rounds": 1, "work": 1, "bytes": 1, "seconds": 1}
-    rows = [{**place, "accuracy": 0.5, "loss": loss, "consensus-distance": 1.0} for loss in (1.0, None)]
+    rows = [
+        {**place, "seed": seed, "accuracy": 0.5, "loss": loss, "consensus-distance": 0.0}
+        for seed, loss in enumerate((1.0, None))
+    ]
     (row,) = tables.bands(rows)
     assert (row["accuracy"], row["loss"], row["loss-max"], row["seeds"]) == (0.5, None, None, 2)
+
+
+def test_a_round_that_one_seed_did_not_test_breaks_the_line_in_its_place():
+    place = {"scenario": "s", "topology": "ring", "method": "m", "work": 1, "bytes": 1, "seconds": 1, "loss": 1.0}
+    tested = {0: (1, 3), 1: (1, 2, 3)}
+    rows = [
+        {**place, "seed": seed, "rounds": number, "accuracy": seed / 2, "consensus-distance": 1.0}
+        for seed, numbers in tested.items()
+        for number in numbers
+    ]
+    assert [(row["rounds"], row["accuracy"], row["seeds"]) for row in tables.bands(rows)] == [
+        (1, 0.25, 2),
+        (2, None, 1),
+        (3, 0.25, 2),
+    ]
+
+
+def test_a_zero_is_drawn_as_a_zero():
+    cost = dict.fromkeys(tables.AXES, 1)
+    ends = {f"{name}{end}": 0.0 for name in tables.BAND for end in ("", "-min", "-max")}
+    rows = [
+        {"scenario": "s", "topology": "ring", "method": method, **cost, **values}
+        for method, values in {"a": ends, "b": dict.fromkeys(ends, 2.0)}.items()
+    ]
+    (chart,) = curves(rows, colours({"a": "a", "b": "b"}))
+    assert [[series.y for series in panel.series] for (panel,) in chart.grid] == [[[0.0], [2.0]]] * 3
+    assert not any(panel.log for (panel,) in chart.grid)
+    (chart,) = curves(rows[1:], colours({"b": "b"}))
+    assert [panel.log for (panel,) in chart.grid] == [False, True, True]
+
+
+def weighing(seed, *lines, edges=("0>1", "1>0", "2>0", "0>2", "2>1", "1>2", "0>3", "3>0")):
+    """Return a run of ROSS whose agents gave these weights, by line; agent 2 attacks."""
+    lines = [
+        {"round": number, "sent": {edge: {} for edge in edges}, "missing": [], "absent": absent, "weights": weights}
+        for number, (weights, absent) in enumerate(lines, start=1)
+    ]
+    return Run("ross", "s", "ring", seed, {"algorithm": "ross", "attackers": [2], "corrupted": []}, lines)
+
+
+def test_agents_that_gave_poisoned_neighbours_nothing_count_in_the_mean():
+    """Agents 0 and 1 have the attacker 2 and an honest neighbour, and agent 3 has the honest neighbour 0 alone."""
+    runs = [
+        weighing(
+            0,
+            ({"0": {"0": 0.1, "2": 0.9}, "1": {"0": 0.5, "1": 0.5}, "3": {"3": 1.0}}, []),
+            ({"1": {"0": 1.0}, "2": {"2": 1.0}, "3": {"0": 0.2, "3": 0.8}}, []),  # agent 0 found nobody helpful
+            ({"0": {"0": 1.0}, "3": {"3": 1.0}}, [1]),
+        ),
+        weighing(
+            1,
+            ({"0": {"1": 1.0}, "1": {"1": 0.7, "2": 0.3}, "3": {"3": 1.0}}, []),
+            ({"0": {"0": None, "2": None}, "1": {"1": 1.0}, "3": {"3": 1.0}}, []),
+            ({"0": {"0": 1.0}, "1": {"1": 0.4, "2": 0.6}, "3": {"3": 1.0}}, []),
+        ),
+    ]
+    rows = tables.weights(runs)
+    found = {(row["seed"], row["rounds"], row["agent"]): (row["own"], row["honest"], row["poisoned"]) for row in rows}
+    assert found[0, 1, 0] == (0.1, 0.0, 0.9)
+    assert found[0, 1, 3] == (1.0, 0.0, None)  # it has no poisoned neighbour
+    assert found[0, 2, 0] == (0.0, 0.0, 0.0)
+    assert (0, 3, 1) not in found
+    assert found[1, 2, 0] == (None, 0.0, None)  # its weight of agent 2 was not finite
+    (chart,) = weights_over_time(rows)
+    means = {series.name: series.y for series in chart.grid[0][0].series if series.name.endswith("mean")}
+    assert means["to poisoned neighbours, mean"] == [pytest.approx(1.2 / 4), None, pytest.approx(0.6 / 3)]
+    # Round 1: agents 0, 1, 3 of seed 0 gave 0, .5, 0, and of seed 1: 1, 0, 0. Round 2: 0, 1, .2, 0, 0, 0.
+    assert means["to honest neighbours, mean"] == [pytest.approx(1.5 / 6), pytest.approx(1.2 / 6), 0]
+    halves = {
+        (row["rounds"], row["agent"], row["neighbour"]): row["weight"] for row in tables.edges(runs) if row["agent"] < 2
+    }
+    assert [halves[t, 0, 2] for t in (1, 2, 3)] == [0.9, 0.0, 0.0]
+    assert [halves[t, 1, 0] for t in (1, 2, 3)] == [0.5, 1.0, None]  # agent 1 was absent in round 3
 
 
 def test_twelve_variants_of_ross_and_twenty_four_others_are_told_apart():
@@ -261,7 +337,10 @@ def test_a_band_is_drawn_in_unbroken_parts():
 
 
 def test_a_long_run_is_shown_in_forty_rounds_with_the_first_and_the_last():
-    lines = [{"round": t, "sent": {"0>1": {}}, "weights": {"1": {"0": t / 100}}} for t in range(1, 101)]
+    lines = [
+        {"round": t, "sent": {"0>1": {}}, "missing": [], "absent": [], "weights": {"1": {"0": t / 100}}}
+        for t in range(1, 101)
+    ]
     summary = {"algorithm": "ross", "attackers": [0], "corrupted": []}
     rows = tables.edges([Run("ross", "s", "ring", 0, summary, lines), Run("ross", "s", "ring", 1, summary, lines)])
     assert (len(rows), rows[0]["rounds"], rows[-1]["rounds"], rows[-1]["weight"]) == (40, 1, 100, 1.0)
