@@ -27,6 +27,7 @@ OPTIONS = [
     ("grpc.http2.max_pings_without_data", 0),  # even if there is nothing to send
     ("grpc.http2.max_ping_strikes", 0),  # and accept such questions at any rate
     ("grpc.absolute_max_metadata_size", 1 << 13),  # ours is far smaller
+    ("grpc.enable_http_proxy", 0),  # neighbours are called at their own addresses, whatever http_proxy says
 ]
 """Options of every channel and server."""
 

@@ -1,5 +1,6 @@
 """What a node takes, answers and refuses, whoever calls."""
 
+import asyncio
 import socket
 import ssl
 import struct
@@ -10,6 +11,7 @@ from dataclasses import replace
 import grpc
 import pytest
 import torch
+from addresses import free_port
 from deployed import until
 from peers import Net, channel_to, deliver, letter, method
 
@@ -71,6 +73,24 @@ def test_an_envelope_is_taken_only_if_it_fits_and_from_the_node_of_its_source(do
     call_as, peer, _ = door
     assert deliver(call_as(name), stream) == reason
     assert dict(peer.mail.dropped) == ({reason: 1} if reason else {})
+
+
+def test_neighbours_are_not_called_through_a_proxy(door, certs, monkeypatch):
+    """As in a laboratory whose machines have one: gRPC would send `CONNECT` there, and no neighbour would answer."""
+    for name in ("grpc_proxy", "https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    for name in ("no_grpc_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    _, _, net = door
+
+    async def greet():
+        channel = channels.Channel(channels.Neighbor("n0", net.nodes[0].address, (0,)), certs["n1"], 5)
+        try:
+            return await channel.greet(Hello(), timeout=5)
+        finally:
+            await channel.close()
+
+    assert isinstance(asyncio.run(greet()), Hello)
 
 
 def test_bytes_that_are_no_chunk_are_counted_and_the_stream_goes_on(door, certs):
