@@ -17,6 +17,9 @@ class FlatModel:
     The layout of the vector is: parameters in the module's order, then float buffers (BatchNorm statistics) in the
     module's order, each row-major. Binding copies nothing: the module computes on the vector's own memory.
 
+    Buffers that are not in the `state_dict`, and those with infinities or NaN (attention masks), are no part of the
+    vector: each process has its own.
+
     Parameters
     ----------
     module : nn.Module
@@ -35,7 +38,12 @@ class FlatModel:
     def __init__(self, module: nn.Module) -> None:
         self.module = module.float()
         parameters = dict(module.named_parameters())
-        buffers = {name: b for name, b in module.named_buffers() if b.is_floating_point()}
+        persistent = module.state_dict().keys()
+        buffers = {
+            name: buffer
+            for name, buffer in module.named_buffers()
+            if buffer.is_floating_point() and name in persistent and bool(buffer.isfinite().all())
+        }
         self.parameters = list(parameters.values())
         self.shapes = {name: tensor.shape for name, tensor in (parameters | buffers).items()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]

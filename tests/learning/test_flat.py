@@ -110,6 +110,29 @@ def test_the_vector_holds_parameters_then_float_buffers_and_no_others(name):
     assert not {"1.num_batches_tracked", "calls", "mask"} & flat.shapes.keys()
 
 
+class Masked(nn.Module):
+    """Buffers that cannot be mixed: a causal mask, and a table that `state_dict` does not hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(3, 3)
+        self.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
+        self.register_buffer("table", torch.ones(3), persistent=False)
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, inputs):
+        return (self.inner(inputs * self.table - self.mean) + self.mask).softmax(-1)
+
+
+def test_buffers_with_infinities_and_those_outside_the_state_dict_stay_in_the_module():
+    module = Masked()
+    flat = FlatModel(module)
+    assert list(flat.shapes) == ["inner.weight", "inner.bias", "mean"]
+    assert torch.equal(flat.flatten(module.state_dict()), flat.initial)
+    flat.bind(torch.zeros(flat.size))
+    torch.testing.assert_close(module(torch.ones(3, 3))[0], torch.tensor([1.0, 0.0, 0.0]))
+
+
 @modules
 def test_a_bound_module_computes_what_a_copy_filled_from_named_computes(name):
     module, inputs = made(name)
