@@ -93,12 +93,20 @@ def segment(message: Message, context: Context, make_task: MakeTask | None = Non
         for round in neighborhood.rounds(schedule, first, call.last):
             rounds.append(RoundReport(round.number, round.seconds, [*round.reports]))
             if flower.state_dir and machine.checkpoint_every and round.number % machine.checkpoint_every == 0:
-                rest(hosted, context)
+                _save(hosted, context)
     reply = RecordDict({Report.key: _report(host, rounds).to_record()})
     rest(hosted, context)
     if flower.return_model == "final" and call.last == run.num_rounds:
         reply.update(_named_models(hosted))
     return Message(reply, reply_to=message)
+
+
+def _save(hosted: Hosted, context: Context) -> None:
+    """Write what the agents carry under `state-dir`. If that fails, count it and go on: the file before stays."""
+    try:
+        rest(hosted, context)
+    except ConfigError as error:
+        hosted.host.mailroom.refusals.add("unsaved", str(error))
 
 
 def _neighborhood(hosted: Hosted, context: Context, call: Segment) -> Neighborhood:

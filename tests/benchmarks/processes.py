@@ -178,6 +178,11 @@ class Nodes:
         The run's configuration.
     certs : Path, optional
         Where `issue` made certificates; without, nobody proves who it is.
+
+    Attributes
+    ----------
+    processes : list of Process
+        By agent.
     """
 
     def __init__(self, carrier: Carrier, options: dict[str, Any], certs: Path | None = None) -> None:
@@ -185,12 +190,12 @@ class Nodes:
         context.set_forkserver_preload([__name__, "torch.distributed.tensor"])
         addresses = free_addresses(resolve(options).part(RunOptions).num_agents)
         self._pipes: list[Connection] = []
-        self._processes = []
+        self.processes = []
         for index in range(len(addresses)):
             here, there = context.Pipe()
             work = (there, carrier, options, index, addresses, certs)
-            self._processes.append(context.Process(target=_node, args=work, daemon=True))
-            self._processes[-1].start()
+            self.processes.append(context.Process(target=_node, args=work, daemon=True))
+            self.processes[-1].start()
             there.close()
             self._pipes.append(here)
 
@@ -209,7 +214,7 @@ class Nodes:
     ) -> None:
         for pipe in self._pipes:
             pipe.close()
-        for process in self._processes:
+        for process in self.processes:
             process.join()
 
 

@@ -11,6 +11,7 @@ from ross_flwr.flower.placement import Placement, first_round, place
 from ross_flwr.flower.protocol import Answer
 from ross_flwr.flower.records import record_of, tensors_of
 from ross_flwr.graph import build
+from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.local import LocalRun
 
 BASE = {"algorithm": "dpsgd", "num_agents": 4, "topology": "ring", "validation_size": 20, "hidden": 8, "test_size": 50}
@@ -94,6 +95,20 @@ def test_a_run_that_flower_has_lost_goes_on_where_it_was_and_ends_as_if_nothing_
             assert line[entry] == pytest.approx(local_line[entry])
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == BASE["num_rounds"]
     assert not list((tmp_path / "state").iterdir())
+
+
+def test_a_node_whose_disk_is_full_in_the_middle_of_a_segment_goes_on_and_tells_it(certs, tmp_path, monkeypatch):
+    write, full = RunFolder.write_checkpoint, range(2, 7)
+
+    def write_if_there_is_room(folder, round, tensors, rest):
+        if folder.path.name == "agent-2" and round in full:
+            raise ConfigError(f"{folder.path} cannot take checkpoint.safetensors: No space left on device")
+        write(folder, round, tensors, rest)
+
+    monkeypatch.setattr(RunFolder, "write_checkpoint", write_if_there_is_room)
+    made = start(PeerDirect, certs, Nodes, range(4), tmp_path, segment_rounds=8)
+    assert made.dropped == {"unsaved": len(full)}
+    assert [(line["absent"], line["missing"]) for line in made.history.lines] == [([], [])] * 8
 
 
 def test_rounds_whose_reports_are_lost_are_told_as_such(certs, tmp_path):

@@ -1,0 +1,212 @@
+"""A run over `direct` with TLS in real processes, every way from one node to another through a proxy.
+
+This process plays the ServerApp: it tells a node its segment again when it comes back.
+"""
+
+import logging
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from multiprocessing import forkserver, get_context
+from pathlib import Path
+from threading import Event, Thread
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from addresses import free_addresses
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+from proxy import Proxies
+
+from ross_flwr import resolve
+from ross_flwr.direct import certificates
+from ross_flwr.flower import handlers
+from ross_flwr.flower.protocol import Report, Segment, Setup, model_key
+from ross_flwr.flower.records import tensors_of
+from ross_flwr.runs.assemble import assemble
+
+NOBODY = 65534
+NODES, SURVIVORS = 5, (0, 1)
+"""Nodes 0 and 1 are never killed, so that their memory can be compared and they report every round that they ran."""
+PATIENCE = 0.75
+PACE = 0.1
+"""Seconds that a round takes longer than it must, so that there are not too many of them."""
+KEYS = {"algorithm": "dpsgd", "num-agents": NODES, "topology": "complete", "attackers": 0, "hidden": 8}
+KEYS |= {"validation-size": 20, "test-size": 100, "transport": "direct", "phase-timeout": PATIENCE}
+KEYS |= {"return-model": "final", "checkpoint-every": 5, "evaluate-every": 10**6}
+
+CONTEXT = get_context("forkserver")
+
+
+def serve_forks():
+    """Start the server that forks nodes: it has imported everything, and needs this folder to find what."""
+    CONTEXT.set_forkserver_preload(["cluster", "torch.distributed.tensor"])
+    before, here = os.environ.get("PYTHONPATH", ""), Path(__file__).parent
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent), before])
+    forkserver.ensure_running()
+    os.environ["PYTHONPATH"] = before
+
+
+def play(pipe, shared, index, keys, addresses, onward, behind_by):
+    """Be a node: run the segment as the ClientApp does, and tell what came of it."""
+    logging.disable()
+    if os.geteuid() == 0:  # root may write where nobody may
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+
+    class Watched(handlers.Neighborhood):
+        def rounds(self, schedule, first, last):
+            shared[0] = first
+            for round in super().rounds(schedule, first, last):
+                shared[1] = round.number
+                assert all(agent["model"].isfinite().all() for agent in self.host.agents.values()), "NaN"
+                resource.setrlimit(resource.RLIMIT_FSIZE, (shared[3] or resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+                yield round
+                time.sleep(shared[2] / 1000)
+
+    handlers.Neighborhood = Watched
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, index, 1  # as Flower does
+    topology = (assembly := assemble(resolve(keys))).topology
+    neighbors = [(f"n{j}", address, [j]) for j, address in onward.items()]
+    last = int(keys["num-rounds"])
+    segment = Segment(1, last, topology.digest, {index: [topology.place(index)]}, neighbors, behind_by)
+    model = assembly.task.model
+    content = RecordDict({"initial": ArrayRecord(model.named(model.initial)), "config": ConfigRecord()})
+    content[Setup.key] = Setup("run", keys, {index: topology.place(index)}).to_record()
+    content[Segment.key] = segment.to_record()
+    certs = Path(str(keys["state-dir"])).parent / "certs" / f"n{index}"
+    node = {"peer-address": addresses[index], "peer-certs": str(certs)}
+    try:
+        context = Context(run_id=1, node_id=index, node_config=node, state=RecordDict(), run_config={})
+        reply = handlers.segment(Message(content, index, "train.segment"), context).content
+        tensors = tensors_of(reply.array_records[model_key(index)])
+        pipe.send((Report.of(reply), all(bool(torch.isfinite(each).all()) for each in tensors.values())))
+    except Exception as error:
+        pipe.send(f"{type(error).__name__}: {error}")
+
+
+class Node:
+    """A node's process, and those that follow it when it dies."""
+
+    def __init__(self, run, index):
+        self.run, self.index, self.name = run, index, f"n{index}"
+        self.shared = CONTEXT.Array("i", [0, 0, int(1000 * PACE), 0], lock=False)
+        self.allowed = Event()
+        self.allowed.set()
+        self.outcome = self.process = None
+        self.errors, self.pids, self.starts = Counter(), [], 0
+        self.thread = Thread(target=self._lead, daemon=True)
+
+    @property
+    def round(self):
+        return self.shared[1]
+
+    @property
+    def state(self):
+        return self.run.work / "state" / "run" / f"agent-{self.index}"
+
+    def _lead(self):
+        while self.outcome is None:
+            self.allowed.wait()
+            here, there = CONTEXT.Pipe()
+            behind = time.monotonic() - self.run.began if self.starts else 0.0
+            work = (there, self.shared, self.index, self.run.keys, self.run.addresses, self.run.onward[self.index])
+            self.process = CONTEXT.Process(target=play, args=(*work, behind), daemon=True)
+            self.process.start()
+            self.starts += 1
+            self.pids.append(self.process.pid)
+            there.close()
+            try:
+                said = here.recv()
+            except EOFError:
+                said = None
+            here.close()
+            self.process.join()
+            if isinstance(said, str):
+                self.errors[said] += 1
+                time.sleep(0.5)
+            else:
+                self.outcome = said
+
+    def signal(self, number):
+        os.kill(self.process.pid, number)
+
+    def kill(self):
+        self.allowed.clear()
+        self.signal(signal.SIGKILL)
+        self.process.join(5)
+
+    def come_back(self):
+        """Start again, and wait until rounds begin."""
+        self.shared[0] = 0
+        self.allowed.set()
+        until(lambda: self.shared[0] or self.outcome, f"{self.name} does not come back: {self.errors}")
+
+
+def until(condition, what, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+class Run:
+    """A run in so many processes. A context manager.
+
+    Parameters
+    ----------
+    num_rounds : int
+        The rounds of the run, which should last longer than the faults.
+    """
+
+    def __init__(self, num_rounds):
+        serve_forks()
+        self.work = Path(tempfile.mkdtemp(prefix="chaos-"))
+        self.keys = {**KEYS, "num-rounds": num_rounds, "state-dir": str(self.work / "state")}
+        self.num_rounds = num_rounds
+        (self.work / "state").mkdir()
+        certificates.init(self.work / "certs")
+        for k in range(NODES):
+            certificates.issue(self.work / "certs", f"n{k}")
+        self.own(self.work)
+        self.addresses = free_addresses(NODES)
+        self.proxies = Proxies()
+        self.doors, self.onward = {}, {k: {} for k in range(NODES)}
+        for i in range(NODES):
+            for j in set(range(NODES)) - {i}:
+                self.doors[i, j], self.onward[i][j] = self.proxies.add(self.addresses[j])
+        self.began = time.monotonic()
+        self.nodes = [Node(self, k) for k in range(NODES)]
+
+    def own(self, path):
+        """Give files to the user that the nodes run as."""
+        if os.geteuid() == 0:
+            for each in (path, *path.rglob("*")):
+                os.chown(each, NOBODY, NOBODY)
+
+    def __enter__(self):
+        for node in self.nodes:
+            node.thread.start()
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        for node in self.nodes:
+            if kind and node.outcome is None:
+                node.outcome = "over"
+                node.allowed.set()
+                if node.process and node.process.is_alive():
+                    node.process.kill()
+            node.thread.join(30)
+        self.proxies.close()
+        shutil.rmtree(self.work)
+
+    @property
+    def round(self):
+        """Where those are that are never killed."""
+        return max(self.nodes[k].round for k in SURVIVORS)
