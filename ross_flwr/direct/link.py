@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Container, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Container, Iterable
 from contextlib import suppress
 from logging import INFO, WARNING
 from time import monotonic
@@ -189,31 +189,15 @@ class Link:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._progress.patience):
                 for edge in edges:
-                    await self._fetch(edge, envelopes)
+                    call = self._channel.fetch(Request(run=self._agreement.run, source=edge[0], destination=edge[1]))
+                    try:
+                        async for envelope in _read_kept(call, edge, self._agreement, self._limit, self._memory):
+                            envelopes.append(envelope)  # noqa: PERF401 (what came before a fault stays)
+                    except grpc.aio.AioRpcError:
+                        continue
+                    except Refused as error:
+                        self._refused(error)
         return envelopes
-
-    async def _fetch(self, edge: Edge, envelopes: list[Envelope]) -> None:
-        """Add what was last sent on an edge to `envelopes`, up to the first message that makes no sense."""
-        agreement, header, incoming = self._agreement, Header(), None
-        request = Request(run=agreement.run, source=edge[0], destination=edge[1])
-        left = agreement.exchanges
-        try:
-            async for head, data in self._channel.fetch(request):
-                if head:
-                    if incoming or not left or head.step >= agreement.exchanges:
-                        raise Refused("malformed")
-                    header, incoming, left = head, Incoming(head.tensors, self._limit, self._memory), left - 1
-                if not incoming:
-                    raise Refused("malformed")
-                incoming.add(data)
-                if incoming.complete:
-                    step, tensors = agreement.steps[header.step], incoming.finish()
-                    envelopes.append(Envelope(agreement.run, header.pass_number, step, *edge, tensors))
-                    incoming = None
-        except grpc.aio.AioRpcError:
-            return
-        except Refused as error:
-            self._refused(error)
 
     async def _hello(self, timeout: float) -> Hello | None:
         """Return the answer to a greeting, if one comes and makes sense. An expelled node is not greeted."""
@@ -302,3 +286,22 @@ class Link:
         name = self.neighbor.name
         self._mail.log.log(WARNING, f"unreachable {name}", f"node {name} cannot be reached")
         self._mail.drop("unreachable", count=count)
+
+
+async def _read_kept(
+    call: Any, edge: Edge, agreement: Agreement, limit: int, memory: Memory
+) -> AsyncIterator[Envelope]:
+    """Yield what was last sent on an edge; raise `Refused` at the first message that makes no sense."""
+    header, incoming, left = Header(), None, agreement.exchanges
+    async for head, data in call:
+        if head:
+            if incoming or not left or head.step >= agreement.exchanges:
+                raise Refused("malformed")
+            header, incoming, left = head, Incoming(head.tensors, limit, memory), left - 1
+        if not incoming:
+            raise Refused("malformed")
+        incoming.add(data)
+        if incoming.complete:
+            step, tensors = agreement.steps[header.step], incoming.finish()
+            yield Envelope(agreement.run, header.pass_number, step, *edge, tensors)
+            incoming = None
