@@ -39,8 +39,6 @@ class Quadratic:
     def parameter_sizes(self):
         return self.sizes
 
-    draws_noise = False
-
     @property
     def num_examples(self):
         return len(self.examples)

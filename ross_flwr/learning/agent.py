@@ -158,7 +158,7 @@ class Agent:
         """
         with self.counts.timed("gradients", self.batches.size):
             batch = self.batches.take(self.pass_number if batch_number is None else batch_number)
-            noise = int(self.stream("noise").integers(2**62)) if self.objective.draws_noise else None
+            noise = int(self.stream("noise").integers(2**62))
             request = Gradient(self.objective, vector, batch, noise, of)
             gradient, shift = self.compute(request)
             if shift is not None and of == "own" and torch.equal(vector, self.state["model"]):

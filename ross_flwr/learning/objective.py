@@ -7,10 +7,10 @@ from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from ross_flwr.config import ConfigError
 from ross_flwr.learning.flat import FlatModel
+from ross_flwr.learning.streams import seeded
 from ross_flwr.learning.tensors import Tree, leaves, map_tensors
 
 __all__ = ["Batch", "Loss", "Metric", "ModuleObjective", "Objective", "Performance", "Split"]
@@ -99,10 +99,6 @@ class Objective(Protocol):
         """How many training examples the agent holds."""
 
     @property
-    def draws_noise(self) -> bool:
-        """Whether `gradient` draws from PyTorch's global generator, as dropout does."""
-
-    @property
     def validation(self) -> Batch:
         """The validation set Q."""
 
@@ -173,7 +169,6 @@ class ModuleObjective:
         self.triggered = triggered
         self.metrics = dict(metrics or {})
         self.own_utility = own_utility
-        self.draws_noise = any(isinstance(part, _DropoutNd) for part in model.module.modules())
         self._validation = None if validation is None else validation.batch(torch.arange(len(validation)))
         self._shift: Tensor | None = None
 
@@ -226,8 +221,11 @@ class ModuleObjective:
 
         `vector` stays unchanged: training mode moves the buffers of a copy, and `buffer_shift` says how far.
         """
-        if not (training and self.model.has_buffers):
-            return self._gradient(vector, batch, training=training)
+        if not training:
+            with seeded(0, vector.device):
+                return self._gradient(vector, batch, training=False)
+        if not self.model.has_buffers:
+            return self._gradient(vector, batch, training=True)
         moved = vector.clone()
         gradient = self._gradient(moved, batch, training=True)
         self._shift = moved[self.model.num_parameters :] - vector[self.model.num_parameters :]
@@ -303,7 +301,7 @@ class ModuleObjective:
         """Return what the module makes of the inputs of `batch` at `vector`, in evaluation mode."""
         self.model.bind(vector)
         self._mode(training=False)
-        with torch.inference_mode():
+        with torch.inference_mode(), seeded(0, vector.device):
             return self.model.module(batch.inputs)
 
     def _mode(self, *, training: bool) -> None:

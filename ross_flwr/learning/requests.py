@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-import torch
 from torch import Tensor
 
 from ross_flwr.learning.objective import Batch, Objective
+from ross_flwr.learning.streams import seeded
 
 __all__ = ["Compute", "Gradient", "Of", "Utilities", "compute"]
 
@@ -27,8 +27,8 @@ class Gradient:
         The model, shape [P].
     batch : Batch
         The mini-batch.
-    noise : int, optional
-        The seed of what the model draws.
+    noise : int
+        The seed of what the model draws, as dropout does.
     of : {"own", "cross"}
         Whose model it is.
     """
@@ -36,15 +36,12 @@ class Gradient:
     objective: Objective
     vector: Tensor
     batch: Batch
-    noise: int | None = None
+    noise: int
     of: Of = "own"
 
     def answer(self) -> tuple[Tensor, Tensor | None]:
         """Return the gradient, shape [P], and by how much the batch moves the float buffers, if there are any."""
-        if self.noise is None:
-            return self.objective.gradient(self.vector, self.batch), self.objective.buffer_shift()
-        with torch.random.fork_rng():
-            torch.manual_seed(self.noise)
+        with seeded(self.noise, self.vector.device):
             return self.objective.gradient(self.vector, self.batch), self.objective.buffer_shift()
 
 

@@ -1,10 +1,13 @@
 """Random numbers that do not depend on what was drawn before."""
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
+import torch
 
-__all__ = ["stream"]
+__all__ = ["seeded", "stream"]
 
 
 def stream(seed: int, purpose: str, agent: int = 0, pass_number: int = 0, draw: int = 0) -> np.random.Generator:
@@ -16,3 +19,19 @@ def stream(seed: int, purpose: str, agent: int = 0, pass_number: int = 0, draw: 
     key = np.array([seed, zlib.crc32(purpose.encode())], dtype=np.uint64)
     counter = np.array([0, draw, agent, pass_number], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed what PyTorch draws on the CPU and on `device`; afterwards its generators go on as if nothing was drawn."""
+    if device.type == "cpu":  # forty times faster than fork_rng
+        before = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.default_generator.set_state(before)
+    else:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from ross_flwr.config import ConfigError
 from ross_flwr.learning.objective import Batch
+from ross_flwr.learning.streams import seeded
 from ross_flwr.learning.tensors import leaves, map_tensors
 
 __all__ = ["Data", "Loaded"]
@@ -94,8 +95,7 @@ class Loaded:
         key = indices.numpy().tobytes()
         if key in self._kept:
             return self._kept[key]
-        with torch.random.fork_rng():
-            torch.manual_seed(zlib.crc32(key))
+        with seeded(zlib.crc32(key), self.device):
             batch = self._pair(self.collate(self._examples([self._numbers[place] for place in indices.tolist()])))
         size = sum(tensor.nbytes for tensor in leaves((batch.inputs, batch.targets)))
         if size <= self._room:
@@ -131,8 +131,7 @@ def _sampled(loader: DataLoader[Any], name: str) -> tuple[list[int], int | None]
     kind = type(sampler).__name__
     if not hasattr(sampler, "__len__"):
         raise ConfigError(f"{name} returned a DataLoader whose {kind} has no length: expected a sampler with __len__")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # every process draws the same indices
+    with seeded(0, torch.device("cpu")):  # every process draws the same indices
         drawn = list(islice(sampler, len(sampler)))
     try:
         numbers = sorted(map(index, chain.from_iterable(drawn) if own_batches else drawn))

@@ -5,6 +5,7 @@ from itertools import combinations, product
 from zlib import crc32
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -255,8 +256,27 @@ def test_gradients_at_the_models_of_others_leave_the_statistics_alone():
     assert not torch.equal(moved[flat.num_parameters :], own[flat.num_parameters :])
 
 
-def test_dropout_repeats_and_leaves_the_global_generator_alone():
-    model = FlatModel(nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 2)))
+class Recurrent(nn.Module):
+    """Dropout inside of an LSTM."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(4, 8, num_layers=2, dropout=0.5, batch_first=True)
+
+    def forward(self, inputs):
+        return self.lstm(inputs[:, None])[0][:, -1]
+
+
+class Functional(nn.Linear):
+    """Dropout that is no module, and does not ask whether the model is in training."""
+
+    def forward(self, inputs):
+        return nn.functional.dropout(super().forward(inputs))
+
+
+@pytest.mark.parametrize("last", [nn.Dropout(0.5), nn.RReLU(), Recurrent(), Functional(4, 4)])
+def test_what_a_model_draws_repeats_and_leaves_the_global_generator_alone(last):
+    model = FlatModel(nn.Sequential(nn.Linear(4, 4), last))
     split = RandomSplit(12)
     agents = [Agent(i, ModuleObjective(model, split, split, split), {i: 1.0}, 0, 4) for i in (0, 0, 1)]
     before = torch.random.get_rng_state()
@@ -266,6 +286,10 @@ def test_dropout_repeats_and_leaves_the_global_generator_alone():
     agents[0].pass_number = 3  # the batch of round 0 comes back in the next pass, the noise does not
     assert not torch.equal(first, agents[0].gradient(model.initial))
     assert not torch.equal(first, other)
+    objective = agents[0].objective
+    assert objective.loss(model.initial, split.batch(torch.arange(12))) == objective.test(model.initial)["loss"]
+    steady = [agents[0].validation_gradient(model.initial) for _ in range(2)]
+    assert torch.equal(*steady)
 
 
 class RandomSplit:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ross_flwr.learning import rules
 from ross_flwr.learning.objective import Objective
-from ross_flwr.learning.streams import stream
+from ross_flwr.learning.streams import seeded, stream
 
 __all__ = ["Attack", "View", "normal", "unit"]
 
@@ -169,8 +169,7 @@ class View:
 
     def gradient(self, model: Tensor) -> Tensor:
         """Return the gradient of the loss on the attacker's validation set at `model`, shape [P]."""
-        with torch.random.fork_rng():
-            torch.manual_seed(int(self.draws("dropout").integers(2**62)))
+        with seeded(int(self.draws("dropout").integers(2**62)), model.device):
             return self.objective.gradient(model, self.objective.validation)
 
 
