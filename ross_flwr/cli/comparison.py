@@ -13,6 +13,7 @@ from ross_flwr.cli.screen import console, stoppable
 from ross_flwr.report.comparison import result_tables, write_csv, write_markdown
 from ross_flwr.runs import budgets
 from ross_flwr.runs import compare as comparison
+from ross_flwr.runs.cells import run_cells
 from ross_flwr.runs.tuning import tune
 
 __all__ = ["compare"]
@@ -69,7 +70,7 @@ def compare(
 
         def work(description: str, cells: list[comparison.Cell]) -> None:
             task = progress.add_task(description, total=len(cells), last="")
-            for cell in comparison.run_cells(cells, folder, jobs):
+            for cell in run_cells(cells, folder, jobs):
                 progress.update(task, advance=1, last=" ".join(cell.place[:3]))
 
         plan = tune(plan, folder, work)

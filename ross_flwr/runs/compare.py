@@ -21,27 +21,21 @@ An experiment file is TOML::
     [topologies.ring]    # likewise
 """
 
-import multiprocessing
-import signal
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import closing
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.resources import files
 from itertools import product
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 from ross_flwr.algorithms import ALGORITHMS, Algorithm
 from ross_flwr.config import Config, ConfigError, Scalar, from_toml, resolve
-from ross_flwr.files import fresh, inside
+from ross_flwr.files import inside
 from ross_flwr.runs.finished import REFUSED
 from ross_flwr.runs.folder import RunFolder, reading
 from ross_flwr.runs.grids import Tuning, read_tuning
 from ross_flwr.runs.history import totals
-from ross_flwr.runs.local import LocalRun
 from ross_flwr.runs.options import RunOptions
 from ross_flwr.typed_json import MalformedError, reader_of
 
@@ -51,7 +45,6 @@ __all__ = [
     "Plan",
     "experiments",
     "read_plan",
-    "run_cells",
 ]
 
 PARTS = ("methods", "scenarios", "topologies")
@@ -259,68 +252,3 @@ def _budget(path: Path, raw: Mapping[str, Any], overrides: Mapping[str, Any]) ->
             f"{path} has a wrong [budget]: it takes method, one of {', '.join(raw['methods'])}, and rounds"
         )
     return Budget(budget["method"], overrides.get("num-rounds", budget["rounds"]))
-
-
-def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
-    """Run what is not done yet, `jobs` at once in processes of their own, and yield each cell as it is done.
-
-    A cell that was stopped resumes from its checkpoint. On interruption, running cells finish and keep their round.
-
-    Raises
-    ------
-    ConfigError
-        When a cell's folder holds a run of another configuration.
-    """
-    waiting = []
-    for cell in cells:
-        folder = cell.folder(root)
-        if folder.config.is_file() and folder.read_config() != cell.config:
-            raise ConfigError(f"{folder.path} holds a run of another experiment: take another folder for this one")
-        if cell.result(root) is None:
-            waiting.append(cell)
-        else:
-            yield cell
-    if not waiting:
-        return
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    with ProcessPoolExecutor(min(jobs, len(waiting)), context, _listen, (stop,)) as pool:
-        # Ctrl-C in a terminal also reaches children and would interrupt their round, so they inherit a blocked signal.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            pending = {pool.submit(_run, cell.keys, cell.folder(root).path): cell for cell in waiting}
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        try:
-            for done in as_completed(pending):
-                done.result()
-                yield pending[done]
-        except BaseException:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-_stop: Event
-"""Set in a process that runs cells when it must finish its round and stop."""
-
-
-def _listen(stop: Event) -> None:
-    global _stop
-    _stop = stop
-
-
-def _run(keys: dict[str, Any], path: Path) -> None:
-    if _stop.is_set():
-        return
-    try:
-        run = LocalRun(resolve(keys), path)
-    except ConfigError as error:
-        path.mkdir(parents=True, exist_ok=True)
-        fresh(path / REFUSED).write_text(str(error), encoding="utf-8")
-        return
-    run.restore()
-    with closing(run.rounds()) as rounds:
-        for _ in rounds:
-            if _stop.is_set():
-                return

@@ -20,6 +20,7 @@ from ross_flwr.report.charts import Chart, Panel, Series, colours, curves, weigh
 from ross_flwr.report.interactive import plotly_chart
 from ross_flwr.report.report import write_report
 from ross_flwr.runs import compare
+from ross_flwr.runs.cells import run_cells
 from ross_flwr.runs.finished import Run, find_runs
 
 for each in ("matplotlib", "plotly"):
@@ -55,7 +56,7 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("comparison")
     (root / "plan.toml").write_text(PLAN)
     cells = compare.read_plan(str(root / "plan.toml"), {}).cells()
-    for _ in compare.run_cells(cells, root / "out", 2):
+    for _ in run_cells(cells, root / "out", 2):
         pass
     done = CliRunner().invoke(cli, ["report", str(root / "out")], catch_exceptions=False)
     assert done.exit_code == 0

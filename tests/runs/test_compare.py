@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from statistics import fmean
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -19,6 +21,7 @@ from ross_flwr.data import PARTITIONS, SOURCES
 from ross_flwr.report.comparison import write_markdown
 from ross_flwr.runs import compare
 from ross_flwr.runs.assemble import assemble
+from ross_flwr.runs.cells import run_cells
 from ross_flwr.runs.local import LocalRun
 
 SMALL = """
@@ -56,7 +59,7 @@ def file(tmp_path):
 
 
 def run(cells, root, jobs=2):
-    return [cell.place for cell in compare.run_cells(cells, root, jobs)]
+    return [cell.place for cell in run_cells(cells, root, jobs)]
 
 
 def test_a_plan_is_every_combination_with_the_keys_of_its_place(file):
@@ -90,6 +93,32 @@ def test_what_is_done_is_not_run_again_what_stopped_goes_on_and_what_cannot_run_
     other = compare.read_plan(file, {"num-rounds": 4}).cells()
     with pytest.raises(ConfigError, match="holds a run of another experiment"):
         run(other, root)
+
+
+def test_only_what_does_not_fit_together_is_kept_as_refused(file, tmp_path):
+    """Data that comes later, a name that is corrected and a mixing matrix that is changed are tried again."""
+    root, images, labels = tmp_path / "out", np.zeros((40, 1, 4, 4), np.float32), np.arange(40) % 2
+    given = {
+        "dataset": "file",
+        "data-path": str(tmp_path / "set.npz"),
+        "num-agents": 4,
+        "batch-size": 2,
+        "validation-size": 2,
+    }
+    plan = compare.read_plan(file, given).only(scenarios="clean").quick()
+    with pytest.raises(ConfigError, match=r"^(dpsgd|lazy)/clean/ring/0 cannot run: data-path = .* cannot be read"):
+        run(plan.cells(), root)
+    assert [cell.place[0] for cell in plan.cells() if cell.result(root)] == ["d2"]
+
+    mistyped = replace(plan, methods={"dpsgd": {}, "other": {"algorithm": "dpsg"}})
+    with pytest.raises(ConfigError, match=r"^other/clean/ring/0 cannot run: algorithm = 'dpsg'"):
+        run(mistyped.cells(), root)
+    assert not list(root.rglob("history.jsonl"))
+
+    np.savez(tmp_path / "set.npz", images=images, labels=labels)
+    mended = replace(plan, methods={**plan.methods, "d2": {"mixing": "lazy-metropolis"}})
+    run(mended.cells(), root)
+    assert ["refused" in cell.result(root) for cell in mended.cells()] == [False] * 3
 
 
 def test_the_same_numbers_as_an_ordinary_run(file, tmp_path):

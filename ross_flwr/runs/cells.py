@@ -1,0 +1,130 @@
+"""The cells of a comparison, run in processes of their own."""
+
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing, contextmanager
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+from ross_flwr.config import ConfigError, resolve
+from ross_flwr.files import replacing
+from ross_flwr.runs.assemble import assemble
+from ross_flwr.runs.assembly import Assembly
+from ross_flwr.runs.compare import Cell
+from ross_flwr.runs.finished import REFUSED
+from ross_flwr.runs.local import LocalRun
+
+__all__ = ["run_cells"]
+
+
+def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
+    """Run what is not done yet, `jobs` at once in processes of their own, and yield each cell as it is done.
+
+    A cell that was stopped resumes from its checkpoint. On interruption, running cells finish and keep their round.
+    That a method cannot run with its graph, rule and attackers is the result of its cell. Anything else that stops a
+    cell, such as data that is missing, is no result: the other cells run, and the next call tries it again.
+
+    Raises
+    ------
+    ConfigError
+        Before anything runs, when a cell's folder holds a run of another configuration, or its keys name something that
+        there is not; after all has run, when a cell could not.
+    """
+    refusals: dict[tuple[str, ...], str] = {}
+    for cell in cells:
+        folder = cell.folder(root)
+        if folder.config.is_file() and folder.read_config() != cell.config:
+            raise ConfigError(f"{folder.path} holds a run of another experiment: take another folder for this one")
+        if folder.read_summary() is None:
+            with _blaming(cell):
+                refusals[cell.place] = _refusal(assemble(cell.config))
+    waiting = []
+    for cell in cells:
+        if cell.place in refusals:
+            _keep_refusal(cell.folder(root).path, refusals[cell.place])
+        if refusals.get(cell.place) == "":
+            waiting.append(cell)
+        else:
+            yield cell
+    if waiting:
+        yield from _run_waiting(waiting, root, jobs)
+
+
+def _run_waiting(waiting: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    with ProcessPoolExecutor(min(jobs, len(waiting)), context, _listen, (stop,)) as pool:
+        # Ctrl-C in a terminal also reaches children and would interrupt their round, so they inherit a blocked signal.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            pending = {pool.submit(_run, cell.keys, cell.folder(root).path): cell for cell in waiting}
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        try:
+            failed = []
+            for done in as_completed(pending):
+                try:
+                    with _blaming(pending[done]):
+                        done.result()
+                except ConfigError as error:
+                    failed.append(error)
+                else:
+                    yield pending[done]
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    if failed:
+        raise failed[0]
+
+
+@contextmanager
+def _blaming(cell: Cell) -> Iterator[None]:
+    """Say which cell cannot run."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{'/'.join(cell.place)} cannot run: {error}") from None
+
+
+def _refusal(assembly: Assembly) -> str:
+    """Return why the parts of a run do not fit each other; nothing where they do."""
+    try:
+        assembly.check()
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def _keep_refusal(path: Path, refused: str) -> None:
+    """Write why a method cannot run there, and remove what an earlier experiment said if it can."""
+    file = path / REFUSED
+    if not refused:
+        file.unlink(missing_ok=True)
+    elif not file.is_file() or file.read_bytes() != refused.encode():
+        path.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as part:
+            part.write_bytes(refused.encode())
+
+
+_stop: Event
+"""Set in a process that runs cells when it must finish its round and stop."""
+
+
+def _listen(stop: Event) -> None:
+    global _stop
+    _stop = stop
+
+
+def _run(keys: dict[str, Any], path: Path) -> None:
+    if _stop.is_set():
+        return
+    run = LocalRun(resolve(keys), path)
+    run.restore()
+    with closing(run.rounds()) as rounds:
+        for _ in rounds:
+            if _stop.is_set():
+                return
