@@ -3,7 +3,8 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from ross_flwr.config import ConfigError
@@ -11,7 +12,7 @@ from ross_flwr.config import ConfigError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["fresh", "held", "inside", "replacing"]
+__all__ = ["fresh", "held", "inside", "new_folder", "replacing"]
 
 
 @contextmanager
@@ -36,6 +37,33 @@ def held(folder: Path, *, wait: bool = False) -> Iterator[None]:
     finally:
         if opened >= 0:
             os.close(opened)
+
+
+@contextmanager
+def new_folder(root: Path, name: str) -> Iterator[Path]:
+    """Make a folder in `root` that no other process has made, and remove it again if nothing is left in it.
+
+    It is called `name`; where there is one, it is called so with -2, -3, … behind it.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be made.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            folder = root / (name if number == 1 else f"{name}-{number}")
+            with suppress(FileExistsError):
+                folder.mkdir()
+                break
+    except OSError as error:
+        raise ConfigError(f"{root / name} cannot take results: {error.strerror or error}") from None
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # there are results in it
+            folder.rmdir()
 
 
 def _lock(opened: int, folder: Path, wait: bool) -> None:

@@ -55,6 +55,7 @@ MAY_IMPORT = {
     "doctor": ("config", "vision", "direct"),
     "cli": (
         "config",
+        "files",
         "graph",
         "data",
         "learning",

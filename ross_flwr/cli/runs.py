@@ -1,7 +1,7 @@
 """The commands for single runs."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
@@ -12,6 +12,7 @@ import click
 from ross_flwr.cli.keys import FIRST_RUN, read_run, run_config
 from ross_flwr.cli.screen import console, quoted, stoppable
 from ross_flwr.config import ConfigError
+from ross_flwr.files import new_folder
 from ross_flwr.report.trackers import TRACKERS, Opener, numbers, trackers
 from ross_flwr.report.views import Board, Json, Plain, View
 from ross_flwr.runs.folder import RunFolder
@@ -67,14 +68,14 @@ def run(run_config: Sequence[str], out: Path | None, shown: str | None, log: str
     """
     configs = side_by_side(read_run(run_config))
     method = configs[0].part(RunOptions).algorithm
-    folder = out or Path("results") / f"{datetime.now():%Y%m%d-%H%M%S}-{method}"
-    if RunFolder(folder).config.exists():
+    if out and RunFolder(out).config.exists():
         raise ConfigError(
-            f"--out {folder} holds a run already: `ross-flwr resume {quoted(folder)}` continues it, and a new run "
-            "takes another folder"
+            f"--out {out} holds a run already: `ross-flwr resume {quoted(out)}` continues it, and a new run takes "
+            "another folder"
         )
     log_to = trackers(log)
-    with resumable(folder):
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{method}"
+    with nullcontext(out) if out else new_folder(Path("results"), name) as folder, resumable(folder):
         runs = start(configs, folder)
         if not shown:
             click.echo(f"Keys that -c does not set are those of the first run, {FIRST_RUN}")

@@ -35,7 +35,7 @@ def main(grid: Grid, context: Context) -> None:
     Raises
     ------
     ConfigError
-        When the run configuration is not possible, or another process writes into a folder of results.
+        When the run configuration is not possible, or a folder of results holds a run already and `resume` is not set.
     """
     summaries = {}
     configs = side_by_side(context.run_config)
@@ -59,9 +59,10 @@ def _run(grid: Grid, config: Config, folder: RunFolder | None) -> dict[str, Any]
     strategy = STRATEGIES[flower.transport](**values)
     model = strategy.assembly.task.model
     if folder:
-        folder.write_config(config)
         if not flower.resume:
+            folder.require_empty()
             folder.history.unlink(missing_ok=True)
+        folder.write_config(config)
         strategy.history_file = folder.history
     initial = record_of(model.named(model.initial))
     result = strategy.start(grid, initial, run.num_rounds, flower.phase_timeout)

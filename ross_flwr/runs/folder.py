@@ -59,6 +59,19 @@ class RunFolder:
         """Keep other processes from running in the folder; see `held`."""
         return held(self.path)
 
+    def require_empty(self) -> None:
+        """Refuse a folder that holds a run.
+
+        Raises
+        ------
+        ConfigError
+            When it does.
+        """
+        if self.config.exists():
+            raise ConfigError(
+                f"{self.path} holds a run already: resume it if it stopped, and take another folder for a new run"
+            )
+
     def begin(self, config: Config | None = None) -> None:
         """Write the configuration, if there is one, and an empty history; delete what an earlier run left here."""
         if config:

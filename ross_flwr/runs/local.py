@@ -30,7 +30,7 @@ def start(configs: Sequence[Config], path: Path | None = None) -> list["LocalRun
     Raises
     ------
     ConfigError
-        When one of them is not possible, or another process runs in a folder.
+        When one of them is not possible, or a folder holds a run already.
     """
     first, *others = configs
     paths = (inside(path, other.part(RunOptions).algorithm) if path else None for other in others)
@@ -102,8 +102,16 @@ class LocalRun:
         self.history = History(self.run.num_agents, threats.attackers, file, threats.corrupted)
 
     def begin(self) -> None:
-        """Write the configuration and an empty history into the folder, if there is one."""
+        """Claim the folder, if there is one: write the configuration and an empty history.
+
+        Raises
+        ------
+        ConfigError
+            When the folder holds a run already, or another process runs in it.
+        """
         with self._held():
+            if self.folder:
+                self.folder.require_empty()
             self._begin()
 
     def restore(self) -> None:

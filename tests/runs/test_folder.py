@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from ross_flwr.config import ConfigError, resolve
+from ross_flwr.files import new_folder
 from ross_flwr.runs import folder as module
 from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.local import LocalRun
 
 NAMES = ["checkpoint.safetensors", "config.toml", "history.jsonl", "model.safetensors", "summary.json"]
 
@@ -116,3 +118,22 @@ def test_a_path_that_can_be_no_folder_is_refused(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(ConfigError, match=r"cannot take config\.toml: "):
             RunFolder(path).begin(resolve({}))
+
+
+def test_of_two_runs_with_one_folder_the_second_is_refused_and_the_first_keeps_its_files(tmp_path):
+    """Both were assembled while the folder was empty, as two commands of the same second are."""
+    keys = {"algorithm": "dpsgd", "num-agents": 4, "num-rounds": 1, "topology": "ring", "attackers": 0}
+    first, second = (LocalRun(resolve({**keys, "seed": seed}), tmp_path / "out") for seed in (0, 1))
+    first.begin()
+    with pytest.raises(ConfigError, match="out holds a run already"):
+        second.begin()
+    list(first.rounds())
+    assert first.folder.read_config().values["seed"] == 0
+    assert len(first.folder.read_history()) == 1
+
+
+def test_runs_of_the_same_second_have_folders_of_their_own_and_an_empty_one_does_not_stay(tmp_path):
+    with new_folder(tmp_path, "20250131-120000-ross") as first, new_folder(tmp_path, first.name) as second:
+        (second / "config.toml").write_text("")
+    assert second.name == "20250131-120000-ross-2"
+    assert list(tmp_path.iterdir()) == [second]

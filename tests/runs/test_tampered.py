@@ -90,7 +90,7 @@ def test_a_link_among_the_files_of_a_run_is_replaced_and_what_it_points_to_stays
     file.symlink_to(outside)
     (run,) = resume(folder)
     list(run.rounds())
-    run.begin()
+    run.folder.begin(run.config)
     assert outside.read_bytes() == content
     assert not file.is_symlink()
 
