@@ -178,7 +178,11 @@ def _decoded(splits: Sequence[Any], place: Place) -> dict[str, Tensor]:
                 f"{key} = '{name}' is not a column of data-path = '{place.path}': {', '.join(features)} are"
             )
     kind = features[label]
-    names = None if kind.dtype != "string" else sorted({name for split in splits for name in split.unique(label)})
+    names = (
+        None
+        if kind.dtype not in ("string", "large_string")
+        else sorted({name for split in splits for name in split.unique(label)})
+    )
     tensors = {"num-classes": torch.tensor(getattr(kind, "num_classes", 0) or len(names or ()))}
     for prefix, split in zip(("", "test-"), splits, strict=False):
         stored = split.select_columns(images[0]).cast_column(images[0], datasets.Image(decode=False))
