@@ -45,6 +45,7 @@ class FlatModel:
             if buffer.is_floating_point() and name in persistent and bool(buffer.isfinite().all())
         }
         self.parameters = list(parameters.values())
+        self._buffers = [(module.get_submodule(name.rpartition(".")[0]), name, b) for name, b in buffers.items()]
         self.shapes = {name: tensor.shape for name, tensor in (parameters | buffers).items()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
         self.num_parameters = sum(p.numel() for p in self.parameters)
@@ -102,6 +103,18 @@ class FlatModel:
             for tensor, shape, strides, offset in self._views:
                 tensor.data = vector.as_strided(shape, strides, start + offset)
             self._bound = vector
+
+    def settle(self) -> None:
+        """Write the buffers that a forward pass assigned anew into the bound vector, and take the old ones back."""
+        for owner, name, buffer in self._buffers:
+            key = name.rpartition(".")[2]
+            assigned = getattr(owner, key)
+            if assigned is not buffer:
+                setattr(owner, key, buffer)
+                if assigned.shape != buffer.shape:
+                    shapes = f"{tuple(assigned.shape)}: expected {tuple(buffer.shape)}"
+                    raise ConfigError(f"the forward pass gave buffer '{name}' the shape {shapes}, as before")
+                buffer.data.copy_(assigned.detach())
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """Return views of `vector` under the module's own names, as in its `state_dict`."""

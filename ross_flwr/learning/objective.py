@@ -223,7 +223,7 @@ class ModuleObjective:
         """
         if not training:
             with seeded(0, vector.device):
-                return self._gradient(vector, batch, training=False)
+                return self._gradient(self._guarded(vector), batch, training=False)
         if not self.model.has_buffers:
             return self._gradient(vector, batch, training=True)
         moved = vector.clone()
@@ -286,7 +286,10 @@ class ModuleObjective:
         self._mode(training=training)
         for parameter in model.parameters:
             parameter.grad = None
-        torch.autograd.backward(self.criterion(model.module(batch.inputs), batch.targets))
+        try:
+            torch.autograd.backward(self.criterion(model.module(batch.inputs), batch.targets))
+        finally:
+            model.settle()
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters]
         if model.has_buffers:
             parts.append(torch.zeros_like(vector[model.num_parameters :]))
@@ -299,10 +302,17 @@ class ModuleObjective:
 
     def outputs(self, vector: Tensor, batch: Batch) -> Tree:
         """Return what the module makes of the inputs of `batch` at `vector`, in evaluation mode."""
-        self.model.bind(vector)
+        self.model.bind(self._guarded(vector))
         self._mode(training=False)
-        with torch.inference_mode(), seeded(0, vector.device):
-            return self.model.module(batch.inputs)
+        try:
+            with torch.inference_mode(), seeded(0, vector.device):
+                return self.model.module(batch.inputs)
+        finally:
+            self.model.settle()
+
+    def _guarded(self, vector: Tensor) -> Tensor:
+        """Return what a module may write its buffers into in evaluation, so that `vector` stays as it is."""
+        return vector.clone() if self.model.has_buffers else vector
 
     def _mode(self, *, training: bool) -> None:
         module: nn.Module = self.model.module

@@ -126,6 +126,35 @@ def test_the_buffer_shift_is_what_batch_norm_itself_did():
         assert objective.buffer_shift().abs().min() > 0
 
 
+class Centred(nn.Module):
+    """A running mean that `forward` assigns anew, even in evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 3)
+        self.register_buffer("mean", torch.zeros(6))
+
+    def forward(self, inputs):
+        self.mean = 0.5 * self.mean + 0.5 * inputs.mean(0)
+        return self.inner(inputs - self.mean)
+
+
+def test_a_buffer_that_forward_assigns_anew_moves_with_the_agents_vector_and_is_shared_with_nobody():
+    module = Centred()
+    objective = ModuleObjective(FlatModel(module), *[examples((6,), 12, seed) for seed in range(3)])
+    vector, batch = torch.ones(objective.size), objective.batch(torch.arange(8))
+    for _ in range(2):
+        objective.gradient(vector, batch)
+        torch.testing.assert_close(objective.buffer_shift(), 0.5 * batch.inputs.mean(0) - 0.5)
+        assert objective.loss(vector, batch) == objective.loss(vector, batch)
+        objective.gradient(vector, batch, training=False)
+    assert torch.equal(vector, torch.ones(objective.size))
+    with_zeros = torch.cat([vector[:-6], torch.zeros(6)])
+    torch.testing.assert_close(objective.outputs(with_zeros, batch), objective.outputs(with_zeros.clone(), batch))
+    objective.gradient(with_zeros, batch)
+    torch.testing.assert_close(objective.buffer_shift(), 0.5 * batch.inputs.mean(0))
+
+
 def test_without_buffers_there_is_no_shift():
     objective, _ = made("mlp")
     objective.gradient(point(objective, 0), objective.batch(torch.arange(8)))
