@@ -287,7 +287,9 @@ class ModuleObjective:
         for parameter in model.parameters:
             parameter.grad = None
         try:
-            torch.autograd.backward(self.criterion(model.module(batch.inputs), batch.targets))
+            loss = self.criterion(model.module(batch.inputs), batch.targets)
+            _refuse_nan(loss, batch)
+            torch.autograd.backward(loss)
         finally:
             model.settle()
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters]
@@ -297,8 +299,9 @@ class ModuleObjective:
 
     def _evaluate(self, vector: Tensor, batch: Batch) -> tuple[float, float]:
         outputs = self.outputs(vector, batch)
-        loss = float(self.criterion(outputs, batch.targets))
-        return loss, _accuracy(outputs, batch.targets)
+        loss = self.criterion(outputs, batch.targets)
+        _refuse_nan(loss, batch)
+        return float(loss), _accuracy(outputs, batch.targets, self.criterion)
 
     def outputs(self, vector: Tensor, batch: Batch) -> Tree:
         """Return what the module makes of the inputs of `batch` at `vector`, in evaluation mode."""
@@ -315,18 +318,32 @@ class ModuleObjective:
         return vector.clone() if self.model.has_buffers else vector
 
     def _mode(self, *, training: bool) -> None:
-        module: nn.Module = self.model.module
-        if module.training is not training:
-            module.train(training)
+        if self.model.module.training is not training:
+            self.model.module.train(training)
 
 
-def _accuracy(outputs: Tree, targets: Tree) -> float:
-    """Return the share of correct classes; NaN unless targets are classes, one for each row of outputs."""
+def _refuse_nan(loss: Tensor, batch: Batch) -> None:
+    """Refuse examples that make the loss NaN because they hold NaN themselves."""
+    if loss.isnan().any() and any(bool(leaf.isnan().any()) for leaf in leaves((batch.inputs, batch.targets))):
+        raise ConfigError("the agent's data holds NaN, which makes its loss NaN: remove or replace such examples")
+
+
+def _accuracy(outputs: Tree, targets: Tree, loss: Loss) -> float:
+    """Return the share of correct classes; NaN unless targets are classes, one for each row of outputs.
+
+    One output stands for classes 0 and 1: as a probability if the loss is indifferent at 0.5, or else as a logit.
+    """
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
         return nan
     if targets.is_floating_point() or outputs.shape[:-1] != targets.shape:
         return nan
-    return float((outputs.argmax(-1) == targets).float().mean())
+    if outputs.shape[-1] > 1:
+        return float((outputs.argmax(-1) == targets).float().mean())
+    if ((targets != 0) & (targets != 1)).any():
+        return nan
+    half, zeros = torch.full_like(outputs, 0.5), torch.zeros_like(targets)
+    threshold = 0.5 if torch.isclose(loss(half, zeros), loss(half, zeros + 1)) else 0.0
+    return float(((outputs[..., 0] > threshold) == targets.bool()).float().mean())
 
 
 def _cat(*parts: Tensor) -> Tensor:

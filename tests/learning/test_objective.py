@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from quadratics import Table
 from torch import nn
 
+from ross_flwr.config import ConfigError
 from ross_flwr.learning.classes import by_class, f1_scores
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import ModuleObjective
@@ -274,6 +275,38 @@ def test_own_metrics_see_the_whole_test_set_and_the_own_utility_the_validation_s
     validation, test = (largest_error(copy(split.inputs), split.targets) for split in splits[1:])
     assert objective.test(vector)["largest-error"] == pytest.approx(float(test))
     assert objective.utility(vector, "own", objective.validation) == pytest.approx(float(validation))
+
+
+def on_logits(outputs, targets):
+    return nn.functional.binary_cross_entropy_with_logits(outputs[:, 0], targets.float())
+
+
+def on_probabilities(outputs, targets):
+    return nn.functional.binary_cross_entropy(outputs[:, 0], targets.float())
+
+
+@pytest.mark.parametrize(
+    ("loss", "last"), [(on_logits, nn.Identity()), (on_probabilities, nn.Sigmoid())], ids=["logits", "probabilities"]
+)
+def test_one_output_is_a_choice_between_two_classes(loss, last):
+    module = nn.Sequential(nn.Linear(1, 1), last)
+    split = Table(torch.tensor([[-2.0], [-1.0], [0.2], [3.0]]), torch.tensor([0, 1, 1, 1]))
+    objective = ModuleObjective(FlatModel(module), split, split, split, loss)
+    assert objective.test(torch.tensor([1.0, 0.0]))["accuracy"] == 0.75
+    counts = Table(split.inputs, torch.tensor([0, 1, 2, 3]))
+    squares = ModuleObjective(FlatModel(module), counts, counts, counts, lambda o, t: (o[:, 0] - t).square().mean())
+    assert math.isnan(squares.test(torch.tensor([1.0, 0.0]))["accuracy"])
+
+
+def test_examples_that_make_the_loss_nan_are_refused():
+    split = examples((6,), 12, 0)
+    split.inputs[3, 2] = math.nan
+    objective = ModuleObjective(FlatModel(mlp()), split, split, split)
+    for ask in (objective.gradient, objective.loss):
+        with pytest.raises(ConfigError, match="the agent's data holds NaN"):
+            ask(objective.model.initial, split.batch(torch.arange(4)))
+        ask(objective.model.initial, split.batch(torch.arange(3)))
+    assert math.isnan(objective.loss(torch.full((objective.size,), math.nan), split.batch(torch.arange(3))))
 
 
 def test_targets_that_are_not_a_class_for_each_row_of_outputs_have_no_accuracy():
