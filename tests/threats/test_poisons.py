@@ -194,7 +194,8 @@ def test_a_target_that_a_method_does_not_have_is_refused():
 )
 def test_every_local_step_is_the_agents_own_gradient(target, spoilt):
     options = {"algorithm": "ross-plus", "num-agents": 5, "topology": "ring", "attackers": 1}
-    assembly = assemble(resolve(options | {"attack-target": target, "local-steps": 5}))
+    options |= {"gradients-from": -1, "local-steps": 5}
+    assembly = assemble(resolve(options | {"attack-target": target}))
     (liar,), host, seen = assembly.threats.attackers, assembly.host("run"), []
     poisoning, agent = *host.agents[liar].gradient_chain, host.agents[liar]
 
