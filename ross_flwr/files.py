@@ -43,13 +43,14 @@ def held(folder: Path, *, wait: bool = False) -> Iterator[None]:
 def new_folder(root: Path, name: str) -> Iterator[Path]:
     """Make a folder in `root` that no other process has made, and remove it again if nothing is left in it.
 
-    It is called `name`; where there is one, it is called so with -2, -3, … behind it.
+    It is called `name`; where there is one, it is called so with -2, -3, … behind it. `root` goes too if it is new.
 
     Raises
     ------
     ConfigError
         When it cannot be made.
     """
+    new = not root.exists()
     try:
         root.mkdir(parents=True, exist_ok=True)
         for number in count(1):
@@ -64,6 +65,8 @@ def new_folder(root: Path, name: str) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # there are results in it
             folder.rmdir()
+            if new:
+                root.rmdir()
 
 
 def _lock(opened: int, folder: Path, wait: bool) -> None:

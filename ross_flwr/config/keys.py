@@ -195,7 +195,13 @@ def option(
 
 
 def shown(value: object) -> str:
-    """Return a value as a person would write it: texts in quotes, true and false without capitals."""
+    """Return a value as a person would write it: texts in quotes, true and false without capitals.
+
+    Examples
+    --------
+    >>> shown("ring"), shown(True), shown(0.5)
+    ("'ring'", 'true', '0.5')
+    """
     if isinstance(value, str):
         return repr(value)
     return str(value).lower() if isinstance(value, bool) else str(value)

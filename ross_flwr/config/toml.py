@@ -26,6 +26,15 @@ def from_toml(file: Path, said: str) -> dict[str, Any]:
         When it cannot be read.
     ConfigError
         When it is not TOML.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder, "run.toml")
+    ...     _ = file.write_text("num-rounds = 5")
+    ...     from_toml(file, "run.toml")
+    {'num-rounds': 5}
     """
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))

@@ -210,7 +210,8 @@ def test_a_damaged_comparison_is_told_in_one_sentence(finished, tmp_path):
 
 
 def test_the_same_holds_under_python_without_assertions(tmp_path):
-    stopped_in(tmp_path / "out", beside="")
+    keys = " ".join(f"{key}={value}" for key, value in {**SMALL, "beside": ""}.items())
+    subprocess.run([*COMMAND, "run", "-q", "-c", keys, "--out", str(tmp_path / "out")], check=True, env=os.environ)
     changed(tmp_path / "out", seed=1)
     command = [COMMAND[0], "-O", *COMMAND[1:], "resume", str(tmp_path / "out")]
     ended = subprocess.run(command, capture_output=True, text=True, env=os.environ)

@@ -5,19 +5,21 @@ import json
 import pytest
 
 from ross_flwr.config import ConfigError
+from ross_flwr.engine.events import AgentReport, Round
 from ross_flwr.runs.finished import Run
+from ross_flwr.runs.history import History
 from ross_flwr.studies.speedup import main, rounds_to, slope
 
 
 def ran(root, method, size, seed, losses):
     folder = root / method / "iid" / str(size) / str(seed)
     folder.mkdir(parents=True)
-    (folder / "summary.json").write_text(json.dumps({"algorithm": method}))
-    lines = [
-        {"round": 2 * k + 2, "loss": {"mean": loss}, "agents": dict.fromkeys(map(str, range(size)), 0.5)}
-        for k, loss in enumerate(losses)
-    ]
-    (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    history = History(size, file=folder / "history.jsonl")
+    for k, loss in enumerate(losses):
+        history.add(Round(2 * k + 1, [AgentReport(i) for i in range(size)], 0.1))
+        history.add(Round(2 * k + 2, [AgentReport(i, loss=loss, accuracy=0.5) for i in range(size)], 0.1))
+    summary = {"algorithm": method, "topology": "ring", **history.summary()}
+    (folder / "summary.json").write_text(json.dumps(summary))
 
 
 def printed(capsys, *arguments):
