@@ -41,6 +41,7 @@ ELSEWHERE = {
     "ross-flwr doctor --certs": "other machines; tests/cli/test_doctor.py",
     "ross-flwr run -c algorithm=ross-plus -c beside= -c dataset=mnist": "data that has to be fetched",
     "ross-flwr compare cgsv": "data that has to be fetched",
+    "ross-flwr compare mnist -c data-path=FOLDER --scenarios": "data that has to be fetched",
     "for partition in UNI POW CLA": "data that has to be fetched",
 }
 """Commands that are not run here, by how they begin, and what is in the way or who runs them."""
