@@ -5,7 +5,11 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
+import torch
 from torch.library import Library
+
+from ross_flwr.config import ConfigError
+from ross_flwr.extras import install_line
 
 __all__ = ["import_torchvision"]
 
@@ -30,11 +34,20 @@ def import_torchvision() -> ModuleType:
 
     Raises
     ------
+    ConfigError
+        If torchvision is not installed.
     ImportError, RuntimeError
-        If torchvision is not installed, or does not import for any other reason.
+        If it does not import for any other reason.
     """
     try:
         return import_module("torchvision")
+    except ModuleNotFoundError as error:
+        if error.name != "torchvision":
+            raise
+        pair = f'"torch=={torch.__version__.partition("+")[0]}"'  # else pip replaces torch with the newest one
+        raise ConfigError(
+            f"the package torchvision is not installed: {install_line('vision')} {pair} brings it"
+        ) from error
     except RuntimeError as error:
         if "operator torchvision::" not in str(error):
             raise

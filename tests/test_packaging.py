@@ -1,20 +1,25 @@
 """What is shipped: the wheel that pip installs, and the FAB that Flower sends to its nodes."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 MODULES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr").rglob("*.py")}
 
 TABLES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr").rglob("*.toml")}
 READMES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr").glob("*/README.md")}
+TOP = ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "constraints.txt", ".gitignore")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +27,7 @@ def tree(tmp_path_factory):
     """A copy of what a release is built from, tests and deployment included."""
     tree = tmp_path_factory.mktemp("release") / "ross-flwr"
     tree.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+    for name in TOP:
         shutil.copy(ROOT / name, tree)
     for name in ("ross_flwr", "tests", "deploy", "proto", ".ci"):
         if (ROOT / name).is_dir():
@@ -42,12 +47,38 @@ def packed(tree, pattern, *command):
 
 def test_the_wheel_holds_the_package_its_types_and_its_data_and_no_tests(tree):
     pip = (sys.executable, "-m", "pip", "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-q", "-w", "dist")
-    _, names = packed(tree, "dist/*.whl", *pip, ".")
+    wheel, names = packed(tree, "dist/*.whl", *pip, ".")
     package = {name for name in names if name.startswith("ross_flwr/")}
     others = {"ross_flwr/py.typed", "ross_flwr/data/digits.jsonl", "ross_flwr/template/task.py.tpl"}
     assert package >= MODULES | TABLES | others
     info = {name.partition("/")[2] for name in names.keys() - package}
     assert info == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = message_from_bytes(archive.read(next(name for name in names if name.endswith("METADATA"))))
+    links = re.findall(r"\]\((.*?)\)", metadata.get_payload())
+    assert links
+    assert [link for link in links if not link.startswith("https://")] == []  # an index has no files beside the page
+    assert metadata["Author"]
+    assert metadata.get_all("Project-URL")
+    assert "Programming Language :: Python :: 3.13" in metadata.get_all("Classifier")
+
+
+def test_the_source_archive_holds_what_a_clone_does_and_nothing_that_lies_about(tree):
+    strays = [tree / name for name in ("my.toml", "notes.txt", "certs/ca.key", "my-app/task.py")]
+    for stray in strays:
+        stray.parent.mkdir(exist_ok=True)
+        stray.write_text("")
+    hatch = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", "sdist"]
+    subprocess.run(hatch, cwd=tree, check=True, capture_output=True)
+    for stray in strays:
+        stray.unlink()
+    (file,) = tree.glob("sdist/*.tar.gz")
+    with tarfile.open(file) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    folders = {".ci", "ross_flwr", "proto", "deploy", "tests"}
+    assert {name.partition("/")[0] for name in names} == {*TOP, *folders, "PKG-INFO"}
+    assert names >= MODULES | TABLES | READMES
+    assert not [name for name in names if "__pycache__" in name]
 
 
 def test_the_fab_holds_the_package_and_its_data_is_small_and_has_no_tests(tree):
@@ -71,3 +102,16 @@ def test_the_app_names_its_two_components_and_flower_finds_them():
     from ross_flwr.flower.server_app import app as server
 
     assert (type(client).__name__, type(server).__name__) == ("ClientApp", "ServerApp")
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert [author["name"] for author in citation["authors"]] == [author["name"] for author in project["authors"]]
+
+
+def test_the_packages_of_a_node_stand_in_the_readme_of_deployments():
+    text = (ROOT / "deploy/README.md").read_text(encoding="utf-8")
+    for each in tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]:
+        assert re.search(rf"\b{re.match('[a-z]+', each)[0]}\b", text.partition("These 63 packages")[2])

@@ -22,7 +22,7 @@ MODULES = {
 
 MAY_IMPORT = {
     "config": (),
-    "vision": (),
+    "vision": ("config", "extras"),
     "peer": (),
     "files": ("config",),
     "typed_json": (),
@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "flower.server_app": ("config", "files", "runs", "report"),
     "studies": ("config", "extras", "learning", "algorithms", "runs", "report"),
     "new": ("config",),
-    "doctor": ("config", "vision", "direct"),
+    "doctor": ("config", "extras", "vision", "direct"),
     "cli": (
         "config",
         "files",

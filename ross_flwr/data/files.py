@@ -213,6 +213,4 @@ def _label_column(features: Mapping[str, Any], class_label: type, place: Place) 
 
 
 def _opened(row: Mapping[str, Any]) -> Any:
-    from PIL import Image  # torchvision brings it
-
-    return Image.open(io.BytesIO(row["bytes"]) if row["bytes"] is not None else row["path"])
+    return import_extra("PIL.Image", "data").open(io.BytesIO(row["bytes"]) if row["bytes"] is not None else row["path"])

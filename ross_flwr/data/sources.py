@@ -26,6 +26,7 @@ from ross_flwr.data.cache import cached, stamps
 from ross_flwr.data.draws import class_balanced
 from ross_flwr.data.examples import Examples, Place, Source, assemble, channels_first, decode
 from ross_flwr.data.files import array_file, from_tensors, huggingface, image_folder
+from ross_flwr.extras import install_line
 from ross_flwr.vision import import_torchvision
 
 __all__ = ["SOURCES", "load"]
@@ -75,7 +76,7 @@ def _vision(
             raise ConfigError(f"data-path = '{place.path}', the folder {folder}, {outcome}") from error
         except ModuleNotFoundError as error:
             raise ConfigError(
-                f'{name} is read by the package {error.name}, which is not installed: pip install "ross-flwr[data]"'
+                f"{name} is read by the package {error.name}, which is not installed: {install_line('data')} brings it"
             ) from error
         num_classes = len(getattr(parts[0], "classes", ()))
         if not hasattr(parts[0], "data"):

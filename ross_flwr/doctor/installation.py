@@ -9,23 +9,30 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from ross_flwr.doctor.finding import Finding
+from ross_flwr.extras import install_line
 from ross_flwr.vision import import_torchvision
 
 __all__ = ["installation"]
 
+OPTIONAL = {
+    "torchvision": f"its data sets and models need it: {install_line('vision')}",
+    "ray": f"simulations through Flower need it: {install_line('simulation')}",
+}
+"""Packages that a node need not have, and who needs them."""
+
 
 def installation() -> Iterator[Finding]:
-    """Yield the version of each package that ross_flwr needs, and of Ray, and whether they fit each other."""
-    ours, python = _wanted("ross-flwr"), SpecifierSet(metadata("ross-flwr")["Requires-Python"])
+    """Yield the version of each package that ross_flwr needs or can use, and whether they fit each other."""
+    ours, python = _wanted("ross-flwr", "vision"), SpecifierSet(metadata("ross-flwr")["Requires-Python"])
     fits = platform.python_version() in python
     yield Finding("python", platform.python_version(), "" if fits else f"make a virtual environment of Python {python}")
     others = {"flwr": _wanted("flwr", "simulation"), "torchvision": _wanted("torchvision")}
-    for name in [*ours, "ray"]:
+    for name in dict.fromkeys([*ours, *OPTIONAL]):
         try:
             found = version(name)
         except PackageNotFoundError:
-            if name == "ray":
-                yield Finding(name, 'not installed; simulations through Flower need it: pip install ".[simulation]"')
+            if name in OPTIONAL:
+                yield Finding(name, f"not installed; {OPTIONAL[name]}")
             else:
                 yield Finding(name, "not installed", f'pip install "{name}{ours[name]}"')
             continue

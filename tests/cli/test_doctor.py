@@ -109,10 +109,14 @@ def test_what_does_not_fit_is_told_with_what_does(monkeypatch, package, installe
     assert problem.remedy.startswith(remedy)
 
 
-def test_simulations_need_ray_and_nothing_else_does(monkeypatch):
+def test_a_node_needs_neither_ray_nor_torchvision(monkeypatch):
     monkeypatch.setattr(installation, "_wanted", lambda package, extra="": {})
     monkeypatch.setattr(installation, "version", lambda name: (_ for _ in ()).throw(PackageNotFoundError(name)))
-    assert [(finding.what, finding.ok) for finding in doctor.examine()] == [("python", True), ("ray", True)]
+    assert [(finding.what, finding.ok) for finding in doctor.examine()] == [
+        ("python", True),
+        ("torchvision", True),
+        ("ray", True),
+    ]
 
 
 def test_an_old_python_and_a_torchvision_that_does_not_import_are_problems(monkeypatch):

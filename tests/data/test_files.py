@@ -175,7 +175,7 @@ def test_a_saved_hugging_face_set_is_read_with_its_owners(tmp_path, names):
 
 def test_without_datasets_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ConfigError, match=r'pip install "ross-flwr\[data\]"'):
+    with pytest.raises(ConfigError, match=r'pip install .*"datasets>='):
         huggingface(place(tmp_path))
 
 
