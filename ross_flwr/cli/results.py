@@ -49,7 +49,7 @@ def export(folder: Path, kind: str, agent: int | None, method: str, out: Path | 
     in the run; the command prints how.
     """
     trained = Trained(folder, method)
-    file, source = export_model(trained, agent, kind, out), trained.images.source
+    file, source = export_model(trained, agent, kind, out), trained.source
     mean, deviation = (", ".join(f"{each:.4g}" for each in values) for values in (source.mean, source.std))
     click.echo(
         f"The model is in {file}; it takes images of {'×'.join(map(str, source.image_shape))}: "

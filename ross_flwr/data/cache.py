@@ -18,6 +18,9 @@ __all__ = ["cached", "stamps"]
 
 logger = getLogger("ross_flwr")
 
+FORMAT = 2
+"""Counts how images were decoded over time: what an older version kept is not read."""
+
 Tensors = dict[str, Tensor]
 
 
@@ -34,7 +37,7 @@ def cached(key: object, decode: Callable[[], Tensors]) -> Tensors:
     ``.part`` is what a process left that died while it wrote, and the next one removes it.
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ross-flwr"
-    file = folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.safetensors"
+    file = folder / f"{hashlib.sha256(json.dumps([FORMAT, key]).encode()).hexdigest()[:32]}.safetensors"
     try:
         return load_file(file)
     except (OSError, SafetensorError):  # missing or incomplete

@@ -5,17 +5,16 @@ Images stay as published, mostly uint8. `normalize` scales one mini-batch, in a 
 
 import dataclasses
 import functools
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ross_flwr.config import ConfigError
+from ross_flwr.data.pixels import common_scale, pixel_range
 
-__all__ = ["Examples", "Place", "Source", "assemble", "decode", "normalize", "tuning_split"]
+__all__ = ["Examples", "Place", "Source", "assemble", "normalize", "tuning_split"]
 
 _HELD_OUT = 5  # if a source has no test data, one in this many examples of each class becomes test data
 _SPLIT_SEED = 1998  # seeds the splits made here, the same for every run
@@ -72,6 +71,10 @@ class Source:
         Per channel, of the training images scaled to [0, 1].
     scale : float
         The largest value that a pixel can have. Images are divided by it: 255, or 16 for the digits.
+    signed : bool
+        Whether images come standardised, with values of both signs.
+    classes : tuple[str, ...]
+        What the classes are called; empty if they have only numbers.
     owners : Tensor, optional
         The writer, device or other owner of each training example: int64, (n,), from 0.
 
@@ -90,6 +93,8 @@ class Source:
     std: tuple[float, ...]
     scale: float
     owners: Tensor | None = None
+    signed: bool = False
+    classes: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Source":
         """Return this source with its examples on `device`."""
@@ -130,20 +135,28 @@ def assemble(
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
     owners: Tensor | None = None,
+    classes: tuple[str, ...] = (),
 ) -> Source:
     """Make a source; hold out test data if there is none, and measure mean and std if they are not given.
 
-    Every fifth example of each class is held out, the same in every run.
+    Every fifth example of each class is held out, the same in every run. Test images are brought to the scale of the
+    training images, and grey images beside coloured ones get three equal channels.
 
     Raises
     ------
     ConfigError
-        If there is no image, images differ in shape, or an example has no class.
+        If there is no image, images differ in shape or cannot be compared, or an example has no class.
     """
     if not len(train) or (test is not None and not len(test)):
         raise ConfigError("data-path leads to a data set without examples: it takes at least one to train on and test")
+    values, signed = pixel_range(train.images)
     if test is None:
         train, test, owners = _hold_out(train, owners)
+    else:
+        factor = values / common_scale(pixel_range(test.images), (values, signed))
+        test = test if factor == 1 else dataclasses.replace(test, images=test.images * factor)
+        channels = max(part.images.shape[1] for part in (train, test))
+        train, test = (_coloured(part) if channels == 3 else part for part in (train, test))
     shapes = {tuple(part.images.shape[1:]) for part in (train, test)}
     if len(shapes) > 1:
         raise ConfigError(f"training and test images have the shapes {sorted(shapes)}: image-size = 32, say, resizes")
@@ -151,8 +164,15 @@ def assemble(
     if labels.min() < 0:
         raise ConfigError(f"a label is {int(labels.min())}: labels count from 0, and every example needs one")
     if not mean:
-        mean, std = _measured(train.images, _scale(train.images))
-    return Source(train, test, max(num_classes, int(labels.max()) + 1), mean, std, _scale(train.images), owners)
+        mean, std = _measured(train.images, values)
+    num_classes = max(num_classes, int(labels.max()) + 1)
+    return Source(train, test, num_classes, mean, std, values, owners, signed, classes)
+
+
+def _coloured(examples: Examples) -> Examples:
+    """Return the examples with three channels, if they have one."""
+    grey = examples.images.shape[1] == 1
+    return dataclasses.replace(examples, images=examples.images.repeat(1, 3, 1, 1)) if grey else examples
 
 
 @functools.lru_cache
@@ -182,40 +202,7 @@ def _hold_out(train: Examples, owners: Tensor | None) -> tuple[Examples, Example
     return train.take(kept), train.take(held), None if owners is None else owners[kept]
 
 
-def _scale(images: Tensor) -> float:
-    return 255 if images.dtype == torch.uint8 else 1
-
-
 def _measured(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation by channel; the deviation of a constant channel is 1."""
     channels = [torch.std_mean(channel.to(torch.float32), correction=0) for channel in images.unbind(1)]
     return tuple(float(mean) / scale for _, mean in channels), tuple(float(std) / scale or 1.0 for std, _ in channels)
-
-
-def decode(images: Iterable[Any], size: int) -> Tensor:
-    """Stack PIL images as uint8, (n, C, H, W): grey if the first image is grey, else RGB; resized unless `size` is 0.
-
-    Raises
-    ------
-    ConfigError
-        If they differ in size and `size` is 0.
-    """
-    arrays: list[Any] = []
-    mode = ""
-    for image in images:
-        mode = mode or ("L" if image.mode in ("1", "L") else "RGB")
-        made = image if image.mode == mode else image.convert(mode)
-        arrays.append(np.asarray(made.resize((size, size)) if size else made))
-        if arrays[-1].shape != arrays[0].shape:
-            (height, width), other = arrays[0].shape[:2], arrays[-1].shape
-            raise ConfigError(
-                f"image-size = 0 keeps images as they are, and these differ: {height}×{width} and "
-                f"{other[0]}×{other[1]}; image-size = 32, say, makes them alike"
-            )
-    stacked = torch.from_numpy(np.stack(arrays)) if arrays else torch.empty(0, 1, 1, dtype=torch.uint8)
-    return channels_first(stacked)
-
-
-def channels_first(images: Tensor) -> Tensor:
-    """Return (n, H, W) or (n, H, W, C) images as (n, C, H, W)."""
-    return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()

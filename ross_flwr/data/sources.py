@@ -24,8 +24,11 @@ from torch import Tensor
 from ross_flwr.config import ConfigError, require
 from ross_flwr.data.cache import cached, stamps
 from ross_flwr.data.draws import class_balanced
-from ross_flwr.data.examples import Examples, Place, Source, assemble, channels_first, decode
-from ross_flwr.data.files import array_file, from_tensors, huggingface, image_folder
+from ross_flwr.data.examples import Examples, Place, Source, assemble
+from ross_flwr.data.files import array_file, from_tensors
+from ross_flwr.data.folders import image_folder
+from ross_flwr.data.huggingface import huggingface
+from ross_flwr.data.pixels import channels_first, decode
 from ross_flwr.extras import install_line
 from ross_flwr.vision import import_torchvision
 
@@ -78,15 +81,24 @@ def _vision(
             raise ConfigError(
                 f"{name} is read by the package {error.name}, which is not installed: {install_line('data')} brings it"
             ) from error
-        num_classes = len(getattr(parts[0], "classes", ()))
+        num_classes, classes = len(getattr(parts[0], "classes", ())), _names(parts[0])
         if not hasattr(parts[0], "data"):
             key = ["torchvision", name, place.image_size, stamps(file for file in folder.rglob("*") if file.is_file())]
-            return from_tensors(cached(key, lambda: _iterated(parts, num_classes, place.image_size)))
+            tensors = cached(key, lambda: _iterated(parts, place.image_size))
+            return from_tensors(tensors, classes, num_classes)
         train, *test = (_arrays_of(part) for part in parts)
-        return assemble(train, test[0] if test else None, num_classes, mean, std)
+        return assemble(train, test[0] if test else None, num_classes, mean, std, classes=classes)
 
     read.__doc__ = summary
     return read
+
+
+def _names(dataset: Any) -> tuple[str, ...]:
+    """Return what torchvision calls the classes of a set; MNIST's digits without their words."""
+    names = getattr(dataset, "classes", ())
+    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        return ()
+    return tuple(name.split(" - ")[0] for name in names)
 
 
 def _arrays_of(dataset: Any) -> Examples:
@@ -97,17 +109,21 @@ def _arrays_of(dataset: Any) -> Examples:
     return Examples(images, torch.as_tensor(dataset.targets if hasattr(dataset, "targets") else dataset.labels).long())
 
 
-def _iterated(parts: list[Any], num_classes: int, size: int) -> dict[str, Tensor]:
+def _iterated(parts: list[Any], size: int) -> dict[str, Tensor]:
     """Decode torchvision's sets of image files."""
-    tensors = {"num-classes": torch.tensor(num_classes)}
+    tensors = {}
     for prefix, part in zip(("", "test-"), parts, strict=False):
         labels: list[int] = []
 
         def images(part: Any = part, labels: list[int] = labels) -> Any:
             for i in range(len(part)):
-                image, label = part[i]
+                name = f"image {i} of {type(part).__name__}"
+                try:
+                    image, label = part[i]
+                except OSError as error:
+                    raise ConfigError(f"{name} cannot be read: {error}; replace the file or remove it") from None
                 labels.append(label)
-                yield image
+                yield name, image
 
         tensors[f"{prefix}images"] = decode(images(), size)
         tensors[f"{prefix}labels"] = torch.tensor(labels)

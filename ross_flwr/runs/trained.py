@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from ross_flwr.files import fresh
 from ross_flwr.learning.classes import f1_scores
 from ross_flwr.learning.objective import ModuleObjective, Performance
 from ross_flwr.runs.assemble import assemble, read_images
-from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.folder import RunFolder, reading
 from ross_flwr.runs.options import RunOptions
-from ross_flwr.tasks.images import Subset
+from ross_flwr.tasks.images import Images
+from ross_flwr.typed_json import reader_of
 
 __all__ = ["DATA_KEYS", "FORMATS", "Trained", "export"]
 
@@ -43,6 +44,8 @@ class Trained:
         Where the method's results are.
     images : Images
         Data and model that its configuration names.
+    source : Source
+        The data, with scale, mean and deviation of the pixels as they were in the run.
     threats : Threats
         Who attacked, and whose data was bad.
     agents : dict[int, Tensor]
@@ -65,6 +68,8 @@ class Trained:
         self.folder = methods[method] if method else main
         self.config = configs[self.folder]
         self.images = read_images(self.config)
+        self.source = self.images.source
+        self._take_kept_pixels()
         self.threats = assemble(self.config).threats
         checkpoint = self.folder.read_checkpoint()
         named = {} if checkpoint else self.folder.read_model()
@@ -85,6 +90,19 @@ class Trained:
             kind = "checkpoint" if checkpoint else "model"
             raise ConfigError(f"{self.folder.path} holds a config.toml and a {kind}.safetensors of different runs")
 
+    def _take_kept_pixels(self) -> None:
+        """Take the scale, mean and deviation of the pixels that a finished run kept, whatever its data is now."""
+        summary = self.folder.read_summary() or {}
+        if "pixels" not in summary:
+            return
+        with reading(self.folder.path / "summary.json"):
+            kept: _Pixels = reader_of(_Pixels)(summary["pixels"])
+            channels = self.source.image_shape[0]
+            if not len(kept.mean) == len(kept.deviation) == channels or min(kept.scale, *kept.deviation) <= 0:
+                raise ValueError(f"pixels is {summary['pixels']!r:.80}")
+        mean, deviation = tuple(kept.mean), tuple(kept.deviation)
+        self.source = replace(self.source, scale=kept.scale, signed=kept.signed, mean=mean, std=deviation)
+
     def model(self, agent: int | None) -> Tensor:
         """Return an agent's model, or the consensus model for None, shape [P]."""
         if agent is None:
@@ -100,7 +118,8 @@ class Trained:
         Parameters
         ----------
         other : mapping of str to Any
-            Keys of `DATA_KEYS` that differ from the run. Images are always normalised as in the run.
+            Keys of `DATA_KEYS` that differ from the run. Images are always normalised as in the run; an example's class
+            is the one of the same name or number.
 
         Raises
         ------
@@ -110,23 +129,31 @@ class Trained:
         for key in other:
             if key not in DATA_KEYS:
                 raise ConfigError(f"-c {key} does not say what to test on: use {', '.join(DATA_KEYS)}")
-        source = self.images.source
         where = read_images(resolve({**self.config.values, **other})) if other else self.images
-        found = where.source
-        if found.image_shape != source.image_shape or found.num_classes > source.num_classes:
+        if where.source.image_shape != self.source.image_shape:
             raise ConfigError(
-                f"dataset = '{where.options.dataset}' has {_kind(found.image_shape, found.num_classes)}, and the "
-                f"models take {_kind(source.image_shape, source.num_classes)}"
+                f"dataset = '{where.options.dataset}' has {_kind(where)}, and the models take {_kind(self.images)}"
             )
-        test = Subset(replace(found, mean=source.mean, std=source.std), found.test, where.shares.test)
+        test = where.test_split(self.source)
         metrics = {"f1": lambda outputs, targets: f1_scores(outputs, targets).nanmean()}
         objective = ModuleObjective(self.images.model, test, None, test, metrics=metrics)
         for agent in (None, *self.agents):
             yield agent, objective.test(self.model(agent).to(self.images.device))
 
 
-def _kind(image_shape: tuple[int, int, int], num_classes: int) -> str:
-    return f"images of {'×'.join(map(str, image_shape))} in {num_classes} classes"
+@dataclass(frozen=True)
+class _Pixels:
+    """How a summary says that images were normalised."""
+
+    scale: float
+    signed: bool
+    mean: list[float]
+    deviation: list[float]
+
+
+def _kind(images: Images) -> str:
+    source = images.source
+    return f"images of {'×'.join(map(str, source.image_shape))} in {source.num_classes} classes"
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:
@@ -190,7 +217,7 @@ def export(trained: Trained, agent: int | None, kind: str, out: Path | None) -> 
     model = trained.images.model
     model.bind(trained.model(agent).to(trained.images.device))
     file = out or fresh(trained.folder.path / f"{'consensus' if agent is None else f'agent-{agent}'}{suffix}")
-    image = torch.zeros(1, *trained.images.source.image_shape, device=trained.images.device)
+    image = torch.zeros(1, *trained.source.image_shape, device=trained.images.device)
     content = write(model.module.eval(), image)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from ross_flwr import data
 from ross_flwr.data import Examples, Source
+from ross_flwr.data.classes import renumbered
+from ross_flwr.data.pixels import common_scale
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import Batch, ModuleObjective, Split
 from ross_flwr.tasks import models
@@ -185,6 +188,20 @@ class Images:
         test = Subset(source, source.test, self.shares.test)
         return ModuleObjective(self.model, training, validation, test, triggered=self._triggered)
 
+    def test_split(self, known: Source) -> Subset:
+        """Return the test data with pixels normalised and classes numbered as in `known`, from which models learned.
+
+        Raises
+        ------
+        ConfigError
+            When the pixels cannot be compared, or there is a class that `known` has not.
+        """
+        found = self.source
+        scale = common_scale((found.scale, found.signed), (known.scale, known.signed))
+        labels = renumbered(found.test.labels, found.classes, known.classes, known.num_classes)
+        alike = replace(found, mean=known.mean, std=known.std, scale=scale)
+        return Subset(alike, Examples(found.test.images, labels), self.shares.test)
+
     @cached_property
     def shares(self) -> Shares:
         """Which examples are whose."""
@@ -198,12 +215,18 @@ class Images:
 
     def describe(self) -> dict[str, Any]:
         """Return what the summary of a run says of the data and the model."""
-        options, shares = self.options, self.shares
+        options, shares, source = self.options, self.shares, self.source
         share = options.validation_noise
         noise = f" ({share:.0%} of their labels wrong)" if share else ""
         return {
             "parameters": self.model.size,
-            "classes": self.source.num_classes,
+            "classes": source.num_classes,
+            "pixels": {
+                "scale": source.scale,
+                "signed": source.signed,
+                "mean": list(source.mean),
+                "deviation": list(source.std),
+            },
             "training-examples": len(shares.training_pool),
             "topped-up": shares.topped_up,
             "validation": f"{options.validation_size} examples an agent, {_MIXES[options.validation]}{noise}, drawn "

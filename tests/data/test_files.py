@@ -13,7 +13,9 @@ from PIL import Image
 from ross_flwr.config import ConfigError
 from ross_flwr.data import Place, load, sources
 from ross_flwr.data.cache import cached
-from ross_flwr.data.files import array_file, huggingface, image_folder
+from ross_flwr.data.files import array_file
+from ross_flwr.data.folders import image_folder
+from ross_flwr.data.huggingface import huggingface
 
 CIFAR10 = Path(__file__).parents[2].parent / "shared/data/cifar10"
 RNG = np.random.default_rng(0)
@@ -129,9 +131,20 @@ def test_nothing_is_unpickled(tmp_path):
         ({"images": PIXELS}, "holds images: call them images, labels"),
         ({"images": PIXELS, "labels": LABELS[:5]}, "holds 30 images and 5 labels"),
         ({"images": PIXELS, "labels": LABELS - 1}, "a label is -1: labels count from 0"),
-        ({"images": PIXELS, "labels": LABELS / 2}, "labels has shape .* it takes n whole numbers"),
+        (
+            {"images": PIXELS, "labels": np.stack([LABELS, LABELS], 1)},
+            r"labels has shape \(30, 2\): it takes one label",
+        ),
+        ({"images": PIXELS, "labels": LABELS + np.nan}, "labels holds NaN or infinity: every example needs a class"),
+        ({"images": PIXELS, "labels": LABELS + 1j}, "labels holds complex128: labels are whole numbers or words"),
+        ({"images": PIXELS + 1j, "labels": LABELS}, "images holds complex128: pixels are whole or real numbers"),
+        ({"images": PIXELS + np.nan, "labels": LABELS}, "the images hold NaN or infinity"),
+        ({"images": -1.0 * PIXELS, "labels": LABELS, "test_images": PIXELS, "test_labels": LABELS}, "of both signs"),
         ({"images": PIXELS.reshape(30, -1), "labels": LABELS}, "images has shape .*n × height × width"),
-        ({"images": PIXELS.astype(int) * 2, "labels": LABELS}, "pixels go from 0 to 255"),
+        (
+            {"images": PIXELS.astype(int) * 300, "labels": LABELS},
+            "whole numbers from 0 to 76500: pixels go from 0 to 255",
+        ),
         ({"images": PIXELS[:0], "labels": LABELS[:0]}, "without examples"),
     ],
 )
@@ -139,6 +152,42 @@ def test_arrays_that_are_no_data_set_are_refused(tmp_path, arrays, words):
     np.savez(tmp_path / "set.npz", **arrays)
     with pytest.raises(ConfigError, match=words):
         array_file(place(tmp_path / "set.npz"))
+
+
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_images_of_16_bits_are_read_in_either_order_of_bytes_beside_arrays_of_words(tmp_path, order):
+    pixels = (PIXELS.astype(np.uint32) * 257).astype(order)
+    np.savez(tmp_path / "set.npz", images=pixels, labels=LABELS, names=np.array(["a", "b", "c"]))
+    source = array_file(place(tmp_path / "set.npz"))
+    assert source.scale == 65535
+    assert source.mean == pytest.approx((PIXELS / 255).mean((0, 1, 2)).tolist(), abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({1: torch.zeros(3), "labels": torch.zeros(3)}, "holds 1, labels: call them images, labels"),
+        (
+            {"images": torch.eye(30).to_sparse(), "labels": torch.zeros(30)},
+            "images is a sparse tensor: store a dense one",
+        ),
+        ({"images": torch.zeros(30, 4, 4, dtype=torch.complex64), "labels": torch.zeros(30)}, "images holds complex64"),
+        ([torch.zeros(3)], "cannot be read as arrays by name"),
+    ],
+)
+def test_tensors_that_are_no_data_set_are_refused(tmp_path, arrays, words):
+    torch.save(arrays, tmp_path / "set.pt")
+    with pytest.raises(ConfigError, match=words):
+        array_file(place(tmp_path / "set.pt"))
+
+
+def test_other_types_of_tensors_are_read(tmp_path):
+    images = torch.rand(30, 4, 4)
+    for kind in (torch.bfloat16, torch.float16, torch.float64):
+        tensors = {"images": images.to(kind).requires_grad_(), "labels": torch.arange(30.0) % 3}
+        torch.save(tensors, tmp_path / "set.pt")
+        found = array_file(place(tmp_path / "set.pt"))
+        assert (found.train.images.dtype, found.num_classes) == (torch.float32, 3)
 
 
 @pytest.mark.parametrize("name", ["image-folder", "file", "huggingface"])

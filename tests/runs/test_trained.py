@@ -131,6 +131,47 @@ def test_other_data_is_normalised_as_the_run_s(results, tmp_path):
     assert dict(run.test(other))[None]["accuracy"] < dict(run.test({}))[None]["accuracy"]
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float32])
+def test_digits_are_tested_on_their_own_pixels_in_any_type(results, tmp_path, kind):
+    source = data.load("digits")
+    arrays = {"images": source.train.images.numpy().astype(kind), "labels": source.train.labels.numpy()}
+    arrays |= {"test_images": source.test.images.numpy().astype(kind), "test_labels": source.test.labels.numpy()}
+    np.savez(tmp_path / "digits.npz", **arrays)
+    run = Trained(results)
+    other = {"dataset": "file", "data-path": str(tmp_path / "digits.npz")}
+    assert dict(run.test(other))[None] == pytest.approx(dict(run.test({}))[None], rel=1e-5)
+
+
+def test_models_are_tested_on_the_scale_that_their_run_kept_and_on_classes_of_the_same_name(tmp_path):
+    """The same images as real numbers and as bytes, and words as labels in another order."""
+    digits, names = data.load("digits"), np.array(["zero", "one", "two", "three", "four", "five", "six", "seven"])
+    few = digits.train.labels < len(names)
+    pixels = (digits.train.images[few].numpy() * 15.9).astype(np.uint8)
+    words, file = names[digits.train.labels[few].numpy()], tmp_path / "train.npz"
+    np.savez(file, images=pixels.astype(np.float32), labels=words)
+    config = resolve({**SMALL, "num-rounds": 30, "attackers": 0, "dataset": "file", "data-path": str(file)})
+    (run,) = start([config], tmp_path / "run")
+    list(run.rounds())
+    expected = dict(Trained(tmp_path / "run").test({}))[None]
+    assert expected["accuracy"] > 0.6
+
+    np.savez(file, images=pixels, labels=words)  # the file of the run changes too
+    data.sources._load.cache_clear()
+    assert dict(Trained(tmp_path / "run").test({}))[None] == pytest.approx(expected, rel=1e-4)
+    kept = json.loads((tmp_path / "run/summary.json").read_text())["pixels"]
+    assert (kept["scale"], kept["signed"]) == (255, False)
+
+    class_of = {word: i for i, word in enumerate(sorted(names))}
+    numbers = np.array([class_of[word] for word in words])
+    np.savez(tmp_path / "numbers.npz", images=pixels / 255, labels=numbers)
+    other = {"dataset": "file", "data-path": str(tmp_path / "numbers.npz")}
+    assert dict(Trained(tmp_path / "run").test(other))[None] == pytest.approx(expected, rel=1e-4)
+    only = np.isin(words, ["two", "seven"])  # 0 and 1 in a file of their own
+    np.savez(tmp_path / "numbers.npz", images=pixels[only], labels=words[only])
+    data.sources._load.cache_clear()
+    assert dict(Trained(tmp_path / "run").test(other))[None]["accuracy"] > 0.6
+
+
 def test_the_commands_write_a_model_and_show_a_table(results):
     done = CliRunner().invoke(
         cli, ["export", str(results), "--method", "dpsgd", "--agent", "1"], catch_exceptions=False
@@ -156,9 +197,20 @@ def test_the_commands_write_a_model_and_show_a_table(results):
             lambda run, path: list(Trained(run).test({"dataset": "file", "data-path": str(path / "large.npz")})),
             "dataset = 'file' has images of 1×9×9 in 2 classes, and the models take images of 1×8×8 in 10 classes",
         ),
+        (
+            lambda run, path: list(Trained(run).test({"dataset": "file", "data-path": str(path / "words.npz")})),
+            "the class 'ant', which the models do not know: they know 0, 1, 2",
+        ),
+        (
+            lambda run, path: list(Trained(run).test({"dataset": "file", "data-path": str(path / "signed.npz")})),
+            "pixels of both signs, and those that models learn from have pixels up to 16: store them on one scale",
+        ),
     ],
 )
 def test_what_is_not_there_or_does_not_fit_is_refused(results, tmp_path, call, said):
+    some = np.linspace(-1, 1, 640).reshape(10, 8, 8)
+    np.savez(tmp_path / "words.npz", images=abs(some), labels=np.array(["0", "ant"])[np.arange(10) % 2])
+    np.savez(tmp_path / "signed.npz", images=some, labels=np.arange(10) % 2)
     np.savez(tmp_path / "large.npz", images=np.zeros((10, 9, 9), np.uint8), labels=np.arange(10) % 2)
     with pytest.raises(ConfigError, match=said):
         call(results, tmp_path)
