@@ -8,7 +8,9 @@ from flwr.app import Context, Error, Message, RecordDict
 from torch.utils.data import TensorDataset
 
 from ross_flwr import peer_app
+from ross_flwr.config import options_of
 from ross_flwr.runs.assemble import read_images
+from ross_flwr.tasks.options import CorruptionOptions, DataOptions
 
 
 def context_of(run_config, node_id=0, **node_config):
@@ -72,6 +74,12 @@ class Nodes:
         for error in filter(None, (reply.exception() for reply in done)):
             raise NodeError(str(error)) from error
         return [reply.result() for reply in done]
+
+
+def keys_beside(options):
+    """The options that stay keys of a run whose own data is what the others name; the app of `app_of` refuses those."""
+    data = {key.name for part in (DataOptions, CorruptionOptions) for key in options_of(part)}
+    return {name: value for name, value in options.items() if name.replace("_", "-") not in data}
 
 
 def app_of(config, mods=None, module=lambda context, module: module):

@@ -7,7 +7,8 @@ import torch
 from ross_flwr.engine.host import Host
 from ross_flwr.graph.topology import Topology
 from ross_flwr.learning.agent import Agent
-from ross_flwr.learning.objective import Batch, Performance
+from ross_flwr.learning.examples import Batch
+from ross_flwr.learning.objective import Performance
 
 
 class Quadratic:

@@ -11,6 +11,9 @@ from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import Algorithm, Momentum, step
 from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.objective import ModuleObjective
+from ross_flwr.learning.requests import Gradient
+from ross_flwr.learning.streams import seeded
 
 __all__ = [
     "AdaptThenCombine",
@@ -40,7 +43,11 @@ def local_steps(agent: Agent, steps: int, learning_rate: float, direction: Direc
         K and η. With K = 1, D_i is the gradient at x_i.
     direction : callable, optional
         Gives d^s instead of the gradient. The vector it returns is not changed.
+
+    An app that trains its model itself does so on these K mini-batches, and D_i is its change divided by −η.
     """
+    if isinstance(agent.objective, ModuleObjective) and agent.objective.trainer:
+        return own_steps(agent, agent.objective, steps, learning_rate)
     direction = direction or agent.gradient
     first = steps * agent.pass_number
     total = direction(agent["model"], first)
@@ -49,11 +56,34 @@ def local_steps(agent: Agent, steps: int, learning_rate: float, direction: Direc
     return total
 
 
+def own_steps(agent: Agent, objective: ModuleObjective, steps: int, learning_rate: float) -> Tensor:
+    """Return (x_i − z)/η, shape [P], with z what the app's own training on K mini-batches makes of x_i.
+
+    To the method it is D_i, so it goes through the gradient chain as a gradient does.
+    """
+    model, first = agent["model"], steps * agent.pass_number
+    batches = [agent.batches.indices(first + s) for s in range(steps)]
+    noise = int(agent.stream("noise").integers(2**62))
+    with agent.counts.timed("gradients", steps * agent.batches.size), seeded(noise, model.device):
+        change = (model - objective.trained(model, batches)) / learning_rate
+    agent.counts["gradients"] += steps - 1
+    if agent.gradient_chain:
+        request = Gradient(objective, model, agent.batches.take(first), noise)
+        for transform in agent.gradient_chain:
+            change = transform(change, agent, request)
+    return change
+
+
 @dataclass(frozen=True, kw_only=True)
 class LocalSteps(Algorithm):
     """A method whose agents take K local steps in every pass."""
 
     local_steps: int = options.local_steps(1)
+
+    @classmethod
+    def takes_own_steps(cls) -> bool:
+        """Return whether an app's own training can take the place of the local steps: nothing but SGD is in them."""
+        return cls.direction is LocalSteps.direction and cls.descent is LocalSteps.descent
 
     def direction(self, agent: Agent, model: Tensor, batch: int) -> Tensor:
         """Return the direction of a step from `model` on mini-batch number `batch`."""

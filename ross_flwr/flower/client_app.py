@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from logging import INFO, getLogger
 from typing import Any
 
 from flwr.app import Context
@@ -10,21 +11,27 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod, adaptiveclipping_mod, fixedclipping_mod
 from flwr.clientapp.typing import Mod
 from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from ross_flwr.algorithms import ALGORITHMS
-from ross_flwr.config import Config, ConfigError
+from ross_flwr.algorithms.local_steps import LocalSteps
+from ross_flwr.config import Config, ConfigError, shown
 from ross_flwr.flower import handlers
 from ross_flwr.flower.hosting import MakeTask
 from ross_flwr.flower.protocol import Setup
-from ross_flwr.learning.objective import Loss, Metric
-from ross_flwr.runs.assemble import choose_device
-from ross_flwr.runs.options import MachineOptions
+from ross_flwr.learning.outputs import Loss, Metric
+from ross_flwr.runs.assemble import choose_device, read_aggregator
+from ross_flwr.runs.assembly import needs_validation
+from ross_flwr.runs.options import MachineOptions, RunOptions
 from ross_flwr.tasks.loaded import Data
 from ross_flwr.tasks.options import DataOptions
-from ross_flwr.tasks.own import Own
+from ross_flwr.tasks.own import Own, Tested
 from ross_flwr.tasks.task import Task
 
 __all__ = ["app", "peer_app"]
+
+logger = getLogger("flwr")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +46,9 @@ class Functions:
     metrics: Mapping[str, Metric]
     utility: Metric | None
     pair: Callable[[Any], Iterable[Any]] | None
+    train: Callable[[nn.Module, DataLoader[Any], Context], object] | None
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None
+    test: Callable[[nn.Module, DataLoader[Any], Context], Tested] | None
 
     def task(self, setup: Setup, config: Config, context: Context) -> Own:
         """Return the task of this node's one agent, with the model and data made for the node."""
@@ -47,8 +57,9 @@ class Functions:
                 f"num-agents puts {len(setup.places)} agents on a node, and this app has the data of one: start "
                 "PeerRelay without num_agents, or as many nodes"
             )
-        held_out = self.validation_data
-        return Own(
+        held_out, train, test = self.validation_data, self.train, self.test
+        self._check(config)
+        own = Own(
             self.model(context),
             lambda _: self.train_data(context),
             lambda _: self.test_data(context),
@@ -57,9 +68,58 @@ class Functions:
             metrics=self.metrics,
             utility=self.utility,
             pair=self.pair,
+            train=(lambda module, loader: train(module, loader, context)) if train else None,
+            optimizer=self.optimizer,
+            test=(lambda module, loader: test(module, loader, context)) if test else None,
             batch_size=config.part(DataOptions).batch_size,
+            hold_out=self._hold_out(config),
+            seed=config.part(RunOptions).seed,
             device=choose_device(config.part(MachineOptions).device),
         )
+        size = own.batch_size(min(setup.places))
+        if size != config.part(DataOptions).batch_size != DataOptions().batch_size:
+            raise _unused(config, "batch-size", f"the DataLoader of this app has batches of {size}")
+        return own
+
+    def _check(self, config: Config) -> None:
+        """Refuse a method that cannot work with the app's own training, and keys for which the app has functions."""
+        algorithm = config.part(ALGORITHMS[config.part(RunOptions).algorithm])
+        if self.validation_data and config.part(DataOptions).validation_size != DataOptions().validation_size:
+            raise _unused(config, "validation-size", "this app has validation_data")
+        if self.train is None and self.optimizer is None:
+            return
+        if not isinstance(algorithm, LocalSteps) or not algorithm.takes_own_steps():
+            own = "train" if self.train else "optimizer"
+            raise ConfigError(
+                f"algorithm = '{algorithm.name}' has no local steps that this app's own {own} could make: leave {own} "
+                "out, or use algorithm = 'local-dsgd', say"
+            )
+        if algorithm.learning_rate != type(algorithm)().learning_rate:
+            raise _unused(config, "learning-rate", "this app trains its model itself")
+
+    def _hold_out(self, config: Config) -> int:
+        """Return how many examples may be held out for Q_i, which is said once in a process."""
+        algorithm, size = (
+            config.part(ALGORITHMS[config.part(RunOptions).algorithm]),
+            config.part(DataOptions).validation_size,
+        )
+        needy = needs_validation(algorithm, algorithm.rule or read_aggregator(config))
+        if self.validation_data or not needy:
+            return 0
+        _say(
+            f"{needy} needs a validation set Q_i, and peer_app got no validation_data: a fifth of the training data of "
+            f"each agent, at most validation-size = {size} examples, is held out for it"
+        )
+        return size
+
+
+def _unused(config: Config, key: str, reason: str) -> ConfigError:
+    return ConfigError(f"{key} = {shown(config.values[key])} has no effect, since {reason}: leave the key out")
+
+
+@cache
+def _say(text: str) -> None:
+    logger.log(INFO, "%s", text)
 
 
 _REPORTED = ("loss", "accuracy", "attack-success")
@@ -89,6 +149,9 @@ def peer_app(
     metrics: Mapping[str, Metric] | None = None,
     utility: Metric | None = None,
     pair: Callable[[Any], Iterable[Any]] | None = None,
+    train: Callable[[nn.Module, DataLoader[Any], Context], object] | None = None,
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+    test: Callable[[nn.Module, DataLoader[Any], Context], Tested] | None = None,
 ) -> ClientApp:
     """Return a ClientApp that hosts agents: one ``train.<step>`` handler for every step of every registered method.
 
@@ -104,21 +167,33 @@ def peer_app(
     task : callable, optional
         From the node's Context to the `Task` of the whole run, which has an objective for each agent.
     model : callable, optional
-        From the node's Context to the module that its agent trains. Its initial values are not used.
+        From the node's Context to the module that its agent trains. Of its initial values, those of frozen parameters
+        are used, unless the initial model of the run holds others.
     train_data, test_data : callable, optional
         From the node's Context to a map-style Dataset, or a DataLoader of one: what the agent learns from, and what its
-        model is tested on. A DataLoader's own batch size applies; otherwise the run's `batch-size`.
+        model is tested on. A DataLoader's own batch size applies; otherwise the run's `batch-size`. Batches are
+        (inputs, targets), or dictionaries with one label; inputs in a dictionary go to the module by keyword.
     validation_data : callable, optional
-        The same for Q_i, on which methods such as ROSS judge models; the agent should not learn from it.
+        The same for Q_i, on which methods such as ROSS judge models; the agent should not learn from it. Without it, a
+        fifth of the training data is held out where the method needs it, at most `validation-size` examples.
     loss : callable (default: cross-entropy)
-        Mean loss of (outputs, targets).
+        Mean loss of (outputs, targets). A loss of ``torch.nn`` gets the scores in outputs that are tuples or have
+        ``logits``; any other gets them as they are, and the module if it has an argument ``model``.
     metrics : mapping of str to callable, optional
         Numbers of (outputs, targets) on the test data, reported beside loss and accuracy.
     utility : callable, optional
         What a model is worth, as a number of (outputs, targets) on Q_i, when the run says ``utility = "own"``; more is
         better.
     pair : callable, optional
-        From a collated batch to (inputs, targets), for data whose batches are not such pairs, such as dictionaries.
+        From a collated batch to (inputs, targets), for any other batches.
+    train : callable, optional
+        The app's own training, from (module, DataLoader, Context), in place of the local steps of a method that has
+        them: the change that it makes to the model is the step. The loader has as many batches as `local-steps` says.
+    optimizer : callable, optional
+        From the parameters to the optimizer of these local steps, such as ``partial(AdamW, lr=1e-3)``. It begins anew
+        in each pass.
+    test : callable, optional
+        The app's own test, from (module, DataLoader, Context) to (loss, accuracy) or to a mapping with ``"loss"``.
 
     Raises
     ------
@@ -139,7 +214,9 @@ def peer_app(
     _refuse_mods(mods or [])
     if taken := [name for name in metrics or {} if name in _REPORTED]:
         raise ConfigError(f"metrics have the name '{taken[0]}', which every test reports: use another name")
-    functions = (model, train_data, validation_data, test_data, metrics, utility, pair)
+    functions = (model, train_data, validation_data, test_data, metrics, utility, pair, train, optimizer, test)
+    if train and optimizer:
+        raise ConfigError("peer_app takes train, or an optimizer for the local steps: give it one of the two")
     if task and any(functions):
         raise ConfigError("peer_app takes a task, or functions for a model and data: give it one of the two")
     make_task: MakeTask | None = None
@@ -155,6 +232,9 @@ def peer_app(
             metrics=metrics or {},
             utility=utility,
             pair=pair,
+            train=train,
+            optimizer=optimizer,
+            test=test,
         ).task
     elif any(functions):
         needed = {"model": model, "train_data": train_data, "test_data": test_data}

@@ -10,10 +10,10 @@ from ross_flwr.direct.channels import Neighbor
 from ross_flwr.direct.neighborhood import Neighborhood
 from ross_flwr.engine.host import Host
 from ross_flwr.engine.rounds import end_pass
-from ross_flwr.flower.hosting import Hosted, MakeTask, begin, config_of, forget, left, rest, wake
+from ross_flwr.flower.hosting import LEFT_OUT, Hosted, MakeTask, begin, config_of, forget, left, rest, wake
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.protocol import Answer, Call, Report, RoundReport, Segment, Setup, model_key
-from ross_flwr.flower.records import pack, record_of, unpack
+from ross_flwr.flower.records import from_json, pack, record_of, unpack
 from ross_flwr.graph.topology import Place
 from ross_flwr.runs.options import MachineOptions, RunOptions
 
@@ -52,7 +52,7 @@ def activate(message: Message, context: Context, make_task: MakeTask | None = No
 
 def models(message: Message, context: Context, make_task: MakeTask | None = None) -> Message:
     """Reply with the model of every agent here, each under its own parameter names."""
-    return Message(_named_models(wake(context, make_task)), reply_to=message)
+    return Message(_named_models(wake(context, make_task), context), reply_to=message)
 
 
 def who(message: Message, context: Context) -> Message:
@@ -97,7 +97,7 @@ def segment(message: Message, context: Context, make_task: MakeTask | None = Non
     reply = RecordDict({Report.key: _report(host, rounds).to_record()})
     rest(hosted, context)
     if flower.return_model == "final" and call.last == run.num_rounds:
-        reply.update(_named_models(hosted))
+        reply.update(_named_models(hosted, context))
     return Message(reply, reply_to=message)
 
 
@@ -154,7 +154,13 @@ def _report(host: Host, rounds: list[RoundReport]) -> Report:
     return report
 
 
-def _named_models(hosted: Hosted) -> RecordDict:
-    """Return the model of every agent here, under the key that the ServerApp expects."""
-    named = hosted.assembly.task.model.named
-    return RecordDict({model_key(i): record_of(named(agent["model"])) for i, agent in hosted.host.agents.items()})
+def _named_models(hosted: Hosted, context: Context) -> RecordDict:
+    """Return the model of every agent here, as far as it is learnt, under the key that the ServerApp expects."""
+    named, left_out = hosted.assembly.task.model.named, from_json(context.state.config_records[LEFT_OUT])
+    models = {i: named(agent["model"]) for i, agent in hosted.host.agents.items()}
+    return RecordDict(
+        {
+            model_key(i): record_of({name: part for name, part in model.items() if name not in left_out})
+            for i, model in models.items()
+        }
+    )

@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from shutil import rmtree
 
-from flwr.app import Context, RecordDict
+from flwr.app import ArrayRecord, Context, RecordDict
+from torch import Tensor
 
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import Config, ConfigError, Scalar, resolve
@@ -22,10 +23,14 @@ from ross_flwr.runs.assembly import Assembly
 from ross_flwr.runs.folder import RunFolder, refuse_changes
 from ross_flwr.tasks.task import Task
 
-__all__ = ["HOSTS", "Hosted", "Hosts", "MakeTask", "begin", "config_of", "forget", "left", "rest", "wake"]
+__all__ = ["HOSTS", "LEFT_OUT", "Hosted", "Hosts", "MakeTask", "begin", "config_of", "forget", "left", "rest", "wake"]
 
 MAY_CHANGE = {each.name.replace("_", "-") for each in fields(FlowerOptions)}
 """The keys that may differ when a run is resumed, beside those that may in one process."""
+
+FROZEN, LEFT_OUT = "frozen", "left-out"
+"""What a node's state holds of the initial model: frozen parameters that the module was not made with, and the names of
+float buffers that it lacks."""
 
 MakeTask = Callable[[Setup, Config, Context], Task]
 """Makes the task of a node, if the app brings its own."""
@@ -118,6 +123,7 @@ def begin(content: RecordDict, context: Context, make_task: MakeTask | None = No
         return
     hosted = HOSTS.get(_setup_of(str(setup["json"]), context), context, make_task, anew=True)
     context.state[Setup.key] = setup
+    initial = _begin_from(hosted, content.array_records["initial"], context)
     if _state_dir(hosted) and (saved := _state_folder(hosted).read_checkpoint()):  # by a process that died
         _, _, remainder = saved
         if remainder["state"].keys() != {str(agent) for agent in hosted.host.agents}:
@@ -126,12 +132,25 @@ def begin(content: RecordDict, context: Context, make_task: MakeTask | None = No
                 f"node hosts {', '.join(map(str, hosted.host.agents))}: use num-agents and num-nodes of before"
             )
         return
-    model = hosted.assembly.task.model
-    initial = model.flatten(tensors_of(content.array_records["initial"], model.device))
     for agent in hosted.host.agents.values():
         agent["model"] = initial.clone()
         hosted.host.algorithm.start(agent)
     rest(hosted, context)
+
+
+def _begin_from(hosted: Hosted, initial: ArrayRecord, context: Context) -> Tensor:
+    """Return the initial model as a vector, shape [P], and keep in the node's state how it differs from the module.
+
+    Frozen parameters have the values that the module was made with, unless the initial model holds others. It may leave
+    out frozen parameters and buffers; the nodes' models then leave them out too.
+    """
+    model = hosted.assembly.task.model
+    named = tensors_of(initial, model.device)
+    if frozen := model.freeze(named):
+        context.state[FROZEN] = record_of(frozen)
+    buffers = {name: part for name, part in model.named(model.initial).items() if name in model.buffers}
+    context.state[LEFT_OUT] = to_json([name for name in buffers if name not in named])
+    return model.flatten({**buffers, **named})
 
 
 def wake(context: Context, make_task: MakeTask | None = None) -> Hosted:
@@ -141,6 +160,8 @@ def wake(context: Context, make_task: MakeTask | None = None) -> Hosted:
     setup = str(context.state.config_records[Setup.key]["json"])
     hosted = HOSTS.get(_setup_of(setup, context), context, make_task)
     device = hosted.assembly.task.model.device
+    if FROZEN in context.state.array_records:
+        hosted.assembly.task.model.freeze(tensors_of(context.state.array_records[FROZEN], device))
     if _state_dir(hosted):
         checkpoint = _state_folder(hosted).read_checkpoint()
         if checkpoint is None:
@@ -225,5 +246,5 @@ def forget(context: Context) -> None:
         rmtree(inside(run, f"agent-{min(setup.places)}"), ignore_errors=True)
         with suppress(OSError):
             run.rmdir()  # unless other nodes on this machine have not finished yet
-    for key in [Setup.key, "tensors", "rest"]:
+    for key in [Setup.key, FROZEN, LEFT_OUT, "tensors", "rest"]:
         context.state.pop(key, None)

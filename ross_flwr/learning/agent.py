@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ross_flwr.learning.batches import Batches, Portions
 from ross_flwr.learning.counts import Counts
-from ross_flwr.learning.objective import Batch, Objective
+from ross_flwr.learning.examples import Batch
+from ross_flwr.learning.objective import Objective
 from ross_flwr.learning.requests import Compute, Gradient, Of, Utilities, compute
 from ross_flwr.learning.rules import Mean, Rule, View
 from ross_flwr.learning.streams import stream

@@ -5,7 +5,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ross_flwr.learning.objective import Batch, Objective
+from ross_flwr.learning.examples import Batch
+from ross_flwr.learning.objective import Objective
 from ross_flwr.learning.streams import stream
 
 __all__ = ["Batches", "Portions"]
@@ -48,13 +49,17 @@ class Batches:
     def take(self, number: int) -> Batch:
         """Return batch `number`, counted from 0."""
         if self._taken is None or self._taken[0] != number:
-            epoch, position = divmod(number, self._examples.num_examples // self.size)
-            if self._order is None or self._order[0] != epoch:
-                order = stream(self._seed, "batches", self._agent, epoch).permutation(self._examples.num_examples)
-                self._order = epoch, torch.from_numpy(order)
-            start = position * self.size
-            self._taken = number, self._examples.batch(self._order[1][start : start + self.size])
+            self._taken = number, self._examples.batch(self.indices(number))
         return self._taken[1]
+
+    def indices(self, number: int) -> Tensor:
+        """Return the indices of the examples in batch `number`, int64 of shape [size]."""
+        epoch, position = divmod(number, self._examples.num_examples // self.size)
+        if self._order is None or self._order[0] != epoch:
+            order = stream(self._seed, "batches", self._agent, epoch).permutation(self._examples.num_examples)
+            self._order = epoch, torch.from_numpy(order)
+        start = position * self.size
+        return self._order[1][start : start + self.size]
 
 
 class Portions:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ross_flwr.learning.agent import Agent
-from ross_flwr.learning.objective import Batch
+from ross_flwr.learning.examples import Batch
 
 __all__ = ["by_class", "class_gradients", "f1_scores"]
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +11,19 @@ from ross_flwr.config import ConfigError
 
 __all__ = ["FlatModel"]
 
+_FROZEN: WeakValueDictionary[bytes, Tensor] = WeakValueDictionary()
+"""The values of the frozen parameters of all models of this process, by their digest: equal ones share memory."""
+
 
 class FlatModel:
     """An `nn.Module` whose parameters and float buffers are views of whichever flat vector is bound to it.
 
-    The layout of the vector is: parameters in the module's order, then float buffers (BatchNorm statistics) in the
-    module's order, each row-major. Binding copies nothing: the module computes on the vector's own memory.
+    The layout of the vector is: parameters that are trained in the module's order, then float buffers (BatchNorm
+    statistics) in the module's order, each row-major. Binding copies nothing: the module computes on the vector's own
+    memory.
+
+    Frozen parameters, with ``requires_grad=False``, are no part of the vector and never travel. The models of a process
+    share those that are equal.
 
     Buffers that are not in the `state_dict`, and those with infinities or NaN (attention masks), are no part of the
     vector: each process has its own.
@@ -33,11 +41,23 @@ class FlatModel:
         The lengths of the tensors it is made of, in order.
     num_parameters : int
         The number of leading entries that are parameters; the rest are float buffers.
+
+    Raises
+    ------
+    ConfigError
+        When every parameter is frozen.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module.float()
-        parameters = dict(module.named_parameters())
+        every = dict(module.named_parameters())
+        parameters = {name: parameter for name, parameter in every.items() if parameter.requires_grad}
+        if not parameters:
+            raise ConfigError("all parameters of the model are frozen: agents have nothing to learn")
+        self._frozen = {name: parameter for name, parameter in every.items() if name not in parameters}
+        self._held: dict[str, Tensor] = {}
+        for name, parameter in self._frozen.items():
+            self._freeze(name, parameter.data)
         persistent = module.state_dict().keys()
         buffers = {
             name: buffer
@@ -55,9 +75,9 @@ class FlatModel:
             strides = torch.empty(tensor.shape, device="meta").stride()
             self._views.append((tensor, tensor.shape, strides, self.size))
             self.size += tensor.numel()
-        first = {id(parameter): name for name, parameter in parameters.items()}
-        every = module.named_parameters(remove_duplicate=False)
-        self._tied = {name: first[id(parameter)] for name, parameter in every if name not in parameters}
+        first = {id(parameter): name for name, parameter in every.items()}
+        again = module.named_parameters(remove_duplicate=False)
+        self._tied = {name: first[id(parameter)] for name, parameter in again if name not in every}
         self._bound: Tensor | None = None
         self.initial = torch.cat([tensor.detach().reshape(-1) for tensor, *_ in self._views])
         """The module's state when it was wrapped, shape [P]."""
@@ -66,6 +86,11 @@ class FlatModel:
     def device(self) -> torch.device:
         """Where the model was when it was wrapped."""
         return self.initial.device
+
+    @property
+    def buffers(self) -> set[str]:
+        """The names of the float buffers in the vector."""
+        return {name for _, name, _ in self._buffers}
 
     @property
     def has_buffers(self) -> bool:
@@ -104,6 +129,12 @@ class FlatModel:
                 tensor.data = vector.as_strided(shape, strides, start + offset)
             self._bound = vector
 
+    def read(self) -> Tensor:
+        """Return the module's state as a new vector, shape [P], wherever it has moved from the bound one."""
+        state = torch.cat([tensor.detach().float().reshape(-1) for tensor, *_ in self._views])
+        self._bound = None
+        return state
+
     def settle(self) -> None:
         """Write the buffers that a forward pass assigned anew into the bound vector, and take the old ones back."""
         for owner, name, buffer in self._buffers:
@@ -116,11 +147,34 @@ class FlatModel:
                     raise ConfigError(f"the forward pass gave buffer '{name}' the shape {shapes}, as before")
                 buffer.data.copy_(assigned.detach())
 
-    def named(self, vector: Tensor) -> dict[str, Tensor]:
-        """Return views of `vector` under the module's own names, as in its `state_dict`."""
+    def named(self, vector: Tensor, *, frozen: bool = False) -> dict[str, Tensor]:
+        """Return views of `vector`, and `frozen` parameters if asked for, under the names of the `state_dict`."""
         parts = torch.split(vector, self.sizes)
         named = {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
-        return named | {name: named[first] for name, first in self._tied.items()}
+        if frozen:
+            named |= self._held
+        return named | {name: named[first] for name, first in self._tied.items() if first in named}
+
+    def freeze(self, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Take the values of frozen parameters from `named`, and return those that the module did not have.
+
+        Raises
+        ------
+        ConfigError
+            When a shape differs.
+        """
+        taken = {}
+        for name, parameter in self._frozen.items():
+            if name in named:
+                self._check_shape(name, named[name], parameter.shape)
+                value = named[name].to(parameter)
+                if not torch.equal(value, parameter.data):
+                    self._freeze(name, value)
+                    taken[name] = value
+        return taken
+
+    def _freeze(self, name: str, value: Tensor) -> None:
+        self._held[name] = self._frozen[name].data = _shared(value)
 
     def flatten(self, named: Mapping[str, Tensor]) -> Tensor:
         """Return a new flat vector, shape [P], from tensors under the module's own names.
@@ -133,6 +187,17 @@ class FlatModel:
         for name, shape in self.shapes.items():
             if name not in named:
                 raise ConfigError(f"the model has no tensor '{name}': expected {', '.join(self.shapes)}")
-            if named[name].shape != shape:
-                raise ConfigError(f"tensor '{name}' has shape {tuple(named[name].shape)}: expected {tuple(shape)}")
+            self._check_shape(name, named[name], shape)
         return torch.cat([named[name].detach().float().reshape(-1) for name in self.shapes])
+
+    def _check_shape(self, name: str, tensor: Tensor, expected: torch.Size) -> None:
+        if tensor.shape != expected:
+            raise ConfigError(f"tensor '{name}' has shape {tuple(tensor.shape)}: expected {tuple(expected)}")
+
+
+def _shared(tensor: Tensor) -> Tensor:
+    """Return the tensor with these values that this process already has, if it has one on the same device."""
+    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} {tensor.device}\n".encode())
+    digest.update(content.data)
+    return _FROZEN.setdefault(digest.digest(), tensor.detach())

@@ -1,58 +1,20 @@
 """What an agent minimises: the loss on its own data, at any flat vector."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from math import exp, nan
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Mapping, Sequence
+from math import exp
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ross_flwr.config import ConfigError
+from ross_flwr.learning.examples import Batch, Split
 from ross_flwr.learning.flat import FlatModel
-from ross_flwr.learning.streams import seeded
-from ross_flwr.learning.tensors import Tree, leaves, map_tensors
+from ross_flwr.learning.module_loss import ModuleLoss
+from ross_flwr.learning.outputs import Loss, Metric, Test, Trainer, mean_of
+from ross_flwr.learning.tensors import Tree, map_tensors
 
-__all__ = ["Batch", "Loss", "Metric", "ModuleObjective", "Objective", "Performance", "Split"]
-
-Loss: TypeAlias = Callable[[Any, Any], Tensor]
-"""From (outputs, targets) to their mean loss, with a gradient."""
-
-Metric: TypeAlias = Callable[[Any, Any], Tensor | float]
-"""From (outputs, targets) to one number."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """B examples.
-
-    Attributes
-    ----------
-    inputs, targets : Tree
-        A tensor of shape [B, ...] each, or tuples, lists and dictionaries of such tensors. The module gets the inputs
-        as its one argument.
-    """
-
-    inputs: Tree
-    targets: Tree
-
-    def __len__(self) -> int:
-        return len(next(leaves(self.inputs)))
-
-    @property
-    def labels(self) -> Tensor | None:
-        """The targets, int64 of shape [B], if each is a single class."""
-        targets = self.targets
-        single = isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point()
-        return targets if single else None
-
-    def take(self, indices: Tensor) -> "Batch":
-        """Return the examples at `indices`, int64 or bool of shape [B]."""
-
-        def chosen(tensor: Tensor) -> Tensor:
-            return tensor[indices.to(tensor.device)]
-
-        return Batch(map_tensors(chosen, self.inputs), map_tensors(chosen, self.targets))
+__all__ = ["ModuleObjective", "Objective", "Performance"]
 
 
 class Performance(dict[str, float]):
@@ -60,16 +22,6 @@ class Performance(dict[str, float]):
 
     Accuracy is NaN unless targets are classes, one for each row of outputs. The user's own metrics are added.
     """
-
-
-class Split(Protocol):
-    """Examples that can be taken by index, ready for the model."""
-
-    def __len__(self) -> int:
-        """Return the number of examples."""
-
-    def batch(self, indices: Tensor) -> Batch:
-        """Return the examples at `indices`, int64 of shape [B]."""
 
 
 class Objective(Protocol):
@@ -127,7 +79,7 @@ class Objective(Protocol):
         """Return by how much the last `gradient` moved the float buffers, or None when there are none."""
 
 
-class ModuleObjective:
+class ModuleObjective(ModuleLoss):
     """The loss of an `nn.Module` on one agent's data.
 
     Parameters
@@ -138,15 +90,17 @@ class ModuleObjective:
         The agent's data, its validation set Q (None for methods that need none), and the examples on which accuracy is
         reported.
     loss : callable
-        Mean loss of (outputs, targets).
+        Mean loss of (outputs, targets); see `outputs.criterion`.
     chunk : int
-        Examples evaluated at once.
+        Examples of test and validation data that are computed on at once.
     triggered : Split, optional
         Test examples with a backdoor's trigger, labelled with its target.
     metrics : mapping of str to callable, optional
         Numbers of (outputs, targets), both of the whole test set, that `test` adds to loss and accuracy.
     own_utility : callable, optional
         The utility of kind ``"own"``: a number of (outputs, targets), both of Q; more is better.
+    trainer, own_test : callable, optional
+        How the app itself trains and tests a module, for `trained` and `test`.
     """
 
     def __init__(
@@ -160,17 +114,18 @@ class ModuleObjective:
         triggered: Split | None = None,
         metrics: Mapping[str, Metric] | None = None,
         own_utility: Metric | None = None,
+        trainer: Trainer | None = None,
+        own_test: Test | None = None,
     ) -> None:
-        self.model = model
+        super().__init__(model, loss, chunk)
         self.train_data = train
         self.test_data = test
-        self.criterion = loss
-        self.chunk = chunk
         self.triggered = triggered
         self.metrics = dict(metrics or {})
         self.own_utility = own_utility
+        self.trainer = trainer
+        self.own_test = own_test
         self._validation = None if validation is None else validation.batch(torch.arange(len(validation)))
-        self._shift: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -214,30 +169,21 @@ class ModuleObjective:
         """Return the training examples at `indices`, shape [B]."""
         return self.train_data.batch(indices)
 
-    def gradient(self, vector: Tensor, batch: Batch, *, training: bool = True) -> Tensor:
-        """Return the gradient of the mean loss on `batch` at `vector`, shape [P]; zero for float buffers.
-
-        It is also zero for parameters that are frozen or do not affect the loss.
-
-        `vector` stays unchanged: training mode moves the buffers of a copy, and `buffer_shift` says how far.
-        """
-        if not training:
-            with seeded(0, vector.device):
-                return self._gradient(self._guarded(vector), batch, training=False)
-        if not self.model.has_buffers:
-            return self._gradient(vector, batch, training=True)
-        moved = vector.clone()
-        gradient = self._gradient(moved, batch, training=True)
-        self._shift = moved[self.model.num_parameters :] - vector[self.model.num_parameters :]
-        return gradient
-
-    def buffer_shift(self) -> Tensor | None:
-        """Return by how much the last `gradient` moved the float buffers, or None when there are none."""
-        return self._shift
+    def trained(self, vector: Tensor, batches: Sequence[Tensor]) -> Tensor:
+        """Return what the app's own training on mini-batches, int64 of shape [B] each, makes of `vector`, shape [P]."""
+        if self.trainer is None:
+            raise ConfigError("the agent has no training of its own: it follows gradients")
+        self.model.bind(vector.clone())
+        self._mode(training=True)
+        try:
+            self.trainer(self.model.module, batches)
+        finally:
+            self.model.settle()
+        return self.model.read()
 
     def loss(self, vector: Tensor, batch: Batch) -> float:
         """Return the mean loss on `batch` at `vector`, without dropout and with the model's own statistics."""
-        return self._evaluate(vector, batch)[0]
+        return self.evaluate(vector, batch)[0]
 
     def utility(self, vector: Tensor, kind: str, batch: Batch) -> float:
         """Return a number for `vector` on `batch`, examples of the validation set Q.
@@ -250,15 +196,18 @@ class ModuleObjective:
             if self.own_utility is None:
                 raise ConfigError("utility = 'own' is the app's own function, and it has none: use utility = 'loss'")
             return float(self.own_utility(self.outputs(vector, batch), batch.targets))
-        loss, accuracy = self._evaluate(vector, batch)
+        loss, correct = self.evaluate(vector, batch)
         if kind == "accuracy-then-loss":
-            return accuracy + exp(-loss) / len(batch)
-        return accuracy if kind == "accuracy" else -loss
+            return correct + exp(-loss) / len(batch)
+        return correct if kind == "accuracy" else -loss
 
     def test(self, vector: Tensor) -> Performance:
         """Return loss, accuracy and own metrics on the test set, and how often a trigger succeeds if there is one."""
-        loss, accuracy = self._test(vector, self.test_data)
-        performance = Performance(loss=loss, accuracy=accuracy)
+        if self.own_test:
+            performance = Performance(self.evaluating(vector, self.own_test))
+        else:
+            loss, correct = self._test(vector, self.test_data)
+            performance = Performance(loss=loss, accuracy=correct)
         if self.triggered is not None:
             performance["attack-success"] = self._test(vector, self.triggered)[1]
         if self.metrics:
@@ -269,81 +218,10 @@ class ModuleObjective:
         return performance
 
     def _test(self, vector: Tensor, split: Split) -> tuple[float, float]:
-        total = len(split)
-        loss = accuracy = 0.0
-        for indices in self._chunks(split):
-            part_loss, part_accuracy = self._evaluate(vector, split.batch(indices))
-            loss += part_loss * len(indices) / total
-            accuracy += part_accuracy * len(indices) / total
-        return loss, accuracy
+        return mean_of((len(indices), self.evaluate(vector, split.batch(indices))) for indices in self._chunks(split))
 
     def _chunks(self, split: Split) -> Sequence[Tensor]:
         return torch.split(torch.arange(len(split)), self.chunk)
-
-    def _gradient(self, vector: Tensor, batch: Batch, *, training: bool) -> Tensor:
-        model = self.model
-        model.bind(vector)
-        self._mode(training=training)
-        for parameter in model.parameters:
-            parameter.grad = None
-        try:
-            loss = self.criterion(model.module(batch.inputs), batch.targets)
-            _refuse_nan(loss, batch)
-            torch.autograd.backward(loss)
-        finally:
-            model.settle()
-        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters]
-        if model.has_buffers:
-            parts.append(torch.zeros_like(vector[model.num_parameters :]))
-        return torch.cat([part.reshape(-1) for part in parts])
-
-    def _evaluate(self, vector: Tensor, batch: Batch) -> tuple[float, float]:
-        outputs = self.outputs(vector, batch)
-        loss = self.criterion(outputs, batch.targets)
-        _refuse_nan(loss, batch)
-        return float(loss), _accuracy(outputs, batch.targets, self.criterion)
-
-    def outputs(self, vector: Tensor, batch: Batch) -> Tree:
-        """Return what the module makes of the inputs of `batch` at `vector`, in evaluation mode."""
-        self.model.bind(self._guarded(vector))
-        self._mode(training=False)
-        try:
-            with torch.inference_mode(), seeded(0, vector.device):
-                return self.model.module(batch.inputs)
-        finally:
-            self.model.settle()
-
-    def _guarded(self, vector: Tensor) -> Tensor:
-        """Return what a module may write its buffers into in evaluation, so that `vector` stays as it is."""
-        return vector.clone() if self.model.has_buffers else vector
-
-    def _mode(self, *, training: bool) -> None:
-        if self.model.module.training is not training:
-            self.model.module.train(training)
-
-
-def _refuse_nan(loss: Tensor, batch: Batch) -> None:
-    """Refuse examples that make the loss NaN because they hold NaN themselves."""
-    if loss.isnan().any() and any(bool(leaf.isnan().any()) for leaf in leaves((batch.inputs, batch.targets))):
-        raise ConfigError("the agent's data holds NaN, which makes its loss NaN: remove or replace such examples")
-
-
-def _accuracy(outputs: Tree, targets: Tree, loss: Loss) -> float:
-    """Return the share of correct classes; NaN unless targets are classes, one for each row of outputs.
-
-    One output stands for classes 0 and 1: as a probability if the loss is indifferent at 0.5, or else as a logit.
-    """
-    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
-        return nan
-    if targets.is_floating_point() or outputs.shape[:-1] != targets.shape:
-        return nan
-    if outputs.shape[-1] > 1:
-        return float((outputs.argmax(-1) == targets).float().mean())
-    if ((targets != 0) & (targets != 1)).any():
-        return nan
-    half, zeros = torch.full_like(outputs, 0.5), torch.zeros_like(targets)
-    threshold = 0.5 if torch.isclose(loss(half, zeros), loss(half, zeros + 1)) else 0.0
-    return float(((outputs[..., 0] > threshold) == targets.bool()).float().mean())
 
 
 def _cat(*parts: Tensor) -> Tensor:

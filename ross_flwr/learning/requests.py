@@ -6,7 +6,8 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
-from ross_flwr.learning.objective import Batch, Objective
+from ross_flwr.learning.examples import Batch
+from ross_flwr.learning.objective import Objective
 from ross_flwr.learning.streams import seeded
 
 __all__ = ["Compute", "Gradient", "Of", "Utilities", "compute"]

@@ -6,7 +6,9 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from ross_flwr.learning.objective import Batch, ModuleObjective, Split
+from ross_flwr.config import ConfigError
+from ross_flwr.learning.examples import Batch, Split
+from ross_flwr.learning.objective import ModuleObjective
 from ross_flwr.learning.tensors import map_tensors
 
 __all__ = ["Joined", "Whole", "trained_on"]
@@ -61,8 +63,10 @@ def trained_on(objective: ModuleObjective, *, own: bool) -> ModuleObjective:
     Raises
     ------
     ConfigError
-        When the agent has no validation set.
+        When the agent has no validation set, or the app's own training would not see it.
     """
+    if objective.trainer:
+        raise ConfigError("this app trains its model itself, and not on Q_i: use use-validation = false")
     other, held_out = copy(objective), Whole(objective.validation)
     other.train_data = Joined([objective.train_data, held_out]) if own else held_out
     return other

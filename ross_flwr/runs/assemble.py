@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from ross_flwr.algorithms import ALGORITHMS
-from ross_flwr.config import Config, ConfigError, require
+from ross_flwr.config import Config, ConfigError, options_of, require, shown
 from ross_flwr.engine.rounds import Schedule
 from ross_flwr.graph.options import GraphOptions
 from ross_flwr.graph.schedule import Graphs, read_graphs
@@ -17,6 +17,7 @@ from ross_flwr.runs.options import MachineOptions, RunOptions
 from ross_flwr.tasks.corruptions import draw_corrupted
 from ross_flwr.tasks.images import Images
 from ross_flwr.tasks.options import CorruptionOptions, DataOptions
+from ross_flwr.tasks.own import Own
 from ross_flwr.tasks.task import Task
 from ross_flwr.threats.options import AttackOptions, FaultOptions
 from ross_flwr.threats.threats import draw_attackers, read_threats
@@ -47,7 +48,7 @@ def assemble(config: Config, task: Task | None = None) -> Assembly:
     graphs = _read_graphs(config)
     corrupted: frozenset[int] = frozenset()
     if task:
-        _refuse_corruption(config)
+        _refuse_unused(config, task)
     else:
         task = images = read_images(config)
         corrupted = images.corrupted
@@ -132,10 +133,12 @@ def _read_attackers(config: Config) -> frozenset[int]:
     )
 
 
-def _refuse_corruption(config: Config) -> None:
-    for key, wanted in (("corruption", "none"), ("validation-noise", 0.0)):
-        if config.values[key] != wanted:
+def _refuse_unused(config: Config, task: Task) -> None:
+    """Refuse keys about data and a model that the configuration names, where an app has its own."""
+    used = {"batch-size", "validation-size"} if isinstance(task, Own) else set()
+    for key in (*options_of(DataOptions), *options_of(CorruptionOptions)):
+        if key.name not in used and config.values[key.name] != key.default:
             raise ConfigError(
-                f"{key} = {config.values[key]} spoils data that the configuration names, and this app has its own: "
-                f"use {key} = {wanted}, and spoil the data where the app loads it"
+                f"{key.name} = {shown(config.values[key.name])} is about data or a model that the configuration names, "
+                "and this app has its own: leave the key out, and see to it where the app makes them"
             )

@@ -20,7 +20,7 @@ from ross_flwr.tasks.images import Images
 from ross_flwr.tasks.task import Task
 from ross_flwr.threats.threats import Threats
 
-__all__ = ["Assembly"]
+__all__ = ["Assembly", "needs_validation"]
 
 
 @dataclass(kw_only=True)
@@ -168,16 +168,19 @@ class Assembly:
         return algorithm.trains_on
 
 
+def needs_validation(algorithm: Algorithm, rule: Rule) -> str:
+    """Return what it is in a run that needs Q_i; nothing if agents can do without."""
+    if algorithm.needs_validation or "validation" in algorithm.trains_on:
+        return f"algorithm = '{algorithm.name}'"
+    if rule.needs_validation:
+        return f"rule '{rule.name}'"
+    return "use-validation = true" if algorithm.use_validation else ""
+
+
 def _check_images(images: Images, algorithm: Algorithm, rule: Rule) -> None:
-    if images.options.validation_size == 0:
-        if algorithm.needs_validation or "validation" in algorithm.trains_on:
-            needy = f"algorithm = '{algorithm.name}'"
-        elif rule.needs_validation:
-            needy = f"rule '{rule.name}'"
-        else:
-            needy = "use-validation = true" if algorithm.use_validation else ""
-        if needy:
-            raise ConfigError(
-                f"validation-size = 0 leaves agents without the validation set Q_i that {needy} needs: use a larger "
-                "validation-size, or a method that needs no Q_i, such as algorithm = 'cgsv' with use-validation = false"
-            )
+    needy = needs_validation(algorithm, rule)
+    if needy and images.options.validation_size == 0:
+        raise ConfigError(
+            f"validation-size = 0 leaves agents without the validation set Q_i that {needy} needs: use a larger "
+            "validation-size, or a method that needs no Q_i, such as algorithm = 'cgsv' with use-validation = false"
+        )

@@ -164,7 +164,7 @@ class LocalRun:
                 self._save(done, snapshot)
         if folder:
             folder.write_summary(self.summary())
-            folder.write_model(self.assembly.task.model.named(consensus(self.host, self.history)))
+            folder.write_model(self.assembly.task.model.named(consensus(self.host, self.history), frozen=True))
 
     def _held(self) -> AbstractContextManager[None]:
         return self.folder.held() if self.folder else nullcontext()

@@ -59,7 +59,7 @@ class Result:
 
     def state_dict(self, agent: int | None = None) -> dict[str, Tensor]:
         """Return the consensus model, or the model of `agent`, under the module's own parameter names."""
-        return self._model.named(self.consensus if agent is None else self.models[agent])
+        return self._model.named(self.consensus if agent is None else self.models[agent], frozen=True)
 
 
 def simulate(
@@ -143,7 +143,7 @@ def simulate(
         summary = {**assembly.describe(), **history.summary(), "dropped": dict(host.dropped)}
         if results:
             results.write_summary(summary)
-            results.write_model(assembly.task.model.named(mean))
+            results.write_model(assembly.task.model.named(mean, frozen=True))
     models = {index: agent["model"] for index, agent in host.agents.items()}
     return Result(history.lines, summary, models, mean, assembly.task.model)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ross_flwr.config import ConfigError, require
-from ross_flwr.learning.objective import Batch, Split
+from ross_flwr.learning.examples import Batch, Split
 from ross_flwr.learning.streams import stream
 from ross_flwr.tasks.options import CorruptionOptions
 

@@ -13,8 +13,9 @@ from ross_flwr import data
 from ross_flwr.data import Examples, Source
 from ross_flwr.data.classes import renumbered
 from ross_flwr.data.pixels import common_scale
+from ross_flwr.learning.examples import Batch, Split
 from ross_flwr.learning.flat import FlatModel
-from ross_flwr.learning.objective import Batch, ModuleObjective, Split
+from ross_flwr.learning.objective import ModuleObjective
 from ross_flwr.tasks import models
 from ross_flwr.tasks.corruptions import TARGET, Corruption
 from ross_flwr.tasks.options import CorruptionOptions, DataOptions

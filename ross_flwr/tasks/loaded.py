@@ -1,7 +1,8 @@
 """PyTorch data sets as an agent's data."""
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from itertools import chain, islice
 from operator import index
 from typing import Any, TypeAlias
@@ -11,13 +12,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from ross_flwr.config import ConfigError
-from ross_flwr.learning.objective import Batch
+from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.streams import seeded
 from ross_flwr.learning.tensors import leaves, map_tensors
 
 __all__ = ["Data", "Loaded"]
 
 Data: TypeAlias = Dataset[Any] | DataLoader[Any]
+
+LABELS = ("label", "target")
+"""How the name of an entry with targets ends, but for an s; "y" alone is one too."""
 
 KEPT = 2**28
 """At most this many bytes of batches are kept in memory."""
@@ -39,7 +43,7 @@ class Loaded:
     device : torch.device
         Where batches go. Their real numbers become float32, like the model's.
     pair : callable, optional
-        From a collated batch to (inputs, targets), for batches that are not pairs.
+        From a collated batch to (inputs, targets), for batches that are neither pairs nor dictionaries with labels.
     keep : bool (default: False)
         Whether to keep small batches in memory, for data that is read in the same batches every time.
 
@@ -90,13 +94,24 @@ class Loaded:
     def __len__(self) -> int:
         return len(self._numbers)
 
+    def part(self, places: Tensor) -> "Loaded":
+        """Return the same split with only the examples at `places`, int64 of any length."""
+        other = copy(self)
+        other._numbers, other._kept = [self._numbers[place] for place in places.tolist()], {}
+        return other
+
+    def loader(self, batches: Sequence[Tensor]) -> DataLoader[Any]:
+        """Return a DataLoader of the mini-batches at these indices, collated as the app's own."""
+        numbers = [[self._numbers[place] for place in indices.tolist()] for indices in batches]
+        return DataLoader(self.dataset, batch_sampler=numbers, collate_fn=self.collate)
+
     def batch(self, indices: Tensor) -> Batch:
         """Return the examples at `indices`, int64 of shape [B]."""
         key = indices.numpy().tobytes()
         if key in self._kept:
             return self._kept[key]
         with seeded(zlib.crc32(key), self.device):
-            batch = self._pair(self.collate(self._examples([self._numbers[place] for place in indices.tolist()])))
+            batch = self.read(self.collate(self._examples([self._numbers[place] for place in indices.tolist()])))
         size = sum(tensor.nbytes for tensor in leaves((batch.inputs, batch.targets)))
         if size <= self._room:
             self._kept[key] = batch
@@ -108,20 +123,38 @@ class Loaded:
             return self.dataset.__getitems__(numbers)
         return [self.dataset[number] for number in numbers]
 
-    def _pair(self, collated: Any) -> Batch:
-        parts = self.pair(collated) if self.pair else collated
+    def read(self, collated: Any) -> Batch:
+        """Return a collated batch, ready for the model."""
+        parts = self.pair(collated) if self.pair else _by_name(collated)
         trees = list(parts) if isinstance(parts, list | tuple) else []
         if len(trees) != 2 or not all(isinstance(leaf, Tensor) for leaf in leaves(trees)):
             kinds = [type(part).__name__ for part in trees] or type(parts).__name__
             raise ConfigError(
                 f"{self.name} gives batches of {kinds}: expected (inputs, targets), each a tensor or tuples, lists and "
-                "dictionaries of tensors; pair= can make them of anything else"
+                "dictionaries of tensors, or a dictionary with one label; pair= can make them of anything else"
             )
         return Batch(*(map_tensors(self._ready, tree) for tree in trees))
 
     def _ready(self, tensor: Tensor) -> Tensor:
         tensor = tensor.to(self.device)
         return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _by_name(collated: Any) -> Any:
+    """Return (inputs, targets) of a dictionary with one entry that is called a label or target; other batches as is.
+
+    The inputs are the other tensors, in a dictionary if there are several.
+    """
+    if not isinstance(collated, Mapping):
+        return collated
+    tensors = {
+        name: entry for name, entry in collated.items() if all(isinstance(leaf, Tensor) for leaf in leaves(entry))
+    }
+    labels = [name for name in tensors if name == "y" or str(name).lower().rstrip("s").endswith(LABELS)]
+    if len(labels) != 1 or len(tensors) < 2:
+        return collated
+    targets = tensors.pop(labels[0])
+    return (next(iter(tensors.values())) if len(tensors) == 1 else tensors), targets
 
 
 def _sampled(loader: DataLoader[Any], name: str) -> tuple[list[int], int | None]:

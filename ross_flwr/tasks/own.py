@@ -1,16 +1,27 @@
 """The task of an app that brings its own module, data sets and loss."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import nan
+from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from ross_flwr.learning.flat import FlatModel
-from ross_flwr.learning.objective import Loss, Metric, ModuleObjective
+from ross_flwr.learning.objective import ModuleObjective
+from ross_flwr.learning.outputs import Loss, Metric, Test, Trainer, call, criterion
+from ross_flwr.learning.streams import stream
 from ross_flwr.tasks.loaded import Data, Loaded
 
-__all__ = ["Own"]
+__all__ = ["Own", "Tested"]
+
+Tested: TypeAlias = tuple[float, float] | Mapping[str, float]
+"""Loss and accuracy, or numbers by name, the loss among them."""
+
+HELD_OUT = 5
+"""The most that is held out of the training data for Q_i is one example in this many."""
 
 
 class Own:
@@ -26,15 +37,29 @@ class Own:
     validation_data : callable, optional
         The same for Q_i, on which methods such as ROSS judge models; the agent should not learn from it.
     loss : callable (default: cross-entropy)
-        Mean loss of (outputs, targets).
+        Mean loss of (outputs, targets). A loss of ``torch.nn`` gets the tensor of scores in outputs that are tuples,
+        or objects with ``logits``; any other gets them as they are, and the module if it has an argument ``model``.
     metrics : mapping of str to callable, optional
         Numbers of (outputs, targets) on the test data, reported beside loss and accuracy.
     utility : callable, optional
         What a model is worth, as a number of (outputs, targets) on Q_i, where ``utility = "own"``; more is better.
     pair : callable, optional
-        From a collated batch to (inputs, targets), for data whose batches are not such pairs.
+        From a collated batch to (inputs, targets), for batches that are neither pairs nor dictionaries with one label.
+    train : callable, optional
+        How the app itself trains: from the module and a DataLoader of K mini-batches; K is the method's `local-steps`.
+    optimizer : callable, optional
+        From the parameters to an optimizer, which takes the local steps instead of SGD. It begins anew in each pass.
+    test : callable, optional
+        How the app itself tests: from the module and the DataLoader of the test data to loss and accuracy, or to a
+        mapping of names to numbers, one of them ``"loss"``.
     batch_size : int (default: 32)
-        Examples in a mini-batch of an agent whose training data is not a DataLoader with a batch size.
+        Examples in a mini-batch of an agent whose training data is not a DataLoader with a batch size. No more are
+        computed on at once, whatever they are for.
+    hold_out : int (default: 0)
+        The most examples that are held out of an agent's training data for Q_i if there is no `validation_data`: a
+        fifth, drawn by `seed`.
+    seed : int (default: 0)
+        Of the run.
     device : torch.device, optional
         Where model and batches go; the CPU without.
 
@@ -57,7 +82,12 @@ class Own:
         metrics: Mapping[str, Metric] | None = None,
         utility: Metric | None = None,
         pair: Callable[[Any], Iterable[Any]] | None = None,
+        train: Callable[[nn.Module, DataLoader[Any]], object] | None = None,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        test: Callable[[nn.Module, DataLoader[Any]], Tested] | None = None,
         batch_size: int = 32,
+        hold_out: int = 0,
+        seed: int = 0,
         device: torch.device | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
@@ -69,34 +99,80 @@ class Own:
         self.metrics = metrics
         self.utility = utility
         self.pair = pair
+        self.train = train
+        self.optimizer = optimizer
+        self.test = test
         self._batch_size = batch_size
-        self._training: dict[int, Loaded] = {}
+        self._hold_out = hold_out
+        self._seed = seed
+        self._loaded: dict[int, tuple[Loaded, Loaded | None]] = {}
 
     def batch_size(self, agent: int) -> int:
         """Return the batch size of the agent's DataLoader, or that of the task."""
-        return self._train(agent).batch_size or self._batch_size
+        return self._data(agent)[0].batch_size or self._batch_size
 
     def objective(self, agent: int) -> ModuleObjective:
         """Return the loss of `agent` on its own data."""
+        training, validation = self._data(agent)
         test = Loaded(self.test_data(agent), "test_data", self.device, self.pair, keep=True)
-        validation = None
-        if self.validation_data:
-            validation = Loaded(self.validation_data(agent), "validation_data", self.device, self.pair)
+        size = test.batch_size if test.batch_size and test.batch_size > 1 else self.batch_size(agent)
         return ModuleObjective(
             self.model,
-            self._train(agent),
+            training,
             validation,
             test,
             self.loss,
+            size,
             metrics=self.metrics,
             own_utility=self.utility,
+            trainer=self._trainer(training),
+            own_test=self._own_test(test, size),
         )
 
     def describe(self) -> dict[str, Any]:
         """Return the size of the model."""
         return {"parameters": self.model.size}
 
-    def _train(self, agent: int) -> Loaded:
-        if agent not in self._training:
-            self._training[agent] = Loaded(self.train_data(agent), "train_data", self.device, self.pair)
-        return self._training[agent]
+    def _data(self, agent: int) -> tuple[Loaded, Loaded | None]:
+        """Return the training data of `agent` and its Q_i."""
+        if agent not in self._loaded:
+            training, validation = Loaded(self.train_data(agent), "train_data", self.device, self.pair), None
+            if self.validation_data:
+                validation = Loaded(self.validation_data(agent), "validation_data", self.device, self.pair)
+            elif held := min(self._hold_out, len(training) // HELD_OUT):
+                order = torch.from_numpy(stream(self._seed, "held out", agent).permutation(len(training)))
+                training, validation = training.part(order[held:].sort().values), training.part(order[:held])
+            self._loaded[agent] = training, validation
+        return self._loaded[agent]
+
+    def _trainer(self, data: Loaded) -> Trainer | None:
+        if self.train:
+            train = self.train
+            return lambda module, batches: train(module, data.loader(batches))
+        if self.optimizer is None:
+            return None
+        make, loss = self.optimizer, criterion(self.loss, self.model.module)
+
+        def descend(module: nn.Module, batches: Sequence[Tensor]) -> None:
+            optimizer = make([parameter for parameter in module.parameters() if parameter.requires_grad])
+            for indices in batches:
+                batch = data.batch(indices)
+                optimizer.zero_grad()
+                torch.autograd.backward(loss(call(module, batch.inputs), batch.targets))
+                optimizer.step()
+
+        return descend
+
+    def _own_test(self, data: Loaded, size: int) -> Test | None:
+        if self.test is None:
+            return None
+        test, loader = self.test, data.loader(torch.split(torch.arange(len(data)), size))
+
+        def measure(module: nn.Module) -> dict[str, float]:
+            measured = test(module, loader)
+            if isinstance(measured, Mapping):
+                return {"accuracy": nan} | {name: float(value) for name, value in measured.items()}
+            loss, accuracy = measured
+            return {"loss": float(loss), "accuracy": float(accuracy)}
+
+        return measure

@@ -13,7 +13,7 @@ from ross_flwr.algorithms.bristle import Bristle
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.graph import topology
 from ross_flwr.learning.agent import Agent
-from ross_flwr.learning.objective import Batch
+from ross_flwr.learning.examples import Batch
 from ross_flwr.runs.local import LocalRun
 
 CLASSES, INPUTS = 4, 3

@@ -12,8 +12,9 @@ from torch import nn
 from ross_flwr.algorithms.cross_gradient import CrossGradient
 from ross_flwr.algorithms.ross import ROSS
 from ross_flwr.graph import topology
+from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.flat import FlatModel
-from ross_flwr.learning.objective import Batch, ModuleObjective
+from ross_flwr.learning.objective import ModuleObjective
 
 RATE = 0.2
 

@@ -8,7 +8,7 @@ import torch
 from addresses import free_addresses
 from deployed import until
 from flwr.app import ArrayRecord
-from nodes import KilledError, Nodes, app_of
+from nodes import KilledError, Nodes, app_of, keys_beside
 
 from ross_flwr import ConfigError, PeerDirect, PeerHybrid, PeerRelay, resolve
 from ross_flwr.direct import certificates
@@ -46,7 +46,7 @@ def play(strategy, certs, *, app=None, **options):
         range(config.part(RunOptions).num_agents),
         lambda k: {"peer-address": addresses[k], "peer-certs": str(certs[k])},
     )
-    relay = strategy(**DIRECT | options)
+    relay = strategy(**keys_beside(DIRECT | options))
     model = expected.assembly.task.model
     relay.start(nodes, ArrayRecord(model.named(model.initial)), config.part(RunOptions).num_rounds)
     return relay, expected, lines

@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import LocalDpMod, arrays_size_mod, fixedclipping_mod
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.task_identity import TaskIdentity
-from nodes import NodeError, Nodes, app_of, context_of
+from nodes import NodeError, Nodes, app_of, context_of, keys_beside
 from quickstart.fedavg import server_app as with_fedavg
 from quickstart.ross import server_app as with_ross
 from quickstart.ross.client_app import app as quickstart
@@ -168,7 +168,7 @@ def test_an_app_that_loads_the_configurations_data_itself_gives_the_same_models(
     config = resolve(options)
     expected = LocalRun(config)
     model = expected.assembly.task.model
-    relay = PeerRelay(**options)
+    relay = PeerRelay(**keys_beside(options))
     relay.start(Nodes(app_of(config)), ArrayRecord(model.named(model.initial)), 2)
     lines = list(expected.rounds())
     for index, agent in expected.host.agents.items():
@@ -300,13 +300,35 @@ def test_data_is_loaded_once_by_a_node_and_its_loaders_batch_size_counts():
         (
             {},
             {"corruption": "label-flip", "corrupted": 1},
-            "corruption = label-flip spoils data that the configuration",
+            "corruption = 'label-flip' is about data or a model that the configuration names",
         ),
         ({}, {"algorithm": "centralized"}, "algorithm = 'centralized' pools the data of all agents"),
+        ({}, {"validation_size": 50}, "validation-size = 50 has no effect, since this app has validation_data"),
+        ({}, {"hidden": 8}, "hidden = 8 is about data or a model that the configuration names, and this app has"),
         (
-            {"validation_data": None},
+            {"train_data": lambda context: DataLoader(line_data(context), batch_size=7)},
+            {"batch_size": 8},
+            "batch-size = 8 has no effect, since the DataLoader of this app has batches of 7: leave the key out",
+        ),
+        (
+            {"train": lambda module, loader, context: None},
             {},
-            "has no validation set Q_i and is asked for a utility: give it validation_data",
+            "algorithm = 'ross' has no local steps that this app's own train could make: leave train out, or use",
+        ),
+        (
+            {"optimizer": torch.optim.AdamW},
+            {"algorithm": "dfedsam"},
+            "algorithm = 'dfedsam' has no local steps that this app's own optimizer could make",
+        ),
+        (
+            {"optimizer": torch.optim.AdamW},
+            {"algorithm": "local-dsgd", "learning_rate": 0.5},
+            "learning-rate = 0.5 has no effect, since this app trains its model itself: leave the key out",
+        ),
+        (
+            {"optimizer": torch.optim.AdamW},
+            {"algorithm": "local-dsgd", "use_validation": True},
+            "this app trains its model itself, and not on Q_i: use use-validation = false",
         ),
         ({"utility": None}, {"utility": "own"}, "utility = 'own' is the app's own function, and it has none"),
     ],
@@ -320,6 +342,10 @@ def test_what_does_not_fit_an_app_of_its_own_is_told_in_a_sentence(changed, opti
     ("given", "sentence"),
     [
         ({"model": REGRESSION["model"]}, "an app of its own needs train_data, test_data too: give peer_app all of"),
+        (
+            REGRESSION | {"train": r2, "optimizer": r2},
+            "peer_app takes train, or an optimizer for the local steps: give it",
+        ),
         (REGRESSION | {"metrics": {"loss": r2}}, "metrics have the name 'loss', which every test reports"),
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from addresses import free_addresses
-from nodes import NodeError, Nodes, app_of
+from nodes import NodeError, Nodes, app_of, keys_beside
 
 from ross_flwr import ConfigError, PeerDirect, PeerHybrid, PeerRelay, peer_app, resolve
 from ross_flwr.direct import certificates
@@ -11,6 +11,7 @@ from ross_flwr.flower.placement import Placement, first_round, place
 from ross_flwr.flower.protocol import Answer
 from ross_flwr.flower.records import record_of, tensors_of
 from ross_flwr.graph import build
+from ross_flwr.runs.assemble import read_images
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.local import LocalRun
 
@@ -55,12 +56,12 @@ def expected():
 def start(strategy, certs, grid_of, numbers, tmp_path, **options):
     """Run a strategy over new nodes with these numbers."""
     options = BASE | {"state_dir": str(tmp_path / "state"), "checkpoint_every": 1} | options
-    made = strategy(**options)
+    made = strategy(**keys_beside(options))
     made.history_file = tmp_path / "history.jsonl"
     addresses = free_addresses(4)
     config = resolve({name.replace("_", "-"): value for name, value in BASE.items()})
     nodes = grid_of(app_of(config), numbers, lambda k: {"peer-address": addresses[k], "peer-certs": str(certs[k])})
-    model = made.assembly.task.model
+    model = read_images(config).model
     made.start(nodes, record_of(model.named(model.initial)), BASE["num_rounds"], 60)
     return made
 

@@ -16,8 +16,9 @@ from ross_flwr.algorithms.dpsgd import DPSGD
 from ross_flwr.engine.host import Host
 from ross_flwr.graph import topology
 from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.flat import FlatModel
-from ross_flwr.learning.objective import Batch, ModuleObjective
+from ross_flwr.learning.objective import ModuleObjective
 from ross_flwr.learning.streams import stream
 
 KEYS = st.tuples(

@@ -4,7 +4,7 @@ import torch
 from quadratics import Quadratic
 
 from ross_flwr.learning.batches import Portions
-from ross_flwr.learning.objective import Batch
+from ross_flwr.learning.examples import Batch
 
 
 class Labelled(Quadratic):

@@ -317,11 +317,13 @@ def test_targets_that_are_not_a_class_for_each_row_of_outputs_have_no_accuracy()
     assert math.isnan(performance["accuracy"])
 
 
-def test_frozen_and_unused_parameters_have_no_gradient():
+def test_a_parameter_that_the_loss_does_not_depend_on_has_no_gradient_and_a_frozen_one_is_not_asked_for():
     module = mlp()
     module[0].weight.requires_grad_(False)
     module.register_parameter("unused", nn.Parameter(torch.ones(2)))
     objective = ModuleObjective(FlatModel(module), *[examples((6,), 12, seed) for seed in range(3)])
     vector = objective.model.initial
     gradient = objective.model.named(objective.gradient(vector, objective.batch(torch.arange(12))))
-    assert [name for name, part in gradient.items() if not part.any()] == ["unused", "0.weight"]
+    assert [name for name, part in gradient.items() if not part.any()] == ["unused"]
+    assert list(gradient) == ["unused", "0.bias", "2.weight", "2.bias"]
+    assert objective.size == 2 + 5 + 3 * 5 + 3

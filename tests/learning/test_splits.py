@@ -2,7 +2,7 @@
 
 import torch
 
-from ross_flwr.learning.objective import Batch
+from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.splits import Joined, Whole
 
 

@@ -8,7 +8,7 @@ from ross_flwr import tasks
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.classes import class_gradients
-from ross_flwr.learning.objective import Batch
+from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.screen import screen
 from ross_flwr.runs.assemble import assemble
 from ross_flwr.threats.options import AttackOptions

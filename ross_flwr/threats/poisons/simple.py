@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ross_flwr.config import ConfigError, option
 from ross_flwr.learning.agent import Agent
-from ross_flwr.learning.objective import Batch
+from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.requests import Gradient
 from ross_flwr.threats.poisons.poison import Poison
 

@@ -1,0 +1,117 @@
+"""The loss of a module at any flat vector, on any batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ross_flwr.learning.examples import Batch
+from ross_flwr.learning.flat import FlatModel
+from ross_flwr.learning.outputs import Loss, accuracy, call, criterion, mean_of, plain, refuse_nan
+from ross_flwr.learning.streams import seeded
+from ross_flwr.learning.tensors import Tree, map_tensors
+
+__all__ = ["ModuleLoss"]
+
+
+class ModuleLoss:
+    """The loss of an `nn.Module`, and what else it makes of a batch.
+
+    Parameters
+    ----------
+    model : FlatModel
+        The module, with any flat vector of shape [P] for its state.
+    loss : callable
+        Mean loss of (outputs, targets); see `outputs.criterion`.
+    chunk : int
+        Examples that are computed on at once, except in training.
+    """
+
+    def __init__(self, model: FlatModel, loss: Loss, chunk: int) -> None:
+        self.model = model
+        self.criterion = criterion(loss, model.module)
+        self.chunk = chunk
+        self._shift: Tensor | None = None
+
+    def gradient(self, vector: Tensor, batch: Batch, *, training: bool = True) -> Tensor:
+        """Return the gradient of the mean loss on `batch` at `vector`, shape [P]; zero for float buffers.
+
+        It is also zero for parameters that do not affect the loss.
+
+        `vector` stays unchanged: training mode moves the buffers of a copy, and `buffer_shift` says how far.
+        """
+        if not training:
+            with seeded(0, vector.device):
+                return self._gradient(self._guarded(vector), batch, training=False)
+        if not self.model.has_buffers:
+            return self._gradient(vector, batch, training=True)
+        moved = vector.clone()
+        gradient = self._gradient(moved, batch, training=True)
+        self._shift = moved[self.model.num_parameters :] - vector[self.model.num_parameters :]
+        return gradient
+
+    def buffer_shift(self) -> Tensor | None:
+        """Return by how much the last `gradient` moved the float buffers, or None when there are none."""
+        return self._shift
+
+    def evaluate(self, vector: Tensor, batch: Batch) -> tuple[float, float]:
+        """Return mean loss and accuracy on `batch` at `vector`."""
+        return mean_of((len(part), self._measure(vector, part)) for part in batch.parts(self.chunk))
+
+    def outputs(self, vector: Tensor, batch: Batch) -> Tree:
+        """Return what the module makes of the inputs of `batch` at `vector`, in evaluation mode.
+
+        Of outputs with ``logits``, such as those of Hugging Face's models, these alone are returned.
+        """
+        parts = [plain(self._outputs(vector, part)) for part in batch.parts(self.chunk)]
+        return parts[0] if len(parts) == 1 else map_tensors(_cat, *parts)
+
+    def evaluating(self, vector: Tensor, function: Callable[[nn.Module], Any]) -> Any:
+        """Return the function's value of the module at `vector`, in evaluation mode."""
+        self.model.bind(self._guarded(vector))
+        self._mode(training=False)
+        try:
+            with torch.inference_mode(), seeded(0, vector.device):
+                return function(self.model.module)
+        finally:
+            self.model.settle()
+
+    def _gradient(self, vector: Tensor, batch: Batch, *, training: bool) -> Tensor:
+        model = self.model
+        model.bind(vector)
+        self._mode(training=training)
+        for parameter in model.parameters:
+            parameter.grad = None
+        try:
+            for part in [batch] if training else batch.parts(self.chunk):
+                loss = self.criterion(call(model.module, part.inputs), part.targets)
+                refuse_nan(loss, part.inputs, part.targets)
+                torch.autograd.backward(loss if len(part) == len(batch) else loss * (len(part) / len(batch)))
+        finally:
+            model.settle()
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters]
+        if model.has_buffers:
+            parts.append(torch.zeros_like(vector[model.num_parameters :]))
+        return torch.cat([part.reshape(-1) for part in parts])
+
+    def _measure(self, vector: Tensor, batch: Batch) -> tuple[float, float]:
+        outputs = self._outputs(vector, batch)
+        loss = self.criterion(outputs, batch.targets)
+        refuse_nan(loss, batch.inputs, batch.targets)
+        return float(loss), accuracy(outputs, batch.targets, self.criterion)
+
+    def _outputs(self, vector: Tensor, batch: Batch) -> Any:
+        return self.evaluating(vector, lambda module: call(module, batch.inputs))
+
+    def _guarded(self, vector: Tensor) -> Tensor:
+        """Return what a module may write its buffers into in evaluation, so that `vector` stays as it is."""
+        return vector.clone() if self.model.has_buffers else vector
+
+    def _mode(self, *, training: bool) -> None:
+        if self.model.module.training is not training:
+            self.model.module.train(training)
+
+
+def _cat(*parts: Tensor) -> Tensor:
+    return torch.cat(parts)
