@@ -33,8 +33,9 @@ class Threats:
         The agents whose data is bad. They follow the algorithm and count as honest.
     poisons : sequence of GradientTransform
         Links of every attacker's gradient chain.
-    lies : sequence of MessageTransform
-        Links of all agents' message chain.
+    lies, losses : sequence of MessageTransform
+        Links of all agents' message chain: those that change what messages say, and those that lose messages after
+        everything else has been done to them.
     absent : callable, optional
         From an agent and a pass to whether the agent is away.
     omniscient : bool
@@ -54,6 +55,7 @@ class Threats:
     corrupted: frozenset[int] = frozenset()
     poisons: Sequence[GradientTransform] = ()
     lies: Sequence[MessageTransform] = ()
+    losses: Sequence[MessageTransform] = ()
     absent: Callable[[int, int], bool] | None = None
     omniscient: bool = False
 
@@ -185,8 +187,6 @@ def read_threats(
             )
         )
     omniscient = attack.omniscient and bool(lies)
-    if fault.message_loss:
-        lies.append(Loss(fault.message_loss))
     _check_faults(fault, num_agents)
     attendance = Attendance(fault.absences, seed, num_agents, num_rounds, passes)
     return Threats(
@@ -195,6 +195,7 @@ def read_threats(
         corrupted=corrupted,
         poisons=poisons,
         lies=lies,
+        losses=[Loss(fault.message_loss)] if fault.message_loss else [],
         absent=attendance.absent if attendance.absences else None,
         omniscient=omniscient,
     )

@@ -132,7 +132,7 @@ def test_the_history_says_who_was_absent_and_whose_messages_were_missing():
     config = {"algorithm": "dpsgd", "num-rounds": 12, "attackers": 0, "stopped": 2, "message-loss": 0.1}
     run = LocalRun(resolve(config))
     lines = list(run.rounds())
-    absent_in, (loss,) = run.assembly.threats.absent, run.assembly.threats.lies
+    absent_in, (loss,) = run.assembly.threats.absent, run.assembly.threats.losses
     for line in lines:
         absent = [i for i in range(10) if absent_in(i, line["round"] - 1)]
         assert line["absent"] == absent
