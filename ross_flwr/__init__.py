@@ -7,6 +7,7 @@ learning stay usable without it. The groups of keys are imported at once, so tha
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import ross_flwr.compression.options
 import ross_flwr.flower.options
 import ross_flwr.graph.options
 import ross_flwr.learning.options

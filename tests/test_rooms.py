@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "tasks": ("config", "data", "learning", "vision"),
     "algorithms": ("config", "learning"),
     "threats": ("config", "learning", "algorithms"),
+    "compression": ("config", "learning", "algorithms"),
     "engine": ("config", "graph", "learning", "algorithms"),
     "direct": ("config", "learning", "algorithms", "engine", "peer"),
     "runs": (
@@ -44,6 +45,7 @@ MAY_IMPORT = {
         "tasks",
         "algorithms",
         "threats",
+        "compression",
         "engine",
         "typed_json",
     ),
@@ -62,13 +64,14 @@ MAY_IMPORT = {
         "tasks",
         "algorithms",
         "threats",
+        "compression",
         "runs",
         "direct",
         "report",
         "doctor",
         "new",
     ),
-    "": ("config", "graph", "learning", "tasks", "algorithms", "threats", "runs", "flower"),
+    "": ("config", "graph", "learning", "tasks", "algorithms", "threats", "compression", "runs", "flower"),
 }
 """What a room may import besides itself. The longest name that fits counts; a name stands for all below it."""
 

@@ -144,6 +144,8 @@ class Exchange:
     ----------
     pass_number, number, step : int, int, str
         The pass, and the number and name of the step in it that sends.
+    forms : Forms
+        What the step declares that it sends.
     agents : mapping of int to Agent
         The agents of this node that ran the step.
     inboxes, outboxes : mapping of int to mapping
@@ -153,6 +155,7 @@ class Exchange:
     pass_number: int
     number: int
     step: str
+    forms: Forms = field(default_factory=dict)
     agents: Mapping[int, Agent] = field(default_factory=dict)
     inboxes: Mapping[int, Inbox] = field(default_factory=dict)
     outboxes: Mapping[int, Mapping[int, Message]] = field(default_factory=dict)

@@ -7,6 +7,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from ross_flwr.algorithms import ALGORITHMS
+from ross_flwr.compression import CODECS
 from ross_flwr.config import Key, keys
 from ross_flwr.data import PARTITIONS, SOURCES
 from ross_flwr.graph import topology
@@ -25,6 +26,7 @@ LISTS: dict[str, Mapping[str, Any]] = {
     "aggregators": RULES,
     "algorithms": ALGORITHMS,
     "attacks": {"none": "Nobody lies.", **POISONS, **ATTACKS},
+    "codecs": {"none": "Vectors travel as they are.", **CODECS},
     "corruptions": CORRUPTIONS,
     "datasets": SOURCES,
     "faults": FAULTS,
@@ -41,6 +43,7 @@ LIST_OF_KEY = {
     "algorithm": "algorithms",
     "attack": "attacks",
     "beside": "algorithms",
+    "compress": "codecs",
     "corruption": "corruptions",
     "dataset": "datasets",
     "mixing": "mixing",

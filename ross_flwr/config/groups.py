@@ -17,6 +17,7 @@ _ORDER = (
     "Bad data",
     "Attackers",
     "Faults",
+    "Compression",
     "Robust mixing",
     "Machine and results",
     "Flower (a local run has no use for these)",

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ross_flwr.algorithms.algorithm import Algorithm
-from ross_flwr.algorithms.messages import Broadcast, Exchange, Inbox, Message, MessageTransform, Outbox
+from ross_flwr.algorithms.messages import Broadcast, Exchange, Forms, Inbox, Message, MessageTransform, Outbox
 from ross_flwr.engine.engines import Engine, Loop
 from ross_flwr.engine.envelope import Envelope
 from ross_flwr.engine.events import AgentReport
@@ -111,7 +111,13 @@ class Host:
             for index, outbox in self.engine.run(self.algorithm, step, running, inboxes).items()
         }
         exchange = Exchange(
-            pass_number=pass_number, number=number, step=step, agents=running, inboxes=inboxes, outboxes=outboxes
+            pass_number=pass_number,
+            number=number,
+            step=step,
+            forms=self._forms(step),
+            agents=running,
+            inboxes=inboxes,
+            outboxes=outboxes,
         )
         silence = number < len(self.algorithm.steps) - 1 and self.algorithm.optional(step)
         return [
@@ -170,14 +176,16 @@ class Host:
             self.mailroom.sort(self.agents, arrived, None)
             return {index: Inbox() for index in running}
         step = self.algorithm.steps[number - 1]
-        exchange = Exchange(pass_number=pass_number, number=number - 1, step=step)
+        exchange = Exchange(pass_number=pass_number, number=number - 1, step=step, forms=self._forms(step))
         sacks = self.mailroom.sort(self.agents, arrived, exchange)
-        forms = self.algorithm.forms(step, next(iter(self.agents.values())))
         optional = self.algorithm.optional(step)
         return {
-            index: self.mailroom.open(agent, sacks.get(index, {}), exchange, forms, optional=optional)
+            index: self.mailroom.open(agent, sacks.get(index, {}), exchange, optional=optional)
             for index, agent in running.items()
         }
+
+    def _forms(self, step: str) -> Forms:
+        return self.algorithm.forms(step, next(iter(self.agents.values())))
 
     def _send(self, agent: Agent, outbox: dict[int, Message], exchange: Exchange, *, silence: bool) -> list[Envelope]:
         began = perf_counter_ns()

@@ -112,12 +112,10 @@ class Mailroom:
                 sack[source] = envelope.tensors
         return sacks
 
-    def open(
-        self, agent: Agent, sack: Mapping[int, Message], exchange: Exchange, forms: Forms, *, optional: bool
-    ) -> Inbox:
+    def open(self, agent: Agent, sack: Mapping[int, Message], exchange: Exchange, *, optional: bool) -> Inbox:
         """Return the sound messages in the `sack` of `agent`, all transforms undone, and note whose are missing."""
         inbox, silent = Inbox(), set()
-        wire = on_the_wire(forms, self.transforms)
+        wire = on_the_wire(exchange.forms, self.transforms)
         for source, message in sorted(sack.items()):
             if source == agent.index:
                 inbox[source] = message
@@ -126,21 +124,19 @@ class Mailroom:
                 silent.add(source)
                 continue
             try:
-                inbox[source] = self._read(agent, source, message, exchange, forms, wire)
+                inbox[source] = self._read(agent, source, message, exchange, wire)
             except Refused as error:
                 self.drop(error.reason, source, agent.index)
         if lacking := {j for j in agent.neighbors if j not in inbox and j not in silent}:
             self.missing.setdefault(agent.index, set()).update(lacking)
         return inbox
 
-    def _read(
-        self, agent: Agent, source: int, message: Message, exchange: Exchange, forms: Forms, wire: Forms
-    ) -> Message:
+    def _read(self, agent: Agent, source: int, message: Message, exchange: Exchange, wire: Forms) -> Message:
         self._check(message, wire)
         for transform in reversed(self.transforms):
             message = transform.receive(agent, source, message, exchange)
-        if wire is not forms:
-            require_form(message, forms)
+        if wire is not exchange.forms:
+            require_form(message, exchange.forms)
         return message
 
     def _check(self, message: Message, forms: Forms) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from ross_flwr.algorithms import ALGORITHMS
+from ross_flwr.compression.options import CompressionOptions
 from ross_flwr.config import Config, ConfigError, options_of, require, shown
 from ross_flwr.engine.rounds import Schedule
 from ross_flwr.graph.options import GraphOptions
@@ -71,6 +72,7 @@ def assemble(config: Config, task: Task | None = None) -> Assembly:
         schedule=schedule,
         seed=run.seed,
         threats=threats,
+        compression=config.part(CompressionOptions).link(algorithm),
         aggregator=aggregator,
     )
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from ross_flwr.algorithms import Algorithm
 from ross_flwr.algorithms.algorithm import TrainingData
+from ross_flwr.algorithms.messages import MessageTransform
+from ross_flwr.compression.link import Compression
 from ross_flwr.config import ConfigError
 from ross_flwr.engine.engines import Engine
 from ross_flwr.engine.host import Host
@@ -41,6 +43,8 @@ class Assembly:
         Everything random follows from it.
     threats : Threats, optional
         Who attacks, who is away, what gets lost.
+    compression : Compression, optional
+        How what agents send is compressed; without it, not at all.
     aggregator : Rule, optional
         How agents mix if the algorithm has no rule of its own; without it, by W.
 
@@ -56,6 +60,7 @@ class Assembly:
     schedule: Schedule
     seed: int = 0
     threats: Threats = field(default_factory=Threats)
+    compression: Compression | None = None
     aggregator: Rule = field(default_factory=Mean)
 
     def __post_init__(self) -> None:
@@ -77,6 +82,11 @@ class Assembly:
     def rule(self) -> Rule:
         """How agents mix."""
         return self.algorithm.rule or self.aggregator
+
+    @property
+    def message_chain(self) -> list[MessageTransform]:
+        """What happens to messages: they are lied about, compressed, lost."""
+        return [*self.threats.lies, *([self.compression] if self.compression else []), *self.threats.losses]
 
     def check(self) -> None:
         """Refuse parts that do not fit each other.
@@ -110,7 +120,7 @@ class Assembly:
             self.algorithm,
             self.agents(places),
             engine=engine,
-            transforms=self.threats.lies,
+            transforms=self.message_chain,
             places=self.graphs.places(places),
             absent=self.threats.absent,
         )

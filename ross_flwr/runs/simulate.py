@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ross_flwr.algorithms import Algorithm
+from ross_flwr.compression.options import CompressionOptions
 from ross_flwr.engine import rounds as engine_rounds
 from ross_flwr.engine.engines import Engine
 from ross_flwr.engine.host import Host
@@ -72,6 +73,7 @@ def simulate(
     evaluate_every: int = 1,
     seed: int = 0,
     threats: Threats | None = None,
+    compress: str = "none",
     engine: Engine | None = None,
     folder: Path | None = None,
     on_round: Callable[[dict[str, Any]], None] = lambda _line: None,
@@ -96,6 +98,8 @@ def simulate(
         Everything random follows from it.
     threats : Threats, optional
         Who attacks and how, who is absent, and which messages get lost; by default none of these.
+    compress : str (default: "none")
+        How what agents send is compressed, as in the key of this name: ``"int8"``, ``"gradient: topk(0.01)"``.
     engine : Engine, optional
         What runs a step for all agents; by default, one agent after the other.
     folder : Path, optional
@@ -123,6 +127,7 @@ def simulate(
         schedule=Schedule(rounds, passes, evaluate_every),
         seed=seed,
         threats=threats or Threats(),
+        compression=CompressionOptions(compress=compress).link(algorithm),
     )
     assembly.check()
     host = assembly.host(algorithm.name, engine=engine)

@@ -14,7 +14,18 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 NAMES = (
-    *("envelope", "record", "reply", "route", "topology", "configuration", "experiment", "certificate", "result"),
+    *(
+        "envelope",
+        "encoded",
+        "record",
+        "reply",
+        "route",
+        "topology",
+        "configuration",
+        "experiment",
+        "certificate",
+        "result",
+    ),
     *("lines", "summary"),
 )
 

@@ -15,6 +15,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord
 
 from ross_flwr.algorithms.messages import Refused
 from ross_flwr.cli import keys as cli_keys
+from ross_flwr.compression import CODECS
+from ross_flwr.compression.codec import Leg
+from ross_flwr.compression.options import read_codecs
 from ross_flwr.config import ConfigError, from_toml, to_toml
 from ross_flwr.direct import certificates
 from ross_flwr.direct.wire import Incoming, Memory, chunks, layouts, parse
@@ -36,6 +39,8 @@ LIMIT = 1 << 16
 
 SMALL = {"algorithm": "ross", "beside": "dpsgd", "num-agents": 3, "num-rounds": 2, "topology": "ring", "attackers": 1}
 SMALL |= {"validation-size": 20, "test-size": 50, "hidden": 2}
+
+CODERS = [read_codecs(name)[""] for name in (*sorted(CODECS.keys() - {"choco"}), "choco(int8)")]
 
 RECORDS = (Setup, Call, Segment, Report, Answer)
 
@@ -61,6 +66,16 @@ def envelope(data: bytes) -> None:
     incoming.add(body)
     tensors = incoming.finish()
     assert sum(tensor.nbytes for tensor in tensors.values()) == len(body) <= LIMIT
+
+
+def encoded(data: bytes) -> None:
+    """A compressed vector: the first byte says by which codec."""
+    codec = CODERS[data[0] % len(CODERS) if data else 0]
+    leg = Leg(0, "gradient", "share", 0, 0, 0, 1)
+    vector = codec.receive(
+        torch.frombuffer(bytearray(data[1:] or b"0"), dtype=torch.uint8), 64, {}, {}, leg, mixed=True
+    )
+    assert vector.shape == (64,)
 
 
 def record(data: bytes) -> None:
@@ -182,6 +197,7 @@ def summary(data: bytes) -> None:
 
 TARGETS: dict[str, tuple[Callable[[bytes], None], tuple[type[Exception], ...]]] = {
     "envelope": (envelope, (Refused,)),
+    "encoded": (encoded, (Refused,)),
     "record": (record, ()),
     "reply": (reply, (MalformedError,)),
     "route": (route, (ValueError,)),
@@ -204,6 +220,9 @@ def seeds(name: str) -> list[bytes]:
         case "envelope":
             header = Header(run="run", pass_number=1, step=0, source=1, destination=2, tensors=layouts(model))
             return [*chunks(header, model.values()), b"\x12\x03abc"]
+        case "encoded":
+            vector, leg = torch.arange(64.0), Leg(0, "gradient", "share", 0, 0, 0, 1)
+            return [bytes([k, *codec.send(vector, None, {}, {}, leg)]) for k, codec in enumerate(CODERS)]
         case "record":
             arrays = record_of(model).values()
             return [json.dumps([each.dtype, each.shape]).encode() + b"\n" + each.data for each in arrays]

@@ -73,10 +73,19 @@ PUSHING = {"algorithm": "sgp", "mixing": "push", "topology_degree": 2}
         PUSHING | {"topology": "one-peer-exponential", "topology_every": 1},
         {"algorithm": "dpsgd", "topology": "random-matching", "topology_every": 2, "batches_per_round": 2},
         {"algorithm": "ross", "topology": "erdos-renyi", "topology_every": 1},
+        {"algorithm": "ross", "compress": "model: bfloat16, momentum: choco(sign), gradient: topk(0.05)"},
+        {"algorithm": "dpsgd", "topology": "erdos-renyi", "topology_every": 1, "compress": "choco(powersgd)"},
     ],
-    ids=["directed", "directed, changing", "changing every other round", "ross, changing"],
+    ids=[
+        "directed",
+        "directed, changing",
+        "changing every other round",
+        "ross, changing",
+        "compressed",
+        "compressed, changing",
+    ],
 )
-def test_directed_and_changing_graphs_give_the_models_of_the_local_engine(options, certs):
+def test_directed_and_changing_graphs_and_compressed_messages_give_the_models_of_the_local_engine(options, certs):
     assert_equal_runs(*play(PeerDirect, certs, **options))
 
 

@@ -27,6 +27,13 @@ EQUAL = {
     "directed": DIRECTED,
     "directed, changing": DIRECTED | {"topology": "one-peer-exponential", "topology_every": 1},
     "changing": SAME | {"topology_every": 1, "batches_per_round": 2},
+    "compressed": SAME | {"compress": "int8"},
+    "compressed, lossy": SAME
+    | {
+        "num_rounds": 6,
+        "message_loss": 0.2,
+        "compress": "model: choco(topk(0.1)), momentum: int4, gradient: topk(0.05)",
+    },
     "faults": SAME | {"num_rounds": 4, "dropout": 0.2, "message_loss": 0.2, "slow": 1, "stopped": 1},
 }
 """Runs that are the same on every transport."""

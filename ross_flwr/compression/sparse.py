@@ -1,0 +1,93 @@
+"""A few of the numbers; the others are zero."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ross_flwr.algorithms.messages import Refused
+from ross_flwr.compression.codec import Codec, Leg, Memory, as_bytes, floats
+from ross_flwr.config import option
+
+__all__ = ["RandomK", "TopK"]
+
+_SAMPLE = 100
+"""One of so many numbers is looked at to guess which are among the largest."""
+
+
+@dataclass(frozen=True)
+class TopK(Codec):
+    """The `share` (0.01) of the numbers with the largest absolute values (Stich et al., NeurIPS 2018). 8 bytes each."""
+
+    biased: ClassVar[bool] = True
+    coarse: ClassVar[bool] = True
+
+    share: float = option(0.01, "the part of the numbers that is sent", minimum=1e-6, maximum=1.0)
+
+    def kept(self, n: int) -> int:
+        """Return k, how many of n numbers are sent."""
+        return max(1, round(self.share * n))
+
+    def size(self, n: int) -> int:
+        """Return eight bytes for every number that is sent: four for its place."""
+        return 8 * self.kept(n)
+
+    def encode(self, vector: Tensor, leg: Leg, memory: Memory) -> Tensor:
+        """Send values, then places in ascending order."""
+        places = largest(vector, self.kept(len(vector)))
+        return as_bytes(vector[places], places.to(torch.int32))
+
+    def decode(self, data: Tensor, n: int, leg: Leg) -> Tensor:
+        """Put the values in their places."""
+        k = self.kept(n)
+        places = data[4 * k :].view(torch.int32)
+        if places[0] < 0 or places[-1] >= n or not bool((places[1:] > places[:-1]).all()):
+            raise Refused("malformed")
+        return torch.zeros(n).index_copy_(0, places.long(), floats(data[: 4 * k]))
+
+
+@dataclass(frozen=True)
+class RandomK(Codec):
+    """A `share` (0.1) of the numbers that both ends draw from the seed, so no places are sent. 4 bytes each."""
+
+    biased: ClassVar[bool] = True
+    coarse: ClassVar[bool] = True
+
+    share: float = option(0.1, "the part of the numbers that is sent", minimum=1e-6, maximum=1.0)
+
+    def kept(self, n: int) -> int:
+        """Return k, how many of n numbers are sent."""
+        return max(1, round(self.share * n))
+
+    def size(self, n: int) -> int:
+        """Return four bytes for every number that is sent."""
+        return 4 * self.kept(n)
+
+    def encode(self, vector: Tensor, leg: Leg, memory: Memory) -> Tensor:
+        """Send the values in the places that were drawn."""
+        return as_bytes(vector[self._places(len(vector), leg)])
+
+    def decode(self, data: Tensor, n: int, leg: Leg) -> Tensor:
+        """Put the values in their places."""
+        return torch.zeros(n).index_copy_(0, self._places(n, leg), floats(data))
+
+    def _places(self, n: int, leg: Leg) -> Tensor:
+        return torch.from_numpy(leg.shared().choice(n, self.kept(n), replace=False, shuffle=False))
+
+
+def largest(vector: Tensor, k: int) -> Tensor:
+    """Return the places of the k numbers of largest absolute value, ascending.
+
+    A sample tells a bound above which there are a few more than k; only those are compared.
+    """
+    sizes = vector.abs()
+    candidates = torch.arange(0)
+    if len(vector) > 1 << 16:
+        sample = sizes[::_SAMPLE]
+        expected = k / _SAMPLE
+        rank = min(len(sample), int(expected + 4 * expected**0.5) + 4)
+        candidates = (sizes > sample.topk(rank).values[-1]).nonzero().view(-1)
+    if len(candidates) < k:
+        return sizes.topk(k).indices.sort().values
+    return candidates[sizes[candidates].topk(k).indices].sort().values
