@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ross_flwr.config import ConfigError
 
-__all__ = ["Indices", "class_balanced", "draw_classes", "indices", "top_up"]
+__all__ = ["Indices", "class_balanced", "draw_classes", "indices", "most_balanced", "top_up"]
 
 Indices: TypeAlias = NDArray[np.int64]
 
@@ -97,11 +97,11 @@ def class_balanced(labels: Tensor, count: int, generator: Generator) -> tuple[Te
     ([0, 0, 1, 1], [0, 0])
     """
     _values, classes, sizes = np.unique(labels.cpu().numpy(), return_inverse=True, return_counts=True)
-    most = int(np.minimum(sizes, sizes.min(initial=len(labels)) + 1).sum())
+    most = most_balanced(labels)
     if not 0 <= count <= most:
         raise ConfigError(
-            f"{count} examples, equally many of each class, cannot be drawn from these {len(labels)}: "
-            f"their classes allow from 0 to {most} (see validation-size)"
+            f"{count} examples, equally many of each class, cannot be drawn from these {len(labels)}: the rarest class "
+            f"has {sizes.min(initial=len(labels))}, so from 0 to {most} can"
         )
     # In each turn every class, in random order, gives one example.
     by_class = np.lexsort((generator.random(len(classes)), classes))
@@ -109,6 +109,19 @@ def class_balanced(labels: Tensor, count: int, generator: Generator) -> tuple[Te
     turn[by_class] = np.arange(len(classes)) - np.repeat(sizes.cumsum() - sizes, sizes)
     order = np.lexsort((generator.random(len(classes)), turn))
     return indices(order[:count]), indices(order[count:])
+
+
+def most_balanced(labels: Tensor) -> int:
+    """Return how many examples `class_balanced` can draw at most: all of the rarest class, and one more of the others.
+
+    Examples
+    --------
+    >>> most_balanced(torch.tensor([0, 0, 0, 0, 1]))
+    3
+    """
+    sizes = labels.bincount()
+    sizes = sizes[sizes > 0]
+    return int(sizes.clamp(max=int(sizes.min()) + 1).sum()) if len(sizes) else 0
 
 
 def indices(unsorted: Indices) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ross_flwr import data
+from ross_flwr.config import ConfigError
 from ross_flwr.data import Source
 from ross_flwr.learning.streams import stream
 from ross_flwr.tasks.options import DataOptions
@@ -81,7 +82,13 @@ class Shares:
         labels = self.source.test.labels
         if not 0 < self.options.test_size < len(labels):
             return torch.arange(len(labels))
-        chosen, _ = data.class_balanced(labels, self.options.test_size, stream(self.seed, "test"))
+        size, most = self.options.test_size, data.most_balanced(labels)
+        if size > most:
+            raise ConfigError(
+                f"test-size = {size}, equally many of each class, cannot be drawn: {self._rarest(labels)}, so at most "
+                f"{most} can; 0 takes all test examples"
+            )
+        chosen, _ = data.class_balanced(labels, size, stream(self.seed, "test"))
         return chosen
 
     @cached_property
@@ -90,7 +97,20 @@ class Shares:
         pool = min(size * self.num_agents, max(size, int(len(labels) * VALIDATION_SHARE)))
         if pool and self.options.validation != "balanced":  # some examples of every class
             pool = max(pool, int(labels.bincount().count_nonzero()))
+        if pool > (most := data.most_balanced(labels)):
+            fits = most if most >= int(len(labels) * VALIDATION_SHARE) else most // self.num_agents
+            raise ConfigError(
+                f"validation-size = {size} takes {pool} examples for num-agents = {self.num_agents}, equally many of "
+                f"each class, which cannot be drawn: {self._rarest(labels)}; validation-size = {fits} is the most"
+            )
         return data.class_balanced(labels, pool, stream(self.seed, "validation pool"))
+
+    def _rarest(self, labels: Tensor) -> str:
+        """Say which class has the fewest examples, of those that have any."""
+        counts = labels.bincount()
+        rarest = int(torch.where(counts > 0, counts, len(labels) + 1).argmin())
+        name = self.source.classes[rarest] if self.source.classes else rarest
+        return f"class {name} has only {counts[rarest]}"
 
     @cached_property
     def _dealt(self) -> tuple[list[Tensor], dict[int, int]]:

@@ -1,8 +1,12 @@
 """Images as a task: what agents are tested on."""
 
+import re
+
+import numpy as np
 import pytest
 import torch
 
+from ross_flwr.config import ConfigError
 from ross_flwr.data import load
 from ross_flwr.tasks.images import images
 
@@ -32,3 +36,24 @@ def test_the_tuning_split_is_the_same_for_every_seed_and_has_a_fifth_of_every_cl
     assert torch.equal(first.test.images, other.test.images)
     share = first.test.labels.bincount() / load("digits").train.labels.bincount()
     assert share.tolist() == pytest.approx([0.2] * 10, abs=0.01)
+
+
+@pytest.mark.parametrize("rare", [1, 4], ids=["a class with one example", "with four"])
+@pytest.mark.parametrize("size", [100, 40])
+def test_a_class_that_is_too_rare_for_validation_sets_is_named_with_what_fits(tmp_path, rare, size):
+    labels = np.array(["common", "usual"])[np.arange(400) % 2].astype("<U6")
+    labels[:rare] = "rare"
+    arrays = {"images": np.zeros((400, 4, 4), np.uint8), "labels": labels}
+    np.savez(tmp_path / "set.npz", **arrays, test_images=arrays["images"][:9], test_labels=["common"] * 8 + ["usual"])
+    own = {"data_path": str(tmp_path / "set.npz"), "batch_size": 2, "partition": "iid"}
+    with pytest.raises(
+        ConfigError, match=f"validation-size = {size} takes .*: class rare has only {rare}; "
+    ) as refused:
+        images("file", **own, validation_size=size)(10, 0).shares.validation(0)
+    fits = int(re.search(r"validation-size = (\d+) is the most", str(refused.value))[1])
+    task = images("file", **own, validation_size=fits)(10, 0)
+    assert len(task.shares.validation(0)) == fits
+    with pytest.raises(ConfigError, match=f"validation-size = {fits + 1} takes"):
+        images("file", **own, validation_size=fits + 1)(10, 0).shares.validation(0)
+    with pytest.raises(ConfigError, match=r"test-size = 8, equally many .*: class usual has only 1, so at most 3 can"):
+        _ = images("file", **own, validation_size=fits, test_size=8)(10, 0).shares.test
