@@ -13,7 +13,7 @@ from ross_flwr.cli.screen import console, stoppable
 from ross_flwr.report.comparison import result_tables, write_csv, write_markdown
 from ross_flwr.runs import budgets
 from ross_flwr.runs import compare as comparison
-from ross_flwr.runs.cells import run_cells
+from ross_flwr.runs.cells import CellsFailedError, run_cells
 from ross_flwr.runs.tuning import tune
 
 __all__ = ["compare"]
@@ -79,7 +79,12 @@ def compare(
             work("costs", budgets.probes(cells, plan.budget))
             cells = budgets.sized(cells, plan.budget, folder)
             budgets.write(cells, plan.budget, folder)
-        work("cells", cells)
+        failed = None
+        try:
+            work("cells", cells)
+        except CellsFailedError as error:
+            failed = error
+            cells = [replace(cell, failed=failed.reasons.get(cell.place, "")) for cell in cells]
     for title, read_there in budgets.by_budget(cells).items():
         if title:
             console.rule(title)
@@ -87,3 +92,5 @@ def compare(
             console.print(table)
     click.echo(f"A line per run is in {write_csv(cells, folder)}")
     click.echo(f"All tables in one, as Markdown, is {write_markdown(plan, cells, folder)}")
+    if failed:
+        raise failed

@@ -1,6 +1,7 @@
 """The results of a comparison as tables: on the terminal, as Markdown and as CSV."""
 
 import csv
+from collections import Counter
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,14 @@ class Results:
     def __init__(self, plan: Plan, cells: list[Cell], root: Path) -> None:
         found: dict[tuple[str, ...], dict[str, dict[int, dict[str, Any]]]] = {}
         self.refused: set[tuple[str, ...]] = set()
+        self.failed: Counter[tuple[str, ...]] = Counter()
         for cell in cells:
             method, scenario, topology, seed = cell.place
             result = cell.result(root) or {}
             if "refused" in result:
                 self.refused.add((method, scenario, topology))
+            elif "failed" in result:
+                self.failed[method, scenario, topology] += 1
             elif result:
                 found.setdefault((scenario, topology), {}).setdefault(method, {})[int(seed)] = result
         self.scores = {
@@ -87,10 +91,11 @@ class Results:
     def text(self, method: str, place: tuple[str, ...]) -> str:
         """Return what stands in the table for `method` in `place`."""
         score = self.scores.get(place, {}).get(method)
+        failed = self.failed[method, *place]
         if score is None:
-            return "refused" if (method, *place) in self.refused else "…"
+            return "refused" if (method, *place) in self.refused else "failed" if failed else "…"
         mark = self.marks.get(place, "") if method == self.ours else ""
-        return f"{score} {mark}".rstrip()
+        return " ".join(filter(None, [str(score), mark, f"({failed} failed)" if failed else ""]))
 
     def best(self, place: tuple[str, ...]) -> str | None:
         """Return the method with the highest mean in `place`; None where nothing is done."""
@@ -104,19 +109,21 @@ class Results:
 
 COLUMNS = ("method", "scenario", "topology", "seed", "budget", "learning-rate", "accuracy", "accuracy-min", "loss")
 TOTALS = ("consensus-distance", "rounds", "gradients", "utilities", "work", "bytes", "seconds")
+REASONS = ("refused", "failed")
 
 
 def write_csv(cells: list[Cell], root: Path) -> Path:
-    """Write a line per finished cell and budget to ``cells.csv``, with the reason if refused, and return the path."""
+    """Write a line per cell and budget to ``cells.csv``, or why it was refused or failed, and return the path."""
     path = fresh(root / "cells.csv")
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow([*COLUMNS, *TOTALS, "refused"])
+        writer.writerow([*COLUMNS, *TOTALS, *REASONS])
         for cell in chain(*by_budget(cells).values()):
             result = cell.result(root)
             if result is None:
                 continue
             accuracy, loss = result.get("accuracy") or {}, result.get("loss") or {}
             numbers = [accuracy.get("mean"), accuracy.get("min"), loss.get("mean"), *map(result.get, TOTALS)]
-            writer.writerow([*cell.place, cell.budget, cell.learning_rate, *numbers, result.get("refused", "")])
+            reasons = [result.get(name, "") for name in REASONS]
+            writer.writerow([*cell.place, cell.budget, cell.learning_rate, *numbers, *reasons])
     return path

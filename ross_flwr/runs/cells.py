@@ -4,7 +4,7 @@ import multiprocessing
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import closing, contextmanager
+from contextlib import closing
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,23 @@ from ross_flwr.runs.compare import Cell
 from ross_flwr.runs.finished import REFUSED
 from ross_flwr.runs.local import LocalRun
 
-__all__ = ["run_cells"]
+__all__ = ["CellsFailedError", "run_cells"]
+
+
+class CellsFailedError(ConfigError):
+    """All that can run has run, and these cells could not.
+
+    Attributes
+    ----------
+    reasons : dict of tuple to str
+        One sentence for each, by its place.
+    """
+
+    def __init__(self, reasons: dict[tuple[str, ...], str]) -> None:
+        (place, reason), *others = reasons.items()
+        more = f"; {len(others)} more failed, as cells.csv tells" if others else ""
+        super().__init__(f"{'/'.join(place)} cannot run: {reason}{more}")
+        self.reasons = reasons
 
 
 def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
@@ -31,7 +47,9 @@ def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
     ------
     ConfigError
         Before anything runs, when a cell's folder holds a run of another configuration, or its keys name something that
-        there is not; after all has run, when a cell could not.
+        there is not.
+    CellsFailedError
+        After all has run, when a cell could not.
     """
     refusals: dict[tuple[str, ...], str] = {}
     for cell in cells:
@@ -39,8 +57,10 @@ def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
         if folder.config.is_file() and folder.read_config() != cell.config:
             raise ConfigError(f"{folder.path} holds a run of another experiment: take another folder for this one")
         if folder.read_summary() is None:
-            with _blaming(cell):
+            try:
                 refusals[cell.place] = _refusal(assemble(cell.config))
+            except ConfigError as error:
+                raise ConfigError(f"{'/'.join(cell.place)} cannot run: {error}") from None
     waiting = []
     for cell in cells:
         if cell.place in refusals:
@@ -64,13 +84,12 @@ def _run_waiting(waiting: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         try:
-            failed = []
+            failed: dict[tuple[str, ...], str] = {}
             for done in as_completed(pending):
                 try:
-                    with _blaming(pending[done]):
-                        done.result()
+                    done.result()
                 except ConfigError as error:
-                    failed.append(error)
+                    failed[pending[done].place] = str(error)
                 else:
                     yield pending[done]
         except BaseException:
@@ -78,16 +97,7 @@ def _run_waiting(waiting: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
             pool.shutdown(cancel_futures=True)
             raise
     if failed:
-        raise failed[0]
-
-
-@contextmanager
-def _blaming(cell: Cell) -> Iterator[None]:
-    """Say which cell cannot run."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"{'/'.join(cell.place)} cannot run: {error}") from None
+        raise CellsFailedError({cell.place: failed[cell.place] for cell in waiting if cell.place in failed})
 
 
 def _refusal(assembly: Assembly) -> str:

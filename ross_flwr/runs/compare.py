@@ -154,12 +154,15 @@ class Cell:
         After how many rounds it has spent a budget, by budget; empty where there are none.
     budget : str
         The budget at which it is read; empty to read it at its end.
+    failed : str
+        Why it could not run this time, which is not kept; empty if it could.
     """
 
     place: tuple[str, ...]
     keys: dict[str, Any]
     reads: Mapping[str, int] = field(default_factory=dict)
     budget: str = ""
+    failed: str = ""
 
     @cached_property
     def config(self) -> Config:
@@ -178,8 +181,11 @@ class Cell:
     def result(self, root: Path) -> dict[str, Any] | None:
         """Return its summary, ``{"refused": sentence}`` when the method cannot run there, or None before it is done.
 
+        If it `failed`, it is ``{"failed": sentence}``.
         With a `budget`, it is the summary of the rounds up to the one in which the budget is spent.
         """
+        if self.failed:
+            return {"failed": self.failed}
         folder = self.folder(root)
         if (folder.path / REFUSED).is_file():
             with reading(folder.path / REFUSED):

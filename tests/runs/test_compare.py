@@ -194,6 +194,30 @@ def test_the_command_tunes_runs_and_tabulates(file, tmp_path):
     assert methods[2][1:] == ["refused", "refused"]
 
 
+def test_a_cell_whose_data_cannot_be_dealt_is_told_as_failed_and_the_others_are_tabulated(file, tmp_path):
+    (tmp_path / "small.toml").write_text(
+        re.sub(r"\[tuning\].*?(?=\[methods)", "", SMALL, flags=re.DOTALL) + "[methods.large]\nbatch-size = 400\n"
+        'algorithm = "dpsgd"\n'
+    )
+    command = ["compare", file, "--out", str(tmp_path / "out"), "--methods", "dpsgd,large", "--scenarios", "clean"]
+    done = CliRunner().invoke(cli, command)
+    assert isinstance(done.exception, ConfigError)
+    assert "large/clean/ring/0 cannot run: num-agents = 4 with batch-size = 400" in str(done.exception)
+    assert str(done.exception).endswith("; 1 more failed, as cells.csv tells")
+    assert re.search(r"dpsgd +\d+\.\d ± ", done.output)
+    assert re.search(r"large +failed", done.output)
+    rows = list(csv.DictReader((tmp_path / "out/cells.csv").open()))
+    assert [("batch-size = 400" in row["failed"], bool(row["accuracy"])) for row in rows] == [
+        (row["method"] == "large", row["method"] == "dpsgd") for row in rows
+    ]
+    assert len(rows) == 4
+
+    cells = compare.read_plan(file, {}).only(methods="dpsgd", scenarios="clean").cells()
+    some = [replace(cells[0], failed="no data"), *cells[1:]]
+    table = write_markdown(compare.read_plan(file, {}), some, tmp_path / "out").read_text()
+    assert re.search(r"\d+\.\d \(1 failed\)", table)
+
+
 def test_methods_stand_beside_each_other_in_a_table_of_more_places(file, tmp_path):
     plan = compare.read_plan(file, {}).only(methods="dpsgd")
     (tmp_path / "out").mkdir()
