@@ -171,6 +171,7 @@ class Images:
             self.source.num_classes,
             hidden=self.options.hidden,
             seed=self.seed,
+            batch_size=self.options.batch_size,
         )
         return FlatModel(module.to(self.device))
 

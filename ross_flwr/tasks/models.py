@@ -44,7 +44,9 @@ MODELS: dict[str, Callable[[tuple[int, int, int], int, int], nn.Module]] = {"mlp
 """Our models by name: (image_shape, num_classes, hidden) -> module."""
 
 
-def build(name: str, image_shape: tuple[int, int, int], num_classes: int, *, hidden: int, seed: int) -> nn.Module:
+def build(
+    name: str, image_shape: tuple[int, int, int], num_classes: int, *, hidden: int, seed: int, batch_size: int = 2
+) -> nn.Module:
     """Build the model called `name`; the same seed gives the same initial parameters.
 
     Parameters
@@ -60,11 +62,13 @@ def build(name: str, image_shape: tuple[int, int, int], num_classes: int, *, hid
         The width of the hidden layer in our models; torchvision's ignore it.
     seed : int
         Determines the initial parameters.
+    batch_size : int (default: 2)
+        The number of images in a mini-batch.
 
     Raises
     ------
     ConfigError
-        When the name is unknown, or the model cannot be built for these images.
+        When the name is unknown, or the model cannot be built for these images, or cannot learn from one at a time.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -79,12 +83,27 @@ def build(name: str, image_shape: tuple[int, int, int], num_classes: int, *, hid
         module = module if image_shape[0] == 3 else nn.Sequential(RepeatChannels(), module)
         try:
             outputs = deepcopy(module)(torch.zeros(2, *image_shape))
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError, ValueError) as error:
             size = "x".join(map(str, image_shape))
-            raise ConfigError(f"model = '{name}' cannot take images of {size}: {str(error).splitlines()[0]}") from None
+            said = str(error).splitlines()[0]
+            raise ConfigError(
+                f"model = '{name}' cannot take images of {size}: {said}; image-size = 224 fits most of torchvision's"
+            ) from None
         if not isinstance(outputs, torch.Tensor):
             raise ConfigError(f"model = '{name}' gives more than one output: use one that gives class scores alone")
+        if batch_size == 1:
+            _refuse_single(name, module, torch.zeros(1, *image_shape))
         return module
+
+
+def _refuse_single(name: str, module: nn.Module, image: torch.Tensor) -> None:
+    """Refuse a model whose normalisation takes several images, or several places in one."""
+    try:
+        deepcopy(module)(image)
+    except ValueError as error:
+        raise ConfigError(
+            f"model = '{name}' cannot learn with batch-size = 1: {error}; use batch-size = 2 or more"
+        ) from None
 
 
 class RepeatChannels(nn.Module):

@@ -71,7 +71,13 @@ def test_an_unknown_name_is_refused_with_the_nearest(name, nearest):
 
 
 @pytest.mark.parametrize(
-    ("name", "complaint"), [("vgg11_bn", None), ("inception_v3", "images of 3x32x32"), ("googlenet", "one output")]
+    ("name", "complaint"),
+    [
+        ("vgg11_bn", None),
+        ("inception_v3", "images of 3x32x32"),
+        ("googlenet", "one output"),
+        ("vit_b_16", "images of 3x32x32: Wrong image height! Expected 224 but got 32!; image-size = 224 fits most"),
+    ],
 )
 def test_a_torchvision_model_that_does_not_fit_is_refused_before_the_run(name, complaint):
     if complaint is None:
@@ -79,3 +85,9 @@ def test_a_torchvision_model_that_does_not_fit_is_refused_before_the_run(name, c
     else:
         with pytest.raises(ConfigError, match=complaint):
             build(name, (3, 32, 32), 10, hidden=1, seed=0)
+
+
+def test_a_model_that_normalises_over_images_is_refused_where_it_would_see_one_at_a_time():
+    with pytest.raises(ConfigError, match="model = 'resnet18' cannot learn with batch-size = 1: Expected more than 1"):
+        build("resnet18", (1, 8, 8), 10, hidden=1, seed=0, batch_size=1)
+    assert build("squeezenet1_1", (3, 32, 32), 10, hidden=1, seed=0, batch_size=1)
