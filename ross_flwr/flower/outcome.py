@@ -5,7 +5,7 @@ from itertools import groupby
 from logging import INFO, WARNING, getLogger
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord
@@ -17,11 +17,14 @@ from ross_flwr.flower.protocol import RoundReport
 from ross_flwr.flower.records import tensors_of
 from ross_flwr.flower.replies import models_of, report_of
 from ross_flwr.flower.run import Run
-from ross_flwr.runs.history import History
+from ross_flwr.runs.history import History, consensus_distance
 
 __all__ = ["Outcome", "consensus", "performance"]
 
 logger = getLogger("flwr")
+
+
+OnRound: TypeAlias = Callable[[dict[str, Any]], None]
 
 
 class Outcome:
@@ -33,7 +36,7 @@ class Outcome:
         The run.
     initial : ArrayRecord
         The initial model.
-    on_round : callable
+    on_round : iterable of callable
         Called with each line of the history.
     file : Path, optional
         Where the lines go.
@@ -49,7 +52,11 @@ class Outcome:
     """
 
     def __init__(
-        self, run: Run, initial: ArrayRecord, on_round: Callable[[dict[str, Any]], None], file: Path | None = None
+        self,
+        run: Run,
+        initial: ArrayRecord,
+        on_round: Iterable[Callable[[dict[str, Any]], None]],
+        file: Path | None = None,
     ) -> None:
         assembly, num_agents = run.assembly, len(run.placement.home)
         self.run = run
@@ -73,6 +80,8 @@ class Outcome:
             except ValueError as error:
                 raise ConfigError(f"{self.history.file} is damaged, or not from a run: {error}") from None
             self.history.rewrite()
+            for line in self.history.lines:
+                self._tell(line)
         for number in range(len(self.history.lines) + 1, first):
             self.history.add(Round(number, [], 0.0))
 
@@ -92,9 +101,13 @@ class Outcome:
             tested = performance(line)
             if tested is not None:
                 self.result.evaluate_metrics_clientapp[number] = tested
-            self._on_round(line)
+            self._tell(line)
         self._log(numbers)
         return self.result.train_metrics_clientapp[last]
+
+    def _tell(self, line: dict[str, Any]) -> None:
+        for tell in self._on_round:
+            tell(line)
 
     def _told(self, replies: Iterable[Message], numbers: range, elapsed: float) -> dict[int, list[RoundReport]]:
         """Return what the nodes report of each round; what they refused is counted with what was refused here."""
@@ -116,25 +129,41 @@ class Outcome:
                 logger.log(
                     WARNING, "\t├──> rounds %d–%d: no report from agents %s%s", rounds[0], rounds[-1], absent, most
                 )
+        reported = self.history.num_agents - len(lines[-1]["absent"])
+        logger.log(INFO, "aggregate_train: Received reports of %d of %d agents", reported, self.history.num_agents)
+        logger.log(INFO, "\t└──> Aggregated MetricRecord: %s", self.result.train_metrics_clientapp[numbers[-1]])
         if lines[-1]["loss"]:
-            tested = self.history.tested(lines[-1])
-            said = "loss over honest agents" if tested["agents"] == tested["of"] else _some(tested, "loss over")
-            logger.log(INFO, "\t├──> %s: %.4f", said, lines[-1]["loss"]["mean"])
+            tested = self._of(**self.history.tested(lines[-1]))
+            logger.log(INFO, "aggregate_evaluate: %s tested their own models", tested)
+            logger.log(INFO, "\t└──> Aggregated MetricRecord: %s", self.result.evaluate_metrics_clientapp[numbers[-1]])
+
+    @property
+    def honest(self) -> list[ArrayRecord]:
+        """The models of the honest agents, as far as they came."""
+        return [self.models[i] for i in self.history.honest if i in self.models]
+
+    def summary(self) -> dict[str, Any]:
+        """Return what ``summary.json`` holds, but for the task, which the ServerApp may not know."""
+        vectors = [torch.cat([each.reshape(-1) for each in tensors_of(model).values()]) for model in self.honest]
+        return {
+            **self.run.assembly.outline(),
+            **self.history.summary(),
+            "dropped": dict(self.run.drops.counts),
+            "consensus-distance": consensus_distance(vectors) if vectors else None,
+        }
+
+    def _of(self, agents: int, of: int) -> str:
+        """Return how many agents of all that are there; that they are honest is said where others attack."""
+        return f"{agents} of {of} {'honest ' if self.history.attackers else ''}agents"
 
     def keep_models(self, replies: Iterable[Message]) -> None:
         """Keep the models in the replies; their consensus is the result."""
         self.models |= models_of(replies, self.initial, self.run.placement, self.run.drops.add)
-        honest = [self.models[i] for i in self.history.honest if i in self.models]
+        honest = self.honest
         if 0 < len(honest) < len(self.history.honest):
-            came = {"agents": len(honest), "of": len(self.history.honest)}
-            logger.log(
-                WARNING, "\t├──> %s, since no other models came", _some(came, "the consensus model is the mean of")
-            )
+            came = self._of(len(honest), len(self.history.honest))
+            logger.log(WARNING, "\t├──> the consensus model is the mean of %s, since no other models came", came)
         self.result.arrays = consensus(honest, self.initial)
-
-
-def _some(counts: Mapping[str, int], what: str) -> str:
-    return f"{what} {counts['agents']} of {counts['of']} honest agents"
 
 
 def consensus(models: Iterable[ArrayRecord], initial: ArrayRecord) -> ArrayRecord:

@@ -24,9 +24,12 @@ class PeerRelay(PeerStrategy):
         their client app must import the module that registers it.
     topology : str or networkx.Graph (default: "random-regular")
         Who talks to whom, by name or as a graph on the agents 0 … N−1, which sets `num_agents`.
+    log : str
+        Trackers that hear of every round, with commas between them: tensorboard, mlflow, wandb. It needs `results`.
     **options : bool, int, float or str
         Configuration keys (``ross-flwr config`` lists them), written with ``-`` or ``_``. Without `num_agents`, each
-        node that is connected at the start hosts one agent; without `attackers`, nobody attacks.
+        node that is connected at the start hosts one agent; without `attackers`, nobody attacks. The folder `results`
+        gets what ``ross-flwr run`` leaves, and the report.
 
     Attributes
     ----------
@@ -38,8 +41,8 @@ class PeerRelay(PeerStrategy):
         Messages and replies that were refused or lost, by reason.
     on_round : callable
         Called with each line of the history.
-    history_file : Path, optional
-        The file that gets the lines as they are made.
+    outcome : dict
+        The summary of the last run.
 
     Raises
     ------
@@ -57,7 +60,6 @@ class PeerRelay(PeerStrategy):
     """
 
     transport = "relay"
-    _wants_models = True
 
     def _stretches(self, num_rounds: int) -> Iterator[tuple[int, int, Way]]:
         relay = Relay(self._run)

@@ -3,11 +3,10 @@
 import time
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from logging import INFO, getLogger
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from logging import getLogger
 from secrets import token_hex
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import networkx as nx
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -17,15 +16,17 @@ from flwr.serverapp.strategy import Result, Strategy
 from ross_flwr.algorithms import Algorithm
 from ross_flwr.config import Config, ConfigError, Scalar, relevant, resolve
 from ross_flwr.flower.grid import Post
+from ross_flwr.flower.logs import Evaluate, evaluate, log_end, log_plan, log_rounds, log_start
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.outcome import Outcome
 from ross_flwr.flower.placement import NODE_TIMEOUT, Placement, first_round, place, wait_for_nodes
 from ross_flwr.flower.protocol import Setup
 from ross_flwr.flower.questions import ask
+from ross_flwr.flower.records import tensors_of
 from ross_flwr.flower.replies import has_models
+from ross_flwr.flower.results import Results
 from ross_flwr.flower.run import Drops, Run
 from ross_flwr.flower.settings import config_of, graphs_of
-from ross_flwr.graph.options import GraphOptions
 from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.history import History
 from ross_flwr.runs.options import RunOptions
@@ -36,6 +37,13 @@ logger = getLogger("flwr")
 
 FORGETTING = 60.0
 """Seconds that nodes get to empty their `state-dir` when a run is done."""
+
+
+Stop: TypeAlias = Callable[[int, Result], bool]
+"""Says after a round, from its number and the result so far, whether the run ends."""
+
+Configs: TypeAlias = tuple[ConfigRecord, ConfigRecord]
+"""What goes along with messages that train, and with those that evaluate."""
 
 
 class Way(Protocol):
@@ -69,12 +77,17 @@ class PeerStrategy(Strategy):
         *,
         algorithm: str | Algorithm = "ross",
         topology: str | nx.Graph = "random-regular",
+        log: str = "",
         **options: Scalar,
     ) -> None:
         self._given = config_of(self.transport, algorithm, topology, options)
         self._graph = None if isinstance(topology, str) else topology
         self._agent_per_node = self._graph is None and not {"num_agents", "num-agents"} & options.keys()
-        self.history_file: Path | None = None
+        self.results = Results(self._given.part(FlowerOptions).results, log)
+        self.history_file = self.results.history
+        self._wants_models = self.transport == "relay" or self._given.part(FlowerOptions).return_model == "final"
+        self.about: Mapping[str, Any] = {}
+        self.outcome: Mapping[str, Any] = {}
         self.on_round: Callable[[dict[str, Any]], None] = lambda _line: None
         if not self._agent_per_node:
             self._plan(self._given)
@@ -115,8 +128,8 @@ class PeerStrategy(Strategy):
         timeout: float = 3600,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
-        should_stop: Callable[[int, Result], bool] | None = None,
+        evaluate_fn: Evaluate | None = None,
+        should_stop: Stop | None = None,
     ) -> Result:
         """Run `num_rounds` rounds and return what `FedAvg` would.
 
@@ -129,16 +142,16 @@ class PeerStrategy(Strategy):
         num_rounds : int
             How many rounds to run; overrides the configuration.
         timeout : float
-            Seconds after which a reply counts as missing: in each exchange of a relayed round, and once more than half
-            of the nodes have reported on a segment. Then the others get as long as those took, if that is longer.
+            Seconds after which a reply is missing: in each exchange of a relayed round, and once more than half of the
+            nodes have reported on a segment, whose others get as long as those took, if that is longer.
         train_config, evaluate_config : ConfigRecord, optional
             Sent to the nodes with every training or evaluation message, as the record ``config``, which also gets
             ``server-round``. Mods see it; hyper-parameters are options of the strategy.
         evaluate_fn : callable, optional
-            Tests the consensus model at the ServerApp before the first round and after each; for this the relay fetches
-            all models in every round. Not possible where nodes talk directly.
+            Tests the consensus model before the first round and after each, for which the relay fetches all models in
+            every round. Not possible where nodes talk directly.
         should_stop : callable, optional
-            Called with the round and the result so far when results come in; the run ends when it returns True.
+            From the round and the result so far to whether the run ends, asked when results come in.
 
         Returns
         -------
@@ -152,28 +165,42 @@ class PeerStrategy(Strategy):
         """
         if evaluate_fn and self.transport != "relay":
             raise ConfigError("evaluate_fn needs models at the ServerApp in every round: use PeerRelay")
-        train_config = ConfigRecord() if train_config is None else train_config
-        evaluate_config = ConfigRecord() if evaluate_config is None else evaluate_config
-        self._begin(grid, num_rounds, timeout, train_config)
+        configs = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
+        with self.results.held(resume=bool(self._given.part(FlowerOptions).resume)):
+            self._begin(grid, num_rounds, timeout, configs[0])
+            return self._run_rounds(initial_arrays, configs, evaluate_fn, should_stop)
+
+    def _run_rounds(
+        self, initial: ArrayRecord, configs: Configs, evaluate_fn: Evaluate | None, stop: Stop | None
+    ) -> Result:
+        """Run the rounds, keep and log what they give, and return it."""
+        train_config, evaluate_config = configs
+        began, resume, grid = time.perf_counter(), bool(self.config.part(FlowerOptions).resume), self._run.post.grid
+        num_rounds = self.config.part(RunOptions).num_rounds
+        self._outcome = Outcome(self._run, initial, [self.results.add, self.on_round], self.history_file)
+        log_start(self, num_rounds, initial, configs)
         self.summary()
-        self._outcome = Outcome(self._run, initial_arrays, self.on_round, self.history_file)
-        if self.config.part(FlowerOptions).resume:
+        self.results.begin(self.config, resume=resume)
+        if resume:
             self._outcome.resume(self._run.first)
         result = self._outcome.result
-        _test(evaluate_fn, self._run.first - 1, result)
+        evaluate(evaluate_fn, self._run.first - 1, result)
         for first, last, way in self._stretches(num_rounds):
-            logger.log(INFO, f"[ROUND {last}/%d]" if first == last else f"[ROUNDS {first}–{last}/%d]", num_rounds)
+            log_rounds(first, last, num_rounds)
             self._way, self._began = way, time.perf_counter()
             for _ in way.exchanges(first, last):
-                replies = way.exchange(self.configure_train(last, initial_arrays, train_config, grid))
+                replies = way.exchange(self.configure_train(last, initial, train_config, grid))
             self.aggregate_train(last, replies)
             if evaluate_fn or last == num_rounds:
                 self._keep_models(replies, last, evaluate_config)
-            _test(evaluate_fn, last, result)
-            if last < num_rounds and should_stop and should_stop(last, result):
+            evaluate(evaluate_fn, last, result)
+            if last < num_rounds and stop and stop(last, result):
                 self._keep_models(replies, last, evaluate_config)
                 break
-        self._forget(evaluate_config)
+        forget(self._run, evaluate_config)
+        log_end(result, time.perf_counter() - began)
+        self.outcome = {**self._outcome.summary(), **self.about}
+        self.results.finish(self.outcome, tensors_of(result.arrays) if self._outcome.honest else None)
         return result
 
     def _begin(self, grid: Grid, num_rounds: int, timeout: float, config: ConfigRecord) -> None:
@@ -233,31 +260,13 @@ class PeerStrategy(Strategy):
             replies = [*replies, *(each.message for each in answers if each.message and not each.late)]
         self.aggregate_evaluate(number, replies)
 
-    def _forget(self, config: ConfigRecord) -> None:
-        """Let the nodes empty their `state-dir`: the run is done. Those that are not done have their state yet."""
-        if self.config.part(FlowerOptions).state_dir:
-            nodes = self.placement.answers.keys() - self._run.post.busy
-            content = RecordDict({"config": config})
-            self._run.post.exchange([Message(content, node, "query.done") for node in nodes], FORGETTING)
-
-    @property
-    def _wants_models(self) -> bool:
-        """Whether the models come to the ServerApp at the end."""
-        return self._given.part(FlowerOptions).return_model == "final"
-
     def summary(self) -> None:
         """Log what is about to run."""
-        run, graph = self.config.part(RunOptions), self.config.part(GraphOptions).topology
-        gap = self.assembly.topology.spectral_gap
-        logger.log(INFO, "Starting %s strategy:", type(self).__name__)
-        logger.log(INFO, "\t├──> algorithm: %s", run.algorithm)
-        logger.log(INFO, "\t├──> topology: %s of %d agents, spectral gap %.4f", graph, run.num_agents, gap)
-        if self.config.part(FlowerOptions).state_dir:
-            logger.log(INFO, "\t├──> run: %s; if it is interrupted, resume='%s' continues it", *[self._run.name] * 2)
-        logger.log(INFO, "\t└──> agents by node: %s", [len(block) for block in self._run.placement.blocks.values()])
+        log_plan(self._run, self.config, self._outcome.initial)
 
 
-def _test(evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None, number: int, result: Result) -> None:
-    metrics = evaluate_fn(number, result.arrays) if evaluate_fn else None
-    if metrics is not None:
-        result.evaluate_metrics_serverapp[number] = metrics
+def forget(run: Run, config: ConfigRecord) -> None:
+    """Let the nodes empty their `state-dir`: the run is done. Those that are not done have their state yet."""
+    if run.options.get("state-dir"):
+        nodes = run.placement.answers.keys() - run.post.busy
+        run.post.exchange([Message(RecordDict({"config": config}), node, "query.done") for node in nodes], FORGETTING)

@@ -22,7 +22,8 @@ def result_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     summaries : mapping of str to mapping
         By the name of the run, what `History.summary` returned.
     """
-    caption = "accuracy on test data of each honest agent's own model"
+    attacked = any(summary.get("attackers") for summary in summaries.values())
+    caption = f"accuracy on test data of each {'honest ' if attacked else ''}agent's own model"
     if any(map(has_diverged, summaries.values())):
         caption += f"\ndiverged: models over {DIVERGED:,.0f} apart, or no numbers"
     for name, summary in summaries.items():

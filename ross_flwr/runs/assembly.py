@@ -131,6 +131,10 @@ class Assembly:
 
     def describe(self) -> dict[str, Any]:
         """Return what the summary says of the parts."""
+        return {**self.outline(), **self.task.describe()}
+
+    def outline(self) -> dict[str, Any]:
+        """Return what the summary says of the method and the graph."""
         return {
             "algorithm": self.algorithm.name,
             "topology": self.graphs.name,
@@ -138,7 +142,6 @@ class Assembly:
             "average-every": self.graphs.average_every,
             "edges": self.topology.graph.number_of_edges(),
             "spectral-gap": self.topology.spectral_gap,
-            **self.task.describe(),
         }
 
     def _places(self, places: Mapping[int, Place] | None) -> Mapping[int, Place]:

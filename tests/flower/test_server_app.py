@@ -23,10 +23,10 @@ def test_results_are_kept_in_a_folder_that_no_other_process_has_and_that_is_no_l
     assert len(folder.read_history()) == folder.read_summary()["rounds"] == 2
     with held(folder.path), pytest.raises(ConfigError, match="dpsgd is in use: another process runs in it"):
         main(grid, context)
-    files = {file: file.read_bytes() for file in folder.path.iterdir()}
+    files = {file: file.read_bytes() for file in folder.path.rglob("*") if file.is_file()}
     with pytest.raises(ConfigError, match="dpsgd holds a run already"):
         main(grid, context)
-    assert {file: file.read_bytes() for file in folder.path.iterdir()} == files
+    assert {file: file.read_bytes() for file in folder.path.rglob("*") if file.is_file()} == files
     folder.path.rename(tmp_path / "outside")
     folder.path.symlink_to(tmp_path / "outside")
     with pytest.raises(ConfigError, match="dpsgd is a link"):
