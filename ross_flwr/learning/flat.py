@@ -1,7 +1,8 @@
 """A model as one flat vector."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import reduce
 from weakref import WeakValueDictionary
 
 import torch
@@ -23,7 +24,7 @@ class FlatModel:
     memory.
 
     Frozen parameters, with ``requires_grad=False``, are no part of the vector and never travel. The models of a process
-    share those that are equal.
+    share those that are equal. So it is with buffers that stay `still`.
 
     Buffers that are not in the `state_dict`, and those with infinities or NaN (attention masks), are no part of the
     vector: each process has its own.
@@ -32,6 +33,8 @@ class FlatModel:
     ----------
     module : nn.Module
         Any module. Its floating-point state becomes float32.
+    still : collection of str
+        The names of float buffers that no forward pass changes.
 
     Attributes
     ----------
@@ -45,27 +48,35 @@ class FlatModel:
     Raises
     ------
     ConfigError
-        When every parameter is frozen.
+        When every parameter is frozen, or one holds complex numbers.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, still: Collection[str] = ()) -> None:
         self.module = module.float()
         every = dict(module.named_parameters())
         parameters = {name: parameter for name, parameter in every.items() if parameter.requires_grad}
         if not parameters:
             raise ConfigError("all parameters of the model are frozen: agents have nothing to learn")
-        self._frozen = {name: parameter for name, parameter in every.items() if name not in parameters}
+        if imaginary := [name for name, parameter in parameters.items() if parameter.is_complex()]:
+            raise ConfigError(
+                f"parameter '{imaginary[0]}' holds complex numbers, and agents send real ones: keep both parts of them "
+                "in one real tensor (torch.view_as_real)"
+            )
+        self._frozen: dict[str, Tensor] = {name: each for name, each in every.items() if name not in parameters}
         self._held: dict[str, Tensor] = {}
-        for name, parameter in self._frozen.items():
-            self._freeze(name, parameter.data)
         persistent = module.state_dict().keys()
         buffers = {
             name: buffer
             for name, buffer in module.named_buffers()
             if buffer.is_floating_point() and name in persistent and bool(buffer.isfinite().all())
         }
+        self._still = [(_owner(module, name), name, buffers.pop(name)) for name in still if name in buffers]
+        self._frozen |= {name: buffer for _, name, buffer in self._still}
+        for name, tensor in self._frozen.items():
+            self._freeze(name, tensor.data)
         self.parameters = list(parameters.values())
-        self._buffers = [(module.get_submodule(name.rpartition(".")[0]), name, b) for name, b in buffers.items()]
+        self._versions = {name: buffer._version for _, name, buffer in self._still}
+        self._buffers = [(_owner(module, name), name, buffer) for name, buffer in buffers.items()]
         self.shapes = {name: tensor.shape for name, tensor in (parameters | buffers).items()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
         self.num_parameters = sum(p.numel() for p in self.parameters)
@@ -146,6 +157,12 @@ class FlatModel:
                     shapes = f"{tuple(assigned.shape)}: expected {tuple(buffer.shape)}"
                     raise ConfigError(f"the forward pass gave buffer '{name}' the shape {shapes}, as before")
                 buffer.data.copy_(assigned.detach())
+        for owner, name, buffer in self._still:
+            if buffer._version != self._versions[name] or getattr(owner, name.rpartition(".")[2]) is not buffer:
+                raise ConfigError(
+                    f"buffer '{name}' changed in a forward pass, and in the first one it did not, so that it does not "
+                    "travel: change it in every pass, or in none"
+                )
 
     def named(self, vector: Tensor, *, frozen: bool = False) -> dict[str, Tensor]:
         """Return views of `vector`, and `frozen` parameters if asked for, under the names of the `state_dict`."""
@@ -156,7 +173,7 @@ class FlatModel:
         return named | {name: named[first] for name, first in self._tied.items() if first in named}
 
     def freeze(self, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the values of frozen parameters from `named`, and return those that the module did not have.
+        """Take the values of frozen parameters and still buffers from `named`, and return what the module did not have.
 
         Raises
         ------
@@ -193,6 +210,10 @@ class FlatModel:
     def _check_shape(self, name: str, tensor: Tensor, expected: torch.Size) -> None:
         if tensor.shape != expected:
             raise ConfigError(f"tensor '{name}' has shape {tuple(tensor.shape)}: expected {tuple(expected)}")
+
+
+def _owner(module: nn.Module, name: str) -> nn.Module:
+    return reduce(getattr, name.split(".")[:-1], module)  # TorchScript has no get_submodule
 
 
 def _shared(tensor: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ class ModuleLoss:
         self.criterion = criterion(loss, model.module)
         self.chunk = chunk
         self._shift: Tensor | None = None
+        self._takes_gradients = False
 
     def gradient(self, vector: Tensor, batch: Batch, *, training: bool = True) -> Tensor:
         """Return the gradient of the mean loss on `batch` at `vector`, shape [P]; zero for float buffers.
@@ -64,16 +65,28 @@ class ModuleLoss:
 
         Of outputs with ``logits``, such as those of Hugging Face's models, these alone are returned.
         """
-        parts = [plain(self._outputs(vector, part)) for part in batch.parts(self.chunk)]
+        parts = [map_tensors(Tensor.detach, plain(self._outputs(vector, part))) for part in batch.parts(self.chunk)]
         return parts[0] if len(parts) == 1 else map_tensors(_cat, *parts)
 
     def evaluating(self, vector: Tensor, function: Callable[[nn.Module], Any]) -> Any:
-        """Return the function's value of the module at `vector`, in evaluation mode."""
+        """Return the function's value of the module at `vector`, in evaluation mode.
+
+        Gradients are computed only for modules whose ``forward`` takes some itself.
+        """
         self.model.bind(self._guarded(vector))
         self._mode(training=False)
         try:
-            with torch.inference_mode(), seeded(0, vector.device):
-                return function(self.model.module)
+            if not self._takes_gradients:
+                try:
+                    with torch.inference_mode(), seeded(0, vector.device):
+                        return function(self.model.module)
+                except RuntimeError as error:
+                    if "grad" not in str(error) and "Inference" not in str(error):
+                        raise
+            with torch.enable_grad(), seeded(0, vector.device):
+                value = function(self.model.module)
+            self._takes_gradients = True
+            return value
         finally:
             self.model.settle()
 
@@ -90,7 +103,7 @@ class ModuleLoss:
                 torch.autograd.backward(loss if len(part) == len(batch) else loss * (len(part) / len(batch)))
         finally:
             model.settle()
-        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters]
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for p in model.parameters]
         if model.has_buffers:
             parts.append(torch.zeros_like(vector[model.num_parameters :]))
         return torch.cat([part.reshape(-1) for part in parts])
@@ -99,7 +112,7 @@ class ModuleLoss:
         outputs = self._outputs(vector, batch)
         loss = self.criterion(outputs, batch.targets)
         refuse_nan(loss, batch.inputs, batch.targets)
-        return float(loss), accuracy(outputs, batch.targets, self.criterion)
+        return float(loss.detach()), accuracy(outputs, batch.targets, self.criterion)
 
     def _outputs(self, vector: Tensor, batch: Batch) -> Any:
         return self.evaluating(vector, lambda module: call(module, batch.inputs))

@@ -1,6 +1,7 @@
 """The task of an app that brings its own module, data sets and loss."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from math import nan
 from typing import Any, TypeAlias
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from ross_flwr.learning.buffers import still_buffers
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import ModuleObjective
 from ross_flwr.learning.outputs import Loss, Metric, Test, Trainer, call, criterion
@@ -91,7 +93,7 @@ class Own:
         device: torch.device | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
-        self.model = FlatModel(model.to(self.device))
+        self._module = model.to(self.device)
         self.train_data = train_data
         self.test_data = test_data
         self.validation_data = validation_data
@@ -107,6 +109,14 @@ class Own:
         self._seed = seed
         self._loaded: dict[int, tuple[Loaded, Loaded | None]] = {}
 
+    @cached_property
+    def model(self) -> FlatModel:
+        """The module that all agents of this process compute with, and the model that each starts from.
+
+        Buffers that a first batch leaves as they are do not travel, if `objective` was asked for before.
+        """
+        return FlatModel(self._module)
+
     def batch_size(self, agent: int) -> int:
         """Return the batch size of the agent's DataLoader, or that of the task."""
         return self._data(agent)[0].batch_size or self._batch_size
@@ -114,6 +124,10 @@ class Own:
     def objective(self, agent: int) -> ModuleObjective:
         """Return the loss of `agent` on its own data."""
         training, validation = self._data(agent)
+        if "model" not in self.__dict__:
+            first = torch.arange(min(len(training), self.batch_size(agent)))
+            still = still_buffers(self._module, lambda: training.batch(first).inputs)
+            self.model = FlatModel(self._module, still)
         test = Loaded(self.test_data(agent), "test_data", self.device, self.pair, keep=True)
         size = test.batch_size if test.batch_size and test.batch_size > 1 else self.batch_size(agent)
         return ModuleObjective(
