@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from operator import itemgetter
 from statistics import fmean
 from typing import Any
@@ -15,8 +16,14 @@ HONEST, POISONED = "#0072b2", "#d55e00"
 ROSS_PALETTE = ("#000000", "#666666", "#999999", "#c4c4c4")
 PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#d55e00", "#0072b2", "#8c6d31", "#7f7f7f")
 DASHES = ("solid", "dash", "dot")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
+TITLES = {"accuracy": "accuracy (%)", "loss": "loss (nats)", "consensus-distance": "consensus distance\n(squared norm)"}
+"""What is drawn against the costs, with its unit."""
 ROLES = {"honest": (HONEST, "circle"), "bad data": ("#e69f00", "square"), "attacker": (POISONED, "x")}
 """Colour and marker of an agent by its role."""
+
+Look = tuple[str, str, str]
+"""How a method is drawn: the colour of its line, how it is dashed, and the shape of its markers."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,9 @@ class Series:
     kind : str
         ``"line"``, ``"points"`` or ``"bars"``, which are stacked.
     mark : str
-        How a line is dashed, or the shape of points.
+        How a line is dashed, the shape of points, or the pattern of bars.
+    symbol : str
+        The shape of a few markers on a line; empty for none.
     """
 
     name: str
@@ -48,6 +57,12 @@ class Series:
     high: Sequence[float | None] = ()
     width: float = 1.5
     mark: str = "solid"
+    symbol: str = ""
+
+    @property
+    def sparse(self) -> bool:
+        """Whether there are too few values for a line, which would tell of a course that nobody measured."""
+        return sum(value is not None for value in self.y) <= 2
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,18 @@ class Panel:
     share: bool = False
     names: list[str] = field(default_factory=list)
 
+    @property
+    def told(self) -> str:
+        """Its series in words: the last value of a line, all bars, and the lowest and the highest of many points."""
+        return "; ".join(f"{series.name} {self._told(series)}" for series in self.series if series.width >= 1)
+
+    def _told(self, series: Series) -> str:
+        known = [f"{value:.1%}" if self.share else f"{value:.3g}" for value in series.y if value is not None]
+        if series.kind == "points":
+            ends = sorted(value for value in series.y if value is not None)
+            return f"{ends[0]:.1%} to {ends[-1]:.1%}" if ends else "unknown"
+        return (", ".join(known) if series.kind == "bars" else known[-1]) if known else "unknown"
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -84,8 +111,15 @@ class Chart:
     grid: list[list[Panel]]
     axes: Mapping[str, str]
 
+    @property
+    def alt(self) -> str:
+        """The chart in words: its title, and what the panels of its first kind show in the end."""
+        kind = self.grid[0][0].y_title
+        panels = [panel for line in self.grid for panel in line if panel.y_title == kind]
+        return ". ".join([self.title, *(f"{panel.title}, {kind}: {panel.told}" for panel in panels)])
 
-def curves(rows: Sequence[Row], colours: Mapping[str, tuple[str, str]]) -> list[Chart]:
+
+def curves(rows: Sequence[Row], colours: Mapping[str, Look]) -> list[Chart]:
     """Return a chart per scenario of accuracy, loss and consensus distance against cost, from `tables.bands`."""
     charts = []
     for (scenario,), of_scenario in by(rows, "scenario"):
@@ -94,9 +128,9 @@ def curves(rows: Sequence[Row], colours: Mapping[str, tuple[str, str]]) -> list[
             for k, name in enumerate(BAND):
                 zero = any(row[f"{name}-min"] == 0 for row in of_topology)  # which a logarithmic axis has no place for
                 log = k > 0 and not zero
-                panel = Panel(topology if k == 0 else "", name.replace("-", " "), log=log, share=k == 0)
+                panel = Panel(topology if k == 0 else "", TITLES[name], log=log, share=k == 0)
                 for (method,), group in by(of_topology, "method"):
-                    colour, dash = colours[method]
+                    colour, dash, symbol = colours[method]
                     panel.series.append(
                         Series(
                             method,
@@ -107,6 +141,7 @@ def curves(rows: Sequence[Row], colours: Mapping[str, tuple[str, str]]) -> list[
                             high=[row[f"{name}-max"] for row in group],
                             width=2.5 if colour in ROSS_PALETTE else 1.5,
                             mark=dash,
+                            symbol=symbol,
                         )
                     )
                 grid[k].append(panel)
@@ -116,7 +151,7 @@ def curves(rows: Sequence[Row], colours: Mapping[str, tuple[str, str]]) -> list[
                 f"curves-{scenario}",
                 f"{scenario}: accuracy, loss and consensus distance",
                 "Mean over honest agents and seeds; the band goes from the lowest to the highest seed. A line breaks "
-                "where a seed has no finite number. An axis is linear where a value is 0.",
+                "where a seed has no finite number. An axis is linear where a value is 0. Up to two tests are points.",
                 grid,
                 AXES,
             )
@@ -131,7 +166,7 @@ def accuracy_of_agents(rows: Sequence[Row]) -> list[Chart]:
         line = []
         for (topology,), of_topology in by(of_scenario, "topology"):
             methods = list(dict.fromkeys(row["method"] for row in of_topology))
-            panel = Panel(topology, "accuracy", share=True, names=methods)
+            panel = Panel(topology, "accuracy (%)", share=True, names=methods)
             most = 1 + max(row["agent"] for row in of_topology)
             for (role,), group in by(of_topology, "role"):
                 colour, shape = ROLES[role]
@@ -158,9 +193,9 @@ def weights_over_time(rows: Sequence[Row]) -> list[Chart]:
         for (method,), of_method in by(of_scenario, "method"):
             line = []
             for (topology,), group in by(of_method, "topology"):
-                panel = Panel(f"{method}, {topology}", "weight")
+                panel = Panel(f"{method}, {topology}", "weight (share of 1)")
                 first = group[0]["seed"]
-                for kind, colour in (("honest", HONEST), ("poisoned", POISONED)):
+                for kind, colour, symbol in (("honest", HONEST, "circle"), ("poisoned", POISONED, "x")):
                     known = _of_those_with_neighbours(group, kind)
                     for _, of_agent in by([row for row in known if row["seed"] == first], "agent"):
                         x, y = _xy(of_agent, kind)
@@ -173,7 +208,8 @@ def weights_over_time(rows: Sequence[Row]) -> list[Chart]:
                     ]
                     if means:
                         x, y = _xy(means, kind)
-                        panel.series.append(Series(f"to {kind} neighbours, mean", {"rounds": x}, y, colour, width=2.5))
+                        name = f"to {kind} neighbours, mean"
+                        panel.series.append(Series(name, {"rounds": x}, y, colour, width=2.5, symbol=symbol))
                 line.append(panel)
             grid.append(line)
         caption = (
@@ -189,15 +225,21 @@ def weights_over_time(rows: Sequence[Row]) -> list[Chart]:
 
 def time_spent(rows: Sequence[Row]) -> list[Chart]:
     """Return a chart per scenario of where the time goes, from `tables.times`."""
-    kinds = {"gradients": "#0072b2", "utilities": "#e69f00", "exchange": "#009e73", "rest": "#bbbbbb"}
+    kinds = {
+        "gradients": ("#0072b2", ""),
+        "utilities": ("#e69f00", "/"),
+        "exchange": ("#009e73", "x"),
+        "rest": ("#bbbbbb", "."),
+    }
     charts = []
     for (scenario,), of_scenario in by(rows, "scenario"):
         line = []
         for (topology,), group in by(of_scenario, "topology"):
-            panel = Panel(topology, "seconds per round", names=[row["method"] for row in group])
-            for kind, colour in kinds.items():
+            panel = Panel(topology, "time per round (s)", names=[row["method"] for row in group])
+            for kind, (colour, pattern) in kinds.items():
                 x = {"method": list(range(len(group)))}
-                panel.series.append(Series(kind, x, [row[kind] for row in group], colour, kind="bars"))
+                spent = [row[kind] for row in group]
+                panel.series.append(Series(kind, x, spent, colour, kind="bars", mark=pattern))
             line.append(panel)
         caption = (
             "Seconds per round, summed over agents, mean over rounds and seeds. The exchange is the delivery of "
@@ -208,12 +250,13 @@ def time_spent(rows: Sequence[Row]) -> list[Chart]:
     return charts
 
 
-def colours(methods: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return colour and dash of every method, given the algorithm of each: black and greys for ross-plus and ross."""
+def colours(methods: Mapping[str, str]) -> dict[str, Look]:
+    """Return the look of every method, given the algorithm of each: black and greys for ross-plus and ross."""
     ours = [name for name, algorithm in methods.items() if algorithm in OURS]
     others = [name for name in methods if name not in ours]
+    symbols = dict(zip([*ours, *others], cycle(SYMBOLS), strict=False))
     return {
-        name: (palette[k % len(palette)], DASHES[k // len(palette) % len(DASHES)])
+        name: (palette[k % len(palette)], DASHES[k // len(palette) % len(DASHES)], symbols[name])
         for names, palette in ((ours, ROSS_PALETTE), (others, PALETTE))
         for k, name in enumerate(names)
     }

@@ -17,8 +17,8 @@ def plotly_chart(chart: Chart) -> dict[str, Any]:
     data: list[dict[str, Any]] = []
     places: list[Mapping[str, Any]] = []
     layout: dict[str, Any] = {
-        "title": {"text": chart.title, "x": 0.02},
-        "height": 160 + 250 * len(chart.grid),
+        "height": 80 + 250 * len(chart.grid),
+        "margin": {"t": 70 if len(chart.axes) > 1 else 30, "b": 40, "l": 60, "r": 20},
         "grid": {"rows": len(chart.grid), "columns": columns, "pattern": "independent", "ygap": 0.25},
         "barmode": "stack",
         "legend": {"groupclick": "togglegroup"},
@@ -75,7 +75,8 @@ def _axis_buttons(axes: Mapping[str, str], places: list[Mapping[str, Any]], name
 
 
 def _y_axis(panel: Panel) -> dict[str, Any]:
-    axis: dict[str, Any] = {"title": {"text": panel.y_title}, "automargin": True, "rangemode": "tozero"}
+    title = {"text": panel.y_title.replace("\n", "<br>")}
+    axis: dict[str, Any] = {"title": title, "automargin": True, "rangemode": "tozero"}
     if panel.share:
         axis |= {"range": [-0.03, 1.03], "tickformat": ".0%"}
     if panel.log:
@@ -99,13 +100,17 @@ def _traces(series: Series, axis: str) -> list[tuple[dict[str, Any], Mapping[str
         quiet = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "named": False}
         traces.append(({"type": "scatter", "name": series.name} | band | quiet, x))
     if series.kind == "bars":
-        look: dict[str, Any] = {"type": "bar", "marker": {"color": series.colour}}
+        look: dict[str, Any] = {"type": "bar", "marker": {"color": series.colour, "pattern": {"shape": series.mark}}}
     elif series.kind == "points":
         look = {"type": "scatter", "mode": "markers", "opacity": 0.6}
         look["marker"] = {"color": series.colour, "symbol": series.mark, "size": 8}
     else:
         line = {"color": series.colour, "width": series.width, "dash": series.mark}
         look = {"type": "scatter", "mode": "lines", "line": line}
+        if series.symbol or series.sparse:
+            look["mode"] = "markers" if series.sparse else "lines+markers"
+            look["marker"] = {"color": series.colour, "symbol": series.symbol or "circle", "size": 7}
+            look["marker"] |= {} if series.sparse else {"maxdisplayed": 12}
     traces.append((common | look, series.x))
     return traces
 
@@ -149,11 +154,11 @@ def plotly_network(network: Network) -> dict[str, Any]:
         )
     shades = [[k / 10, network.shade(network.largest * max(k, 1e-9) / 10)] for k in range(11)]
     bar = {"colorscale": shades, "cmin": 0, "cmax": network.largest, "showscale": True, "color": [0], "opacity": 0}
-    bar["colorbar"] = {"title": {"text": "weight"}, "len": 0.6, "y": 0.4}
+    bar["colorbar"] = {"title": {"text": "weight<br>(share of 1)"}, "len": 0.6, "y": 0.4}
     hidden = {"hoverinfo": "skip", "showlegend": False}
     data.append({"type": "scatter", "mode": "markers", "x": [0], "y": [0], "marker": bar} | hidden)
     blank = {"visible": False, "range": [-1.2, 1.2]}
     axes = {"xaxis": blank, "yaxis": blank | {"scaleanchor": "x"}}
     slider = {"active": len(steps) - 1, "currentvalue": {"prefix": "round "}, "steps": steps}
-    title = {"text": network.title, "x": 0.02}
-    return {"data": data, "layout": {"title": title, "height": 620, **axes, "sliders": [slider]}}
+    around = {"height": 600, "margin": {"t": 20, "b": 20, "l": 20, "r": 20}}
+    return {"data": data, "layout": {**around, **axes, "sliders": [slider]}}

@@ -26,7 +26,7 @@ class Network:
     halves : list[tuple[int, int]]
         Pairs (i, j).
     weights : list[list[float | None]]
-        By round, then half; None if no gradient was weighed.
+        By round, then half; None if the agent did not report.
     """
 
     scenario: str
@@ -36,6 +36,18 @@ class Network:
     rounds: list[int]
     halves: list[tuple[int, int]]
     weights: list[list[float | None]]
+
+    @property
+    def alt(self) -> str:
+        """The network in words: who is poisoned, and the largest weight of the last round."""
+        poisoned = [str(i) for i, role in self.roles.items() if role != "honest"]
+        given = {half: weight for half, weight in zip(self.halves, self.weights[-1], strict=True) if weight}
+        most = max(given, key=given.__getitem__, default=None)
+        largest = (
+            f"agent {most[0]} gives agent {most[1]} the most, {given[most]:.2f}" if most else "nobody gives weight"
+        )
+        bad = f"of which {', '.join(poisoned)} attack or have bad data" if poisoned else "all honest"
+        return f"{self.title}. {len(self.roles)} agents, {bad}. In round {self.rounds[-1]}, {largest}."
 
     @property
     def largest(self) -> float:
@@ -53,15 +65,15 @@ class Network:
         return [x, (x + x_j) / 2], [y, (y + y_j) / 2]
 
     def look(self, k: int) -> list[tuple[str, float]]:
-        """Return colour and width of every half in the round at place `k`."""
-        return [(self.shade(w), 1.5 + 5.5 * self.share(w or 0.0)) for w in self.weights[k]]
+        """Return colour and width of every half in the round at place `k`; it is not drawn where nobody reported."""
+        return [(self.shade(w), 0.0 if w is None else 1.5 + 5.5 * self.share(w)) for w in self.weights[k]]
 
     def share(self, weight: float) -> float:
         """Return a weight as a share of the largest one."""
         return min(max(weight / self.largest, 0.0), 1.0)
 
     def shade(self, weight: float | None) -> str:
-        """Return the colour of a weight: grey for none, then the darker the larger."""
+        """Return the colour of a weight: grey for 0, then the darker the larger."""
         if not weight:
             return "#{:02x}{:02x}{:02x}".format(*_NOTHING)
         share = self.share(weight)

@@ -1,7 +1,10 @@
 """The report as one self-contained HTML page."""
 
+import base64
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -9,35 +12,105 @@ from ross_flwr.extras import import_extra
 from ross_flwr.report.table import short
 from ross_flwr.report.tables import Row
 
-__all__ = ["page", "result_table"]
+__all__ = ["Figure", "page", "result_table"]
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1500px; margin: 2em auto; padding: 0 1em; color: #222 }
-h2 { margin-top: 2.5em; border-bottom: 1px solid #ccc }
+:root { color-scheme: light dark; --ink: #222; --quiet: #555; --line: #ccc; --shade: #f4f4f4; --page: #fff }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1500px; margin: 2em auto; padding: 0 1em;
+  color: var(--ink); background: var(--page) }
+h2 { margin-top: 2.5em; border-bottom: 1px solid var(--line) } h3 { margin: 2em 0 .3em }
 table { border-collapse: collapse } th, td { padding: .15em .9em; text-align: right; white-space: nowrap }
-th:first-child, td:first-child { text-align: left } thead { border-bottom: 1px solid #999 }
-tr.ratio td { background: #f4f4f4 } small { color: #777 } p { margin: .3em 0; max-width: 65em } .caption { color: #555 }
+th:first-child, td:first-child { text-align: left } thead { border-bottom: 1px solid var(--line) }
+tr.ratio td { background: var(--shade) } small, figcaption { color: var(--quiet) }
+p, figcaption { margin: .3em 0; max-width: 65em } figure { margin: 0 } .wide { overflow-x: auto }
+@media screen and (prefers-color-scheme: dark) {
+  :root { --ink: #ddd; --quiet: #aaa; --line: #555; --shade: #2a2a2a; --page: #191919 }
+  .figure { filter: invert(.9) hue-rotate(180deg) }
+}
+@media print {
+  body { margin: 0; padding: 0; max-width: none } figure, tr { break-inside: avoid } h3 { break-after: avoid }
+}
 """
 
 DRAW = """
-const figures = JSON.parse(document.getElementById("figures").textContent);
-const near = new IntersectionObserver(entries => {
-  for (const entry of entries.filter(each => each.isIntersecting)) {
-    near.unobserve(entry.target);
-    const figure = figures[entry.target.id];
-    Plotly.newPlot(entry.target, figure.data, figure.layout, {responsive: true, displaylogo: false});
+async function unpack(id) {
+  const element = document.getElementById(id), text = element.textContent.replaceAll("z", "!!!!!");
+  const view = new DataView(new ArrayBuffer(text.length / 5 * 4));
+  for (let i = 0; i < text.length; i += 5) {
+    let group = 0;
+    for (let k = i; k < i + 5; k++) group = group * 85 + (text[k] == "v" ? 60 : text.charCodeAt(k)) - 33;
+    view.setUint32(i / 5 * 4, group);
   }
-}, {rootMargin: "800px"});
-document.querySelectorAll(".figure").forEach(each => near.observe(each));
+  const packed = new Blob([new Uint8Array(view.buffer, 0, element.dataset.size)]);
+  return new Response(packed.stream().pipeThrough(new DecompressionStream("deflate"))).text();
+}
+const all = [...document.querySelectorAll(".figure")], drawn = new Set();
+let figures;
+function draw(each) {
+  if (!figures || drawn.has(each)) return;
+  drawn.add(each);
+  const {data, layout} = figures[each.id];
+  if (each.clientWidth < 700) {
+    layout.legend = {...layout.legend, orientation: "h", yref: "container", y: 0, yanchor: "bottom"};
+    for (const menu of layout.updatemenus ?? []) menu.type = "dropdown";
+  }
+  Plotly.newPlot(each, data, layout, {responsive: true, displaylogo: false});
+}
+const near = new IntersectionObserver(
+  entries => entries.filter(each => each.isIntersecting).forEach(each => draw(each.target)), {rootMargin: "800px"});
+Promise.all([unpack("library"), unpack("figures")]).then(([library, text]) => {
+  (0, eval)(library);
+  figures = JSON.parse(text);
+  all.forEach(each => near.observe(each));
+});
+addEventListener("beforeprint", () => all.forEach(each => {
+  draw(each);
+  const width = Math.max(680, parseInt(each.style.minWidth));
+  each.style.zoom = 680 / width;
+  Plotly.relayout(each, {width});
+}));
+addEventListener("afterprint", () => all.forEach(each => {
+  each.style.zoom = "";
+  Plotly.relayout(each, {width: null, autosize: true});
+}));
 """
 
 
-def page(
-    title: str,
-    about: Sequence[str],
-    sections: Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]],
-    tables: Mapping[str, str],
-) -> str:
+@dataclass(frozen=True)
+class Figure:
+    """A figure on the page.
+
+    Attributes
+    ----------
+    title, caption, alt : str
+        Its heading, what it shows, and what is seen on it in words.
+    file : str
+        The name of its pictures, without an ending.
+    drawn : mapping
+        Plotly's JSON.
+    columns : int
+        How many panels stand side by side.
+    """
+
+    title: str
+    caption: str
+    alt: str
+    file: str
+    drawn: Mapping[str, Any]
+    columns: int = 1
+
+    def html(self, name: str) -> str:
+        """Return its place on the page, which `name` tells from others."""
+        size = f"height:{self.drawn['layout']['height']}px;min-width:{max(340, 260 * self.columns)}px"
+        without = f"This page draws its figures with JavaScript. This one is also {self.file}.png in the folder report."
+        place = f'id="{name}" role="img" aria-label="{escape(self.alt)}" style="{size}"'
+        return (
+            f'<h3>{escape(self.title)}</h3><figure><div class="wide"><div class="figure" {place}>'
+            f"<noscript>{escape(without)}</noscript></div></div><figcaption>{escape(self.caption)}</figcaption></figure>"
+        )
+
+
+def page(title: str, about: Sequence[str], sections: Mapping[str, Sequence[Figure]], tables: Mapping[str, str]) -> str:
     """Return the page.
 
     Parameters
@@ -47,31 +120,41 @@ def page(
     about : sequence of str
         Sentences below it.
     sections : mapping
-        By scenario, its figures: caption, and Plotly's JSON.
+        By scenario, its figures.
     tables : mapping
         By scenario, what `result_table` returned.
     """
     library = import_extra("plotly.offline", "plots").get_plotlyjs()
     figures: dict[str, Any] = {}
     body = [f"<h1>{escape(title)}</h1>", *(f"<p>{escape(each)}</p>" for each in about)]
-    for scenario, drawn in sections.items():
-        body += [f"<h2>{escape(scenario)}</h2>", tables[scenario]]
-        for caption, figure in drawn:
+    for scenario, found in sections.items():
+        body += [f"<h2>{escape(scenario)}</h2>", f'<div class="wide">{tables[scenario]}</div>']
+        for figure in found:
             name = f"figure-{len(figures)}"
-            figures[name] = figure
-            height = figure["layout"]["height"]
-            body.append(f'<div class="figure" id="{name}" style="height:{height}px"></div>')
-            body.append(f'<p class="caption">{escape(caption)}</p>')
-    data = json.dumps(figures, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+            figures[name] = figure.drawn
+            body.append(figure.html(name))
+    data = json.dumps(figures, separators=(",", ":"), allow_nan=False)
     return "\n".join(
         [
             f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(title)}</title>',
-            f"<style>{STYLE}</style>\n<script>{library}</script></head>\n<body>",
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<style>{STYLE}</style></head>\n<body>",
             *body,
-            f'<script type="application/json" id="figures">{data}</script>',
+            packed("library", library),
+            packed("figures", data),
             f"<script>{DRAW}</script>\n</body></html>\n",
         ]
     )
+
+
+def packed(name: str, text: str) -> str:
+    """Return an element of the page that holds a compressed text, which DRAW unpacks: Plotly alone would be 4.8 MB.
+
+    The letters are those of Ascii85, with a v for the one letter that has a meaning in HTML.
+    """
+    compressed = zlib.compress(text.encode(), 9)
+    letters = base64.a85encode(compressed, pad=True).replace(b"<", b"v").decode()
+    return f'<script type="text/plain" id="{name}" data-size="{len(compressed)}">{letters}</script>'
 
 
 def result_table(accuracies: Iterable[Row], ratios: Sequence[Row], *, budget: str = "") -> str:

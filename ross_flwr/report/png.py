@@ -1,4 +1,4 @@
-"""The figures of a report as pictures, drawn by matplotlib, which needs no browser."""
+"""The figures of a report as pictures (PNG, SVG and PDF), drawn by matplotlib, which needs no browser."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,22 @@ from ross_flwr.report.network import Network
 __all__ = ["draw", "draw_network"]
 
 DASHES = {"solid": "-", "dash": "--", "dot": ":"}
-SHAPES = {"circle": "o", "square": "s", "x": "x"}
+SHAPES = {
+    "circle": "o",
+    "square": "s",
+    "diamond": "D",
+    "triangle-up": "^",
+    "cross": "P",
+    "x": "x",
+    "star": "*",
+    "triangle-down": "v",
+}
+DESCRIBED = {"png": "Description", "svg": "Description", "pdf": "Subject"}
+"""The formats that are written, and where each keeps what the picture shows in words."""
 
 
 def draw(chart: Chart, folder: Path) -> list[Path]:
-    """Draw a chart into `folder`, a file for each of its choices of x, and return the files."""
+    """Draw a chart into `folder`, for each of its choices of x in every format, and return the PNG files."""
     figures = import_extra("matplotlib.figure", "plots")
     files = []
     for axis, axis_title in chart.axes.items():
@@ -34,9 +45,19 @@ def draw(chart: Chart, folder: Path) -> list[Path]:
                 axes.set_ylabel(panel.y_title if column == 0 else "")
                 axes.set_xlabel(axis_title if row is chart.grid[-1] else "")
         figure.legend(handles.values(), handles.keys(), loc="outside right upper")
-        files.append(folder / (f"{chart.name}-{axis}.png" if len(chart.axes) > 1 else f"{chart.name}.png"))
-        figure.savefig(fresh(files[-1]), dpi=120)
+        name = f"{chart.name}-{axis}" if len(chart.axes) > 1 else chart.name
+        files.append(_save(figure, folder, name, chart.title, chart.alt))
     return files
+
+
+def _save(figure: Any, folder: Path, name: str, title: str, alt: str) -> Path:
+    """Write a figure in every format, with its title and its description in words, and return the PNG file."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # which would lay it out anew for each format
+    for ending, description in DESCRIBED.items():
+        file = fresh(folder / f"{name}.{ending}")
+        figure.savefig(file, dpi=300, metadata={"Title": title, description: alt})
+    return folder / f"{name}.png"
 
 
 def _dress(axes: Any, panel: Panel) -> None:
@@ -57,7 +78,7 @@ def _draw(axes: Any, series: Series, axis: str, tops: dict[Any, float]) -> Any:
     """Draw one series; `tops` holds the heights of the bars so far."""
     x, y = list(series.x[axis]), [float("nan") if value is None else value for value in series.y]
     if series.kind == "bars":
-        bars = axes.bar(x, y, bottom=[tops.get(each, 0.0) for each in x], color=series.colour)
+        bars = axes.bar(x, y, bottom=[tops.get(each, 0.0) for each in x], color=series.colour, hatch=series.mark)
         tops |= {each: tops.get(each, 0.0) + height for each, height in zip(x, y, strict=True)}
         return bars
     if series.kind == "points":
@@ -66,6 +87,11 @@ def _draw(axes: Any, series: Series, axis: str, tops: dict[Any, float]) -> Any:
         band = [[float("nan") if value is None else value for value in edge] for edge in (series.low, series.high)]
         axes.fill_between(x, *band, color=series.colour, alpha=0.15, linewidth=0)
     (line,) = axes.plot(x, y, color=series.colour, linewidth=series.width, linestyle=DASHES[series.mark])
+    if series.symbol or series.sparse:
+        step = max(1, len(x) // 12)
+        line.set(marker=SHAPES[series.symbol or "circle"], markersize=5, markevery=(2 * len(axes.lines) % step, step))
+    if series.sparse:
+        line.set_linestyle("none")
     return line
 
 
@@ -75,9 +101,7 @@ def draw_network(network: Network, folder: Path) -> Path:
     last = len(network.rounds) - 1
     shown = sorted({0, last // 3, 2 * last // 3, last})
     figure = figures.Figure(figsize=(4.0 * len(shown), 4.8), layout="constrained")
-    figure.suptitle(
-        f"{network.title}\nthe half beside an agent is what it gave: darkest {network.largest:.2f}, grey none"
-    )
+    figure.suptitle(f"{network.title}\nthe half beside an agent is what it gave: darkest {network.largest:.2f}, grey 0")
     for column, k in enumerate(shown):
         axes = figure.add_subplot(1, len(shown), column + 1)
         for (i, j), (colour, width) in zip(network.halves, network.look(k), strict=True):
@@ -93,6 +117,4 @@ def draw_network(network: Network, folder: Path) -> Path:
         axes.set(title=f"round {network.rounds[k]}", xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal")
         axes.set_axis_off()
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, markerscale=0.6)
-    file = folder / f"{network.name}.png"
-    figure.savefig(fresh(file), dpi=120)
-    return file
+    return _save(figure, folder, network.name, network.title, network.alt)

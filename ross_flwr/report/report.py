@@ -8,18 +8,19 @@ from ross_flwr.files import fresh, inside
 from ross_flwr.report import charts, tables
 from ross_flwr.report.interactive import plotly_chart, plotly_network
 from ross_flwr.report.network import networks
-from ross_flwr.report.page import page, result_table
+from ross_flwr.report.page import Figure, page, result_table
 from ross_flwr.report.png import draw, draw_network
 from ross_flwr.report.statistics import legend
+from ross_flwr.report.table import latex
 from ross_flwr.report.tables import Row
 from ross_flwr.runs.finished import Run, by_budget, find_runs
 
 __all__ = ["write_report"]
 
 NETWORK = (
-    "The half of an edge beside an agent is darker and wider the more weight that agent gave to the gradient of "
-    "the neighbour at the other end; grey is none. Squares attack or have bad data. The slider moves through the "
-    "rounds."
+    "The half of an edge beside an agent is stronger and wider the more weight that agent gave to the gradient of "
+    "the neighbour at the other end; grey is 0, and a half is missing where the agent did not report. Squares attack "
+    "or have bad data. The slider moves through the rounds."
 )
 
 BUDGETS = (
@@ -29,7 +30,7 @@ BUDGETS = (
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report.html`` into `folder` and, into ``report`` in it, its figures as PNG and its tables as CSV.
+    """Write ``report.html`` into `folder` and, into ``report`` in it, its figures as pictures and its tables as CSV.
 
     Returns
     -------
@@ -63,14 +64,13 @@ def write_report(folder: Path) -> Path:
         *charts.time_spent(found["time"]),
     ]
     graphs = networks(found["edges"])
-    sections = {
-        scenario: [
-            *((chart.caption, plotly_chart(chart)) for chart in drawn if chart.scenario == scenario),
-            *((NETWORK, plotly_network(graph)) for graph in graphs if graph.scenario == scenario),
-        ]
-        for scenario in dict.fromkeys(run.scenario for run in runs)
-    }
-    summaries = {scenario: _tables(found, scenario, list(by_budget(runs))) for scenario in sections}
+    on_page = [
+        *((chart.scenario, _of_chart(chart)) for chart in drawn),
+        *((each.scenario, Figure(each.title, NETWORK, each.alt, each.name, plotly_network(each))) for each in graphs),
+    ]
+    scenarios = list(dict.fromkeys(run.scenario for run in runs))
+    sections = {scenario: [figure for of, figure in on_page if of == scenario] for scenario in scenarios}
+    summaries = {scenario: _tables(found, scenario, list(by_budget(runs))) for scenario in scenarios}
     text = page(f"Report on {folder.resolve().name}", _about(runs), sections, summaries)
     try:
         figures = inside(folder, "report")
@@ -78,6 +78,7 @@ def write_report(folder: Path) -> Path:
         for name, rows in found.items():
             if rows:
                 tables.write_table(rows, fresh(figures / f"{name}.csv"))
+        fresh(figures / "tables.tex").write_text(_latex(found["accuracy"]), encoding="utf-8")
         for chart in drawn:
             draw(chart, figures)
         for graph in graphs:
@@ -88,6 +89,11 @@ def write_report(folder: Path) -> Path:
     return folder / "report.html"
 
 
+def _of_chart(chart: charts.Chart) -> Figure:
+    file = f"{chart.name}-{next(iter(chart.axes))}" if len(chart.axes) > 1 else chart.name
+    return Figure(chart.title, chart.caption, chart.alt, file, plotly_chart(chart), max(map(len, chart.grid)))
+
+
 def _tables(found: Mapping[str, list[Row]], scenario: str, budgets: Iterable[str]) -> str:
     """Return the tables of results of a scenario, one for each budget, as HTML."""
 
@@ -95,6 +101,21 @@ def _tables(found: Mapping[str, list[Row]], scenario: str, budgets: Iterable[str
         return [row for row in found[name] if (row["scenario"], row.get("budget", "")) == (scenario, budget)]
 
     return "\n".join(result_table(of("accuracy", each), of("ratios", each), budget=each) for each in budgets)
+
+
+def _latex(accuracies: Iterable[Row]) -> str:
+    """Return a table per scenario and budget, methods by topologies, for LaTeX; the best of a topology is bold."""
+    texts = ["% needs \\usepackage{amssymb,booktabs}"]
+    rows = [{"budget": "", **row} for row in accuracies]
+    for (scenario, budget), found in tables.by(rows, "scenario", "budget"):
+        topologies, methods = (list(dict.fromkeys(row[name] for row in found)) for name in ("topology", "method"))
+        shown = {(row["method"], row["topology"]): row["text"] for row in found}
+        best = [max(group, key=lambda row: row["accuracy"] or 0.0) for _, group in tables.by(found, "topology")]
+        lines = [[method, *(shown.get((method, each), "–") for each in topologies)] for method in methods]
+        caption = f"Accuracy in %: {', '.join(filter(None, [scenario, budget]))}"
+        bold = {(methods.index(row["method"]), 1 + topologies.index(row["topology"])) for row in best}
+        texts.append(latex([["method", *topologies], *lines], caption, bold))
+    return "\n\n".join(texts) + "\n"
 
 
 def _at_budgets(runs: list[Run], make: Callable[[list[Run]], list[Row]]) -> list[Row]:
@@ -117,5 +138,6 @@ def _about(runs: list[Run]) -> list[str]:
         *([BUDGETS] if len(budgets) > 1 else []),
         "A ratio is the accuracy of ross-plus or ross over that of the best baseline (named beside it), or over the "
         "mean of all baselines, which are all other methods.",
-        "The figures as PNG and all numbers as CSV are in the folder report beside this page.",
+        "The folder report beside this page has the figures as PNG, SVG and PDF, all numbers as CSV, and the tables in "
+        "tables.tex.",
     ]

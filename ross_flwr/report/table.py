@@ -1,6 +1,6 @@
 """The table of results that people see."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -8,7 +8,7 @@ from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
-__all__ = ["distance", "markdown", "percent", "performance_table", "result_table", "short"]
+__all__ = ["distance", "latex", "markdown", "percent", "performance_table", "result_table", "short"]
 
 DIVERGED = 1e6
 """A consensus distance above this, or one that is not finite, is shown as "diverged": no sound run comes near it."""
@@ -107,6 +107,66 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     """
     head, *body = (f"| {' | '.join(row)} |" for row in rows)
     return "\n".join([head, f"|---|{'--:|' * (len(rows[0]) - 1)}", *body])
+
+
+def latex(rows: Sequence[Sequence[str]], caption: str, bold: Collection[tuple[int, int]] = ()) -> str:
+    r"""Return a table for LaTeX (booktabs, amssymb) whose first row is the headings.
+
+    Parameters
+    ----------
+    rows : sequence of sequences of str
+        Texts by row, then column.
+    caption : str
+        What stands above it.
+    bold : collection of pairs
+        Row, counted from the one below the headings, and column.
+
+    Examples
+    --------
+    >>> print(latex([("method", "ring"), ("my_ross", "95.0 ± 1.2")], "In %", {(0, 1)}))
+    \begin{table}
+      \caption{In \%}
+      \begin{tabular}{lr}
+        \toprule
+        method & ring \\
+        \midrule
+        my\_ross & \textbf{95.0 $\pm$ 1.2} \\
+        \bottomrule
+      \end{tabular}
+    \end{table}
+    """
+    head, *body = ([text.translate(_TEX) for text in row] for row in rows)
+    for row, column in bold:
+        body[row][column] = rf"\textbf{{{body[row][column]}}}"
+    lines = [
+        r"\begin{table}",
+        rf"  \caption{{{caption.translate(_TEX)}}}",
+        rf"  \begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        r"    \toprule",
+        rf"    {' & '.join(head)} \\",
+        r"    \midrule",
+        *(rf"    {' & '.join(row)} \\" for row in body),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines)
+
+
+_TEX = str.maketrans(
+    {
+        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "\\": "\\textbackslash{}",
+        "±": "$\\pm$",
+        "×": "$\\times$",
+        "▲": "$\\blacktriangle$",
+        "▼": "$\\blacktriangledown$",
+        "–": "--",
+        "…": "\\ldots{}",
+    }
+)
 
 
 def _is_number(value: float | None) -> bool:

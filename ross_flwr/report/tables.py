@@ -32,7 +32,7 @@ __all__ = [
 
 Row = dict[str, Any]
 
-AXES = {"rounds": "rounds", "work": "example passes", "bytes": "bytes sent", "seconds": "seconds"}
+AXES = {"rounds": "rounds", "work": "work (example passes)", "bytes": "sent (bytes)", "seconds": "time (s)"}
 """The costs against which progress is drawn: columns and their titles."""
 
 BAND = ("accuracy", "loss", "consensus-distance")
