@@ -1,10 +1,12 @@
 """The report of a comparison: the same numbers in tables, pictures and a page that opens in a browser."""
 
+import base64
 import csv
 import json
 import os
 import re
 import shutil
+import zlib
 from collections import Counter
 from html.parser import HTMLParser
 from statistics import fmean
@@ -17,7 +19,8 @@ from ross_flwr.cli import cli
 from ross_flwr.config import ConfigError
 from ross_flwr.report import tables
 from ross_flwr.report.charts import Chart, Panel, Series, colours, curves, weights_over_time
-from ross_flwr.report.interactive import plotly_chart
+from ross_flwr.report.interactive import plotly_chart, plotly_network
+from ross_flwr.report.network import Network
 from ross_flwr.report.report import write_report
 from ross_flwr.runs import compare
 from ross_flwr.runs.cells import run_cells
@@ -78,7 +81,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.loads, self.figures, self.scripts = [], [], {}
+        self.loads, self.figures, self.scripts, self.metas, self.said = [], [], {}, {}, []
         self.script = None
         self.feed(text)
 
@@ -87,8 +90,11 @@ class Page(HTMLParser):
         self.loads += [found[name] for name in ("src", "href", "data", "action") if name in found]
         if tag == "script":
             self.script = found.get("id", "")
+        if tag == "meta" and "name" in found:
+            self.metas[found["name"]] = found["content"]
         if found.get("class") == "figure":
             self.figures.append(found["id"])
+            self.said.append((found["role"], found["aria-label"]))
 
     def handle_data(self, data):
         if self.script is not None:
@@ -96,6 +102,14 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag):
         self.script = None
+
+    def unpacked(self, name):
+        """A text that the page holds compressed."""
+        return zlib.decompress(base64.a85decode(self.scripts[name].replace("v", "<"))).decode()
+
+
+def figures_of(folder):
+    return json.loads(Page((folder / "report.html").read_text()).unpacked("figures"))
 
 
 def test_the_csv_files_hold_the_numbers_of_the_histories(folder):
@@ -147,8 +161,15 @@ def test_the_band_goes_from_the_lowest_to_the_highest_seed(folder):
         assert float(row["bytes"]) == fmean(float(each["bytes"]) for each in seeds)
 
 
+@pytest.fixture(scope="module")
+def page(folder):
+    return Page((folder / "report.html").read_text())
+
+
 def test_every_picture_is_there_and_shows_something(folder):
     pictures = {path.stem: path for path in (folder / "report").glob("*.png")}
+    for ending in ("svg", "pdf"):
+        assert {path.stem for path in (folder / "report").glob(f"*.{ending}")} == pictures.keys()
     names = {
         name.replace("-", f"-{scenario}-", 1) if "curves" in name else f"{name}-{scenario}"
         for name in CHARTS
@@ -158,25 +179,54 @@ def test_every_picture_is_there_and_shows_something(folder):
     for path in pictures.values():
         with Image.open(path) as picture:
             assert len(picture.convert("RGB").getcolors(10**6)) > 30
+            assert round(picture.info["dpi"][0]) == 300
+            assert picture.info["Description"].startswith(picture.info["Title"])
 
 
-def test_the_page_loads_nothing_and_its_figures_are_sound(folder):
+def test_the_page_loads_nothing_and_its_figures_are_sound(folder, page):
     import plotly.graph_objects as go
 
-    page = Page((folder / "report.html").read_text())
     assert page.loads == []
-    figures = json.loads(page.scripts["figures"])
+    figures = figures_of(folder)
     assert list(figures) == page.figures
     assert len(figures) == 2 * 5
     for figure in figures.values():
         go.Figure(figure)  # refuses what Plotly does not know
-    titles = [figure["layout"]["title"]["text"] for figure in figures.values()]
-    assert "poisoned: where the time goes" in titles
 
 
-def test_the_page_draws_the_numbers_of_the_tables(folder):
-    figures = json.loads(Page((folder / "report.html").read_text()).scripts["figures"])
-    (curves,) = (each for each in figures.values() if each["layout"]["title"]["text"].startswith("poisoned: accuracy"))
+def test_the_page_is_small_and_holds_all_of_plotly(folder, page):
+    from plotly.offline import get_plotlyjs
+
+    assert (folder / "report.html").stat().st_size < 2_000_000
+    assert page.unpacked("library") == get_plotlyjs()
+
+
+def test_the_page_is_for_phones_paper_the_dark_and_those_without_scripts_or_sight(folder, page):
+    assert page.metas["viewport"] == "width=device-width, initial-scale=1"
+    text = (folder / "report.html").read_text()
+    assert "prefers-color-scheme: dark" in text
+    assert text.count("<noscript>") == len(page.figures)
+    files = re.findall(r"<noscript>.*? also (\S+) in the folder report", text)
+    assert len(files) == len(page.figures)
+    assert all((folder / "report" / file).is_file() for file in files)
+    assert {role for role, _ in page.said} == {"img"}
+    (said,) = (each for _, each in page.said if each.startswith("poisoned: accuracy"))
+    row = [row for row in read(folder, "curves") if (row["scenario"], row["method"]) == ("poisoned", "ross")][-1]
+    assert f"ross {float(row['accuracy']):.1%}" in said
+
+
+def test_the_tables_for_latex_hold_the_texts_of_the_page(folder):
+    text = (folder / "report" / "tables.tex").read_text()
+    assert text.count(r"\begin{tabular}{lr}") == text.count(r"\end{tabular}") == 2
+    assert text.count(r"\textbf{") == 2
+    for row in read(folder, "accuracy"):
+        shown = row["text"].replace("±", r"$\pm$").replace("▲", r"$\blacktriangle$")
+        assert re.search(rf"{row['method']} & (\\textbf\{{)?{re.escape(shown)}", text)
+
+
+def test_the_page_draws_the_numbers_of_the_tables(folder, page):
+    (place,) = (k for k, (_, said) in enumerate(page.said) if said.startswith("poisoned: accuracy"))
+    curves = figures_of(folder)[page.figures[place]]
     (line,) = (
         trace
         for trace in curves["data"]
@@ -315,8 +365,32 @@ def test_agents_that_gave_poisoned_neighbours_nothing_count_in_the_mean():
 def test_twelve_variants_of_ross_and_twenty_four_others_are_told_apart():
     methods = {f"ross {k}": "ross" for k in range(12)} | {f"other {k}": f"other {k}" for k in range(24)}
     found = colours(methods)
-    assert found["ross 0"] == ("#000000", "solid")
-    assert len(set(found.values())) == 36
+    assert found["ross 0"] == ("#000000", "solid", "circle")
+    assert len({(colour, dash) for colour, dash, _ in found.values()}) == 36
+    assert len({symbol for _, _, symbol in list(found.values())[:8]}) == 8  # also without colours
+
+
+def test_two_tests_are_points_and_no_line():
+    lines = [
+        Series(str(len(y)), {"rounds": list(range(len(y)))}, y, "#000000", symbol="square")
+        for y in ([0.1, 0.2], [0.0, None, 0.2, None], [0.1, 0.2, 0.3])
+    ]
+    chart = Chart("s", "curves-s", "title", "", [[Panel("ring", "loss", lines)]], {"rounds": "rounds"})
+    assert [trace["mode"] for trace in plotly_chart(chart)["data"]] == ["markers", "markers", "lines+markers"]
+
+
+def test_every_axis_of_a_report_has_a_unit(folder):
+    for figure in figures_of(folder).values():
+        titles = [
+            axis["title"]["text"] for name, axis in figure["layout"].items() if "axis" in name and "title" in axis
+        ]
+        assert all("(" in title or title in ("rounds", "") for title in titles), titles
+
+
+def test_a_neighbour_that_got_nothing_is_drawn_and_one_that_nobody_heard_of_is_not():
+    network = Network("s", "network", "n", {0: "honest", 1: "honest"}, [1], [(0, 1), (1, 0)], [[0.0, None]])
+    drawn = plotly_network(network)["data"]
+    assert [trace["line"]["width"] for trace in drawn[:2]] == [1.5, 0.0]
 
 
 def test_a_band_is_drawn_in_unbroken_parts():
@@ -392,7 +466,7 @@ def test_the_page_opens_in_a_browser_and_its_slider_moves(folder):
             figures.nth(k).locator(".main-svg").first.wait_for()
         curves, network = figures.nth(5), figures.nth(9)
 
-        curves.locator(".updatemenu-button", has_text="bytes sent").click()
+        curves.locator(".updatemenu-button", has_text="sent (bytes)").click()
         title = curves.evaluate("div => div.layout.xaxis3.title.text")
         costs = curves.evaluate("div => div.data.filter(each => each.name == 'ross' && !each.fill)[0].x")
 
@@ -407,10 +481,17 @@ def test_the_page_opens_in_a_browser_and_its_slider_moves(folder):
         page.mouse.click(rail["x"] + 5, rail["y"] + rail["height"] / 2)
         network.get_by_text("round 1", exact=True).wait_for()
         after = widths()
+        phone = browser.new_page(viewport={"width": 420, "height": 800})
+        phone.goto(uri)
+        phone.wait_for_function("figures !== undefined")
+        wide = phone.evaluate("document.documentElement.scrollWidth")
+        phone.evaluate("dispatchEvent(new Event('beforeprint'))")
+        printed = phone.locator(".figure:has(.main-svg)").count()
         browser.close()
     assert said == []
     assert asked == [uri]
-    assert title == "bytes sent"
+    assert title == "sent (bytes)"
+    assert (wide, printed) == (420, 10)
     rows = [row for row in read(folder, "curves") if (row["scenario"], row["method"]) == ("poisoned", "ross")]
     assert costs == [float(row["bytes"]) for row in rows]
     assert len(before) == 8
