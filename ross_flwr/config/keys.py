@@ -268,7 +268,16 @@ def values_of(whole: Any) -> dict[str, Scalar]:
 
 
 def options_of(cls: type) -> tuple[Key, ...]:
-    """Return the keys that dataclass `cls` declares with `option`, in their order."""
+    """Return the keys that dataclass `cls` declares with `option`, in their order.
+
+    Examples
+    --------
+    >>> @dataclasses.dataclass
+    ... class Ring:
+    ...     ring_size: int = option(4, "how many stand in it")
+    >>> [key.name for key in options_of(Ring)]
+    ['ring-size']
+    """
     hints = _type_hints(cls)
     return tuple(
         Key(entry.name.replace("_", "-"), hints[entry.name], **entry.metadata)

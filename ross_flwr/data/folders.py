@@ -29,7 +29,8 @@ def image_folder(place: Place) -> Source:
     parts = [{each.name: list(_images(each)) for each in _folders(part)} for part in _parts(folder, place)]
     classes = sorted(parts[0])
     if not any(parts[0].values()):
-        raise ConfigError(f"data-path = '{place.path}' holds no class folders with images in them")
+        read = ", ".join(sorted(SUFFIXES))
+        raise ConfigError(f"data-path = '{place.path}' holds no class folders with images in them: {read} are read")
     if unknown := sorted({name for part in parts for name in part if part[name]} - set(classes)):
         raise ConfigError(
             f"data-path = '{place.path}' has different class folders in test and train: '{unknown[0]}' is in test alone"

@@ -13,6 +13,7 @@ from ross_flwr import data
 from ross_flwr.data import Examples, Source
 from ross_flwr.data.classes import renumbered
 from ross_flwr.data.pixels import common_scale
+from ross_flwr.learning.buffers import still_buffers
 from ross_flwr.learning.examples import Batch, Split
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import ModuleObjective
@@ -173,7 +174,9 @@ class Images:
             seed=self.seed,
             batch_size=self.options.batch_size,
         )
-        return FlatModel(module.to(self.device))
+        module = module.to(self.device)
+        still = still_buffers(module, lambda: torch.zeros(2, *self.source.image_shape, device=self.device))
+        return FlatModel(module, still)
 
     def objective(self, agent: int) -> ModuleObjective:
         """Return the loss of `agent` on its own data."""

@@ -8,6 +8,7 @@ import torch
 
 from ross_flwr.config import ConfigError
 from ross_flwr.data import load
+from ross_flwr.tasks import models
 from ross_flwr.tasks.images import images
 
 
@@ -57,3 +58,18 @@ def test_a_class_that_is_too_rare_for_validation_sets_is_named_with_what_fits(tm
         images("file", **own, validation_size=fits + 1)(10, 0).shares.validation(0)
     with pytest.raises(ConfigError, match=r"test-size = 8, equally many .*: class usual has only 1, so at most 3 can"):
         _ = images("file", **own, validation_size=fits, test_size=8)(10, 0).shares.test
+
+
+def test_a_table_in_a_model_does_not_travel(monkeypatch):
+    """As in swin_v2_t, which has coordinates beside its parameters."""
+
+    class Tabled(torch.nn.Linear):
+        def __init__(self):
+            super().__init__(64, 10)
+            self.register_buffer("table", torch.ones(64))
+
+        def forward(self, pixels):
+            return super().forward(pixels.flatten(1) * self.table)
+
+    monkeypatch.setitem(models.MODELS, "tabled", lambda *_: Tabled())
+    assert images("digits", model="tabled")(4, 0).model.size == 650
