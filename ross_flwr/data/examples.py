@@ -5,7 +5,9 @@ Images stay as published, mostly uint8. `normalize` scales one mini-batch, in a 
 
 import dataclasses
 import functools
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,6 +37,11 @@ class Place:
     image_size: int = 0
     label_column: str = ""
     owner_column: str = ""
+
+    @property
+    def located(self) -> Path:
+        """The path, with the home folder in place of ``~``."""
+        return Path(os.path.expanduser(self.path))
 
 
 @dataclass(frozen=True, eq=False)

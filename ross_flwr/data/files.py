@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,7 +66,7 @@ Arrays = Mapping[Any, Callable[[], NDArray[Any]]]
 
 def _arrays(place: Place) -> Arrays:
     """Return what reads each array in a file. Nothing is unpickled: anything but plain arrays is refused."""
-    file = Path(place.path).expanduser()
+    file = place.located
     with _reading(place):
         if file.suffix == ".npz":
             stored = np.load(file, allow_pickle=False)

@@ -23,7 +23,7 @@ SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".
 
 def image_folder(place: Place) -> Source:
     """Images in a folder with one subfolder per class, or with two such folders, train and test."""
-    folder = Path(place.path).expanduser()
+    folder = place.located
     if not place.path or not folder.is_dir():
         raise ConfigError(f"data-path = '{place.path}' is not a folder, which dataset = 'image-folder' takes")
     parts = [{each.name: list(_images(each)) for each in _folders(part)} for part in _parts(folder, place)]

@@ -26,7 +26,7 @@ LABELS = ("bool", "int", "uint", "float", "string", "large_string")
 
 def huggingface(place: Place) -> Source:
     """Images of a Hugging Face data set: data-path is its folder or, with download = true, its name on the hub."""
-    folder = Path(place.path).expanduser()
+    folder = place.located
     local = bool(place.path) and folder.is_dir()
     if not local and not (place.path and place.download):
         raise ConfigError(
@@ -48,11 +48,15 @@ def huggingface(place: Place) -> Source:
 def _splits(place: Place) -> list[Any]:
     """Return the training data and, if there are any, the test data."""
     datasets = import_extra("datasets", "data")
-    folder = Path(place.path).expanduser()
+    folder = place.located
     datasets.disable_progress_bars()
     try:
         saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
-        found = datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(place.path)
+        found = (
+            datasets.load_from_disk(str(folder))
+            if saved
+            else datasets.load_dataset(str(folder) if folder.is_dir() else place.path)
+        )
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise ConfigError(f"data-path = '{place.path}' is not readable as a Hugging Face data set: {error}") from error
     finally:

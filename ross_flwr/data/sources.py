@@ -14,7 +14,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,7 +69,7 @@ def _vision(
 
     def read(place: Place) -> Source:
         kind = getattr(import_torchvision().datasets, name)
-        folder = Path(place.path).expanduser().resolve()
+        folder = place.located.resolve()
         try:
             parts = [kind(folder, download=place.download, **arguments, **which) for which in _SPLITS[splits]]
         except (RuntimeError, OSError, ValueError, AssertionError) as error:  # absent, unreachable or incomplete

@@ -154,6 +154,22 @@ def test_arrays_that_are_no_data_set_are_refused(tmp_path, arrays, words):
         array_file(place(tmp_path / "set.npz"))
 
 
+def test_a_path_may_begin_with_the_home_folder_and_no_other_user_is_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_folder(tmp_path / "images")
+    np.savez(tmp_path / "set.npz", images=PIXELS, labels=LABELS)
+    datasets = pytest.importorskip("datasets", reason="needs the extra 'data'")
+    columns = {"image": [Image.fromarray(image) for image in PIXELS], "label": LABELS.tolist()}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    (tmp_path / "hub").mkdir()
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "hub" / "train.parquet")
+    for name, file in (("image-folder", "images"), ("file", "set.npz"), ("huggingface", "hub")):
+        source = load(name, f"~/{file}")
+        assert len(source.train) + len(source.test) == len(PIXELS)
+        with pytest.raises(ConfigError, match="data-path = '~nobody-here/"):
+            load(name, f"~nobody-here/{file}")
+
+
 @pytest.mark.parametrize("order", ["<u2", ">u2"])
 def test_images_of_16_bits_are_read_in_either_order_of_bytes_beside_arrays_of_words(tmp_path, order):
     pixels = (PIXELS.astype(np.uint32) * 257).astype(order)
