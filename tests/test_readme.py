@@ -30,7 +30,6 @@ SCENARIOS = re.findall(r"^\| .* \| `ross-flwr ((?:run|data)\b.*)` \|$", "\n".joi
 
 ELSEWHERE = {
     "python3 -m venv": "installs: .ci/run does",
-    ".venv/bin/pip": "installs",
     "pip install": "installs",
     "tensorboard --logdir": "serves until it is stopped; tests/report/test_trackers.py reads what it would show",
     "flwr run . NAME-OF-THE-SUPERLINK": "tests/deployment",
