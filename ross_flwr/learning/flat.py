@@ -1,7 +1,7 @@
 """A model as one flat vector."""
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 from weakref import WeakValueDictionary
 
@@ -35,6 +35,8 @@ class FlatModel:
         Any module. Its floating-point state becomes float32.
     still : collection of str
         The names of float buffers that no forward pass changes.
+    outputs : sequence of str
+        What the outputs stand for, where their numbers do not say it.
 
     Attributes
     ----------
@@ -51,8 +53,9 @@ class FlatModel:
         When every parameter is frozen, or one holds complex numbers.
     """
 
-    def __init__(self, module: nn.Module, still: Collection[str] = ()) -> None:
+    def __init__(self, module: nn.Module, still: Collection[str] = (), outputs: Sequence[str] = ()) -> None:
         self.module = module.float()
+        self._outputs = list(outputs)
         every = dict(module.named_parameters())
         parameters = {name: parameter for name, parameter in every.items() if parameter.requires_grad}
         if not parameters:
@@ -128,8 +131,8 @@ class FlatModel:
 
     @property
     def digest(self) -> str:
-        """A short fingerprint of the layout; peers with different layouts cannot exchange vectors."""
-        text = repr([(name, tuple(shape)) for name, shape in self.shapes.items()])
+        """A short fingerprint of layout and outputs; peers with different ones cannot exchange vectors."""
+        text = repr([(name, tuple(shape)) for name, shape in self.shapes.items()] + self._outputs)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def bind(self, vector: Tensor) -> None:

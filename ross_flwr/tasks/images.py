@@ -176,7 +176,8 @@ class Images:
         )
         module = module.to(self.device)
         still = still_buffers(module, lambda: torch.zeros(2, *self.source.image_shape, device=self.device))
-        return FlatModel(module, still)
+        classes = self.source.classes
+        return FlatModel(module, still, () if classes == tuple(map(str, range(len(classes)))) else classes)
 
     def objective(self, agent: int) -> ModuleObjective:
         """Return the loss of `agent` on its own data."""

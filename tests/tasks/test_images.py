@@ -73,3 +73,13 @@ def test_a_table_in_a_model_does_not_travel(monkeypatch):
 
     monkeypatch.setitem(models.MODELS, "tabled", lambda *_: Tabled())
     assert images("digits", model="tabled")(4, 0).model.size == 650
+
+
+def test_devices_whose_classes_have_other_names_do_not_exchange_models(tmp_path):
+    def digest(*names):
+        file = tmp_path / f"{len(list(tmp_path.iterdir()))}.npz"
+        np.savez(file, images=np.zeros((20, 4, 4), np.uint8), labels=np.array(names)[np.arange(20) % len(names)])
+        return images("file", data_path=str(file))(4, 0).model.digest
+
+    assert digest("cat", "dog") == digest("dog", "cat") != digest("dog", "eel")
+    assert digest("0", "1") == digest(0, 1) != digest("cat", "dog")
