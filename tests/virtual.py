@@ -1,7 +1,11 @@
-"""Nodes without sockets or clocks: each does what its `Progress` decides, at times that are only numbers."""
+"""Nodes without sockets or clocks: each does what its `Progress` decides, at times that are only numbers.
+
+Honest nodes hold a number between 0 and 1 for a model and mix by the median with f = 1; a liar sends another number.
+"""
 
 import heapq
 import random
+import statistics
 from collections import Counter, deque
 from functools import partial
 from math import inf
@@ -9,6 +13,7 @@ from math import inf
 from ross_flwr.algorithms.messages import Refused
 from ross_flwr.direct.progress import AHEAD, Ask, GoOn, Progress, Wait
 from ross_flwr.direct.standings import GREETING
+from ross_flwr.learning.rules import Median
 
 EXCHANGES = 2
 """Exchanges in a pass."""
@@ -95,6 +100,7 @@ class Node:
         self.alive, self.held_until, self.life, self.saved = False, 0.0, 0, (0, 0.0)
         self.jumps = []
         self.history = []
+        self.value = index / len(net.graph)
         self.dropped = Counter()
 
     @property
@@ -174,9 +180,10 @@ class Node:
     def went_on(self, exchange, since, decision):
         self.dropped["overdue"] += len(decision.overdue)
         arrived = self.kept.pop(exchange, {})
+        self.mix([value for _, value in arrived.values()])
         edges = {(j, self.index) for j in self.net.graph[self.index]}
         assert set(decision.missing) == edges - arrived.keys()
-        assert set(arrived.values()) <= {exchange}, "something of another exchange was used"
+        assert {number for number, _ in arrived.values()} <= {exchange}, "something of another exchange was used"
         assert self.exchange == exchange + 1
         weights = dict.fromkeys(arrived, 1 / (len(edges) + 1))
         own = 1 / (len(edges) + 1) * (1 + len(decision.missing))
@@ -185,6 +192,11 @@ class Node:
             patience = self.net.patience
             assert self.net.now - since <= 2 * patience + min(GREETING, patience) + 0.01, "it waited too long"
         self.history.append((self.net.now, exchange, len(decision.missing)))
+
+    def mix(self, heard):
+        """Combine the own number and those heard as the median does."""
+        if Median(byzantine=1).outvotes(len(heard) + 1):
+            self.value = statistics.median([self.value, *heard])
 
     def ask_all(self):
         self.unanswered = {name for name, standing in self.progress.standings.items() if standing.state == "up"}
@@ -327,7 +339,7 @@ class Node:
             pass
         elif has_room:
             assert self.exchange <= exchange <= self.exchange + AHEAD
-            self.kept.setdefault(exchange, {})[edge] = exchange
+            self.kept.setdefault(exchange, {})[edge] = exchange, sender.value
             self.progress.arrived(exchange, edge, now)
         elif now - since < self.net.patience:
             self.door[sender] = exchange, since
@@ -351,6 +363,9 @@ class Liar(Node):
     """A node that claims to be elsewhere, sends late, rarely or what is not due, or says that all comes too late."""
 
     offset, shift, silent, refusing, rhythm, delay = 0, 0, False, False, 1, 0.0
+
+    def mix(self, heard):
+        self.value = 1e6
 
     def claim(self):
         return self.exchange + self.offset

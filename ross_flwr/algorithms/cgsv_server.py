@@ -39,6 +39,7 @@ class CGSVServer(Rewards):
     family = "fairness"
     needs = ("a star",)
     fixed_graph = True
+    mixes = False
 
     @property
     def undefended(self) -> Algorithm:

@@ -110,7 +110,8 @@ class Assembly:
                 f"rule '{self.rule.name}' would break {self.algorithm.invariant}, on which algorithm = "
                 f"'{self.algorithm.name}' rests: use aggregator = 'mean' with pre-aggregation = 'none'"
             )
-        require_feasible(self.rule, [len(self.topology.neighbors(i)) + 1 for i in range(self.topology.num_agents)])
+        if self.algorithm.mixes:
+            require_feasible(self.rule, [len(self.topology.neighbors(i)) + 1 for i in range(self.topology.num_agents)])
 
     def host(self, run: str, places: Mapping[int, Place] | None = None, engine: Engine | None = None) -> Host:
         """Return the host of the agents in these `places`, or of all, as at the start of the run."""

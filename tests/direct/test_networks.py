@@ -173,6 +173,7 @@ def test_one_neighbour_whatever_it_does_keeps_nobody_waiting_for_more_than_its_b
     for lie in lies:
         vars(liar).update({**lie, "delay": lie["delay"] * patience})
         net.run(lie["lasts"] * patience)
+    assert all(0 <= node.value < 1 for node in net.honest)
     sides = len(GRAPHS[graph][0])  # the liar may keep its neighbours waiting one after the other
     for node in net.honest:
         assert graph == "pair" or all(ahead <= (MARGIN + 1) * EXCHANGES for *_, ahead in node.jumps)
@@ -185,7 +186,8 @@ def test_one_neighbour_whatever_it_does_keeps_nobody_waiting_for_more_than_its_b
 class Network(RuleBasedStateMachine):
     """Anything may happen, in any order, and one node may lie as it likes.
 
-    The reference is a node that waits for nobody: nobody honest gets farther than it could, but for the passes by
+    Honest nodes mix by the median, and no model of theirs leaves the range of honest models. The reference is a node
+    that waits for nobody: nobody honest gets farther than it could, but for the passes by
     which a node that jumps goes ahead. `virtual` asserts that nobody waits too long for an exchange or uses anything
     of another one, that nobody goes back, and that the weights of what arrived and of what is missing sum to 1.
     """
@@ -245,6 +247,10 @@ class Network(RuleBasedStateMachine):
     def nobody_honest_is_farther_than_time_allows(self):
         for node in self.net.honest:
             assert node.exchange / EXCHANGES <= self.net.now / self.fastest + self.ahead
+
+    @invariant()
+    def nobody_honest_takes_in_a_lie(self):
+        assert all(0 <= node.value < 1 for node in self.net.honest)
 
     def teardown(self):
         """Whatever was done, nobody waits for ever."""

@@ -182,7 +182,7 @@ EDGES = {"ring": 8, "islands": 4, "directed-ring": 4}
 
 
 MOMENTUM = {"topology": "ring", "algorithm": "dmsgd", "batches_per_round": 2}
-ISLANDS = {"topology": "islands", "algorithm": "ross", "aggregator": "median"}
+ISLANDS = {"topology": "islands", "algorithm": "ross", "aggregator": "median", "byzantine": 0}
 DIRECTED = {"topology": "directed-ring", "algorithm": "sgp", "mixing": "push"}
 
 

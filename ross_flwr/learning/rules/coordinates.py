@@ -16,7 +16,7 @@ class Median(Stacked):
     """Take the median of every coordinate; of an even number the mean of the middle two.
 
     Yin, Chen, Ramchandran and Bartlett, "Byzantine-robust distributed learning: towards optimal statistical rates",
-    ICML 2018. Ignores f; holds against fewer than m/2 liars.
+    ICML 2018: m ≥ 2f + 1. With f = 0 too it holds against fewer than m/2 liars.
 
     Examples
     --------
@@ -31,7 +31,7 @@ class Median(Stacked):
 
 
 @register_rule("trimmed-mean")
-class TrimmedMean(Bounded, Stacked):
+class TrimmedMean(Stacked):
     """Drop the f largest and the f smallest of every coordinate and average the m − 2f others.
 
     Yin et al., ICML 2018: m ≥ 2f + 1. With f = 0 the plain mean, with 2f = m − 1 the median.
@@ -45,7 +45,7 @@ class TrimmedMean(Bounded, Stacked):
 
     def aggregate(self, vectors: Tensor) -> Tensor:
         """Return the mean of what is left."""
-        return trimmed_mean(vectors, self.faced(len(vectors)))
+        return trimmed_mean(vectors, self.byzantine)
 
 
 @register_rule("bridge")
@@ -74,7 +74,7 @@ class TrimmedNeighbors(Bounded):
 
 
 @register_rule("meamed")
-class MeaMed(Bounded, Stacked):
+class MeaMed(Stacked):
     """Average, in every coordinate, the m − f values nearest to the median (mean around the median).
 
     Xie, Koyejo and Gupta, "Generalized Byzantine-tolerant SGD", 2018: m ≥ 2f + 1. With f = 0 the plain mean. Of two
@@ -89,7 +89,7 @@ class MeaMed(Bounded, Stacked):
 
     def aggregate(self, vectors: Tensor) -> Tensor:
         """Return the mean of what is near."""
-        rows, f = ordered(vectors), self.faced(len(vectors))
+        rows, f = ordered(vectors), self.byzantine
         centre, kept = middle(rows), len(rows) - f
         # In order, the values to keep are consecutive: they include exactly one of the j-th and the (j + m − f)-th.
         ends = [torch.where(rows[j + kept] - centre < centre - rows[j], rows[j + kept], rows[j]) for j in range(f)]

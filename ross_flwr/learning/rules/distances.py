@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ross_flwr.learning.rules.coordinates import Median
-from ross_flwr.learning.rules.rule import Bounded, Stacked, register_rule
+from ross_flwr.learning.rules.rule import Stacked, register_rule
 from ross_flwr.learning.rules.stacks import mean_of, squared_distances
 
 __all__ = ["MDA", "Bulyan", "Krum", "MultiKrum"]
@@ -19,7 +19,7 @@ SUBSETS = 100_000
 
 
 @register_rule("krum")
-class Krum(Bounded, Stacked):
+class Krum(Stacked):
     """Take the vector that is nearest, in sum of squares, to its m − f − 2 nearest others.
 
     argmin_k Σ_{j ∈ near(k)} |x_k − x_j|² with near(k) the m − f − 2 nearest to x_k among the others. Blanchard, El
@@ -42,7 +42,7 @@ class Krum(Bounded, Stacked):
 
 
 @register_rule("multi-krum")
-class MultiKrum(Bounded, Stacked):
+class MultiKrum(Stacked):
     """Average the m − f vectors with the best Krum scores.
 
     Blanchard et al., NeurIPS 2017: m ≥ 2f + 3. With f = 0 the plain mean.
@@ -61,17 +61,17 @@ class MultiKrum(Bounded, Stacked):
         """Return the mean of the best."""
         if len(vectors) < 3:
             return vectors[0].clone()
-        f = self.faced(len(vectors))
-        return mean_of(vectors, krum_order(vectors, f)[: len(vectors) - f])
+        order = krum_order(vectors, self.faced(len(vectors)))
+        return mean_of(vectors, order[: len(vectors) - self.byzantine])
 
 
 @register_rule("bulyan")
-class Bulyan(Bounded, Stacked):
+class Bulyan(Stacked):
     """Pick m − 2f vectors one by one with Krum; in every coordinate, average the m − 4f nearest to their median.
 
     El Mhamdi, Guerraoui and Rouault, "The hidden vulnerability of distributed learning in Byzantium", ICML 2018:
     m ≥ 4f + 3. The last picks are from fewer than 2f + 3 vectors; there Krum assumes the largest f that it can face.
-    With f = 0 the plain mean.
+    Of 4f vectors or fewer nothing is left, and the agent keeps its own. With f = 0 the plain mean.
 
     Examples
     --------
@@ -85,7 +85,9 @@ class Bulyan(Bounded, Stacked):
 
     def aggregate(self, vectors: Tensor) -> Tensor:
         """Return the mean of what is near the median of the picked."""
-        f, left, chosen = self.faced(len(vectors)), list(vectors), []
+        f, left, chosen = self.byzantine, list(vectors), []
+        if len(left) <= 4 * f:
+            return vectors[0].clone()
         krum = Krum(byzantine=f)
         while len(left) > 2 * f:
             best = int(krum_order(torch.stack(left), krum.faced(len(left)))[0])
@@ -96,7 +98,7 @@ class Bulyan(Bounded, Stacked):
 
 
 @register_rule("mda")
-class MDA(Bounded, Stacked):
+class MDA(Stacked):
     """Average the m − f vectors with the smallest diameter (minimum-diameter averaging).
 
     argmin_{|S| = m − f} max_{j, k ∈ S} |x_j − x_k|. El Mhamdi, Guerraoui and Rouault, ICML 2018: m ≥ 2f + 1. With f = 0
@@ -119,7 +121,7 @@ class MDA(Bounded, Stacked):
     def aggregate(self, vectors: Tensor) -> Tensor:
         """Return the mean of the closest subset."""
         m = len(vectors)
-        kept = m - self.faced(m)
+        kept = m - self.byzantine
         chosen = np.fromiter(chain.from_iterable(combinations(range(m), kept)), dtype=np.int64).reshape(-1, kept)
         member = np.zeros((m, len(chosen)), dtype=bool)
         member[chosen.T, np.arange(len(chosen))] = True

@@ -82,10 +82,10 @@ class NNM(Bounded, PreAggregation):
 
     def __call__(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Tensor:
         """Mix."""
-        if not others or not own.isfinite().all():
+        if not others or not self.outvotes(len(others) + 1) or not own.isfinite().all():
             return own.clone()
         vectors = torch.stack([own, *others.values()])
-        kept = len(vectors) - self.faced(len(vectors))
+        kept = len(vectors) - self.byzantine
         nearest = np.argsort(squared_distances(vectors), axis=1, kind="stable")[:, :kept]
         mixed = [mean_of(vectors, row) for row in nearest]
         return self.rule(mixed[0], dict(zip(others, mixed[1:], strict=True)), view)

@@ -116,8 +116,8 @@ class Rule(ABC):
 class Bounded(Rule):
     """A rule that assumes at most f liars, for which it needs a f + b vectors.
 
-    Neighbours may be missing in a run. A rule with too few vectors for f then assumes the largest f' ≤ f that it can
-    face.
+    Neighbours may be missing in a run. Of fewer than 2f + 1 vectors, the f liars are as many as the others: nothing
+    tells them apart, and the agent keeps its own.
 
     Examples
     --------
@@ -140,6 +140,10 @@ class Bounded(Rule):
         formula = f"{a if a > 1 else ''}f + {b}"
         return f"{self.name or type(self).__name__} needs at least {formula} = {needed} vectors and has {m}"
 
+    def outvotes(self, m: int) -> bool:
+        """Return whether f liars are the fewer among `m` vectors."""
+        return m > 2 * self.byzantine
+
     def faced(self, m: int) -> int:
         """Return the largest f' ≤ f for which `m` vectors suffice, or 0."""
         a, b = self.least
@@ -147,7 +151,7 @@ class Bounded(Rule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stacked(Rule):
+class Stacked(Bounded):
     """A rule that treats all vectors alike, the own included, and ignores W.
 
     Examples
@@ -155,13 +159,14 @@ class Stacked(Rule):
     >>> class Smallest(Stacked):
     ...     def aggregate(self, vectors):
     ...         return vectors.min(0).values
-    >>> Smallest()(torch.tensor([1.0]), {2: torch.tensor([900.0])}, View(weights={2: 0.5}))
-    tensor([1.])
+    >>> others = {2: torch.tensor([2.0]), 3: torch.tensor([900.0])}
+    >>> Smallest()(torch.tensor([3.0]), others, View(weights={2: 0.3, 3: 0.3}))
+    tensor([2.])
     """
 
     def __call__(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Tensor:
         """Aggregate the stack. An agent whose own vector is not finite has diverged, and stays diverged."""
-        if not others or not own.isfinite().all():
+        if not others or not self.outvotes(len(others) + 1) or not own.isfinite().all():
             return own.clone()
         return self.aggregate(torch.stack([own, *others.values()]))
 

@@ -146,8 +146,8 @@ class IOS(Bounded, Weighing):
 
     Wu, Chen and Ling, "Byzantine-resilient decentralized stochastic optimization with robust aggregation rules", IEEE
     TSP 2023: 2f neighbours, so that the honest, including the agent itself, are more. Written for w_ij =
-    1/max(m_i, m_j), which is `mixing` = 'metropolis'. Of equally far neighbours, the first is cut off. With f = 0 the
-    weighted mean.
+    1/max(m_i, m_j), which is `mixing` = 'metropolis'. Of equally far neighbours, the first is cut off. With fewer than
+    2f of them the own vector stays. With f = 0 the weighted mean.
 
     Examples
     --------
@@ -158,6 +158,8 @@ class IOS(Bounded, Weighing):
 
     def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
         """Return the w_ij of the remaining neighbours, divided by their sum with the own weight."""
+        if not self.outvotes(len(others) + 1):
+            return {}
         own_weight = 1 - sum(view.weights[j] for j in others)
         left = {j: view.weights[j] for j in others}
         for _ in range(min(self.byzantine, len(others))):

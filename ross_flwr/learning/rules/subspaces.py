@@ -6,7 +6,7 @@ from typing import cast
 import numpy as np
 from torch import Tensor
 
-from ross_flwr.learning.rules.rule import Bounded, Stacked, register_rule
+from ross_flwr.learning.rules.rule import Stacked, register_rule
 from ross_flwr.learning.rules.stacks import Matrix, combined, coordinates
 
 __all__ = ["CAF", "Flag", "GeometricMedian"]
@@ -21,8 +21,8 @@ class GeometricMedian(Stacked):
 
     Pillutla, Kakade and Harchaoui, "Robust aggregation for federated learning" (RFA), 2022, but without their
     smoothing: Weiszfeld's iteration z ← Σ β_j x_j / Σ β_j, β_j = 1/|z − x_j|, from a coordinate median until it
-    stops moving, with the step of Vardi and Zhang (2000) where z meets one of the vectors. Ignores f; holds against
-    fewer than m/2 liars. The iteration runs in at most m coordinates, whatever P.
+    stops moving, with the step of Vardi and Zhang (2000) where z meets one of the vectors: m ≥ 2f + 1. With f =
+    0 too it holds against fewer than m/2 liars. The iteration runs in at most m coordinates, whatever P.
 
     Examples
     --------
@@ -39,7 +39,7 @@ class GeometricMedian(Stacked):
 
 
 @register_rule("caf")
-class CAF(Bounded, Stacked):
+class CAF(Stacked):
     """Weigh down vectors that stand out along the direction of most variance (covariance-bound agnostic filter).
 
     Allouah, Guerraoui and Stephan, "Towards trustworthy federated learning with untrusted participants", ICML 2025.
@@ -61,7 +61,7 @@ class CAF(Bounded, Stacked):
     def aggregate(self, vectors: Tensor) -> Tensor:
         """Return the best μ."""
         points, m = coordinates(vectors), len(vectors)
-        f = self.faced(m)
+        f = self.byzantine
         weights = best = np.ones(m)
         smallest = inf
         while weights.sum() > m - 2 * f:
@@ -77,7 +77,7 @@ class CAF(Bounded, Stacked):
 
 
 @register_rule("flag")
-class Flag(Bounded, Stacked):
+class Flag(Stacked):
     """x_i + ℓ/m Σ_j Y Yᵀ g_j, g_j = (x_j − x_i)/|x_j − x_i|, along the subspace Y that most differences lie near.
 
     Almasi, Mishra, Vamanan and Ravi, "Flag aggregator: scalable distributed training under failures and augmented
@@ -97,6 +97,10 @@ class Flag(Bounded, Stacked):
     """
 
     least = (2, 2)
+
+    def outvotes(self, m: int) -> bool:
+        """Return True: as published, it does not know f. It is a defence from 2f + 2 vectors on."""
+        return True
 
     def aggregate(self, vectors: Tensor) -> Tensor:
         """Return the flag aggregate around the first vector."""
