@@ -5,7 +5,7 @@ from math import inf
 
 from ross_flwr.direct.standings import GREETING, MISSES
 
-__all__ = ["MARGIN", "SLOWER", "START", "Pace"]
+__all__ = ["LATER", "MARGIN", "START", "Pace"]
 
 FASTEST = 1e-3
 """No pass takes less than so many seconds."""
@@ -16,11 +16,11 @@ QUICKER = 100
 MARGIN = 2
 """A node that follows its neighbours goes on this many passes ahead of them."""
 
-SLOWER = 5
-"""A neighbour may take this many times as long as the node's own work without spending its budget."""
+LATER = 0.7
+"""A neighbour may be late by this share of the node's own work without spending its budget: it may be slower."""
 
-BRIEF = 1 / 20
-"""The share of its patience that a node waits for a neighbour without spending the neighbour's budget."""
+BRIEF = 0.2
+"""And by so many seconds, or a twentieth of the patience if that is less: it may be far away."""
 
 START = 20.0
 """Seconds that nodes may begin apart: a neighbour may be so late in the first exchange without spending its budget."""
@@ -46,7 +46,7 @@ class Pace:
         self.exchanges = exchanges
         self.patience = patience
         self.span = MARGIN * exchanges + 3  # the lead or lag up to which nodes are near: that, and what is on its way
-        self.brief = BRIEF * patience
+        self.brief = min(BRIEF, patience / 20)
         self.grace = START  # and nothing after the first exchange
         self.longest = MISSES * (patience + min(GREETING, patience))  # no neighbour waits longer for a silent node
         self.entered = now  # when the node entered the awaited exchange
@@ -58,14 +58,19 @@ class Pace:
         self._back = inf  # when the time away is forgotten
 
     @property
+    def work(self) -> float:
+        """Seconds that the node itself works for an exchange, on average."""
+        return sum(self._works) / self.exchanges
+
+    @property
     def spared(self) -> float:
         """Seconds that a neighbour may be late without spending its budget: a slow but honest machine may be."""
-        return max(SLOWER * max(self._works, default=0.0), self.brief, self.grace)
+        return max(LATER * self.work, self.brief, self.grace)
 
     @property
     def tolerance(self) -> float:
         """Seconds that the node waits even for a neighbour whose budget is spent, so that it can get in step again."""
-        return sum(self._works) / (2 * self.exchanges)
+        return self.work / 2
 
     def start(self, exchange: int, behind_by: float, now: float) -> None:
         """Begin the first pass of all, so many seconds after the other nodes."""

@@ -11,8 +11,8 @@ given up: until something arrives from it, the node waits for it only for a mome
 does not wait at all for a neighbour that it cannot reach.
 
 Every neighbour has a `Budget`. It spends what the node waits for it alone, after all others have delivered. A neighbour
-that delivers no later than a slow machine would (`SLOWER`, `BRIEF`) spends nothing. One whose budget is spent is waited
-for only as long as the budget regains, or half the node's own work, so that it can get in step again.
+that delivers little later than the others (`LATER`, `BRIEF`) spends nothing. One whose budget is spent is waited for
+only as long as the budget regains, or half the node's own work, so that it can get in step again.
 
 **Whom does a node follow?** Those who are far ahead, if they are most of its neighbours; `following` tells how far.
 A neighbour that was in step and is suddenly far ahead has been away, went on a little ahead of this node and waits for
@@ -188,7 +188,7 @@ class Progress:
 
     def held_up(self, name: str, since: float, now: float) -> None:
         """Note that the node waited since then for that, or for as long as it was to."""
-        self.standings[name].budget.spend(max(0.0, now - since - self._pace.spared), now)
+        self.standings[name].budget.spend(now - since if now - since > self._pace.brief else 0.0, now)
 
     def is_behind(self, name: str) -> bool:
         """Return whether a neighbour is far behind this node, as far as it has said or shown."""

@@ -79,10 +79,9 @@ class Waiting:
     def blame(self, late: Collection[Standing], source: Callable[[Edge], Standing], pace: Pace, now: float) -> None:
         """Let those who kept the node waiting spend their budgets: the last to deliver, and those who are `late` still.
 
-        Who delivers after all is spared some of it.
+        Who delivers after all, and hardly late, spends nothing.
         """
-        spared = pace.spared
-        if now - self.since > spared:
+        if now - self.since > pace.spared:
             came: dict[str, float] = {}
             for edge, at in self.arrived.items():
                 name = source(edge).name
@@ -90,7 +89,7 @@ class Waiting:
             *_, before, last = sorted([self.since, self.since, *came.values()])
             for edge, at in self.arrived.items():
                 if at == last:
-                    source(edge).budget.spend(max(0.0, last - before - spared), now)
+                    source(edge).budget.spend(last - before - pace.grace if last - before > pace.spared else 0.0, now)
                     break
         for standing in late:
             standing.budget.spend(max(0.0, now - self.alone_since - pace.grace), now)

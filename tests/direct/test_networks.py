@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from virtual import EXCHANGES, LATENCY, Net, complete, ring
 
-from ross_flwr.direct.pace import MARGIN, SLOWER
+from ross_flwr.direct.pace import LATER, MARGIN
 from ross_flwr.direct.standings import BUDGET, GREETING, REGAINED
 
 SCHEDULES = int(os.environ.get("SCHEDULES", "40"))
@@ -105,6 +105,8 @@ STALLS = {
     "delivers every third exchange, and claims to be behind": {"rhythm": 3, "offset": -1},
     "delivers nothing, and claims to be behind": {"silent": True, "offset": -1},
     "delivers nothing, and claims to be ahead": {"silent": True, "offset": 1},
+    "delivers a little late, every time": {"delay": 0.24},
+    "delivers later than it may for nothing": {"delay": 0.055},
     "delivers at the last moment": {"delay": 0.9},
     "delivers at the last moment, and claims to be behind": {"delay": 1.8, "offset": -1},
 }
@@ -178,7 +180,7 @@ def test_one_neighbour_whatever_it_does_keeps_nobody_waiting_for_more_than_its_b
     for node in net.honest:
         assert graph == "pair" or all(ahead <= (MARGIN + 1) * EXCHANGES for *_, ahead in node.jumps)
         work = 0.2 * 1.1 / EXCHANGES
-        slow = SLOWER * work if any(lie["delay"] for lie in lies) else 0.0
+        slow = max(LATER * work, patience / 20) if any(lie["delay"] for lie in lies) else 0.0
         lost = net.now - (1.5 * work + 3 * LATENCY + slow) * node.exchange
         assert lost <= sides * (BUDGET * patience + REGAINED * net.now) + 3 * patience
 
