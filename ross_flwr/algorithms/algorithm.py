@@ -96,7 +96,7 @@ class Algorithm:
     the union of the honest agents' data (``"pooled"``). All but the first are for references."""
     fixed_graph: ClassVar[bool] = False
     """Whether the graph must stay the same in all rounds."""
-    mixes: ClassVar[bool] = True
+    takes_rule: ClassVar[bool] = True
     """Whether agents combine vectors by the rule."""
     invariant: ClassVar[str] = ""
     """What stays true of all agents together as long as they mix by W and by no other rule; empty for nothing."""

@@ -39,7 +39,7 @@ class CGSVServer(Rewards):
     family = "fairness"
     needs = ("a star",)
     fixed_graph = True
-    mixes = False
+    takes_rule = False
 
     @property
     def undefended(self) -> Algorithm:

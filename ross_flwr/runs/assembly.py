@@ -110,7 +110,7 @@ class Assembly:
                 f"rule '{self.rule.name}' would break {self.algorithm.invariant}, on which algorithm = "
                 f"'{self.algorithm.name}' rests: use aggregator = 'mean' with pre-aggregation = 'none'"
             )
-        if self.algorithm.mixes:
+        if self.algorithm.takes_rule:
             require_feasible(self.rule, [len(self.topology.neighbors(i)) + 1 for i in range(self.topology.num_agents)])
 
     def host(self, run: str, places: Mapping[int, Place] | None = None, engine: Engine | None = None) -> Host:
