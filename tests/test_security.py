@@ -22,3 +22,26 @@ def test_every_test_that_it_names_is_there():
             if isinstance(target, ast.Name)
         }
         assert name in there, f"deploy/SECURITY.md names {file}::{name}"
+
+
+CALENDAR = {
+    "cli/runs.py": "names a folder",
+    "direct/certificates.py": "validity of certificates",
+    "doctor/node.py": "validity of certificates, and how far the clocks of two machines are apart",
+}
+"""What depends on the date."""
+
+
+def test_nobody_measures_time_with_the_wall_clock():
+    """It may step."""
+    package, wall = TESTS.parent / "ross_flwr", {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow"}
+    found = set()
+    for file in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            imported = isinstance(node, ast.ImportFrom) and node.module == "time"
+            names = {f"time.{name.name}" for name in node.names} if imported else set()
+            if isinstance(node, ast.Attribute):
+                names = {ast.unparse(node)}
+            if names & wall:
+                found.add(file.relative_to(package).as_posix())
+    assert found == CALENDAR.keys()

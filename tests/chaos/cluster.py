@@ -9,10 +9,12 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from functools import cache
 from multiprocessing import forkserver, get_context
 from pathlib import Path
 from threading import Event, Thread
@@ -46,15 +48,27 @@ KEYS |= {"validation-size": 20, "test-size": 100, "transport": "direct", "phase-
 KEYS |= {"return-model": "final", "checkpoint-every": 5, "evaluate-every": 10**6}
 
 CONTEXT = get_context("forkserver")
+COMPILER = shutil.which("cc")
+"""Without one, no clock can step."""
 
 
+@cache
 def serve_forks():
     """Start the server that forks nodes: it has imported everything, and needs this folder to find what."""
     CONTEXT.set_forkserver_preload(["cluster", "torch.distributed.tensor"])
-    before, here = os.environ.get("PYTHONPATH", ""), Path(__file__).parent
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent), before])
+    here, before = Path(__file__).parent, {name: os.environ.get(name, "") for name in ("PYTHONPATH", "LD_PRELOAD")}
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent), before["PYTHONPATH"]])
+    folder = tempfile.TemporaryDirectory()
+    if COMPILER:
+        clock = Path(folder.name) / "clock.so"
+        subprocess.run([COMPILER, "-shared", "-fPIC", here / "clock.c", "-o", clock, "-ldl"], check=True)
+        os.environ["LD_PRELOAD"] = str(clock)
     forkserver.ensure_running()
-    os.environ["PYTHONPATH"] = before
+    first = CONTEXT.Process(target=os.getpid)
+    first.start()
+    first.join()
+    os.environ.update(before)
+    return folder  # for as long as the server lives
 
 
 def obey_modes():
@@ -80,6 +94,8 @@ def play(pipe, shared, index, keys, addresses, onward, behind_by):
             shared[0] = first
             for round in super().rounds(schedule, first, last):
                 shared[1] = round.number
+                if COMPILER:
+                    ctypes.CDLL(None).step_clock(ctypes.c_long(shared[4]))
                 assert all(agent["model"].isfinite().all() for agent in self.host.agents.values()), "NaN"
                 resource.setrlimit(resource.RLIMIT_FSIZE, (shared[3] or resource.RLIM_INFINITY, resource.RLIM_INFINITY))
                 yield round
@@ -111,7 +127,7 @@ class Node:
 
     def __init__(self, run, index):
         self.run, self.index, self.name = run, index, f"n{index}"
-        self.shared = CONTEXT.Array("i", [0, 0, int(1000 * PACE), 0], lock=False)
+        self.shared = CONTEXT.Array("i", [0, 0, int(1000 * PACE), 0, 0], lock=False)
         self.allowed = Event()
         self.allowed.set()
         self.outcome = self.process = None

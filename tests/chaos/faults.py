@@ -5,7 +5,7 @@ import signal
 import time
 from contextlib import contextmanager
 
-from cluster import until
+from cluster import COMPILER, until
 
 from ross_flwr.direct import certificates
 from ross_flwr.runs.folder import RunFolder
@@ -140,6 +140,14 @@ def spoiled(how):
 
 
 @contextmanager
+def step(run, who, way):
+    """Its wall clock jumps by hours: ahead if its number is the larger one on the way, and back if not."""
+    run.nodes[who].shared[4] = 3 * 3600 if who == max(way) else -3 * 3600
+    yield
+    run.nodes[who].shared[4] = 0
+
+
+@contextmanager
 def replay(run, who, way):
     """Somebody repeats what a node said in an earlier connection."""
     answer = run.proxies.run(run.doors[way].replay())
@@ -149,17 +157,21 @@ def replay(run, who, way):
 
 OUTAGES = {"kill -9, resume": kill, "kill -9, state lost": lose, "SIGSTOP": stop, "certificate expires": expire}
 """Those that neighbours notice."""
-FAULTS = OUTAGES | {
-    "disk full": full,
-    "state read-only": readonly,
-    "connections broken": cut,
-    "connections refused": close,
-    "partition": partition,
-    "one-way partition": one_way,
-    "delay": delay,
-    "bytes duplicated": spoiled("duplicate"),
-    "bytes reordered": spoiled("reorder"),
-    "bytes changed": spoiled("garble"),
-    "bytes dropped": spoiled("drop"),
-    "connection replayed": replay,
-}
+FAULTS = (
+    OUTAGES
+    | {
+        "disk full": full,
+        "state read-only": readonly,
+        "connections broken": cut,
+        "connections refused": close,
+        "partition": partition,
+        "one-way partition": one_way,
+        "delay": delay,
+        "bytes duplicated": spoiled("duplicate"),
+        "bytes reordered": spoiled("reorder"),
+        "bytes changed": spoiled("garble"),
+        "bytes dropped": spoiled("drop"),
+        "connection replayed": replay,
+    }
+    | ({"clock steps": step} if COMPILER else {})
+)
