@@ -17,6 +17,9 @@ __all__ = ["Segments"]
 
 logger = getLogger("flwr")
 
+TRIES = 3
+"""So often the app of every node has to fail in one segment before the run stops."""
+
 
 @dataclass
 class Segments:
@@ -91,6 +94,8 @@ class Telling:
     - A node that, Flower says, is not there is not waited for once there is a report.
 
     A node that answers a question asked after it was told the segment does not run it: it has died and come back.
+    One whose app raises an error is told again after a pause, which doubles each time. If the app has raised `TRIES`
+    errors on every node, and none has reported, the run stops.
 
     Parameters
     ----------
@@ -119,6 +124,8 @@ class Telling:
         self._earlier = {number: node for number, node in owed.items() if number in self.post.waiting}
         self._working: dict[str, int] = {}
         self._told_at: dict[int, float] = {}
+        self._raised: dict[int, list[str]] = {}
+        self._rests_until: dict[int, float] = {}
         self._questions = Questions(self.post, run.setup(()), ConfigRecord())
         for node in segments.keys() - {*self._earlier.values()}:
             if node in run.placement.answers:
@@ -143,6 +150,9 @@ class Telling:
         waiting = self._segments.keys() - self.reports.keys() - self._refused
         if not waiting or not self._is_patient(waiting & {*self._working.values(), *self._earlier.values()}):
             return False
+        for node in [node for node, until in self._rests_until.items() if until <= self.post.clock()]:
+            del self._rests_until[node]
+            self._questions.lose(node)
         self._questions.ask_again(waiting)
         return True
 
@@ -158,7 +168,9 @@ class Telling:
         node, told = reply.node, self._working.pop(number, None) is not None
         late = self._earlier.pop(number, None) is not None
         asked_at = self._questions.asked_at(number)
-        if reply.message is None:
+        if reply.raised and (told or late):
+            self._rest(node, reply.problem)
+        elif reply.message is None:
             self._questions.lose(node)
         elif told:
             self._report(node, reply.message)
@@ -167,6 +179,14 @@ class Telling:
             self._tell(node, self.post.clock() - self._began)
         elif asked_at is not None and asked_at >= self._told_at.get(node, 0.0) and node not in self.reports:
             self._come_back(node, reply.message)
+
+    def _rest(self, node: int, problem: str) -> None:
+        """Let a node rest whose app has raised an error. Stop the run when that is so of every node, time and again."""
+        self._raised.setdefault(node, []).append(problem)
+        times = {node: len(problems) for node, problems in self._raised.items()}
+        self._rests_until[node] = self.post.clock() + 2.0 ** min(times[node], 6)
+        if not self.reports:
+            self.run.require_work({node: self._raised[node][-1] for node in times if times[node] >= TRIES})
 
     def _report(self, node: int, message: Message) -> None:
         now = self.post.clock()

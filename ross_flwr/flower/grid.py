@@ -5,7 +5,7 @@ Flower's `send_and_receive` polls every 3 s in a deployment, and waits for all r
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -17,17 +17,23 @@ RESTING = 2.0
 """After a look at all awaited replies, the SuperLink is left alone for at least as many times the time that it took."""
 
 
+OF_THE_APP = frozenset({1, 2, 6, 7})
+"""Flower's codes for errors of the app: it cannot be loaded, raises an error, has a mod that refuses, or is no app."""
+
+
 @dataclass(frozen=True)
 class Reply:
     """A node's answer; `message` is None if the node failed, and `problem` says why.
 
-    A `late` reply answers a message of an earlier exchange.
+    A `late` reply answers a message of an earlier exchange. If the node `raised` an error, its app failed, not the
+    machine or the way to it.
     """
 
     node: int
     message: Message | None
     late: bool = False
     problem: str = ""
+    raised: bool = False
 
 
 class Post:
@@ -113,16 +119,17 @@ class Post:
         if message is None:
             return None
         if not message.has_content():
-            return self._lose(number, "error", message.error.reason or "it gives no reason")
+            raised = message.error.code in OF_THE_APP
+            return self._lose(number, "error", message.error.reason or "it gives no reason", raised=raised)
         if message.metadata.src_node_id != node:
             return self._lose(number, "stranger", f"it replies as node {message.metadata.src_node_id}")
         del self.waiting[number]
         return Reply(node, message)
 
-    def _lose(self, number: str, reason: str, text: str) -> Reply:
+    def _lose(self, number: str, reason: str, text: str, *, raised: bool = False) -> Reply:
         node = self.waiting.pop(number)
         self.drop(reason, node, text)
-        return Reply(node, None, problem=text)
+        return Reply(node, None, problem=text, raised=raised)
 
     def exchange(self, messages: Iterable[Message], timeout: float) -> list[Reply]:
         """Send messages and return the replies that come within `timeout` seconds, also late ones to earlier messages.
@@ -142,7 +149,7 @@ class Post:
             late = number not in own
             if late and reply.message:
                 self.drop("late", reply.node, "its reply came after the exchange")
-            replies.append(Reply(reply.node, reply.message, late))
+            replies.append(replace(reply, late=late))
         return replies
 
 

@@ -109,6 +109,18 @@ class Outcome:
         for tell in self._on_round:
             tell(line)
 
+    def require_reports(self, first: int) -> None:
+        """Refuse to end well if no agent has reported in any round from `first` on.
+
+        Raises
+        ------
+        ConfigError
+            With what was lost most often.
+        """
+        if all(len(line["absent"]) == self.history.num_agents for line in self.history.lines[first - 1 :]):
+            lost = ", ".join(f"{reason} ({count})" for reason, count in self.run.drops.counts.most_common(3))
+            raise ConfigError(f"no agent reported in any round; lost: {lost or 'nothing, so all replies were late'}")
+
     def _told(self, replies: Iterable[Message], numbers: range, elapsed: float) -> dict[int, list[RoundReport]]:
         """Return what the nodes report of each round; what they refused is counted with what was refused here."""
         told: dict[int, list[RoundReport]] = {number: [] for number in numbers}

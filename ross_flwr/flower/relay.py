@@ -82,9 +82,16 @@ class Relay:
         )
 
     def exchange(self, messages: Iterable[Message]) -> list[Message]:
-        """Send the messages; return the replies that come in time, and keep their mail for the next exchange."""
-        replies = []
-        for reply in self.run.post.exchange(messages, self._patience):
+        """Send the messages; return the replies that come in time, and keep their mail for the next exchange.
+
+        Raises
+        ------
+        ConfigError
+            When the app fails on every node.
+        """
+        replies, came = [], self.run.post.exchange(messages, self._patience)
+        self.run.require_work({reply.node: reply.problem for reply in came if reply.raised})
+        for reply in came:
             if reply.message is None:
                 self.ready.discard(reply.node)
                 continue

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from logging import getLogger
 
-from ross_flwr.config import Scalar
+from ross_flwr.config import ConfigError, Scalar
 from ross_flwr.engine.refusals import Refusals
 from ross_flwr.flower.grid import Post
 from ross_flwr.flower.placement import Placement
@@ -81,3 +81,16 @@ class Run:
         """Return what a node must know to host these agents."""
         topology = self.assembly.topology
         return Setup(self.name, self.options, {agent: topology.place(agent) for agent in agents})
+
+    def require_work(self, problems: Mapping[int, str]) -> None:
+        """Stop a run in which nobody can work; `problems` says why not, by node.
+
+        Raises
+        ------
+        ConfigError
+            When no node is left that takes part and has no problem.
+        """
+        taking_part = self.placement.answers
+        if taking_part and taking_part.keys() <= problems.keys():
+            node = min(taking_part)
+            raise ConfigError(f"no node can work, and the run stops: node {node} fails with {problems[node][:500]}")

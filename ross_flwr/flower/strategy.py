@@ -161,7 +161,7 @@ class PeerStrategy(Strategy):
         Raises
         ------
         ConfigError
-            When the run is not possible, or too few nodes come.
+            When the run is not possible, too few nodes come, or none of them can work.
         """
         if evaluate_fn and self.transport != "relay":
             raise ConfigError("evaluate_fn needs models at the ServerApp in every round: use PeerRelay")
@@ -197,6 +197,7 @@ class PeerStrategy(Strategy):
             if last < num_rounds and stop and stop(last, result):
                 self._keep_models(replies, last, evaluate_config)
                 break
+        self._outcome.require_reports(self._run.first)
         forget(self._run, evaluate_config)
         log_end(result, time.perf_counter() - began)
         self.outcome = {**self._outcome.summary(), **self.about}

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, MetricRecord
+from flwr.app import ArrayRecord, Error, Message, MetricRecord
 from nodes import KilledError, Nodes
 
 from ross_flwr import PeerRelay, broadcast, option, peer_app, register, resolve, step
@@ -142,6 +142,47 @@ def test_the_run_goes_on_without_an_agent_whose_node_fails():
     assert (lines[-1]["absent"], lines[-1]["missing"]) == ([], [])
     assert relay.dropped == {"error": 1}
     assert sorted(relay.models) == list(range(6))
+
+
+class Reporting(Nodes):
+    """Nodes whose errors are replies, as in Flower."""
+
+    def answer(self, message):
+        try:
+            return super().answer(message)
+        except Exception as error:
+            reply = Message(Error(code=2, reason=str(error)), reply_to=message)
+            reply.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
+            return reply
+
+
+def broken(message, context, call_next):
+    """A Flower mod that fails in the second round of every node."""
+    if message.metadata.group_id == "2":
+        raise OSError("the disk is gone")
+    return call_next(message, context)
+
+
+def test_a_run_stops_in_the_exchange_in_which_the_app_fails_on_every_node():
+    relay = PeerRelay(algorithm="dpsgd", num_agents=4, topology="ring", hidden=8, num_rounds=60)
+    model, rounds = relay.assembly.task.model, []
+    relay.on_round = rounds.append
+    with pytest.raises(ConfigError, match="no node can work, and the run stops: node 100 fails with the disk is gone"):
+        relay.start(Reporting(peer_app([broken])), record_of(model.named(model.initial)), 60, 60)
+    assert [line["round"] for line in rounds] == [1]
+    assert relay.dropped == {"error": 4}
+
+
+def killed(message, context, call_next):
+    """A Flower mod that kills every node before it has done anything."""
+    if message.metadata.message_type.startswith("train."):
+        raise KilledError
+    return call_next(message, context)
+
+
+def test_a_run_in_which_nobody_reported_does_not_end_well():
+    with pytest.raises(ConfigError, match=r"no agent reported in any round; lost: error \(12\)"):
+        play(4, peer_app([killed]), algorithm="dpsgd", num_agents=4, topology="ring", num_rounds=2)
 
 
 class Held:

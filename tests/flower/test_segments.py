@@ -4,7 +4,7 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from tables import Table
 
-from ross_flwr import resolve
+from ross_flwr import ConfigError, resolve
 from ross_flwr.flower.direct import Segments
 from ross_flwr.flower.placement import Placement
 from ross_flwr.flower.protocol import Answer, Report, RoundReport, Segment
@@ -88,6 +88,38 @@ def test_a_node_that_fails_and_is_there_is_told_again(assembly):
     assert segment(table, assembly, timeout=100.0) == [0, 1, 2, 3]
     assert told(table, 2) == 2
     assert 60 <= table.now < 62
+
+
+def fails_at_work(table, nodes=(0, 1, 2, 3)):
+    """Let the app of these nodes raise an error in every segment, and answer questions."""
+    push = table.push_messages
+
+    def push_messages(messages):
+        (message,) = messages
+        node, before = message.metadata.dst_node_id, dict(table.answers)
+        if node in nodes and message.metadata.message_type == "train.segment":
+            table.answers[node] = -1.0
+        numbers = push(messages)
+        table.answers = before
+        return numbers
+
+    table.push_messages, table.code = push_messages, 2
+
+
+def test_a_run_whose_app_fails_on_every_node_stops_with_what_it_says(assembly):
+    table = Table(content, n0=1.0, n1=1.0, n2=1.0, n3=1.0)
+    fails_at_work(table)
+    with pytest.raises(ConfigError, match="no node can work, and the run stops: node 0 fails with broken"):
+        segment(table, assembly)
+    assert table.now < 20
+    assert [told(table, node) for node in range(4)] == [3, 3, 3, 3]
+
+
+def test_a_node_whose_app_fails_time_and_again_is_told_ever_more_seldom(assembly):
+    table = Table(content, n0=600.0, n1=600.0, n2=600.0, n3=1.0)
+    fails_at_work(table, nodes=(3,))
+    assert segment(table, assembly, timeout=600.0) == [0, 1, 2]
+    assert 10 <= told(table, 3) <= 15
 
 
 def test_a_node_whose_death_nobody_noticed_is_asked_after_a_minute_and_told_again(assembly):
