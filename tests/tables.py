@@ -50,7 +50,9 @@ class Table:
         number = f"m{len(self.due)}"
         self.pushed.append((node, message.content.get(Segment.key)))
         seconds = self.answers[node]
-        content = Error(code=self.code, reason="broken") if seconds is not None and seconds < 0 else self.content(message)
+        content = (
+            Error(code=self.code, reason="broken") if seconds is not None and seconds < 0 else self.content(message)
+        )
         reply = Message(content, reply_to=message)
         reply.metadata.__dict__.update(_src_node_id=node, _reply_to_message_id=number)
         self.due[number] = (float("inf") if seconds is None else self.now + abs(seconds), reply)

@@ -8,12 +8,12 @@ kebab-case: in a TOML file, after ``ross-flwr run -c`` and after ``flwr run --ru
 with their meanings.
 """
 
+from ross_flwr.config.addresses import host_and_port, require_host
 from ross_flwr.config.groups import declare, group, keys
 from ross_flwr.config.keys import (
     ConfigError,
     Key,
     Scalar,
-    host_and_port,
     keys_of,
     option,
     options_of,
@@ -41,6 +41,7 @@ __all__ = [
     "part",
     "relevant",
     "require",
+    "require_host",
     "resolve",
     "shown",
     "to_toml",

@@ -12,7 +12,6 @@ __all__ = [
     "ConfigError",
     "Key",
     "Scalar",
-    "host_and_port",
     "keys_of",
     "option",
     "part",
@@ -41,20 +40,6 @@ class ConfigError(ValueError):
         ...
     ross_flwr.config.keys.ConfigError: num-rounds = 0 is not allowed: it takes a whole number of at least 1
     """
-
-
-def host_and_port(address: str, said: str) -> tuple[str, int]:
-    """Return host and port of ``host:port``, an IPv6 host without brackets; `said` is how the user gave the address.
-
-    Examples
-    --------
-    >>> host_and_port("[fd00::1]:9700", "peer-address = '[fd00::1]:9700'")
-    ('fd00::1', 9700)
-    """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise ConfigError(f"{said} is not an address: use host:port, such as 192.168.1.20:9700")
-    return host.strip("[]"), int(port)
 
 
 def require(key: str, value: str, known: Iterable[str]) -> None:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ross_flwr.config import ConfigError
+from ross_flwr.config import ConfigError, require_host
 from ross_flwr.direct.revoked import REVOKED, Revoked, names_in
 
 __all__ = ["DOMAIN", "Credentials", "init", "issue", "revoke"]
@@ -32,7 +32,6 @@ DAYS = 825
 """Days for which a node's certificate is valid; most TLS libraries accept no more. The authority's: ten times that."""
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_HOST = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _OLDER = timedelta(hours=1)  # clocks differ: a Raspberry Pi's stops while it is off
 
 
@@ -171,7 +170,8 @@ def issue(folder: Path, name: str, hosts: Iterable[str] = ()) -> Path:
     Raises
     ------
     ConfigError
-        When there is no authority, the name is malformed, taken or revoked, or the folder cannot be written.
+        When there is no authority, the name is malformed, taken or revoked, a host is malformed, or the folder cannot
+        be written.
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(f"NAME = '{name}' cannot be a node's name: use lower-case letters, digits and hyphens")
@@ -283,13 +283,13 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 
 def _host(host: str) -> x509.GeneralName:
+    require_host(host, f"--host {host}")
     try:
         return x509.IPAddress(ip_address(host))
     except ValueError:
-        pass
-    name = host.lower().removesuffix(".")
-    if not _HOST.fullmatch(name) or _is_ours(name):
-        raise ConfigError(f"--host {host} is not a host: use an address, or a name that does not end with .{DOMAIN}")
+        name = host.lower().removesuffix(".")
+    if _is_ours(name):
+        raise ConfigError(f"--host {host} is not a host: the names of nodes end with .{DOMAIN}, and hosts' do not")
     return x509.DNSName(name)
 
 

@@ -115,7 +115,14 @@ def _port(address: Address, certs: Path | None) -> Finding:
         return Finding("port", f"{host}:{port} is free")
     if certs:
         name = Credentials.read(certs).name
-        with suppress(OSError), _call(address, certs, f"{name}.{DOMAIN}"):
+        try:
+            _call(address, certs, f"{name}.{DOMAIN}").close()
+        except ssl.SSLCertVerificationError as error:
+            remedy = "stop it, or use another port; a node that was given new certificates has to be started again"
+            return Finding("port", f"{host}:{port} is served under another certificate: {error.verify_message}", remedy)
+        except OSError:
+            pass  # it speaks no TLS, or does not take our certificate
+        else:
             return Finding("port", f"{host}:{port} is served by {name} itself")
     return Finding("port", f"{host}:{port} is taken by another program", "stop that program, or use another port")
 

@@ -1,5 +1,6 @@
 """Certificates of a deployment: who issues, what they say, and who may read the keys."""
 
+import re
 import shutil
 import stat
 import sys
@@ -79,6 +80,25 @@ def test_no_host_can_be_taken_for_a_node(tmp_path, host):
     certificates.init(tmp_path)
     with pytest.raises(ConfigError, match=r"is not a host"):
         certificates.issue(tmp_path, "kitchen", [host])
+
+
+@pytest.mark.parametrize(
+    ("host", "fault"),
+    [
+        ("192.168.1.20:9700", "leave out the port 9700"),
+        ("kitchen.local:9700", "leave out the port 9700"),
+        ("https://kitchen.local", "leave out the scheme https://"),
+        ("192.168.1.300", "an IPv4 address has four numbers from 0 to 255"),
+        ("1.2.3", "an IPv4 address has four numbers from 0 to 255"),
+        ("kitchen,cellar", "it names several; give each its own"),
+        ("[fd00::1]", "an IPv6 address takes no brackets here: fd00::1"),
+    ],
+)
+def test_a_host_with_too_much_in_it_is_told_what_to_leave_out(tmp_path, host, fault):
+    certificates.init(tmp_path)
+    with pytest.raises(ConfigError, match=re.escape(f"--host {host} is not a host: {fault}")):
+        certificates.issue(tmp_path, "kitchen", [host])
+    assert not (tmp_path / "kitchen").exists()
 
 
 def test_what_exists_is_never_overwritten(tmp_path):
