@@ -1,6 +1,8 @@
 """The `ross-flwr` command."""
 
+import os
 import sys
+from io import TextIOWrapper
 
 import click
 
@@ -44,9 +46,22 @@ for command in (run, resume, config, data, compare, report, export, evaluate, li
 
 
 def main() -> None:
-    """Run the command. On bad input, print one sentence and exit with code 2."""
+    """Run the command. On bad input, or where the system refuses, print one sentence and exit with code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, TextIOWrapper
+        ):  # a terminal shows what it can; files and pipes get UTF-8, as TOML has to be
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
     try:
-        cli(prog_name="ross-flwr")
+        try:
+            cli(prog_name="ross-flwr")
+        finally:
+            sys.stdout.flush()
     except ConfigError as error:
         print(f"ross-flwr: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(2) from None
+    except OSError as error:
+        if error.filename is None:  # Python would try to flush what is left, and fail again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        what = error.filename or "the output"
+        print(f"ross-flwr: {what} cannot be read or written: {error.strerror or error}", file=sys.stderr)
+    raise SystemExit(2)

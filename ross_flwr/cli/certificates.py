@@ -5,14 +5,14 @@ from pathlib import Path
 
 import click
 
-from ross_flwr.direct import certificates
+from ross_flwr.cli.screen import FOLDER
 
 __all__ = ["certs"]
 
 certificates_in = click.option(
     "--in",
     "folder",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     default=Path("certs"),
     metavar="FOLDER",
     show_default=True,
@@ -35,6 +35,8 @@ def certs_init(folder: Path) -> None:
 
     Whoever holds its ca.key can pose as any node: keep it off the nodes.
     """
+    from ross_flwr.direct import certificates
+
     click.echo(f"The authority's certificate is {certificates.init(folder)}")
 
 
@@ -53,6 +55,8 @@ def certs_issue(names: Sequence[str], hosts: Sequence[str], folder: Path) -> Non
     --node-config. `flwr supernode register` takes auth.pub and makes the node known to a SuperLink; the SuperNode
     proves with auth.key that it is that node.
     """
+    from ross_flwr.direct import certificates
+
     for name in names:
         click.echo(f"The certificate of {name} is in {certificates.issue(folder, name, hosts)}")
 
@@ -67,6 +71,8 @@ def certs_revoke(names: Sequence[str], folder: Path) -> None:
     once, also during a run: it no longer calls the expelled node, and refuses its calls. Nobody gets the name again.
     Expel the node from the SuperLink too, with `flwr supernode unregister`.
     """
+    from ross_flwr.direct import certificates
+
     first, *others = certificates.revoke(folder, names)
     click.echo(f"{', '.join(names)}: revoked. Copy {first} into the certificates' folder of every other node")
     for path in others:

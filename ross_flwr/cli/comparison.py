@@ -8,18 +8,15 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ross_flwr.cli.completion import Hinting
 from ross_flwr.cli.keys import read, run_config
-from ross_flwr.cli.screen import console, stoppable
-from ross_flwr.report.comparison import result_tables, write_csv, write_markdown
-from ross_flwr.runs import budgets
-from ross_flwr.runs import compare as comparison
-from ross_flwr.runs.cells import CellsFailedError, run_cells
-from ross_flwr.runs.tuning import tune
+from ross_flwr.cli.screen import FOLDER, console, quoted, stoppable
 
 __all__ = ["compare"]
 
 
 @click.command(
+    cls=Hinting,
     short_help="Run methods × scenarios × topologies × seeds, and tabulate.",
     epilog="""\b
 Examples:
@@ -29,9 +26,7 @@ Examples:
 )
 @click.argument("experiment")
 @run_config
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the results go [results/<experiment>]."
-)
+@click.option("--out", type=FOLDER, metavar="FOLDER", help="Where the results go [results/<experiment>].")
 @click.option("--methods", default="", metavar="A,B", help="Only these rows of the experiment.")
 @click.option("--scenarios", default="", metavar="A,B", help="Only these scenarios.")
 @click.option("--topologies", default="", metavar="A,B", help="Only these topologies.")
@@ -57,12 +52,19 @@ def compare(
     tunes, each method runs with the best of equally many choices of keys on that topology, which tuned.toml holds. With
     a budget, methods are read at equal rounds, equal work and equal bytes.
     """
+    folder = out or Path("results") / (Path(experiment).stem + ("-quick" if quick else ""))
+    click.echo(f"Comparing {experiment}; results go to {folder}")
+    from ross_flwr.report.comparison import result_tables, write_csv, write_markdown
+    from ross_flwr.runs import budgets
+    from ross_flwr.runs import compare as comparison
+    from ross_flwr.runs.cells import CellsFailedError, run_cells
+    from ross_flwr.runs.tuning import tune
+
     given = {key: value for key, value in read(run_config).items() if key != "beside"}  # the plan names the methods
     plan = comparison.read_plan(experiment, given)
     plan = plan.only(methods=methods, scenarios=scenarios, topologies=topologies)
     plan = plan.quick() if quick else plan
     plan = replace(plan, tuned={}) if again else plan
-    folder = out or Path("results") / (Path(experiment).stem + ("-quick" if quick else ""))
     jobs = jobs or os.cpu_count() or 1
     columns = TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     hint = "the same command continues the comparison"
@@ -92,5 +94,6 @@ def compare(
             console.print(table)
     click.echo(f"A line per run is in {write_csv(cells, folder)}")
     click.echo(f"All tables in one, as Markdown, is {write_markdown(plan, cells, folder)}")
+    click.echo(f"To see curves and every agent: ross-flwr report {quoted(folder)}")
     if failed:
         raise failed

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ross_flwr import doctor as diagnosis
+from ross_flwr.cli.screen import FOLDER
 from ross_flwr.config import ConfigError
 
 __all__ = ["doctor"]
@@ -21,7 +21,7 @@ Examples:
   ross-flwr doctor --certs certs/kitchen --address 192.168.1.20:9700 --serve
   ross-flwr doctor --certs certs/cellar --peer kitchen@192.168.1.20:9700""",
 )
-@click.option("--certs", type=click.Path(path_type=Path), metavar="FOLDER", help="The node's certificates: peer-certs.")
+@click.option("--certs", type=FOLDER, metavar="FOLDER", help="The node's certificates: peer-certs.")
 @click.option(
     "--address", default="", metavar="HOST:PORT", help="The address on which neighbours call the node (peer-address)."
 )
@@ -34,6 +34,8 @@ def doctor(certs: Path | None, address: str, superlink: str, peers: Sequence[str
     Each finding is one line: what was checked, ok or problem, and what to do. The exit code is 1 if there is a problem.
     Round trip, bandwidth and clock of a neighbour are measured if `ross-flwr doctor --serve` runs there.
     """
+    from ross_flwr import doctor as diagnosis
+
     if serve and not (certs and address):
         raise ConfigError("--serve needs --certs and --address: who answers, and where")
 

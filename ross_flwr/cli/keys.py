@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from ross_flwr.cli.names import complete_pair
+from ross_flwr.cli.completion import complete_pair
 from ross_flwr.config import ConfigError, from_toml, keys
-from ross_flwr.runs.side_by_side import BESIDE
+from ross_flwr.files import home
 
 __all__ = ["FIRST_RUN", "read", "read_run", "run_config"]
 
@@ -36,7 +36,7 @@ def read(entries: Sequence[str]) -> dict[str, Any]:
     An entry is a file, one ``KEY=VALUE``, or several with spaces between them as ``flwr run`` takes them. Values are
     read as in TOML, except that texts need no quotes.
     """
-    texts = {key.name for key in (BESIDE, *keys()) if key.kind is str}
+    texts = {"beside", *(key.name for key in keys() if key.kind is str)}
     found: dict[str, Any] = {}
     for entry in entries:
         if "=" not in entry:
@@ -61,6 +61,6 @@ def read_run(entries: Sequence[str]) -> dict[str, Any]:
 def read_file(name: str) -> dict[str, Any]:
     """Return the keys that TOML file `name` sets."""
     try:
-        return from_toml(Path(name), f"-c {name}")
+        return from_toml(home(name), f"-c {name}")
     except OSError:
         raise ConfigError(f"-c {name} is neither KEY=VALUE nor a TOML file that can be read") from None

@@ -3,26 +3,29 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ross_flwr.algorithms import ALGORITHMS, Algorithm
+from ross_flwr.cli.completion import Hinting, complete_list, known
 from ross_flwr.cli.keys import read, read_run, run_config
-from ross_flwr.cli.names import LISTS, complete_list
-from ross_flwr.cli.screen import console
+from ross_flwr.cli.screen import FILE, console
 from ross_flwr.config import require, to_toml
-from ross_flwr.learning.rules import Bounded
-from ross_flwr.report.holdings import holdings_table, plot_holdings
-from ross_flwr.runs.local import holdings
-from ross_flwr.runs.side_by_side import BESIDE, side_by_side
+
+if TYPE_CHECKING:
+    from ross_flwr.algorithms import Algorithm
 
 __all__ = ["config", "data", "list_"]
 
+NARROW = 20
+"""Columns that a meaning needs beside its name; where there are fewer, it stands below."""
+
 
 @click.command(
+    cls=Hinting,
     short_help="Show every key, its value and what it means.",
     epilog="\b\nExample:\n  ross-flwr config -c algorithm=dpsgd > my.toml",
 )
@@ -32,6 +35,8 @@ def config(run_config: Sequence[str]) -> None:
 
     The output is a TOML file that `ross-flwr run -c` and `flwr run --run-config` accept.
     """
+    from ross_flwr.runs.side_by_side import BESIDE, side_by_side
+
     keys = read_run(run_config)
     first, *_ = side_by_side(keys)
     for line in to_toml(first, [(BESIDE, keys["beside"])]).splitlines():
@@ -40,15 +45,18 @@ def config(run_config: Sequence[str]) -> None:
 
 
 @click.command(
+    cls=Hinting,
     short_help="Show who holds what.",
     epilog="\b\nExample:\n  ross-flwr data -c partition=shards --plot shards.png",
 )
 @run_config
-@click.option(
-    "--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.png", help="Draw a heat map as well."
-)
+@click.option("--plot", type=FILE, metavar="FILE.png", help="Draw a heat map as well.")
 def data(run_config: Sequence[str], plot: Path | None) -> None:
     """Show how many training examples of each class every agent holds, before any data is corrupted."""
+    from ross_flwr.report.holdings import holdings_table, plot_holdings
+    from ross_flwr.runs.local import holdings
+    from ross_flwr.runs.side_by_side import side_by_side
+
     counts = holdings(side_by_side(read(run_config))[0]).tolist()
     console.print(holdings_table(counts, console.width))
     if plot:
@@ -59,12 +67,15 @@ def data(run_config: Sequence[str], plot: Path | None) -> None:
 @click.command(
     "list",
     short_help="List the values that a key takes.",
-    help=f"List the values that a key takes. WHAT is one of {', '.join(LISTS)}; without it, list all names.",
+    help=f"List the values that a key takes. WHAT is one of {', '.join(known('lists'))}; without it, list all names.",
     epilog="\b\nExample:\n  ross-flwr list topologies",
 )
 @click.argument("what", default="", shell_complete=complete_list)
 def list_(what: str) -> None:
     """List the values that a key takes."""
+    from ross_flwr.algorithms import ALGORITHMS
+    from ross_flwr.cli.names import LISTS
+
     if not what:
         show({name: ", ".join(entries) for name, entries in LISTS.items()})
         return
@@ -83,8 +94,10 @@ def about(entry: Any) -> str:
     return entry if isinstance(entry, str) else (inspect.getdoc(entry) or "").partition("\n\n")[0].replace("\n", " ")
 
 
-def traits(method: type[Algorithm]) -> str:
+def traits(method: "type[Algorithm]") -> str:
     """Return a method's family, its exchanges per pass and what it needs, with the defaults of its keys."""
+    from ross_flwr.learning.rules import Bounded
+
     default = method()
     exchanges = len(default.steps) - 1
     judged = default.needs_validation or "validation" in method.trains_on
@@ -97,6 +110,10 @@ def traits(method: type[Algorithm]) -> str:
 
 def show(entries: Mapping[str, str]) -> None:
     """Print names and their meanings in two columns, as wide as the terminal."""
+    if console.width < max(map(len, entries)) + NARROW:
+        for name, text in entries.items():
+            console.print(Text(name, style="bold"), Padding(Text(text), (0, 0, 0, 2)), sep="\n")
+        return
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

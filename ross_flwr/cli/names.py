@@ -1,26 +1,30 @@
-"""The values that keys take, by name, for lists and for shell completion."""
+"""The values that keys take, by name.
 
+Shell completion reads them from a file, which `python -m ross_flwr.cli.names` writes, and does not wait for PyTorch.
+"""
+
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import click
-from click.shell_completion import CompletionItem
-
 from ross_flwr.algorithms import ALGORITHMS
+from ross_flwr.cli.completion import FILE
 from ross_flwr.compression import CODECS
 from ross_flwr.config import Key, keys
 from ross_flwr.data import PARTITIONS, SOURCES
 from ross_flwr.graph import topology
 from ross_flwr.learning.rules import RULES
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS
+from ross_flwr.report.trackers import TRACKERS
 from ross_flwr.runs.side_by_side import BESIDE
+from ross_flwr.runs.trained import FORMATS
 from ross_flwr.tasks.corruptions import CORRUPTIONS
 from ross_flwr.tasks.models import MODELS
 from ross_flwr.threats.attacks import ATTACKS
 from ross_flwr.threats.faults import FAULTS
 from ross_flwr.threats.poisons import POISONS
 
-__all__ = ["LISTS", "complete_list", "complete_pair"]
+__all__ = ["LISTS", "for_completion"]
 
 LISTS: dict[str, Mapping[str, Any]] = {
     "aggregators": RULES,
@@ -55,19 +59,12 @@ LIST_OF_KEY = {
 }
 
 
-def complete_list(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
-    """Return the lists whose names begin with what was typed."""
-    return [name for name in LISTS if name.startswith(begun)]
-
-
-def complete_pair(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Return the keys whose names begin with what was typed; once a key is typed, its values."""
-    name, equals, _ = begun.partition("=")
-    found = [key for key in (BESIDE, *keys()) if (key.name == name if equals else key.name.startswith(name))]
-    if len(found) > 1:
-        return [CompletionItem(f"{key.name}=", help=key.meaning) for key in found]
-    pairs = (f"{key.name}={value}" for key in found for value in _values(key))
-    return [CompletionItem(pair) for pair in pairs if pair.startswith(begun)]
+def for_completion() -> str:
+    """Return what a shell completes, as JSON: the keys with their meanings and values, and other names."""
+    of_keys = {key.name: [key.meaning, *_values(key)] for key in (BESIDE, *keys())}
+    return json.dumps(
+        {"keys": of_keys, "lists": [*LISTS], "formats": [*FORMATS], "trackers": sorted(TRACKERS)}, indent=1
+    )
 
 
 def _values(key: Key) -> Iterable[str]:
@@ -76,3 +73,7 @@ def _values(key: Key) -> Iterable[str]:
     if key.kind is bool:
         return "true", "false"
     return key.choices or [str(key.default)]
+
+
+if __name__ == "__main__":
+    FILE.write_text(for_completion() + "\n", encoding="utf-8")

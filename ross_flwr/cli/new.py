@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from ross_flwr.cli.screen import FOLDER
 from ross_flwr.new import write_app
 
 __all__ = ["new"]
@@ -13,7 +14,7 @@ __all__ = ["new"]
     short_help="Write a small Flower app to start from.",
     epilog="\b\nExample:\n  ross-flwr new my-app && cd my-app && python -m pytest",
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=FOLDER)
 def new(folder: Path) -> None:
     """Write a small, complete Flower app into FOLDER: own model, own data, and tests that pass.
 

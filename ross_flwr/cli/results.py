@@ -5,12 +5,9 @@ from pathlib import Path
 
 import click
 
+from ross_flwr.cli.completion import known
 from ross_flwr.cli.keys import read, run_config
-from ross_flwr.cli.screen import console
-from ross_flwr.report.report import write_report
-from ross_flwr.report.table import performance_table
-from ross_flwr.runs.trained import FORMATS, Trained
-from ross_flwr.runs.trained import export as export_model
+from ross_flwr.cli.screen import FILE, FOLDER, console
 
 __all__ = ["evaluate", "export", "report"]
 
@@ -21,12 +18,14 @@ method = click.option("--method", default="", metavar="NAME", help="The run of t
     short_help="Show results as a page, pictures and tables.",
     epilog="\b\nExample:\n  ross-flwr report results/digits",
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=FOLDER)
 def report(folder: Path) -> None:
     """Write report.html, one self-contained page, into FOLDER, the results of a run or a comparison.
 
     The folder report in FOLDER gets the same figures as PNG, and their numbers as CSV.
     """
+    from ross_flwr.report.report import write_report
+
     click.echo(f"The report is {write_report(folder)}")
 
 
@@ -37,17 +36,20 @@ Examples:
   ross-flwr export results/first --format onnx
   ross-flwr export results/first --format torch --agent 3 --out agent-3.pt""",
 )
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--format", "kind", type=click.Choice(list(FORMATS)), default="safetensors", show_default=True)
+@click.argument("folder", type=FOLDER)
+@click.option("--format", "kind", type=click.Choice(known("formats")), default="safetensors", show_default=True)
 @click.option("--agent", type=int, metavar="I", help="The model of this agent [the mean of the honest agents' models].")
 @method
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Where to write it [into FOLDER].")
+@click.option("--out", type=FILE, metavar="FILE", help="Where to write it [into FOLDER].")
 def export(folder: Path, kind: str, agent: int | None, method: str, out: Path | None) -> None:
     """Write a model of the run in FOLDER, as it was at the last checkpoint, under its own parameter names.
 
     safetensors and torch hold a state_dict, onnx the whole model for any number of images. Images must be normalised as
     in the run; the command prints how.
     """
+    from ross_flwr.runs.trained import Trained
+    from ross_flwr.runs.trained import export as export_model
+
     trained = Trained(folder, method)
     file, source = export_model(trained, agent, kind, out), trained.source
     mean, deviation = (", ".join(f"{each:.4g}" for each in values) for values in (source.mean, source.std))
@@ -64,7 +66,7 @@ Examples:
   ross-flwr evaluate results/first
   ross-flwr evaluate results/first -c dataset=file -c data-path=other.npz""",
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=FOLDER)
 @run_config
 @method
 def evaluate(folder: Path, run_config: Sequence[str], method: str) -> None:
@@ -72,9 +74,12 @@ def evaluate(folder: Path, run_config: Sequence[str], method: str) -> None:
 
     They are tested on the run's test data, or on data that -c names. F1 is the mean over classes.
     """
+    from ross_flwr.report.table import Fitting, performance_table
+    from ross_flwr.runs.trained import Trained
+
     trained = Trained(folder, method)
     roles = dict.fromkeys(trained.threats.attackers, " (attacks)")
     roles |= dict.fromkeys(trained.threats.corrupted, " (bad data)")
     tested = trained.test(read(run_config))
     rows = {"consensus" if i is None else f"agent {i}{roles.get(i, '')}": each for i, each in tested}
-    console.print(performance_table(rows))
+    console.print(Fitting(performance_table(rows)))

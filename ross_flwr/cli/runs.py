@@ -5,21 +5,20 @@ from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ross_flwr.cli.completion import Hinting, known
 from ross_flwr.cli.keys import FIRST_RUN, read_run, run_config
-from ross_flwr.cli.screen import console, quoted, stoppable
+from ross_flwr.cli.screen import FOLDER, console, quoted, stoppable
 from ross_flwr.config import ConfigError
 from ross_flwr.files import new_folder
-from ross_flwr.report.trackers import TRACKERS, Opener, numbers, trackers
-from ross_flwr.report.views import Board, Json, Plain, View
-from ross_flwr.runs.folder import RunFolder
-from ross_flwr.runs.local import LocalRun, start
-from ross_flwr.runs.local import resume as resume_runs
-from ross_flwr.runs.options import RunOptions
-from ross_flwr.runs.side_by_side import side_by_side
+
+if TYPE_CHECKING:
+    from ross_flwr.report.trackers import Opener
+    from ross_flwr.report.views import View
+    from ross_flwr.runs.local import LocalRun
 
 __all__ = ["resume", "run"]
 
@@ -28,7 +27,7 @@ def observed(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that choose how the progress of a run is shown."""
     for option in (
         click.option(
-            "--log", default="", metavar="A,B", help=f"Log every round there as well: {', '.join(sorted(TRACKERS))}."
+            "--log", default="", metavar="A,B", help=f"Log every round there as well: {', '.join(known('trackers'))}."
         ),
         click.option("--json", "shown", flag_value="json", help="A JSON object for each round, then the summaries."),
         click.option("-q", "--quiet", "shown", flag_value="quiet", help="Show the folder of the results alone."),
@@ -38,6 +37,7 @@ def observed(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command(
+    cls=Hinting,
     short_help="Run methods side by side, in this process.",
     epilog="""\b
 Examples:
@@ -51,9 +51,7 @@ Examples:
   tensorboard --logdir results/first/tensorboard""",
 )
 @run_config
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the results go [results/<time>-<method>]."
-)
+@click.option("--out", type=FOLDER, metavar="FOLDER", help="Where the results go [results/<time>-<method>].")
 @observed
 def run(run_config: Sequence[str], out: Path | None, shown: str | None, log: str) -> None:
     """Run a method, and others beside it on the same data, with all agents in this process.
@@ -66,6 +64,14 @@ def run(run_config: Sequence[str], out: Path | None, shown: str | None, log: str
     mean of the honest agents' models), and a folder with the same for each method beside. Ctrl-C keeps the rounds that
     are done.
     """
+    if not shown:
+        click.echo(f"Keys that -c does not set are those of the first run, {FIRST_RUN}")
+    from ross_flwr.report.trackers import trackers
+    from ross_flwr.runs.folder import RunFolder
+    from ross_flwr.runs.local import start
+    from ross_flwr.runs.options import RunOptions
+    from ross_flwr.runs.side_by_side import side_by_side
+
     configs = side_by_side(read_run(run_config))
     method = configs[0].part(RunOptions).algorithm
     if out and RunFolder(out).config.exists():
@@ -77,8 +83,6 @@ def run(run_config: Sequence[str], out: Path | None, shown: str | None, log: str
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{method}"
     with nullcontext(out) if out else new_folder(Path("results"), name) as folder, resumable(folder):
         runs = start(configs, folder)
-        if not shown:
-            click.echo(f"Keys that -c does not set are those of the first run, {FIRST_RUN}")
         finish(runs, folder, shown, log_to)
 
 
@@ -86,7 +90,7 @@ def run(run_config: Sequence[str], out: Path | None, shown: str | None, log: str
     short_help="Continue a run that stopped.",
     epilog="\b\nExample:\n  ross-flwr resume results/20250131-120000-ross",
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=FOLDER)
 @observed
 def resume(folder: Path, shown: str | None, log: str) -> None:
     """Continue the run in FOLDER from its last checkpoint, and then those of the methods beside it.
@@ -94,17 +98,24 @@ def resume(folder: Path, shown: str | None, log: str) -> None:
     The results equal those of runs that never stopped. To make a run longer, first raise num-rounds in its config.toml.
     --json and --log also show the earlier rounds, so they work for a finished run too.
     """
+    if not shown:
+        click.echo(f"Going on with the run in {folder}")
+    from ross_flwr.report.trackers import trackers
+    from ross_flwr.runs.local import resume as resume_runs
+
     with resumable(folder):
         finish(resume_runs(folder), folder, shown, trackers(log))
 
 
 def resumable(folder: Path) -> AbstractContextManager[None]:
     """Let Ctrl-C end a run, and say how to continue it."""
-    return stoppable(RunFolder(folder).config, f"`ross-flwr resume {quoted(folder)}` continues the run")
+    return stoppable(folder / "config.toml", f"`ross-flwr resume {quoted(folder)}` continues the run")
 
 
-def finish(runs: Sequence[LocalRun], folder: Path, shown: str | None, log: Sequence[Opener]) -> None:
+def finish(runs: "Sequence[LocalRun]", folder: Path, shown: str | None, log: "Sequence[Opener]") -> None:
     """Run the remaining rounds of each run, show their progress, and show the results."""
+    from ross_flwr.report.trackers import numbers
+
     view = view_of(shown, {each.run.algorithm: each.run.num_rounds for each in runs})
     summaries = {}
     with view.running():
@@ -121,8 +132,10 @@ def finish(runs: Sequence[LocalRun], folder: Path, shown: str | None, log: Seque
     view.end(summaries, folder)
 
 
-def view_of(shown: str | None, rounds: dict[str, int]) -> View:
+def view_of(shown: str | None, rounds: dict[str, int]) -> "View":
     """Return the view that was asked for, or else the one that suits the output."""
+    from ross_flwr.report.views import Board, Json, Plain, View
+
     if shown:
         return {"json": Json, "quiet": View}[shown]()
     return (Board if console.is_terminal else Plain)(rounds, console)

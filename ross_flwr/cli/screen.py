@@ -4,16 +4,31 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 
-__all__ = ["console", "quoted", "stoppable"]
+from ross_flwr.files import home
+
+__all__ = ["FILE", "FOLDER", "console", "quoted", "stoppable"]
 
 INTERRUPTED = 130
 """The exit code of a run that Ctrl-C ended: 128 and the number of SIGINT."""
 
 console = Console()
+
+
+class Written(click.Path):
+    """A path as users write it: ``~`` is the home folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the `Path`."""
+        return super().convert(home(str(value)), param, ctx)
+
+
+FOLDER = Written(path_type=Path)
+FILE = Written(path_type=Path, dir_okay=False)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from ross_flwr.config.keys import (
     shown,
     values_of,
 )
-from ross_flwr.config.resolved import Config, relevant, resolve
+from ross_flwr.config.resolved import Config, likely_key, relevant, resolve
 from ross_flwr.config.toml import from_toml, to_toml
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "host_and_port",
     "keys",
     "keys_of",
+    "likely_key",
     "option",
     "options_of",
     "part",

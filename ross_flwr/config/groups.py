@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
+from threading import RLock
 from typing import TypeVar, dataclass_transform
 
 from ross_flwr.config.keys import KINDS, ConfigError, Key, keys_of
 
-__all__ = ["declare", "group", "keys", "methods"]
+__all__ = ["declare", "declared_in", "group", "keys", "methods"]
 
 T = TypeVar("T")
 
@@ -26,6 +28,8 @@ _ORDER = (
 
 _groups: dict[str, type] = {}
 _owners: dict[str, type] = {}
+_unread: list[str] = []
+_reading = RLock()
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -93,6 +97,11 @@ def declare(owner: str, cls: type) -> None:
     _owners[owner] = cls
 
 
+def declared_in(*modules: str) -> None:
+    """Name modules that declare keys. They are imported when keys are first asked for."""
+    _unread.extend(modules)
+
+
 def keys() -> list[Key]:
     """Return all known keys: those of the groups, then the others, with keys of the same owners side by side.
 
@@ -101,6 +110,9 @@ def keys() -> list[Key]:
     >>> [key.default for key in keys() if key.name == "topology"]
     ['random-regular']
     """
+    with _reading:
+        while _unread:
+            import_module(_unread.pop(0))
     return _merged(_groups, _owners)
 
 

@@ -1,6 +1,6 @@
 """A configuration: a value for every key, checked."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -8,9 +8,41 @@ from typing import Any, TypeVar
 from ross_flwr.config.groups import keys
 from ross_flwr.config.keys import ConfigError, Scalar, options_of, parts_of, shown
 
-__all__ = ["Config", "relevant", "resolve"]
+__all__ = ["Config", "likely_key", "relevant", "resolve"]
 
 T = TypeVar("T")
+
+TRIED = {
+    "agents": "num-agents",
+    "alpha": "partition-alpha",
+    "attacker": "attackers",
+    "batch": "batch-size",
+    "bs": "batch-size",
+    "clients": "num-agents",
+    "cuda": "device",
+    "data": "dataset",
+    "degree": "topology-degree",
+    "epoch": "num-rounds",
+    "epochs": "num-rounds",
+    "gpu": "device",
+    "graph": "topology",
+    "local-epochs": "local-steps",
+    "lr": "learning-rate",
+    "method": "algorithm",
+    "n": "num-agents",
+    "net": "model",
+    "network": "topology",
+    "nodes": "num-agents",
+    "num-clients": "num-agents",
+    "num-epochs": "num-rounds",
+    "num-server-rounds": "num-rounds",
+    "path": "data-path",
+    "rounds": "num-rounds",
+    "rule": "aggregator",
+    "step-size": "learning-rate",
+    "strategy": "algorithm",
+}
+"""Names that people try, and the keys that they mean."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +97,25 @@ def resolve(raw: Mapping[str, object]) -> Config:
     known = {key.name: key for key in keys()}
     for name in raw:
         if name not in known:
-            nearest = get_close_matches(name, known, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else "`ross-flwr config` lists the keys"
+            nearest = likely_key(name, known)
+            hint = f"did you mean {nearest}?" if nearest else "`ross-flwr config` lists the keys"
             raise ConfigError(f"key {name} (value {shown(raw[name])}) is not known: {hint}")
     return Config({name: key.parse(raw.get(name, key.default)) for name, key in known.items()})
+
+
+def likely_key(name: str, known: Iterable[str]) -> str:
+    """Return the key that somebody means who writes `name`; an empty text if none is likely.
+
+    Examples
+    --------
+    >>> likely_key("lr", ["learning-rate", "seed"]), likely_key("seeed", ["learning-rate", "seed"])
+    ('learning-rate', 'seed')
+    """
+    keys, plain = list(known), name.lower().replace("_", "-")
+    found = [TRIED.get(plain, plain)]
+    if found[0] not in keys:
+        found = get_close_matches(plain, keys, n=1)
+    return found[0] if found else ""
 
 
 def relevant(config: Config, method: str) -> dict[str, Scalar]:
