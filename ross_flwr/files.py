@@ -12,7 +12,7 @@ from ross_flwr.config import ConfigError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["fresh", "held", "inside", "new_folder", "replacing"]
+__all__ = ["fresh", "held", "home", "inside", "new_folder", "replacing"]
 
 
 @contextmanager
@@ -94,6 +94,17 @@ def replacing(file: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def home(path: str) -> Path:
+    """Return a path as a user writes it; ``~`` at its begin is the home folder, if there is one.
+
+    Examples
+    --------
+    >>> home("results/first").as_posix()
+    'results/first'
+    """
+    return Path(os.path.expanduser(path))
 
 
 def fresh(file: Path) -> Path:

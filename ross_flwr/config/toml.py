@@ -37,7 +37,7 @@ def from_toml(file: Path, said: str) -> dict[str, Any]:
     {'num-rounds': 5}
     """
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte order mark
     except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: not UTF-8, or a number too long
         raise ConfigError(f"{said} is not TOML: {error}") from None
 

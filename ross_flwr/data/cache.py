@@ -36,7 +36,9 @@ def cached(key: object, decode: Callable[[], Tensors]) -> Tensors:
     deleted at any time. A reader sees all of a file or nothing. One process writes at a time, so a file with the suffix
     ``.part`` is what a process left that died while it wrote, and the next one removes it.
     """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ross-flwr"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "ross-flwr"
+    if not folder.is_absolute():  # nobody's home
+        return decode()
     file = folder / f"{hashlib.sha256(json.dumps([FORMAT, key]).encode()).hexdigest()[:32]}.safetensors"
     try:
         return load_file(file)

@@ -1,5 +1,6 @@
 """Undirected graphs: each function builds one on the agents 0 … N−1."""
 
+import os
 from math import isqrt
 from pathlib import Path
 from random import Random
@@ -270,7 +271,7 @@ def edge_list(num_agents: int, file: str) -> nx.Graph:
     """
     setting = f"topology = '{file}'"
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        lines = Path(os.path.expanduser(file)).read_text(encoding="utf-8-sig").splitlines()  # without a byte order mark
     except (OSError, ValueError) as error:  # ValueError: not UTF-8
         raise ConfigError(f"{setting} cannot be read as text: {error}") from error
     for number, line in enumerate(lines, start=1):

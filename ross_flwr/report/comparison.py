@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ross_flwr.files import fresh
 from ross_flwr.report.statistics import Score, differences, legend, marks, our_method
-from ross_flwr.report.table import markdown
+from ross_flwr.report.table import Fitting, markdown
 from ross_flwr.runs.budgets import by_budget
 from ross_flwr.runs.compare import Cell, Plan
 
@@ -30,7 +30,7 @@ def result_tables(plan: Plan, cells: list[Cell], root: Path) -> list[RenderableT
             table.add_column(topology, justify="right")
         for method in plan.methods:
             table.add_row(method, *(results.text(method, (scenario, topology)) for topology in plan.topologies))
-        tables.append(table)
+        tables.append(Fitting(table))
     return [*tables, "\n".join(results.legend())]
 
 
@@ -107,8 +107,8 @@ class Results:
         return legend(self.ours, self.differences)
 
 
-COLUMNS = ("method", "scenario", "topology", "seed", "budget", "learning-rate", "accuracy", "accuracy-min", "loss")
-TOTALS = ("consensus-distance", "rounds", "gradients", "utilities", "work", "bytes", "seconds")
+COLUMNS = ("method", "scenario", "topology", "seed", "budget", "learning-rate", "rounds")
+TOTALS = ("consensus-distance", "gradients", "utilities", "work", "bytes", "seconds")
 REASONS = ("refused", "failed")
 
 
@@ -117,13 +117,13 @@ def write_csv(cells: list[Cell], root: Path) -> Path:
     path = fresh(root / "cells.csv")
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow([*COLUMNS, *TOTALS, *REASONS])
+        writer.writerow([*COLUMNS, "accuracy", "accuracy-min", "loss", *TOTALS, *REASONS])
         for cell in chain(*by_budget(cells).values()):
             result = cell.result(root)
             if result is None:
                 continue
             accuracy, loss = result.get("accuracy") or {}, result.get("loss") or {}
             numbers = [accuracy.get("mean"), accuracy.get("min"), loss.get("mean"), *map(result.get, TOTALS)]
-            reasons = [result.get(name, "") for name in REASONS]
-            writer.writerow([*cell.place, cell.budget, cell.learning_rate, *numbers, *reasons])
+            key = [*cell.place, cell.budget, cell.learning_rate, result.get("rounds")]
+            writer.writerow([*key, *numbers, *(result.get(name, "") for name in REASONS)])
     return path

@@ -5,13 +5,20 @@ from math import isfinite
 from typing import Any
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.filesize import decimal
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["distance", "latex", "markdown", "percent", "performance_table", "result_table", "short"]
+__all__ = ["Fitting", "distance", "latex", "markdown", "percent", "performance_table", "result_table", "short"]
 
 DIVERGED = 1e6
 """A consensus distance above this, or one that is not finite, is shown as "diverged": no sound run comes near it."""
+
+
+UNLIMITED = 10_000
+"""Columns of a terminal on which every table has room."""
 
 
 def result_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -48,6 +55,31 @@ def result_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
             f"{summary['seconds']:.1f}",
         )
     return table
+
+
+class Fitting:
+    """A table, or, where the terminal is too narrow for it, a list of its rows in which nothing is cut off.
+
+    Parameters
+    ----------
+    table : Table
+        The table; the first column names its rows.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw one of the two."""
+        if Measurement.get(console, options.update(width=UNLIMITED), self.table).maximum <= options.max_width:
+            yield self.table
+            return
+        names, *columns = self.table.columns
+        for name, *cells in zip(names.cells, *(column.cells for column in columns), strict=True):
+            yield Text(str(name), style="bold")
+            for column, cell in zip(columns, cells, strict=True):
+                yield Text(f"  {str(column.header).replace(chr(10), ' ')} {cell}")
+        yield Text(str(self.table.caption or ""))
 
 
 def performance_table(rows: Mapping[str, Mapping[str, float]]) -> Table:

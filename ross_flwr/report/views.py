@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ross_flwr.report.table import distance, percent, result_table
+from ross_flwr.report.table import Fitting, distance, percent, result_table
 from ross_flwr.runs.history import finite
 
 __all__ = ["Board", "Json", "Plain", "View", "sparkline"]
@@ -153,7 +153,7 @@ class Plain(View):
 
     def end(self, summaries: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
         """Write the table of results and their folder."""
-        self.console.print(result_table(summaries))
+        self.console.print(Fitting(result_table(summaries)))
         print(f"Results are in {folder}")
 
 

@@ -4,7 +4,8 @@ import multiprocessing
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import closing
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -77,17 +78,19 @@ def _run_waiting(waiting: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     with ProcessPoolExecutor(min(jobs, len(waiting)), context, _listen, (stop,)) as pool:
-        # Ctrl-C in a terminal also reaches children and would interrupt their round, so they inherit a blocked signal.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with _deaf():
             pending = {pool.submit(_run, cell.keys, cell.folder(root).path): cell for cell in waiting}
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            pool.submit(int)  # the pool looks for processes that have died among those that it had at the last call
         try:
             failed: dict[tuple[str, ...], str] = {}
             for done in as_completed(pending):
                 try:
                     done.result()
+                except BrokenProcessPool:
+                    raise ConfigError(
+                        f"a process that ran {'/'.join(pending[done].place)} or another cell was killed, perhaps for "
+                        "want of memory: the same command goes on from the checkpoints; --jobs 1 takes least memory"
+                    ) from None
                 except ConfigError as error:
                     failed[pending[done].place] = str(error)
                 else:
@@ -98,6 +101,19 @@ def _run_waiting(waiting: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
             raise
     if failed:
         raise CellsFailedError({cell.place: failed[cell.place] for cell in waiting if cell.place in failed})
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Let the processes that are started here not hear Ctrl-C, which in a terminal would interrupt their round."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
 
 
 def _refusal(assembly: Assembly) -> str:

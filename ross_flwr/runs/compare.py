@@ -31,7 +31,7 @@ from typing import Any
 
 from ross_flwr.algorithms import ALGORITHMS, Algorithm
 from ross_flwr.config import Config, ConfigError, Scalar, from_toml, resolve
-from ross_flwr.files import inside
+from ross_flwr.files import home, inside
 from ross_flwr.runs.finished import REFUSED
 from ross_flwr.runs.folder import RunFolder, reading
 from ross_flwr.runs.grids import Tuning, read_tuning
@@ -216,7 +216,7 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
     ConfigError
         When there is no such file, or it is not an experiment.
     """
-    path = experiments().get(name, Path(name))
+    path = experiments().get(name, home(name))
     try:
         raw = from_toml(path, str(path))
     except OSError:
@@ -228,7 +228,13 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
         try:
             reader_of(kind)(raw.get(entry, kind()))
         except MalformedError as error:
-            raise ConfigError(f"{path} has a wrong entry {entry}: {error}") from None
+            takes = {"seeds": "a list of whole numbers, as in seeds = [0, 1, 2]"}
+            takes |= {part: f"a table [{part}.NAME] for each" for part in PARTS}
+            said = f"it takes {takes[entry]}" if entry in takes else str(error)
+            raise ConfigError(f"{path} has a wrong entry {entry}: {said}") from None
+    seeds = raw.get("seeds", [0])
+    if not seeds or len({*seeds}) < len(seeds):
+        raise ConfigError(f"{path} has seeds = {seeds}: it takes at least one, and each once")
     for part in PARTS:
         if not raw.get(part):
             raise ConfigError(f"{path} has no {part}: an experiment takes a table [{part}.NAME] for each")
@@ -243,7 +249,7 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
         methods=raw["methods"],
         scenarios=raw["scenarios"],
         topologies=raw["topologies"],
-        seeds=tuple(raw.get("seeds", [0])),
+        seeds=tuple(seeds),
         tuning=read_tuning(raw) if "tuning" in raw else None,
         tuned=tuned,
         budget=_budget(path, raw, overrides) if "budget" in raw else None,

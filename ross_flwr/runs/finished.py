@@ -89,6 +89,10 @@ def find_runs(folder: Path) -> list[Run]:
     """
     runs = list(_single(folder) if RunFolder(folder).config.is_file() else _cells(folder))
     if not any(run.summary for run in runs):
+        if RunFolder(folder).config.is_file():
+            raise ConfigError(f"the run in {folder} has not ended: `ross-flwr resume {folder}` continues it")
+        if any(folder.glob("*/*/*/*/config.toml")):
+            raise ConfigError(f"no run in {folder} has ended: the same `ross-flwr compare` command continues them")
         raise ConfigError(
             f"{folder} holds no finished run: name the folder that --out gave to `ross-flwr run` or `ross-flwr compare`"
         )

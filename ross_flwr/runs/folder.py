@@ -60,14 +60,14 @@ class RunFolder:
         return held(self.path)
 
     def require_empty(self) -> None:
-        """Refuse a folder that holds a run.
+        """Refuse a folder that holds a run, or the results of one.
 
         Raises
         ------
         ConfigError
             When it does.
         """
-        if self.config.exists():
+        if self.config.exists() or (self.path / "summary.json").exists():
             raise ConfigError(
                 f"{self.path} holds a run already: resume it if it stopped, and take another folder for a new run"
             )

@@ -110,7 +110,7 @@ def simulate(
     Raises
     ------
     ConfigError
-        When the parts do not fit each other, or another process runs in the folder.
+        When the parts do not fit each other, the folder holds a run already, or another process runs in it.
 
     Examples
     --------
@@ -138,6 +138,7 @@ def simulate(
     limit_threads()
     with results.held() if results else nullcontext():
         if results:
+            results.require_empty()
             results.begin()
         try:
             for finished in engine_rounds.rounds(host, assembly.schedule, 1, rounds):

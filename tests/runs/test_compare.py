@@ -2,11 +2,13 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from statistics import fmean
@@ -14,6 +16,7 @@ from statistics import fmean
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from deployed import until
 
 from ross_flwr.cli import cli
 from ross_flwr.config import ConfigError, resolve
@@ -167,6 +170,24 @@ def test_ctrl_c_ends_a_comparison_with_one_sentence_and_the_same_command_goes_on
         assert [{**line, "seconds": 0, "time": 0} for line in lines] == expected
 
 
+def test_a_killed_process_ends_a_comparison_with_a_sentence_also_where_signals_cannot_be_blocked(
+    file, tmp_path, monkeypatch
+):
+    monkeypatch.delattr(signal, "pthread_sigmask")
+    plan = compare.read_plan(file, {"num-rounds": 100_000}).only(methods="dpsgd", scenarios="clean")
+    cells = plan.cells()[:1]
+
+    def kill():
+        until(lambda: cells[0].folder(tmp_path).history.exists(), "it does not begin")
+        multiprocessing.active_children()[0].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(ConfigError, match=r"process that ran dpsgd/clean/.* was killed, perhaps for want of memory"):
+        list(run_cells(cells, tmp_path, 1))
+    killer.join()
+
+
 def test_the_command_tunes_runs_and_tabulates(file, tmp_path):
     out = tmp_path / "out"
     done = CliRunner().invoke(cli, ["compare", file, "--out", str(out), "--jobs", "2"], catch_exceptions=False)
@@ -242,9 +263,16 @@ def test_the_quick_form_of_the_digits_shows_who_learns_and_who_falls(tmp_path):
         ("seeds = [0]", "has no methods"),
         (SMALL + "[methds.ross]\n", "has an entry methds"),
         ("seeds = [", "is not TOML"),
+        (
+            SMALL.replace("seeds = [0, 1]", "seeds = 3"),
+            "wrong entry seeds: it takes a list of whole numbers, as in seeds = ",
+        ),
+        (SMALL.replace("seeds = [0, 1]", "seeds = []"), "has seeds = .*: it takes at least one, and each once"),
+        (SMALL.replace("seeds = [0, 1]", "seeds = [1, 1]"), "has seeds = .*: it takes at least one, and each once"),
+        ('methods = "ross"\n', r"wrong entry methods: it takes a table \[methods.NAME\] for each"),
         (SMALL + '[methods."a, b"]\n', "has the name 'a, b' in methods: --methods takes a list"),
     ],
-    ids=["no methods", "a typing error", "no TOML", "a comma"],
+    ids=["no methods", "a typing error", "no TOML", "a number", "no seeds", "a seed twice", "a text", "a comma"],
 )
 def test_a_wrong_file_is_refused_in_one_sentence(text, said, tmp_path):
     path = tmp_path / "wrong.toml"

@@ -51,6 +51,14 @@ def test_a_folder_holds_what_a_run_of_the_command_leaves_and_without_one_nothing
     assert all(torch.equal(written[name], tensor) for name, tensor in result.state_dict().items())
 
 
+def test_a_folder_that_holds_a_finished_run_is_refused_and_stays_as_it_is(tmp_path):
+    task = tasks.images("digits", **TINY)
+    simulate(DPSGD(), nx.path_graph(3), task, rounds=1, folder=tmp_path)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        simulate(DPSGD(), nx.path_graph(3), task, rounds=2, folder=tmp_path)
+    assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 1
+
+
 def test_threats_are_objects_too():
     def flip(gradient, agent, request):
         return -3 * gradient
