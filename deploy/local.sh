@@ -6,7 +6,8 @@
 #   deploy/local.sh "num-rounds=3 transport='relay'"   other keys; `ross-flwr config` lists them
 #   APP=my-app deploy/local.sh                         an app that `ross-flwr new` wrote, or any other
 #   deploy/local.sh shell                              a shell instead of a run, for `flwr run . here --stream`
-#   NODES=8 WORK=/some/folder deploy/local.sh          more nodes; where logs, keys and states go [a temporary folder]
+#   NODES=8 WORK=/some/folder deploy/local.sh          more nodes; where logs, keys and states go [a temporary
+#                                                      folder, of which the results stay]
 set -euo pipefail
 app=$(cd "${APP:-$(dirname "$0")/..}" && pwd)
 nodes=${NODES:-4}
@@ -32,7 +33,9 @@ stop() { # stop all that was started, and what Flower started in turn, which wri
         sleep 0.5
     done
     kill -KILL "${all[@]}" 2>/dev/null || true
-    [ -n "${WORK:-}" ] || rm -rf "$work"
+    [ -n "${WORK:-}" ] && return
+    find "$work" -mindepth 1 -maxdepth 1 ! -name results -exec rm -rf {} + # the run has said that its results are there
+    rmdir "$work" 2>/dev/null || true
 }
 trap stop EXIT
 trap 'exit 130' INT TERM

@@ -99,12 +99,13 @@ def stubbed(tmp_path):
     here = tmp_path / "bin"
     here.mkdir()
 
-    def start(work, argument="num-rounds=1", **replaced):
+    def start(work, argument="num-rounds=1", *, temporary=False, **replaced):
         for name, body in (STUBS | replaced).items():
             (here / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
             (here / name).chmod(0o755)
         (work / "certs").mkdir(parents=True)
         env = {**os.environ, "PATH": f"{here}:{os.environ['PATH']}", "HERE": str(here), "WORK": str(work), "NODES": "2"}
+        env |= {"WORK": "", "TMPDIR": str(work)} if temporary else {}
         command = [DEPLOY / "local.sh", argument]
         return subprocess.Popen(command, env=env, stdout=-1, stderr=-2, text=True, start_new_session=True), here
 
@@ -155,3 +156,14 @@ def test_a_superlink_that_ends_is_not_waited_for_although_another_program_listen
     assert script.returncode == 1
     assert "the SuperLink did not start" in said
     assert "the port is in use" in said
+
+
+@NEEDS_BASH
+def test_of_a_temporary_folder_the_results_stay_whose_name_the_run_says(stubbed, tmp_path):
+    into = 'mkdir -p "$(sed \'s/.*results="\\([^"]*\\)".*/\\1/\' <<<"$*")"'
+    flwr = f'[ "$1" != run ] || {{ "$HERE/meet"; {into}; echo Result; }}'
+    script, _ = stubbed(tmp_path / "work", temporary=True, flwr=flwr)
+    said, _ = script.communicate(timeout=60)
+    assert script.returncode == 0, said
+    (results,) = re.findall(r'results="(.*?)"', said)
+    assert [path.name for path in Path(results).parent.iterdir()] == ["results"]

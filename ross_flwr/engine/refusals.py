@@ -13,6 +13,18 @@ PAUSE = 60.0
 LONGEST = 300
 """The most characters of a line: others may have written a part of it."""
 
+MEANINGS = {
+    "dtype": "its tensors have other types than this step sends",
+    "names": "its tensors have other names than this step sends",
+    "no-edge": "they are not neighbours",
+    "not-finite": "it holds NaN or infinity, as a model that has diverged does",
+    "not-hosted": "that agent is not on this node",
+    "other-run": "it belongs to another run",
+    "other-step": "it belongs to another step, so it came too late or too early",
+    "shape": "its tensors have other shapes than this step sends",
+}
+"""What reasons mean, where the name does not say it all."""
+
 _ONE_LINE = dict.fromkeys(map(ord, "\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"), " ")
 
 
@@ -90,4 +102,5 @@ class Refusals:
         """Count refusals for one of a few reasons; log `text`, if there is one, with the reason."""
         self.counts[reason] += count
         if text:
-            self._log.log(WARNING, reason, f"{text[: LONGEST - 30]}: {reason}", count)
+            meaning = f", {MEANINGS[reason]}" if reason in MEANINGS else ""
+            self._log.log(WARNING, reason, f"{text[: LONGEST - 100]}: {reason}{meaning}", count)

@@ -1,6 +1,6 @@
 """What a node does with each message of the ServerApp."""
 
-from pathlib import Path
+from hashlib import sha256
 
 from flwr.app import Context, Message, RecordDict
 
@@ -10,6 +10,7 @@ from ross_flwr.direct.channels import Neighbor
 from ross_flwr.direct.neighborhood import Neighborhood
 from ross_flwr.engine.host import Host
 from ross_flwr.engine.rounds import end_pass
+from ross_flwr.files import home
 from ross_flwr.flower.hosting import LEFT_OUT, Hosted, MakeTask, begin, config_of, forget, left, rest, wake
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.protocol import Answer, Call, Report, RoundReport, Segment, Setup, model_key
@@ -65,9 +66,13 @@ def who(message: Message, context: Context) -> Message:
     try:
         config = config_of(Setup.of(message.content))
         direct = config.part(FlowerOptions).transport != "relay"
-        name, address = _identity(context)[:2] if direct else ("", "")
+        name, address, authority = "", "", ""
+        if direct:
+            name, address, credentials = _identity(context)
+            authority = sha256(credentials.authority).hexdigest()
         setup = Setup.of(message.content)
-        answer = Answer(partition, name, address, held=left(setup, context) if setup.options.get("resume") else {})
+        held = left(setup, context) if setup.options.get("resume") else {}
+        answer = Answer(partition, name, address, authority=authority, held=held)
     except ConfigError as error:
         answer = Answer(partition, problem=str(error))
     return Message(RecordDict({Answer.key: answer.to_record()}), reply_to=message)
@@ -143,7 +148,7 @@ def _identity(context: Context) -> tuple[str, str, Credentials]:
             "--node-config; `ross-flwr certs` makes them"
         )
     host_and_port(address, f"peer-address = '{address}'")
-    credentials = Credentials.read(Path(certs))
+    credentials = Credentials.read(home(certs))
     return credentials.name, address, credentials
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
-from pathlib import Path
 from shutil import rmtree
 
 from flwr.app import ArrayRecord, Context, RecordDict
@@ -14,7 +13,7 @@ from torch import Tensor
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import Config, ConfigError, Scalar, resolve
 from ross_flwr.engine.host import Host
-from ross_flwr.files import inside
+from ross_flwr.files import home, inside
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.protocol import Setup
 from ross_flwr.flower.records import from_json, record_of, tensors_of, to_json
@@ -212,7 +211,7 @@ def _state_dir(hosted: Hosted) -> str:
 
 
 def _state_folder(hosted: Hosted) -> RunFolder:
-    return RunFolder(inside(Path(_state_dir(hosted)), hosted.host.run, f"agent-{min(hosted.host.agents)}"))
+    return RunFolder(inside(home(_state_dir(hosted)), hosted.host.run, f"agent-{min(hosted.host.agents)}"))
 
 
 def left(setup: Setup, context: Context) -> dict[int, int]:
@@ -224,7 +223,7 @@ def left(setup: Setup, context: Context) -> dict[int, int]:
         When it is damaged, or of another configuration.
     """
     config = config_of(Setup.from_text(_setup_of(setup.to_text(), context)))
-    root = inside(Path(config.part(FlowerOptions).state_dir), setup.run)
+    root = inside(home(config.part(FlowerOptions).state_dir), setup.run)
     found = {}
     for path in sorted(root.glob("agent-*")):
         checkpoint = RunFolder(inside(root, path.name)).read_checkpoint()
@@ -242,7 +241,7 @@ def forget(context: Context) -> None:
     setup = Setup.of(context.state)
     state_dir = str(setup.options.get("state-dir", ""))
     if state_dir:
-        run = inside(Path(state_dir), setup.run)
+        run = inside(home(state_dir), setup.run)
         rmtree(inside(run, f"agent-{min(setup.places)}"), ignore_errors=True)
         with suppress(OSError):
             run.rmdir()  # unless other nodes on this machine have not finished yet

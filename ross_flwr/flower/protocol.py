@@ -181,6 +181,8 @@ class Answer(Record):
         The number of the part of the data on the node, if Flower numbers the parts.
     name, address : str
         The node's name among its neighbours, and the ``host:port`` that they call, if nodes talk directly.
+    authority : str
+        Digest of the authority's certificate, by which the node judges others, if nodes talk directly.
     problem : str
         Why it cannot take part; empty when it can.
     held : mapping of int to int
@@ -192,6 +194,7 @@ class Answer(Record):
     name: str = ""
     address: str = ""
     problem: str = ""
+    authority: str = ""
     held: Mapping[int, int] = field(default_factory=dict)
 
 

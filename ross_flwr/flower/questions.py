@@ -1,7 +1,7 @@
 """The question to a node who it is: before a run, and whenever a node may have died and come back."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from logging import WARNING, getLogger
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -83,6 +83,13 @@ class Questions:
             del self._post.waiting[number]
 
 
+def _foreign(answers: Mapping[int, Answer]) -> list[int]:
+    """Return the nodes that believe in another certificate authority than most do."""
+    authorities = Counter(answer.authority for answer in answers.values())
+    usual = max(authorities, key=lambda authority: authorities[authority], default="")
+    return [node for node, answer in answers.items() if answer.authority != usual]
+
+
 def ask(post: Post, nodes: Collection[int], setup: Setup, config: ConfigRecord, *, direct: bool) -> dict[int, Answer]:
     """Ask the nodes of a run who they are, until all have answered or `NODE_TIMEOUT` is over; return their answers.
 
@@ -122,6 +129,12 @@ def ask(post: Post, nodes: Collection[int], setup: Setup, config: ConfigRecord, 
             answers[node] = answer
             problems.pop(node, None)
     questions.forget()
+    for node in _foreign(answers):
+        problems[node] = (
+            "its certificates are of another authority (ca.pem) than those of most nodes: issue it new ones by that "
+            "authority"
+        )
+        del answers[node]
     if 2 * len(answers) <= len(nodes):
         node = next(iter(problems))
         raise ConfigError(

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from io import StringIO
 from logging import INFO, getLogger
-from pathlib import Path
 from typing import Any
 
 from flwr.app import Context
@@ -11,7 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
 from ross_flwr.config import Config, ConfigError
-from ross_flwr.files import inside
+from ross_flwr.files import home, inside
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.records import record_of
 from ross_flwr.flower.strategies import STRATEGIES
@@ -52,7 +51,7 @@ def _run(grid: Grid, config: Config) -> Mapping[str, Any]:
     run, flower = config.part(RunOptions), config.part(FlowerOptions)
     values: dict[str, Any] = dict(config.values)
     if flower.results:
-        values["results"] = str(inside(Path(flower.results), run.algorithm))
+        values["results"] = str(inside(home(flower.results), run.algorithm))
     strategy = STRATEGIES[flower.transport](**values)
     task = strategy.assembly.task
     strategy.about = task.describe()

@@ -388,6 +388,6 @@ def test_a_node_that_lies_in_every_reply_and_in_every_word_has_one_line_in_the_l
     play("train.mix", of_agent(agent=0))
     said = [record.getMessage() for record in caplog.records if "node 13" in record.getMessage()]
     assert said == [
-        "\t├──> node 13, agents [3], 'message.0' from agent 3 to agent 1: no-edge",
-        "\t├──> node 13, agents [3], it reports of agent 0: not-hosted",
+        "\t├──> node 13, agents [3], 'message.0' from agent 3 to agent 1: no-edge, they are not neighbours",
+        "\t├──> node 13, agents [3], it reports of agent 0: not-hosted, that agent is not on this node",
     ]

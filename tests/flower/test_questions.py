@@ -60,3 +60,14 @@ def test_a_node_whose_app_is_broken_is_given_up_at_once_with_what_it_says(caplog
     assert "node 3 cannot take part, and its agents are absent until it can: it failed: broken" in caplog.text
     with pytest.raises(ConfigError, match=r"2 of 4 nodes .* half: node 2 .* broken"):
         asked(Table(content, n0=1.0, n1=1.0, n2=-1.0, n3=-1.0))
+
+
+def test_a_node_with_certificates_of_another_authority_takes_no_part_and_is_told_so(caplog):
+    def of_two_authorities(message):
+        node = message.metadata.dst_node_id
+        answer = Answer(node, f"n{node}", f"127.0.0.1:{9000 + node}", authority="b" if node == 3 else "a")
+        return RecordDict({Answer.key: answer.to_record()})
+
+    assert asked(Table(of_two_authorities, n0=1.0, n1=1.0, n2=1.0, n3=0.1)) == [0, 1, 2]
+    assert "node 3 cannot take part" in caplog.text
+    assert "its certificates are of another authority (ca.pem) than those of most nodes" in caplog.text
