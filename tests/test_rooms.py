@@ -51,7 +51,7 @@ MAY_IMPORT = {
     ),
     "flower": ("config", "files", "graph", "learning", "tasks", "algorithms", "engine", "direct", "runs", "typed_json"),
     "report": ("config", "extras", "files", "runs"),
-    "flower.results": ("config", "runs", "report"),
+    "flower.results": ("config", "files", "runs", "report"),
     "flower.server_app": ("config", "files", "runs", "report"),
     "studies": ("config", "extras", "learning", "algorithms", "runs", "report"),
     "new": ("config",),

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -11,6 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ross_flwr.cli.completion import Hinting
 from ross_flwr.cli.keys import read, run_config
 from ross_flwr.cli.screen import FOLDER, console, quoted, stoppable
+
+if TYPE_CHECKING:
+    from ross_flwr.runs.compare import Cell, Plan
 
 __all__ = ["compare"]
 
@@ -54,7 +58,6 @@ def compare(
     """
     folder = out or Path("results") / (Path(experiment).stem + ("-quick" if quick else ""))
     click.echo(f"Comparing {experiment}; results go to {folder}")
-    from ross_flwr.report.comparison import result_tables, write_csv, write_markdown
     from ross_flwr.runs import budgets
     from ross_flwr.runs import compare as comparison
     from ross_flwr.runs.cells import CellsFailedError, run_cells
@@ -87,7 +90,17 @@ def compare(
         except CellsFailedError as error:
             failed = error
             cells = [replace(cell, failed=failed.reasons.get(cell.place, "")) for cell in cells]
-    for title, read_there in budgets.by_budget(cells).items():
+    tell(plan, cells, folder)
+    if failed:
+        raise failed
+
+
+def tell(plan: "Plan", cells: "list[Cell]", folder: Path) -> None:
+    """Show the results, write them, and say how to see more."""
+    from ross_flwr.report.comparison import result_tables, write_csv, write_markdown
+    from ross_flwr.runs.budgets import by_budget
+
+    for title, read_there in by_budget(cells).items():
         if title:
             console.rule(title)
         for table in result_tables(plan, read_there, folder):
@@ -95,5 +108,3 @@ def compare(
     click.echo(f"A line per run is in {write_csv(cells, folder)}")
     click.echo(f"All tables in one, as Markdown, is {write_markdown(plan, cells, folder)}")
     click.echo(f"To see curves and every agent: ross-flwr report {quoted(folder)}")
-    if failed:
-        raise failed

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ross_flwr.config import Config, ConfigError
+from ross_flwr.files import home
 from ross_flwr.report.report import write_report
 from ross_flwr.report.trackers import numbers, trackers
 from ross_flwr.runs.folder import RunFolder
@@ -37,7 +38,7 @@ class Results:
     def __init__(self, path: str, log: str) -> None:
         if log and not path:
             raise ConfigError(f"log = '{log}' needs a folder of results: give results='results/first', say, too")
-        self.folder = RunFolder(Path(path)) if path else None
+        self.folder = RunFolder(home(path)) if path else None
         self._trackers = trackers(log)
         self._tell: list[Callable[[dict[str, float], int], Any]] = []
         self._open = ExitStack()

@@ -64,10 +64,7 @@ class Way(Protocol):
 
 
 class PeerStrategy(Strategy):
-    """What the strategies share: the start, the round loop, the history and the result.
-
-    A subclass says in `_stretches` how messages travel in which rounds.
-    """
+    """What the strategies share. A subclass says in `_stretches` how messages travel in which rounds."""
 
     transport: ClassVar[str]
     """The value of the key `transport` that stands for the strategy."""
