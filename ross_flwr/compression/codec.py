@@ -126,10 +126,11 @@ class Codec(ABC):
         Refused
             When the numbers are too large.
         """
-        wanted = vector + sent.pop("owed") if "owed" in sent else vector
+        if not self.biased:
+            return self.encode(vector, leg, sent)
+        wanted = vector + sent.pop("owed") if "owed" in sent else vector.clone()
         data = self.encode(wanted, leg, sent)
-        if self.biased:
-            sent["owed"] = finite(wanted - self.decode(data, len(vector), leg))
+        sent["owed"] = finite(wanted.sub_(self.decode(data, len(vector), leg)))
         return data
 
     def receive(self, data: Tensor, n: int, sent: Memory, heard: Memory, leg: Leg, *, mixed: bool) -> Tensor:

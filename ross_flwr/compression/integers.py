@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ross_flwr.compression.codec import Codec, Leg, Memory, as_bytes, floats
+from ross_flwr.compression.codec import Codec, Leg, Memory, finite
 from ross_flwr.config import option
 
-__all__ = ["CHUNK", "QSGD", "Int4", "Int8", "chunked"]
+__all__ = ["BLOCK", "CHUNK", "QSGD", "Int4", "Int8", "in_chunks", "times"]
 
 CHUNK = 512
 """Numbers that share a scale."""
 
-_BLOCK = 128
-"""Chunks that are worked on at a time: they stay in the processor's cache, which makes encoding much faster."""
+BLOCK = 128 * CHUNK
+"""Numbers worked on at a time: they stay in the cache, in memory that is used again, since new memory is expensive."""
 
 
 class Integers(Codec):
@@ -33,9 +33,9 @@ class Integers(Codec):
     def top(self) -> int:
         """The largest whole number, s."""
 
-    def scales(self, chunks: Tensor) -> Tensor:
-        """Return c for every chunk, shape [m], from `chunks`, shape [m, 512]: the largest absolute value."""
-        return chunks.abs().amax(1)
+    def scales(self, sizes: Tensor) -> Tensor:
+        """Return c for every chunk, shape [m], from absolute values, shape [m, 512]: the largest."""
+        return sizes.amax(1)
 
     @property
     def per_byte(self) -> int:
@@ -48,35 +48,48 @@ class Integers(Codec):
 
     def encode(self, vector: Tensor, leg: Leg, memory: Memory) -> Tensor:
         """Scale, add u and round down."""
-        n, chunks = len(vector), ceil(len(vector) / CHUNK)
-        draws = leg.own().bit_generator
-        scales = torch.empty(chunks)
-        whole = torch.empty(chunks * CHUNK, dtype=torch.int8).view(chunks, CHUNK)
-        for rows, block in chunked(vector):
-            scale = scales[rows] = self.scales(block)
-            raw = torch.from_numpy(draws.random_raw(block.numel() // 4).view(np.int16)).view_as(block)
-            scaled = raw.float().mul_(2.0**-16).add_(0.5 + 2.0**-17)  # u
+        n, draws = len(vector), leg.own().bit_generator
+        data = torch.empty(self.size(n), dtype=torch.uint8)
+        scales, body = self._divided(data, n)
+        buffer = torch.empty(min(BLOCK, n + CHUNK))
+        for rows, numbers, packed in self._blocks(n):
+            block = in_chunks(vector[numbers])
+            whole = buffer[: block.numel()].view_as(block)
+            scale = scales[rows] = self.scales(torch.abs(block, out=whole))
+            drawn = draws.random_raw(block.numel() // 4).view(np.int16)
+            whole.copy_(torch.from_numpy(drawn).view_as(block)).mul_(2.0**-16).add_(0.5 + 2.0**-17)  # u
             # a little less than s, so that what is rounded off in float32 never makes s + 1
             factor = torch.where(scale > 0, (self.top - 1e-3) / scale, 0.0).nan_to_num_(posinf=0.0)
-            whole[rows] = scaled.addcmul_(block, factor[:, None]).floor_()
-        return as_bytes(scales, self._packed(whole.view(-1)[:n]))
+            whole.addcmul_(block, factor[:, None]).floor_()
+            body[packed] = self._packed(whole.view(-1)[: numbers.stop - numbers.start].to(torch.int8))
+        return data
 
     def decode(self, data: Tensor, n: int, leg: Leg) -> Tensor:
         """Multiply by the scales."""
-        chunks = ceil(n / CHUNK)
-        scales = floats(data[: 4 * chunks]) / (self.top - 1e-3)
-        whole = self._unpacked(data[4 * chunks :], n)
+        scales, body = self._divided(data, n)
+        scales = finite(scales) / (self.top - 1e-3)
         vector = torch.empty(n)
-        full = n // CHUNK * CHUNK
-        torch.mul(whole[:full].view(-1, CHUNK), scales[: full // CHUNK, None], out=vector[:full].view(-1, CHUNK))
-        if full < n:
-            torch.mul(whole[full:], scales[-1], out=vector[full:])
+        for rows, numbers, packed in self._blocks(n):
+            part = vector[numbers]
+            times(part.copy_(self._unpacked(body[packed], len(part))), scales[rows])
         return vector
+
+    def _divided(self, data: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """Return the scales in the data, and the rest."""
+        end = 4 * ceil(n / CHUNK)
+        return data[:end].view(torch.float32), data[end:]
+
+    def _blocks(self, n: int) -> Iterator[tuple[slice, slice, slice]]:
+        """Yield which chunks, numbers and bytes to work on at a time."""
+        for first in range(0, n, BLOCK):
+            end = min(n, first + BLOCK)
+            rows = slice(first // CHUNK, ceil(end / CHUNK))
+            yield rows, slice(first, end), slice(first // self.per_byte, ceil(end / self.per_byte))
 
     def _packed(self, whole: Tensor) -> Tensor:
         per = self.per_byte
         if per == 1:
-            return whole
+            return whole.view(torch.uint8)
         digits = pad(whole + self.top, (0, -len(whole) % per)).view(torch.uint8).view(-1, per)
         packed = digits[:, 0].clone()
         for place in range(1, per):
@@ -123,22 +136,20 @@ class QSGD(Integers):
         """Return s."""
         return self.levels
 
-    def scales(self, chunks: Tensor) -> Tensor:
+    def scales(self, sizes: Tensor) -> Tensor:
         """Return the Euclidean length of every chunk."""
-        lengths: Tensor = torch.linalg.vector_norm(chunks, dim=1)
+        lengths: Tensor = torch.linalg.vector_norm(sizes, dim=1)
         return lengths
 
 
-def chunked(vector: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the chunks of a vector in blocks that fit into a cache: which they are, and the chunks, shape [m, 512].
+def in_chunks(numbers: Tensor) -> Tensor:
+    """Return the numbers in rows of 512, the last one filled up with zeros."""
+    missing = -len(numbers) % CHUNK
+    return (pad(numbers, (0, missing)) if missing else numbers).view(-1, CHUNK)
 
-    The last chunk is filled up with zeros.
-    """
-    full = len(vector) // CHUNK
-    whole = vector[: full * CHUNK].view(full, CHUNK)
-    for first in range(0, full, _BLOCK):
-        rows = slice(first, min(full, first + _BLOCK))
-        yield rows, whole[rows]
-    if full * CHUNK < len(vector):
-        rest = vector[full * CHUNK :]
-        yield slice(full, full + 1), pad(rest, (0, CHUNK - len(rest))).view(1, CHUNK)
+
+def times(numbers: Tensor, scales: Tensor) -> None:
+    """Multiply each 512 numbers, in place, by their scale."""
+    full = len(numbers) // CHUNK
+    numbers[: full * CHUNK].view(full, CHUNK).mul_(scales[:full, None])
+    numbers[full * CHUNK :].mul_(scales[-1])

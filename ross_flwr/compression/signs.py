@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ross_flwr.compression.codec import Codec, Leg, Memory, as_bytes, floats
-from ross_flwr.compression.integers import CHUNK, chunked
+from ross_flwr.compression.integers import BLOCK, CHUNK, in_chunks, times
 
 __all__ = ["Sign"]
 
@@ -27,7 +27,7 @@ class Sign(Codec):
 
     def encode(self, vector: Tensor, leg: Leg, memory: Memory) -> Tensor:
         """Keep signs and scales; zero counts as positive."""
-        sums = torch.cat([block.abs().sum(1) for _, block in chunked(vector)])
+        sums = torch.cat([in_chunks(block).abs().sum(1) for block in torch.split(vector, BLOCK)])
         counts = torch.full_like(sums, CHUNK)
         counts[-1] = len(vector) - CHUNK * (len(sums) - 1)
         return as_bytes(sums / counts, torch.from_numpy(np.packbits((vector >= 0).numpy())))
@@ -35,6 +35,10 @@ class Sign(Codec):
     def decode(self, data: Tensor, n: int, leg: Leg) -> Tensor:
         """Return plus or minus the scale."""
         chunks = ceil(n / CHUNK)
-        scales = floats(data[: 4 * chunks]).repeat_interleave(CHUNK)[:n]
-        bits = torch.from_numpy(np.unpackbits(data[4 * chunks :].numpy(), count=n))
-        return torch.where(bits > 0, scales, -scales)
+        scales, bits = floats(data[: 4 * chunks]), data[4 * chunks :].numpy()
+        vector = torch.empty(n)
+        for first in range(0, n, BLOCK):
+            part = vector[first : first + BLOCK]
+            positive = torch.from_numpy(np.unpackbits(bits[first // 8 :], count=len(part)))
+            times(part.copy_(positive).mul_(2).sub_(1), scales[first // CHUNK :][: ceil(len(part) / CHUNK)])
+        return vector

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ross_flwr.algorithms.messages import Refused
 from ross_flwr.compression.codec import Codec, Leg, Memory, as_bytes, floats
+from ross_flwr.compression.integers import BLOCK
 from ross_flwr.config import option
 
 __all__ = ["RandomK", "TopK"]
@@ -81,13 +83,21 @@ def largest(vector: Tensor, k: int) -> Tensor:
 
     A sample tells a bound above which there are a few more than k; only those are compared.
     """
-    sizes = vector.abs()
-    candidates = torch.arange(0)
-    if len(vector) > 1 << 16:
-        sample = sizes[::_SAMPLE]
-        expected = k / _SAMPLE
-        rank = min(len(sample), int(expected + 4 * expected**0.5) + 4)
-        candidates = (sizes > sample.topk(rank).values[-1]).nonzero().view(-1)
-    if len(candidates) < k:
-        return sizes.topk(k).indices.sort().values
-    return candidates[sizes[candidates].topk(k).indices].sort().values
+    n = len(vector)
+    places = above(vector, k) if n > BLOCK else torch.arange(n)
+    if len(places) < k:
+        places = torch.arange(n)
+    return places[vector[places].abs_().topk(k, sorted=False).indices].sort().values
+
+
+def above(vector: Tensor, k: int) -> Tensor:
+    """Return the places of the numbers above such a bound, ascending."""
+    sample = vector[::_SAMPLE].abs()
+    expected = k / _SAMPLE
+    rank = min(len(sample), int(expected + 4 * expected**0.5) + 4)
+    bound = sample.topk(rank).values[-1]
+    found, sizes = [], torch.empty(BLOCK)
+    for first in range(0, len(vector), BLOCK):
+        part = vector[first : first + BLOCK]
+        found.append(np.flatnonzero(torch.abs(part, out=sizes[: len(part)]).gt(bound).numpy()) + first)
+    return torch.from_numpy(np.concatenate(found))
