@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "report": ("config", "extras", "files", "runs"),
     "flower.results": ("config", "files", "runs", "report"),
     "flower.server_app": ("config", "files", "runs", "report"),
-    "studies": ("config", "extras", "learning", "algorithms", "runs", "report"),
+    "studies": ("config", "extras", "learning", "algorithms", "compression", "runs", "report"),
     "new": ("config",),
     "doctor": ("config", "extras", "vision", "direct"),
     "cli": (

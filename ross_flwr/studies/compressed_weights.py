@@ -1,0 +1,122 @@
+"""What codecs do to Shapley values: ``python -m ross_flwr.studies.compressed_weights``.
+
+ROSS runs on the digits without compression. In every round each honest agent's cross-gradients also pass each codec,
+with its error feedback, and in every fourth round the game is played with these and with the gradients as they are, at
+the same model and on the same mini-batches. What is compared are the exact Shapley values φ and the weights π.
+"""
+
+from collections.abc import Iterator, Mapping
+from statistics import fmean
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ross_flwr.algorithms.ross import ROSS
+from ross_flwr.compression.codec import Codec, Leg, Memory
+from ross_flwr.compression.options import read_codecs
+from ross_flwr.config import Config, ConfigError, resolve
+from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.shapley import WEIGHTINGS, Game, shapley_values
+from ross_flwr.report.table import markdown, percent
+from ross_flwr.runs.local import LocalRun
+
+__all__ = ["Shift", "main", "shifts"]
+
+EVERY = 4
+KIND = "gradient"
+CODECS = (
+    *("float16", "int8", "int4", "qsgd(1)", "sign", "topk(0.1)", "topk(0.01)", "topk(0.001)"),
+    *("randomk(0.1)", "randomk(0.01)", "powersgd(2)", "choco(topk(0.01))"),
+)
+SCENARIOS: dict[str, dict[str, object]] = {
+    "clean": {"attackers": 0},
+    "poisoned": {"attackers": 3, "aggregator": "softmin"},
+}
+
+
+class Shift(NamedTuple):
+    """How one game differs between gradients that passed a codec and the same gradients as they are."""
+
+    codec: str
+    ranks: float
+    """Spearman's correlation of φ."""
+    moved: float
+    """½ Σ_j |π_j − π̂_j|, the part of the weight that goes to others."""
+    attackers: float
+    """What attackers among the neighbours get of the weight, less what they get uncompressed."""
+
+
+def shifts(config: Config, codecs: Mapping[str, Codec]) -> Iterator[Shift]:
+    """Run ROSS, and yield what each codec does to the game of every honest agent in every fourth round."""
+    run = LocalRun(config)
+    method, agents = run.host.algorithm, run.host.agents
+    if not isinstance(method, ROSS):
+        raise ConfigError(f"algorithm = '{method.name}' plays no game that is compared here: use 'ross'")
+    memories: dict[tuple[str, int, int], tuple[Memory, Memory]] = {}
+    for line in run.rounds():
+        for i in run.history.honest:
+            model, players = agents[i]["model"], list(agents[i].mixing_row)
+            plain = [agents[j].gradient(model, of="own" if j == i else "cross") for j in players]
+            phi = None
+            for name, codec in codecs.items():
+                decoded = [
+                    _through(codec, gradient, agents[j], i, memories.setdefault((name, j, i), ({}, {})))
+                    for j, gradient in zip(players, plain, strict=True)
+                ]
+                if line["round"] % EVERY == 0:
+                    phi = _values(method, agents[i], plain) if phi is None else phi
+                    hostile = np.isin(players, list(run.assembly.threats.attackers))
+                    yield _shift(name, method, phi, _values(method, agents[i], decoded), hostile)
+
+
+def _through(codec: Codec, gradient: Tensor, source: Agent, destination: int, memory: tuple[Memory, Memory]) -> Tensor:
+    if source.index == destination:
+        return gradient
+    leg = Leg(source.seed, KIND, "cross_gradients", source.pass_number, 1, source.index, destination)
+    sent, heard = memory
+    data = codec.send(gradient, None, sent, {}, leg)
+    return codec.receive(data, len(gradient), {}, heard, leg, mixed=False)
+
+
+def _values(method: ROSS, agent: Agent, gradients: list[Tensor]) -> NDArray[np.float64]:
+    game = Game(
+        len(gradients),
+        lambda coalitions: agent.utilities(
+            (method.probe(agent, [gradients[k] for k in each]) for each in coalitions), method.utility
+        ),
+    )
+    return shapley_values(game, "exact", generator=agent.stream("shapley"))
+
+
+def _shift(
+    name: str, method: ROSS, phi: NDArray[np.float64], found: NDArray[np.float64], hostile: NDArray[np.bool_]
+) -> Shift:
+    ranks = np.corrcoef(phi.argsort().argsort(), found.argsort().argsort())[0, 1]
+    weigh = WEIGHTINGS[method.weighting]
+    plain, coded = weigh(phi), weigh(found)
+    return Shift(name, float(ranks), float(abs(plain - coded).sum() / 2), float((coded - plain)[hostile].sum()))
+
+
+def main() -> None:
+    """Print a row per codec and scenario."""
+    codecs = {name: read_codecs(name)[""] for name in CODECS}
+    rows = [["codec", "scenario", "rank correlation of φ", "weight that moved", "of it to attackers"]]
+    for scenario, keys in SCENARIOS.items():
+        found = [
+            shift
+            for seed in range(3)
+            for shift in shifts(
+                resolve({"algorithm": "ross", "seed": seed, "num-rounds": 60, "evaluate-every": 60, **keys}), codecs
+            )
+        ]
+        for name in codecs:
+            mine = [shift for shift in found if shift.codec == name]
+            moved, to = fmean(shift.moved for shift in mine), fmean(shift.attackers for shift in mine)
+            rows.append([name, scenario, f"{fmean(shift.ranks for shift in mine):.2f}", percent(moved), percent(to)])
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()
