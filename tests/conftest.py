@@ -13,3 +13,7 @@ settings.register_profile(
     "the same everywhere", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("the same everywhere")
+
+from ross_flwr.config import keys  # noqa: E402
+
+keys()  # imports all that declares keys, before a test forgets what was declared in it

@@ -54,11 +54,12 @@ def config(run_config: Sequence[str]) -> None:
 def data(run_config: Sequence[str], plot: Path | None) -> None:
     """Show how many training examples of each class every agent holds, before any data is corrupted."""
     from ross_flwr.report.holdings import holdings_table, plot_holdings
+    from ross_flwr.report.table import Fitting
     from ross_flwr.runs.local import holdings
     from ross_flwr.runs.side_by_side import side_by_side
 
     counts = holdings(side_by_side(read(run_config))[0]).tolist()
-    console.print(holdings_table(counts, console.width))
+    console.print(Fitting(holdings_table(counts, console.width)))
     if plot:
         plot_holdings(counts, plot)
         click.echo(f"The heat map is in {plot}")

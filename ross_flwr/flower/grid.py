@@ -120,7 +120,7 @@ class Post:
             return None
         if not message.has_content():
             raised = message.error.code in OF_THE_APP
-            return self._lose(number, "error", message.error.reason or "it gives no reason", raised=raised)
+            return self._lose(number, "error", said(message.error.reason or ""), raised=raised)
         if message.metadata.src_node_id != node:
             return self._lose(number, "stranger", f"it replies as node {message.metadata.src_node_id}")
         del self.waiting[number]
@@ -151,6 +151,17 @@ class Post:
                 self.drop("late", reply.node, "its reply came after the exchange")
             replies.append(replace(reply, late=late))
         return replies
+
+
+def said(reason: str) -> str:
+    r"""Return what an error says, without what Flower and Ray put around it.
+
+    Examples
+    --------
+    >>> said("<class 'ClientAppException'>:<'\nException ClientAppException occurred. Message: no data'>")
+    'no data'
+    """
+    return reason.rpartition("occurred. Message: ")[2].strip().removesuffix("'>").strip() or "it gives no reason"
 
 
 def pause(elapsed: float) -> float:

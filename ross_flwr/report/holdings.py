@@ -30,19 +30,19 @@ def holdings_table(counts: Sequence[Sequence[int]], width: int) -> Table:
     most, classes = max(map(max, counts)), len(counts[0])
     largest = max(sum(row) for row in counts)
     cell = max(len(str(most)), len(str(classes - 1)))
-    room = width - 10 - len(str(largest))
+    room = width - 9 - max(6, len(str(largest)) + 1)  # beside agent, total and the edges
     table = Table(
         title="Examples by agent and class", box=box.SIMPLE_HEAD, padding=0, pad_edge=False, collapse_padding=True
     )
     table.add_column("agent ", justify="right", no_wrap=True)
     table.add_column("total ", justify="right", no_wrap=True)
-    numbers = (cell + 1) * classes <= room
+    numbers = (cell + 2) * classes <= room
     if numbers:
         for each in range(classes):
             table.add_column(f"{each} ", justify="right", no_wrap=True, min_width=cell + 1)
         rows = [[_shaded(f"{count} ", count / max(most, 1)) for count in row] for row in counts]
     else:
-        pooled = -(-classes // room)  # classes per character
+        pooled = -(-classes // max(1, room - 1))  # classes per character
         table.add_column(f"classes 0 to {classes - 1}" + f", {pooled} a character" * (pooled > 1), no_wrap=True)
         sums = [[sum(row[i : i + pooled]) for i in range(0, classes, pooled)] for row in counts]
         darkest = max(1, *map(max, sums))

@@ -184,6 +184,14 @@ def test_no_number_is_cut_off_on_a_narrow_terminal(width, monkeypatch):
     assert max(map(len, said.splitlines())) <= width
 
 
+def test_who_holds_what_is_told_on_the_narrowest_terminal(ross_flwr, monkeypatch):
+    monkeypatch.setattr(lists, "console", Console(width=13, file=io.StringIO()))
+    assert ross_flwr("data", "-c", "num-agents=3").code == 0
+    said = " ".join(lists.console.file.getvalue().split())
+    assert "classes 0 to 9" in said
+    assert "…" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [

@@ -144,6 +144,13 @@ def test_the_run_goes_on_without_an_agent_whose_node_fails():
     assert sorted(relay.models) == list(range(6))
 
 
+RAYS = (
+    "<class 'ray.exceptions.RayTaskError(ClientAppException)'>:<'ray::ClientAppActor.run()\n  File \"ray_actor.py\"\n"
+    "flwr.clientapp.client_app.ClientAppException: \nException ClientAppException occurred. Message: {}\n'>"
+)
+"""What Flower makes of an error in a simulation."""
+
+
 class Reporting(Nodes):
     """Nodes whose errors are replies, as in Flower."""
 
@@ -151,7 +158,7 @@ class Reporting(Nodes):
         try:
             return super().answer(message)
         except Exception as error:
-            reply = Message(Error(code=2, reason=str(error)), reply_to=message)
+            reply = Message(Error(code=2, reason=RAYS.format(error)), reply_to=message)
             reply.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
             return reply
 
@@ -167,7 +174,7 @@ def test_a_run_stops_in_the_exchange_in_which_the_app_fails_on_every_node():
     relay = PeerRelay(algorithm="dpsgd", num_agents=4, topology="ring", hidden=8, num_rounds=60)
     model, rounds = relay.assembly.task.model, []
     relay.on_round = rounds.append
-    with pytest.raises(ConfigError, match="no node can work, and the run stops: node 100 fails with the disk is gone"):
+    with pytest.raises(ConfigError, match="no node can work, and the run stops: node 100 fails: the disk is gone"):
         relay.start(Reporting(peer_app([broken])), record_of(model.named(model.initial)), 60, 60)
     assert [line["round"] for line in rounds] == [1]
     assert relay.dropped == {"error": 4}

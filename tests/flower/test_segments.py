@@ -109,7 +109,7 @@ def fails_at_work(table, nodes=(0, 1, 2, 3)):
 def test_a_run_whose_app_fails_on_every_node_stops_with_what_it_says(assembly):
     table = Table(content, n0=1.0, n1=1.0, n2=1.0, n3=1.0)
     fails_at_work(table)
-    with pytest.raises(ConfigError, match="no node can work, and the run stops: node 0 fails with broken"):
+    with pytest.raises(ConfigError, match="no node can work, and the run stops: node 0 fails: broken"):
         segment(table, assembly)
     assert table.now < 20
     assert [told(table, node) for node in range(4)] == [3, 3, 3, 3]

@@ -23,6 +23,14 @@ def test_a_row_tells_an_agents_examples_of_every_class():
     assert ["1", "6", "1", "2", "3"] in rows
 
 
+@pytest.mark.parametrize("width", [40, 55, 60, 61, 62, 63, 64, 65, 66, 80])
+def test_no_class_is_cut_off_on_a_narrow_terminal(width):
+    lines = shown([[100] * 9 + [777], [1] * 10], width)
+    assert any(line.split()[-1:] == ["777"] or "█" in line for line in lines)
+    assert "…" not in "".join(lines)
+    assert max(map(len, lines)) <= width
+
+
 @pytest.mark.parametrize("classes", [40, 100, 1000])
 def test_many_classes_become_shades_and_fit_the_terminal(classes):
     lines = shown([[100] + [0] * (classes - 2) + [1], [50] * classes])
