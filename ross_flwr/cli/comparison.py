@@ -60,7 +60,7 @@ def compare(
     click.echo(f"Comparing {experiment}; results go to {folder}")
     from ross_flwr.runs import budgets
     from ross_flwr.runs import compare as comparison
-    from ross_flwr.runs.cells import CellsFailedError, run_cells
+    from ross_flwr.runs.cells import CellsFailedError, collecting_failures, run_cells
     from ross_flwr.runs.tuning import tune
 
     given = {key: value for key, value in read(run_config).items() if key != "beside"}  # the plan names the methods
@@ -78,21 +78,20 @@ def compare(
             for cell in run_cells(cells, folder, jobs):
                 progress.update(task, advance=1, last=" ".join(cell.place[:3]))
 
-        plan = tune(plan, folder, work)
+        failed: dict[tuple[str, ...], str] = {}
+        plan = tune(plan, folder, work)  # which needs all its cells
         cells = plan.cells()
         if plan.budget:
-            work("costs", budgets.probes(cells, plan.budget))
-            cells = budgets.sized(cells, plan.budget, folder)
+            with collecting_failures(failed):
+                work("costs", budgets.probes(cells, plan.budget))
+            cells = budgets.sized(cells, plan.budget, folder, failed)
             budgets.write(cells, plan.budget, folder)
-        failed = None
-        try:
+        with collecting_failures(failed):
             work("cells", cells)
-        except CellsFailedError as error:
-            failed = error
-            cells = [replace(cell, failed=failed.reasons.get(cell.place, "")) for cell in cells]
+    cells = [replace(cell, failed=failed.get(cell.place, "")) for cell in cells]
     tell(plan, cells, folder)
     if failed:
-        raise failed
+        raise CellsFailedError({cell.place: cell.failed for cell in cells if cell.failed} or failed)
 
 
 def tell(plan: "Plan", cells: "list[Cell]", folder: Path) -> None:

@@ -58,8 +58,12 @@ def probe(place: tuple[str, ...], keys: Mapping[str, Any], rounds: int) -> Cell:
     return Cell(place, {**keys, **CLEAN, "num-rounds": rounds, "evaluate-every": rounds, "evaluate-at": ""})
 
 
-def sized(cells: Sequence[Cell], budget: Budget, root: Path) -> list[Cell]:
+def sized(
+    cells: Sequence[Cell], budget: Budget, root: Path, failed: Mapping[tuple[str, ...], str] | None = None
+) -> list[Cell]:
     """Return the cells at the length that the largest of their budgets asks for, tested wherever they are read.
+
+    Cells of a method whose costs are not known, because it is refused or all `probes` of it `failed`, stay as they are.
 
     Raises
     ------
@@ -72,22 +76,31 @@ def sized(cells: Sequence[Cell], budget: Budget, root: Path) -> list[Cell]:
         method, _, topology, _ = cell.place
         cost, reference = costs[method, topology], costs[budget.method, topology]
         if "refused" in reference:
-            raise ConfigError(f"the method of [budget] cannot run on topology {topology}: {reference['refused']}")
+            why = [reason for place, reason in (failed or {}).items() if place[1:3] == (budget.method, topology)]
+            raise ConfigError(
+                f"the method of [budget] cannot run on topology {topology}: {(why or [reference['refused']])[0]}"
+            )
         result.append(cell if "refused" in cost else _sized(cell, _reads(cost, reference, budget.rounds)))
     return result
 
 
 def _costs(cells: Sequence[Cell], budget: Budget, root: Path) -> dict[tuple[str, ...], dict[str, Any]]:
-    """Return what R rounds cost by method and topology: the mean over seeds, or why the method cannot run there."""
+    """Return what R rounds cost by method and topology: the mean over seeds, or why the method cannot run there.
+
+    Seeds with which the run that measures it failed are left out.
+    """
     found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for measured in probes(cells, budget):
-        found.setdefault(measured.place[1:3], []).append(measured.result(root) or {})
+        result = measured.result(root)
+        found.setdefault(measured.place[1:3], []).extend([result] if result else [])
     return {place: _mean(results) for place, results in found.items()}
 
 
 def _mean(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     ran = [each for each in results if "refused" not in each]
-    return {kind: fmean(each[kind] for each in ran) for kind in KINDS[1:]} if ran else results[0]
+    if ran:
+        return {kind: fmean(each[kind] for each in ran) for kind in KINDS[1:]}
+    return results[0] if results else {"refused": "no run there could measure what it costs"}
 
 
 def _reads(cost: dict[str, Any], reference: dict[str, Any], rounds: int) -> dict[str, int]:

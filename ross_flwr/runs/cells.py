@@ -18,7 +18,7 @@ from ross_flwr.runs.compare import Cell
 from ross_flwr.runs.finished import REFUSED
 from ross_flwr.runs.local import LocalRun
 
-__all__ = ["CellsFailedError", "run_cells"]
+__all__ = ["CellsFailedError", "collecting_failures", "run_cells"]
 
 
 class CellsFailedError(ConfigError):
@@ -35,6 +35,15 @@ class CellsFailedError(ConfigError):
         more = f"; {len(others)} more failed, as cells.csv tells" if others else ""
         super().__init__(f"{'/'.join(place)} cannot run: {reason}{more}")
         self.reasons = reasons
+
+
+@contextmanager
+def collecting_failures(reasons: dict[tuple[str, ...], str]) -> Iterator[None]:
+    """Put why cells failed into `reasons`, and go on."""
+    try:
+        yield
+    except CellsFailedError as error:
+        reasons |= error.reasons
 
 
 def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:

@@ -161,3 +161,30 @@ def test_a_wrong_budget_is_refused(wrong, tmp_path):
     (tmp_path / "plan.toml").write_text(PLAN.replace(f'method = "ross"\nrounds = {ROUNDS}', wrong))
     with pytest.raises(ConfigError, match=r"has a wrong \[budget\]: it takes method, one of ross, dfedavgm, .* and ro"):
         compare.read_plan(str(tmp_path / "plan.toml"), {})
+
+
+def test_a_method_whose_costs_cannot_be_measured_is_told_as_failed_and_the_others_are_tabulated(tmp_path):
+    (tmp_path / "plan.toml").write_text(
+        """
+seeds = [5]
+keys = { num-agents = 4, batch-size = 16, validation-size = 30, hidden = 8, attackers = 0 }
+budget = { method = "isolated", rounds = 2 }
+topologies = { ring = { topology = "ring" } }
+scenarios = { clean = {} }
+methods = { isolated = {}, large = { algorithm = "isolated", batch-size = 400 } }
+"""
+    )
+    command = ["compare", str(tmp_path / "plan.toml"), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    done = CliRunner().invoke(cli, command)
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception).startswith("large/clean/ring/5 cannot run: num-agents = 4 with batch-size = 400")
+    rows = rows_of(tmp_path / "out")
+    assert float(rows["isolated", "work"]["accuracy"]) > 0
+    assert "batch-size = 400" in rows["large", "work"]["failed"]
+    assert set(json.loads((tmp_path / "out" / "budgets.json").read_text())["methods"]) == {"isolated"}
+
+    (tmp_path / "plan.toml").write_text(
+        (tmp_path / "plan.toml").read_text().replace("batch-size = 16", "batch-size = 400")
+    )
+    done = CliRunner().invoke(cli, [*command[:-3], str(tmp_path / "other"), "--jobs", "1"])
+    assert "the method of [budget] cannot run on topology ring: num-agents = 4 with batch-size" in str(done.exception)
