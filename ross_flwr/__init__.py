@@ -7,7 +7,7 @@ PyTorch, and methods and learning need no Flower.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ross_flwr.config import Config, ConfigError, option, resolve
+from ross_flwr.config import Config, ConfigError, keys, option, resolve
 from ross_flwr.config.groups import declared_in
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ declared_in(
 
 def __getattr__(name: str) -> Any:
     if name in _IN:
+        keys()  # or a method of the user's could declare a key before that of the package is known
         return getattr(import_module(f"{__name__}.{_IN[name]}"), name)
     if name in {"algorithms", "graph", "learning", "tasks", "threats"}:
         return import_module(f"{__name__}.{name}")

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -297,6 +299,22 @@ def test_a_room_brings_a_group_of_keys_and_gets_it_back():
         @group("Other")
         class Other:
             rain: float = option(0.25, "part of the days on which it rains", minimum=0.0, maximum=1.0)
+
+
+TOY = """
+from ross_flwr import ConfigError, DPSGD, option, register
+try:
+    @register("toy")
+    class Toy(DPSGD):
+        num_rounds: float = option(0.5, "something else")
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_a_method_cannot_take_a_key_of_the_run_though_that_is_imported_later():
+    done = subprocess.run([sys.executable, "-c", TOY], capture_output=True, text=True, check=True)
+    assert done.stdout == "key num-rounds of toy is already declared differently by every run\n"
 
 
 @pytest.mark.usefixtures("a_registry_of_its_own")
