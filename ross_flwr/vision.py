@@ -11,7 +11,12 @@ from torch.library import Library
 from ross_flwr.config import ConfigError
 from ross_flwr.extras import install_line
 
-__all__ = ["import_torchvision"]
+__all__ = ["import_torchvision", "torchvision_line"]
+
+
+def torchvision_line() -> str:
+    """Return the command that installs torchvision beside the torch there is, which pip would else replace."""
+    return f'{install_line("vision")} "torch=={torch.__version__.partition("+")[0]}"'
 
 
 @functools.cache  # a Library takes its definitions with it when it is collected, so keep it
@@ -44,10 +49,7 @@ def import_torchvision() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "torchvision":
             raise
-        pair = f'"torch=={torch.__version__.partition("+")[0]}"'  # else pip replaces torch with the newest one
-        raise ConfigError(
-            f"the package torchvision is not installed: {install_line('vision')} {pair} brings it"
-        ) from error
+        raise ConfigError(f"the package torchvision is not installed: {torchvision_line()} brings it") from error
     except RuntimeError as error:
         if "operator torchvision::" not in str(error):
             raise

@@ -76,6 +76,6 @@ def plot_holdings(counts: Sequence[Sequence[int]], file: Path) -> None:
         axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     figure.colorbar(picture, ax=axes, label="examples")
     try:
-        figure.savefig(file, dpi=150)
+        figure.savefig(file, dpi=300)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--plot {file} cannot be written: {error}") from error

@@ -88,8 +88,8 @@ class Figure:
         The name of its pictures, without an ending.
     drawn : mapping
         Plotly's JSON.
-    columns : int
-        How many panels stand side by side.
+    width : int
+        Of how many pixels its panels need at least; a narrower screen scrolls.
     """
 
     title: str
@@ -97,11 +97,11 @@ class Figure:
     alt: str
     file: str
     drawn: Mapping[str, Any]
-    columns: int = 1
+    width: int = 340
 
     def html(self, name: str) -> str:
         """Return its place on the page, which `name` tells from others."""
-        size = f"height:{self.drawn['layout']['height']}px;min-width:{max(340, 260 * self.columns)}px"
+        size = f"height:{self.drawn['layout']['height']}px;min-width:{max(340, self.width)}px"
         without = f"This page draws its figures with JavaScript. This one is also {self.file}.png in the folder report."
         place = f'id="{name}" role="img" aria-label="{escape(self.alt)}" style="{size}"'
         return (

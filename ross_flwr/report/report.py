@@ -15,7 +15,7 @@ from ross_flwr.report.table import latex
 from ross_flwr.report.tables import Row
 from ross_flwr.runs.finished import Run, by_budget, find_runs
 
-__all__ = ["write_report"]
+__all__ = ["of_chart", "write_report"]
 
 NETWORK = (
     "The half of an edge beside an agent is stronger and wider the more weight that agent gave to the gradient of "
@@ -65,7 +65,7 @@ def write_report(folder: Path) -> Path:
     ]
     graphs = networks(found["edges"])
     on_page = [
-        *((chart.scenario, _of_chart(chart)) for chart in drawn),
+        *((chart.scenario, of_chart(chart)) for chart in drawn),
         *((each.scenario, Figure(each.title, NETWORK, each.alt, each.name, plotly_network(each))) for each in graphs),
     ]
     scenarios = list(dict.fromkeys(run.scenario for run in runs))
@@ -89,9 +89,11 @@ def write_report(folder: Path) -> Path:
     return folder / "report.html"
 
 
-def _of_chart(chart: charts.Chart) -> Figure:
+def of_chart(chart: charts.Chart) -> Figure:
+    """Return a chart as a figure of the page, at least so wide that its labels do not run into each other."""
     file = f"{chart.name}-{next(iter(chart.axes))}" if len(chart.axes) > 1 else chart.name
-    return Figure(chart.title, chart.caption, chart.alt, file, plotly_chart(chart), max(map(len, chart.grid)))
+    width = max(sum(max(260, 45 * len(panel.names)) for panel in line) for line in chart.grid)
+    return Figure(chart.title, chart.caption, chart.alt, file, plotly_chart(chart), width)
 
 
 def _tables(found: Mapping[str, list[Row]], scenario: str, budgets: Iterable[str]) -> str:

@@ -18,10 +18,10 @@ from PIL import Image
 from ross_flwr.cli import cli
 from ross_flwr.config import ConfigError
 from ross_flwr.report import tables
-from ross_flwr.report.charts import Chart, Panel, Series, colours, curves, weights_over_time
+from ross_flwr.report.charts import Chart, Panel, Series, accuracy_of_agents, colours, curves, weights_over_time
 from ross_flwr.report.interactive import plotly_chart, plotly_network
 from ross_flwr.report.network import Network
-from ross_flwr.report.report import write_report
+from ross_flwr.report.report import of_chart, write_report
 from ross_flwr.runs import compare
 from ross_flwr.runs.cells import run_cells
 from ross_flwr.runs.finished import Run, find_runs
@@ -511,3 +511,20 @@ def test_a_report_is_not_written_through_a_link(folder, tmp_path):
     (copy / "report").symlink_to(tmp_path)
     with pytest.raises(ConfigError, match="report is a link"):
         write_report(copy)
+
+
+def test_a_figure_of_many_methods_is_wide_enough_to_read_them_and_scrolls_on_a_phone():
+    rows = [
+        {
+            "scenario": "s",
+            "topology": "ring",
+            "method": f"m{k}",
+            "seed": 0,
+            "agent": 0,
+            "role": "honest",
+            "accuracy": 1.0,
+        }
+        for k in range(16)
+    ]
+    (chart,) = accuracy_of_agents(rows)
+    assert 'style="height:330px;min-width:720px"' in of_chart(chart).html("figure-0")
