@@ -110,16 +110,28 @@ class Outcome:
             tell(line)
 
     def require_reports(self, first: int) -> None:
-        """Refuse to end well if no agent has reported in any round from `first` on.
+        """Refuse to end well if no agent has reported, or reached a neighbour, in any round from `first` on.
 
         Raises
         ------
         ConfigError
             With what was lost most often.
         """
-        if all(len(line["absent"]) == self.history.num_agents for line in self.history.lines[first - 1 :]):
-            lost = ", ".join(f"{reason} ({count})" for reason, count in self.run.drops.counts.most_common(3))
-            raise ConfigError(f"no agent reported in any round; lost: {lost or 'nothing, so all replies were late'}")
+        lines, lost = self.history.lines[first - 1 :], self.run.drops.counts.most_common(3)
+        said = ", ".join(f"{reason} ({count})" for reason, count in lost)
+        if all(len(line["absent"]) == self.history.num_agents for line in lines):
+            raise ConfigError(f"no agent reported in any round; lost: {said or 'nothing, so all replies were late'}")
+        if lost and lost[0][0] == "unreachable" and all(map(self._is_alone, lines)):
+            raise ConfigError(
+                f"no agent heard from a neighbour in any round; lost: {said}: open the ports of all peer-address in "
+                "firewalls, and see what `ross-flwr doctor --peer` says of each"
+            )
+
+    def _is_alone(self, line: Mapping[str, Any]) -> bool:
+        """Return whether every agent that reported a round lacked all that its neighbours send."""
+        topology, missing = self.run.assembly.topology, {tuple(pair) for pair in line["missing"]}
+        reporting = [i for i in range(self.history.num_agents) if i not in line["absent"]]
+        return all((i, j) in missing for i in reporting for j in topology.place(i)[0] if j != i)
 
     def _told(self, replies: Iterable[Message], numbers: range, elapsed: float) -> dict[int, list[RoundReport]]:
         """Return what the nodes report of each round; what they refused is counted with what was refused here."""

@@ -13,6 +13,7 @@ from nodes import KilledError, Nodes, app_of, keys_beside
 from ross_flwr import ConfigError, PeerDirect, PeerHybrid, PeerRelay, resolve
 from ross_flwr.direct import certificates
 from ross_flwr.flower import handlers, questions
+from ross_flwr.flower.direct import Segments
 from ross_flwr.flower.hosting import HOSTS
 from ross_flwr.flower.records import tensors_of
 from ross_flwr.runs.assemble import assemble
@@ -87,6 +88,16 @@ PUSHING = {"algorithm": "sgp", "mixing": "push", "topology_degree": 2}
 )
 def test_directed_and_changing_graphs_and_compressed_messages_give_the_models_of_the_local_engine(options, certs):
     assert_equal_runs(*play(PeerDirect, certs, **options))
+
+
+def test_a_run_in_which_no_node_reaches_another_does_not_end_well(certs, monkeypatch):
+    (closed,), usual = free_addresses(1), Segments._neighbors
+    monkeypatch.setattr(
+        Segments, "_neighbors", lambda *told: [(name, closed, agents) for name, _, agents in usual(*told)]
+    )
+    options = {"algorithm": "dpsgd", "num_rounds": 2, "phase_timeout": 0.3}
+    with pytest.raises(ConfigError, match=r"no agent heard from a neighbour .* lost: unreachable \(\d+\): open"):
+        play(PeerDirect, certs, **options)
 
 
 def test_a_node_whose_process_is_another_in_every_segment_goes_on_from_its_state(certs, tmp_path):
