@@ -110,7 +110,7 @@ class Progress:
         self._pace = Pace(exchanges, patience, now)
         self._arrived: dict[int, dict[Edge, float]] = {}
         self._latest: dict[Edge, int] = {}
-        self._followed = 0
+        self._followed = 0, now  # where to, and since when
         self._waiting = Waiting(0, (), now, {}, {})
 
     def begin(self, exchange: int, now: float) -> None:
@@ -203,7 +203,7 @@ class Progress:
             any(each.position > far for each in self.standings.values())
             and (there := most(self.standings.values(), self.exchange, self._pace, now)) > far
         ):
-            self._followed = there
+            self._followed = there, now
             return Jump()
         if not (edges := waiting.expected):
             return self._go_on(now)
@@ -227,12 +227,15 @@ class Progress:
     def land(self, end: int, now: float) -> int:
         """Return the pass, `end` at most, in which to go on after a `Jump`: one that the neighbours have not begun.
 
-        What they have done since the decision is added once more, for what they do before this node begins. Those who
-        are not where most are stay given up.
+        What they have done since the decision is added once more, for what they do before this node begins; but no
+        more than nodes twice as fast as this one could, because a liar may have claimed less before. Those who are not
+        where most are stay given up.
         """
         there, here = most(self.standings.values(), self.exchange, self._pace, now), self.exchange // self.exchanges
-        reached = there // self.exchanges
-        ahead = max(0, reached - self._followed // self.exchanges) + MARGIN
+        reached, (followed, since) = there // self.exchanges, self._followed
+        moved = max(0, reached - followed // self.exchanges)
+        could = 1 + 2 * self._pace.within(now - since) // self.exchanges if self._pace.passes else moved
+        ahead = min(moved, could) + MARGIN
         for standing in self.standings.values():
             near = standing.state == "up" and standing.position >= there - self._pace.span
             standing.misses = 0 if near else MISSES

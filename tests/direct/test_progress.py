@@ -3,6 +3,7 @@
 import pytest
 
 from ross_flwr.algorithms.messages import Refused
+from ross_flwr.direct.pace import MARGIN
 from ross_flwr.direct.progress import Ask, GoOn, Jump, Progress, Wait
 
 P = 10.0
@@ -384,6 +385,16 @@ def test_a_node_that_fell_silent_goes_on_where_its_neighbours_are():
     play(progress, [(0.2, "answered", "n2", 60), (0.2, "decide", Jump())])
     assert progress.land(1000, 0.3) == 62
     play(progress, [(1, "wait", 62), (1, "decide", Wait(6)), (3, "arrive", 62, 1, 2), (3, "decide", GoOn())])
+
+
+def test_a_neighbour_that_claims_more_once_it_is_followed_leads_nobody_beyond_the_others():
+    """They are at 80. It had claimed 30, so they seem to have done 50 passes in a tenth of a second."""
+    progress = started()
+    in_step(progress, 4)
+    claim(progress, 30, 80)
+    assert progress.decide(4.0) == Jump()
+    progress.told("n1", 80)
+    assert progress.land(1000, 4.1) == 80 + 1 + MARGIN
 
 
 def test_a_node_that_fell_silent_is_not_waited_for_until_its_neighbours_are_where_it_came_back():
