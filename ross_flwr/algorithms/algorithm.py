@@ -116,6 +116,11 @@ class Algorithm:
         return self.rule is not None and self.rule.needs_validation
 
     @property
+    def takes_own_steps(self) -> bool:
+        """Whether an app's own training can take the place of its local steps."""
+        return False
+
+    @property
     def undefended(self) -> "Algorithm":
         """The form of the method that attackers run, without what defends honest agents.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -12,7 +13,7 @@ from ross_flwr.algorithms.algorithm import Algorithm, Momentum, step
 from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.objective import ModuleObjective
-from ross_flwr.learning.requests import Gradient
+from ross_flwr.learning.requests import Gradient, Of
 from ross_flwr.learning.streams import seeded
 
 __all__ = [
@@ -28,7 +29,15 @@ Direction: TypeAlias = Callable[[Tensor, int], Tensor]
 """From a model z, shape [P], and the number of a mini-batch to the direction of a step, shape [P]."""
 
 
-def local_steps(agent: Agent, steps: int, learning_rate: float, direction: Direction | None = None) -> Tensor:
+def local_steps(
+    agent: Agent,
+    steps: int,
+    learning_rate: float,
+    direction: Direction | None = None,
+    start: Tensor | None = None,
+    *,
+    of: Of = "own",
+) -> Tensor:
     """Train K steps from x_i and return D_i = Σ_s d^s, shape [P], such that z^K = x_i − η D_i.
 
     ::
@@ -43,32 +52,37 @@ def local_steps(agent: Agent, steps: int, learning_rate: float, direction: Direc
         K and η. With K = 1, D_i is the gradient at x_i.
     direction : callable, optional
         Gives d^s instead of the gradient. The vector it returns is not changed.
+    start, of : Tensor, {"own", "cross"}
+        The model to start from instead of x_i, and whose it is.
 
     An app that trains its model itself does so on these K mini-batches, and D_i is its change divided by −η.
     """
+    start = agent["model"] if start is None else start
     if isinstance(agent.objective, ModuleObjective) and agent.objective.trainer:
-        return own_steps(agent, agent.objective, steps, learning_rate)
-    direction = direction or agent.gradient
+        return own_steps(agent, agent.objective, steps, learning_rate, start, of)
+    direction = direction or partial(agent.gradient, of=of)
     first = steps * agent.pass_number
-    total = direction(agent["model"], first)
+    total = direction(start, first)
     for s in range(1, steps):
-        total = total + direction(torch.sub(agent["model"], total, alpha=learning_rate), first + s)
+        total = total + direction(torch.sub(start, total, alpha=learning_rate), first + s)
     return total
 
 
-def own_steps(agent: Agent, objective: ModuleObjective, steps: int, learning_rate: float) -> Tensor:
-    """Return (x_i − z)/η, shape [P], with z what the app's own training on K mini-batches makes of x_i.
+def own_steps(
+    agent: Agent, objective: ModuleObjective, steps: int, learning_rate: float, model: Tensor, of: Of
+) -> Tensor:
+    """Return (x − z)/η, shape [P], with z what the app's own training on K mini-batches makes of `model`, x.
 
     To the method it is D_i, so it goes through the gradient chain as a gradient does.
     """
-    model, first = agent["model"], steps * agent.pass_number
+    first = steps * agent.pass_number
     batches = [agent.batches.indices(first + s) for s in range(steps)]
     noise = int(agent.stream("noise").integers(2**62))
     with agent.counts.timed("gradients", steps * agent.batches.size), seeded(noise, model.device):
         change = (model - objective.trained(model, batches)) / learning_rate
     agent.counts["gradients"] += steps - 1
     if agent.gradient_chain:
-        request = Gradient(objective, model, agent.batches.take(first), noise)
+        request = Gradient(objective, model, agent.batches.take(first), noise, of)
         for transform in agent.gradient_chain:
             change = transform(change, agent, request)
     return change
@@ -80,9 +94,10 @@ class LocalSteps(Algorithm):
 
     local_steps: int = options.local_steps(1)
 
-    @classmethod
-    def takes_own_steps(cls) -> bool:
-        """Return whether an app's own training can take the place of the local steps: nothing but SGD is in them."""
+    @property
+    def takes_own_steps(self) -> bool:
+        """Whether nothing but SGD is in the local steps."""
+        cls = type(self)
         return cls.direction is LocalSteps.direction and cls.descent is LocalSteps.descent
 
     def direction(self, agent: Agent, model: Tensor, batch: int) -> Tensor:

@@ -9,8 +9,10 @@ from torch import Tensor
 from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import Algorithm, Momentum, register, require_undirected, step
 from ross_flwr.algorithms.cross_gradients import OwnGradient
+from ross_flwr.algorithms.local_steps import local_steps
 from ross_flwr.algorithms.messages import Inbox, Message, Outbox, broadcast
 from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.requests import Of
 from ross_flwr.learning.shapley import WEIGHTINGS, Game, shapley_values
 
 
@@ -31,6 +33,9 @@ class ROSS(Momentum):
     validation set, validation accuracy as the utility U, momentum, and mixing with a doubly stochastic W. They leave
     open what the options choose. ``README.md`` beside this file says how the defaults were measured.
 
+    With ``local-steps=K``, ∇F_i(x_j; ξ_i) is the sum of the gradients of K steps of SGD from x_j, on a mini-batch each:
+    a coalition's probe is the mean of the models that its members train. An app's own training replaces these steps.
+
     State: x_i, u_i (zero at first). Per agent, pass and k neighbours: three exchanges, 1 + k gradients, 4·k·P·4 bytes
     (3·k·P·4 without mixing the momentum) and at most min(2^m, 2 + R (m − 1)) utilities, m = k + 1. On a complete graph
     with uniform weights and α = 0 it is SGD on the mean gradient.
@@ -49,6 +54,12 @@ class ROSS(Momentum):
     shapley: str = options.shapley()
     permutations: int = options.permutations()
     mix_momentum: bool = options.mix_momentum()
+    local_steps: int = options.local_steps(1)
+
+    @property
+    def takes_own_steps(self) -> bool:
+        """G_ji is what j's step makes of x_i, whoever makes it."""
+        return True
 
     @property
     def needs_validation(self) -> bool:
@@ -58,7 +69,8 @@ class ROSS(Momentum):
     @property
     def undefended(self) -> Algorithm:
         """Attackers follow their own gradient alone."""
-        return OwnGradient(learning_rate=self.learning_rate, momentum=self.momentum, mix_momentum=self.mix_momentum)
+        same = ("learning_rate", "momentum", "mix_momentum", "local_steps")
+        return OwnGradient(**{name: getattr(self, name) for name in same})
 
     def check(self, mixing: NDArray[np.float64], total_passes: int) -> None:
         """Refuse a directed graph: a gradient goes back to where its model came from."""
@@ -74,7 +86,7 @@ class ROSS(Momentum):
     def cross_gradients(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
         """Send G_ji to every neighbour j, and G_ii to oneself."""
         return {
-            j: {"gradient": agent.gradient(model, of="own" if j == agent.index else "cross")}
+            j: {"gradient": self.gradient(agent, model, of="own" if j == agent.index else "cross")}
             for j, model in inbox.gather("model").items()
         }
 
@@ -101,6 +113,10 @@ class ROSS(Momentum):
         agent["model"] = agent.mix(inbox.gather("model"))
         if self.mix_momentum:
             agent["momentum"] = agent.mix(inbox.gather("momentum"), models=False)
+
+    def gradient(self, agent: Agent, model: Tensor, of: Of) -> Tensor:
+        """Return what agent i makes of `model`: its gradient there, or the sum of those of K steps from there."""
+        return local_steps(agent, self.local_steps, self.learning_rate, start=model, of=of)
 
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         """Return π_ij by j; empty when the step is to be skipped."""

@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from ross_flwr.algorithms import ALGORITHMS
-from ross_flwr.algorithms.local_steps import LocalSteps
 from ross_flwr.config import Config, ConfigError, shown
 from ross_flwr.flower import handlers
 from ross_flwr.flower.hosting import MakeTask
@@ -88,7 +87,7 @@ class Functions:
             raise _unused(config, "validation-size", "this app has validation_data")
         if self.train is None and self.optimizer is None:
             return
-        if not isinstance(algorithm, LocalSteps) or not algorithm.takes_own_steps():
+        if not algorithm.takes_own_steps:
             own = "train" if self.train else "optimizer"
             raise ConfigError(
                 f"algorithm = '{algorithm.name}' has no local steps that this app's own {own} could make: leave {own} "

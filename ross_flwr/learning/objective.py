@@ -1,7 +1,7 @@
 """What an agent minimises: the loss on its own data, at any flat vector."""
 
 from collections.abc import Mapping, Sequence
-from math import exp
+from math import exp, isnan
 from typing import Protocol
 
 import torch
@@ -190,14 +190,16 @@ class ModuleObjective(ModuleLoss):
 
         It is the accuracy (``"accuracy"``), minus the mean loss (``"loss"``) or the app's function (``"own"``). With
         ``"accuracy-then-loss"``, the likelihood exp(−loss) adds less to the accuracy than one example does, so the loss
-        decides between models that are right equally often.
+        decides between models that are right equally often; where targets are not classes, it decides alone.
         """
         if kind == "own":
             if self.own_utility is None:
                 raise ConfigError("utility = 'own' is the app's own function, and it has none: use utility = 'loss'")
             return float(self.own_utility(self.outputs(vector, batch), batch.targets))
         loss, correct = self.evaluate(vector, batch)
-        if kind == "accuracy-then-loss":
+        if isnan(correct) and kind == "accuracy":
+            raise ConfigError("utility = 'accuracy' needs targets that are classes, and these are not: use 'loss'")
+        if kind == "accuracy-then-loss" and not isnan(correct):
             return correct + exp(-loss) / len(batch)
         return correct if kind == "accuracy" else -loss
 

@@ -312,8 +312,8 @@ def test_data_is_loaded_once_by_a_node_and_its_loaders_batch_size_counts():
         ),
         (
             {"train": lambda module, loader, context: None},
-            {},
-            "algorithm = 'ross' has no local steps that this app's own train could make: leave train out, or use",
+            {"algorithm": "ross-plus"},
+            "algorithm = 'ross-plus' has no local steps that this app's own train could make: leave train out, or use",
         ),
         (
             {"optimizer": torch.optim.AdamW},

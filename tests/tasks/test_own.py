@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ross_flwr import DPSGD, graph, simulate
+from ross_flwr import DPSGD, ROSS, graph, simulate
 from ross_flwr.algorithms.local_dsgd import LocalDSGD
+from ross_flwr.learning.batches import Batches
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.tasks.own import Own
 
@@ -223,7 +224,6 @@ def test_the_apps_own_training_is_the_step_of_a_method_with_local_steps(method, 
 
 
 def batches_of(agent, number):
-    from ross_flwr.learning.batches import Batches
 
     examples = own(Rows()).objective(0)
     batches = Batches(examples, agent, 0, 6)
@@ -276,3 +276,20 @@ def test_the_result_of_a_simulation_holds_frozen_parameters_too():
     fresh = nn.Sequential(nn.Linear(3, 100), nn.Tanh(), nn.Linear(100, 2))
     fresh.load_state_dict(result.state_dict())
     assert torch.equal(fresh[0].weight, base)
+
+
+def test_a_cross_gradient_is_what_the_apps_own_training_makes_of_a_neighbours_model():
+    """With equal weights and no momentum, ROSS steps to the mean of the models that all train from one's own."""
+    task = own(DataLoader(Rows(), batch_size=6), optimizer=ADAMW, hold_out=5)
+    method = ROSS(local_steps=5, momentum=0.0, weighting="uniform")
+    result = simulate(method, graph.complete(3), task, rounds=1)
+    examples = own(Rows(), hold_out=5)
+    trained = []
+    for agent in range(3):
+        objective = examples.objective(agent)
+        batches = Batches(objective, agent, 0, 6)
+        places = [examples._data(agent)[0]._numbers[place] for s in range(5) for place in batches.indices(s).tolist()]
+        trained.append(by_hand(task.model.initial, torch.tensor(places).split(6), ADAMW))
+    for model in result.models.values():
+        torch.testing.assert_close(model, torch.stack(trained).mean(0), atol=1e-5, rtol=1e-4)
+    assert result.history[0]["gradients"] == 3 * 3 * 5

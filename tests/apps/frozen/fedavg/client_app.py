@@ -1,0 +1,34 @@
+"""The app's ClientApp."""
+
+from apps.frozen.task import Net, load_data, trained
+from apps.frozen.task import test as test_fn
+from apps.frozen.task import train as train_fn
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+app = ClientApp()
+
+
+def loaders(context: Context):
+    return load_data(context.node_config["partition-id"], context.node_config["num-partitions"])
+
+
+@app.train()
+def train(msg: Message, context: Context):
+    model = Net()
+    model.load_state_dict(msg.content["arrays"].to_torch_state_dict(), strict=False)
+    trainloader, _ = loaders(context)
+    train_loss = train_fn(model, trainloader, epochs=1, lr=msg.content["config"]["lr"])
+    metrics = MetricRecord({"train_loss": train_loss, "num-examples": len(trainloader.dataset)})
+    content = RecordDict({"arrays": ArrayRecord(trained(model)), "metrics": metrics})
+    return Message(content=content, reply_to=msg)
+
+
+@app.evaluate()
+def evaluate(msg: Message, context: Context):
+    model = Net()
+    model.load_state_dict(msg.content["arrays"].to_torch_state_dict(), strict=False)
+    _, testloader = loaders(context)
+    loss, accuracy = test_fn(model, testloader)
+    metrics = MetricRecord({"eval_loss": loss, "eval_acc": accuracy, "num-examples": len(testloader.dataset)})
+    return Message(content=RecordDict({"metrics": metrics}), reply_to=msg)
