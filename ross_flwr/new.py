@@ -14,6 +14,7 @@ __all__ = ["write_app"]
 FILES = {
     "pyproject.toml": "pyproject.toml",
     "README.md": "README.md",
+    "LICENSE": "LICENSE",
     "$module/__init__.py": "init.py",
     "$module/client_app.py": "client_app.py",
     "$module/server_app.py": "server_app.py",

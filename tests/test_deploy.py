@@ -83,7 +83,7 @@ def test_units_find_their_variables_in_the_environment_file():
 
 
 STUBS = {
-    "flower-superlink": 'case "$*" in --version) echo 1.41.0;; *) exec "$HERE/serve" superlink;; esac',
+    "flower-superlink": 'case "$*" in --version) echo 1.42.0;; *) exec "$HERE/serve" superlink;; esac',
     "flower-supernode": 'echo "$@" >>"$HERE/nodes"; exec "$HERE/serve" supernode',
     "flwr": '[ "$1" != run ] || "$HERE/meet"; echo "$@" >"$HERE/$1"; echo Result',
     "meet": 'until [ -e "$HERE/supernode.up" ]; do sleep 0.1; done',
@@ -150,7 +150,7 @@ def test_a_folder_that_flowers_configuration_cannot_hold_is_refused(stubbed, tmp
 @NEEDS_BASH
 def test_a_superlink_that_ends_is_not_waited_for_although_another_program_listens(stubbed, tmp_path):
     """The other program takes connections and says nothing, so that the command that asks for the SuperLink hangs."""
-    ended = 'case "$*" in --version) echo 1.41.0;; *) echo "the port is in use"; exit 1;; esac'
+    ended = 'case "$*" in --version) echo 1.42.0;; *) echo "the port is in use"; exit 1;; esac'
     script, _ = stubbed(tmp_path / "work", **{"flower-superlink": ended, "flwr": "exec sleep 60"})
     said, _ = script.communicate(timeout=30)
     assert script.returncode == 1

@@ -107,7 +107,8 @@ def test_the_app_names_its_two_components_and_flower_finds_them():
 def test_the_citation_is_of_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert citation["version"] == project["version"]
+    assert (citation["license"], project["license"]) == ("Apache-2.0", {"file": "LICENSE"})
     assert [author["name"] for author in citation["authors"]] == [author["name"] for author in project["authors"]]
 
 

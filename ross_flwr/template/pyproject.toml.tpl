@@ -6,7 +6,7 @@ build-backend = "hatchling.build"
 name = "$name"
 version = "0.1.0"
 description = "Agents that learn together."
-license = "Apache-2.0"
+license = { file = "LICENSE" }
 requires-python = ">=3.11"
 dependencies = ["flwr[simulation]>=1.39", "ross-flwr", "torch"]
 
@@ -18,7 +18,9 @@ packages = ["$module"]
 
 [tool.flwr.app]
 publisher = "me"
-fab-include = ["$module/**/*.py"]
+fab-format-version = 1
+flwr-version-target = "1.42.0"
+fab-include = ["$module/**/*.py", "LICENSE"]
 
 [tool.flwr.app.components]
 serverapp = "$module.server_app:app"
@@ -30,7 +32,8 @@ algorithm = "ross"
 topology = "ring"
 num-rounds = 10
 batches-per-round = 5
-learning-rate = 0.1
+learning-rate = 0.05
+momentum = 0.5
 num-nodes = 0
 transport = "relay"
 phase-timeout = 60.0

@@ -5,10 +5,14 @@ import os
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from flwr.supercore.task_identity import TaskIdentity
+from nodes import Nodes, context_of
 
 from ross_flwr import ConfigError, resolve
 from ross_flwr.cli import cli
@@ -21,9 +25,11 @@ def test_the_app_is_whole_and_its_keys_are_keys(tmp_path):
     done = CliRunner().invoke(cli, ["new", str(tmp_path / "my-app")])
     app = tmp_path / "my-app"
     assert (done.exit_code, done.output) == (0, f"The app is in {app}; its README.md says how to go on\n")
-    written = {file.relative_to(app).as_posix(): file.read_text(encoding="utf-8") for file in app.rglob("*.*")}
+    written = {
+        file.relative_to(app).as_posix(): file.read_text(encoding="utf-8") for file in app.rglob("*") if file.is_file()
+    }
     modules = {f"my_app/{name}.py" for name in ("__init__", "client_app", "server_app", "task")}
-    assert written.keys() == {"README.md", "pyproject.toml", "tests/test_app.py", *modules}
+    assert written.keys() == {"README.md", "LICENSE", "pyproject.toml", "tests/test_app.py", *modules}
     assert not [name for name, text in written.items() if "$" in text]
     for name, text in written.items():
         if name.endswith(".py"):
@@ -54,6 +60,29 @@ def test_nothing_that_exists_is_hidden_or_overwritten(tmp_path):
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
     return write_app(tmp_path_factory.mktemp("apps") / "my-app")
+
+
+def test_the_apps_agents_learn_and_their_loss_does_not_rise(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(write_app(tmp_path / "rising"))
+    monkeypatch.setattr("ross_flwr.flower.placement.SETTLE", 0.0)
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    client, server = (import_module(f"rising.{name}") for name in ("client_app", "server_app"))
+    settings = tomllib.loads((tmp_path / "rising" / "pyproject.toml").read_text(encoding="utf-8"))
+    keys = settings["tool"]["flwr"]["app"]["config"]
+    result = server.main(Nodes(client.app, range(4), together=False), context_of(keys))
+    losses = [metrics["loss-mean"] for metrics in result.evaluate_metrics_clientapp.values()]
+    assert len(losses) == keys["num-rounds"] == 10
+    assert all(after < before + 0.01 for before, after in pairwise(losses)), losses
+    assert losses[-1] < losses[0] / 3
+
+
+@pytest.mark.parametrize("file", ["pyproject.toml", "ross_flwr/template/pyproject.toml.tpl"])
+def test_flower_finds_the_metadata_of_an_app_bundle_complete(file):
+    from flwr.supercore.fab_format_version import normalize_and_validate_fab_format
+
+    metadata = normalize_and_validate_fab_format(tomllib.loads((ROOT / file).read_text(encoding="utf-8")))
+    assert (metadata.fab_format_version, metadata.flwr_version_min) == (1, "1.39")
+    assert metadata.flwr_version_target == "1.42.0"
 
 
 def output(app, *command, **environment):
