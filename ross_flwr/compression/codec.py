@@ -47,14 +47,10 @@ class Leg:
         """The exchange as one number, which grows."""
         return self.pass_number << 20 | self.number
 
-    def shared(self) -> Generator:
-        """Return random numbers that sender and receiver draw alike."""
-        return stream(self.seed, f"compress {self.step} {self.name}", self.source, self.pass_number)
-
     def own(self) -> Generator:
-        """Return random numbers of the sender's own, for this edge."""
+        """Return the sender's random numbers for this vector."""
         purpose = f"compress {self.step} {self.name}"
-        return stream(self.seed, purpose, self.source, self.pass_number, 1 + self.destination)
+        return stream(self.seed, purpose, self.source, self.pass_number, self.destination)
 
 
 class Codec(ABC):

@@ -11,6 +11,7 @@ from ross_flwr.algorithms.messages import Refused
 from ross_flwr.compression.codec import Codec, Leg, Memory, as_bytes, floats
 from ross_flwr.compression.integers import BLOCK
 from ross_flwr.config import option
+from ross_flwr.learning.streams import stream
 
 __all__ = ["RandomK", "TopK"]
 
@@ -51,7 +52,7 @@ class TopK(Codec):
 
 @dataclass(frozen=True)
 class RandomK(Codec):
-    """A `share` (0.1) of the numbers that both ends draw from the seed, so no places are sent. 4 bytes each."""
+    """A `share` (0.1) of the numbers. A seed of eight bytes says which, so no places are sent. 4 bytes each."""
 
     biased: ClassVar[bool] = True
     coarse: ClassVar[bool] = True
@@ -63,19 +64,22 @@ class RandomK(Codec):
         return max(1, round(self.share * n))
 
     def size(self, n: int) -> int:
-        """Return four bytes for every number that is sent."""
-        return 4 * self.kept(n)
+        """Return four bytes for every number that is sent, and those of the seed."""
+        return 8 + 4 * self.kept(n)
 
     def encode(self, vector: Tensor, leg: Leg, memory: Memory) -> Tensor:
         """Send the values in the places that were drawn."""
-        return as_bytes(vector[self._places(len(vector), leg)])
+        seed = int(leg.own().integers(2**63))
+        return as_bytes(torch.tensor([seed]), vector[self._places(len(vector), seed)])
 
     def decode(self, data: Tensor, n: int, leg: Leg) -> Tensor:
         """Put the values in their places."""
-        return torch.zeros(n).index_copy_(0, self._places(n, leg), floats(data))
+        places = self._places(n, int(data[:8].view(torch.int64)))
+        return torch.zeros(n).index_copy_(0, places, floats(data[8:]))
 
-    def _places(self, n: int, leg: Leg) -> Tensor:
-        return torch.from_numpy(leg.shared().choice(n, self.kept(n), replace=False, shuffle=False))
+    def _places(self, n: int, seed: int) -> Tensor:
+        drawn = stream(seed & (2**63 - 1), "randomk").choice(n, self.kept(n), replace=False, shuffle=False)
+        return torch.from_numpy(drawn)
 
 
 def largest(vector: Tensor, k: int) -> Tensor:

@@ -7,6 +7,7 @@ from statistics import median_low
 
 from torch import Tensor
 
+from ross_flwr.algorithms.messages import Refused
 from ross_flwr.direct.agreement import Agreement
 from ross_flwr.direct.certificates import Credentials
 from ross_flwr.direct.channels import Neighbor
@@ -125,7 +126,7 @@ class Neighborhood:
             return []
         steps = self.host.algorithm.steps
         if self._fetched and pass_number == self._fetched[0].pass_number:
-            return [self._here(each) for each in self._fetched if each.step == steps[number - 1]]
+            return [each for each in self._fetched if each.step == steps[number - 1]]
         self._fetched = []
         # Agents that are away by configuration wait too; otherwise their node would run ahead of its neighbours.
         agents, homes = self.host.agents, self.peer.homes
@@ -142,16 +143,21 @@ class Neighborhood:
         stays theirs. Without sound models from two nodes, or from the only one, there is no such pass.
         """
         fetched, target = self.peer.follow(end)
-        self._fetched = [replace(each, pass_number=target - 1) for each in self._sound(fetched)]
+        self._fetched = self._sound([self._here(replace(each, pass_number=target - 1)) for each in fetched])
         return target - 1 if self._fetched and target - 1 > pass_number else target
 
     def _sound(self, fetched: Collection[Envelope]) -> list[Envelope]:
         """Return the envelopes that are no longer than is likely, if they come from enough nodes to compare."""
         models = [agent["model"] for agent in self.host.agents.values()]
-        lengths = [_length(envelope.tensors.values()) for envelope in fetched]
-        bound = LONGER * median_low([*(_length([model]) for model in models), *lengths])
+        lengths: list[tuple[Envelope, float]] = []
+        for envelope in fetched:
+            try:
+                lengths.append((envelope, _length(self.host.preview(envelope).values())))
+            except Refused as error:
+                self.host.mailroom.drop(error.reason, envelope.source, envelope.destination)
+        bound = LONGER * median_low([*(_length([model]) for model in models), *(length for _, length in lengths)])
         sound = []
-        for envelope, length in zip(fetched, lengths, strict=True):
+        for envelope, length in lengths:
             if length <= bound:
                 sound.append(envelope)
             else:

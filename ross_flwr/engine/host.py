@@ -126,6 +126,12 @@ class Host:
             for envelope in self._send(running[index], outbox, exchange, silence=silence)
         ]
 
+    def preview(self, envelope: Envelope) -> Message:
+        """Return what the receiver of an envelope would read; raise `Refused` if it would drop the envelope."""
+        number, step = self.algorithm.steps.index(envelope.step), envelope.step
+        exchange = Exchange(pass_number=envelope.pass_number, number=number, step=step, forms=self._forms(step))
+        return self.mailroom.preview(self.agents[envelope.destination], envelope.source, envelope.tensors, exchange)
+
     def end_pass(self) -> None:
         """Finish a pass over the algorithm's steps for every agent that ran the last one."""
         for index in self.ran:

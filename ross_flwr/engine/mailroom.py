@@ -131,6 +131,20 @@ class Mailroom:
             self.missing.setdefault(agent.index, set()).update(lacking)
         return inbox
 
+    def preview(self, agent: Agent, source: int, message: Message, exchange: Exchange) -> Message:
+        """Return what `agent` would read of a message of `exchange`, and leave its state as it was.
+
+        Raises
+        ------
+        Refused
+            When it would drop the message.
+        """
+        before = dict(agent.state)
+        try:
+            return self._read(agent, source, message, exchange, on_the_wire(exchange.forms, self.transforms))
+        finally:
+            agent.state = before
+
     def _read(self, agent: Agent, source: int, message: Message, exchange: Exchange, wire: Forms) -> Message:
         self._check(message, wire)
         for transform in reversed(self.transforms):

@@ -1,6 +1,7 @@
 """Compression in the message chain: with attacks, faults, restarts and every method."""
 
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -152,6 +153,18 @@ def test_copies_agree_again_after_heavy_loss_and_absence():
     assert not all(copies_agree(host))
     rounds(host, 4, first=40)
     assert all(copies_agree(host))
+
+
+def test_a_look_at_a_message_remembers_nothing_and_needs_the_copy_that_it_builds_on():
+    """As for a node that comes back and fetches what its neighbours sent last."""
+    for codec, refusal in ((Int8(), nullcontext()), (Choco(TopK(0.1)), pytest.raises(Refused, match="out-of-step"))):
+        near, far = (host_of(DPSGD(), codec, members=block) for block in (range(3), range(3, 6)))
+        far.activate(0, 0), far.end_pass()
+        (later,) = [each for each in far.activate(1, 0) if each.destination == 0]
+        before = dict(near.agents[0].state)
+        with refusal:
+            torch.testing.assert_close(near.preview(later)["model"], far.agents[5]["model"], atol=0.05, rtol=0)
+        assert near.agents[0].state == before
 
 
 def test_who_never_hears_whether_a_message_came_sends_the_whole_vector_now_and_then():

@@ -174,7 +174,7 @@ OK, LONG, HUGE, NONE = 2.0, 100.0, 1e30, float("nan")
         ({}, False, {}),
         ({1: LONG, 3: OK}, False, {"too-long": 1}),
         ({1: HUGE, 3: OK}, False, {"too-long": 1}),
-        ({1: NONE, 3: OK}, False, {"too-long": 1}),
+        ({1: NONE, 3: OK}, False, {"not-finite": 1}),
     ],
 )
 def test_a_node_that_catches_up_takes_in_fetched_models_by_the_rule_of_the_run_or_not_at_all(served, mixes, dropped):
