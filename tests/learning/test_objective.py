@@ -327,3 +327,12 @@ def test_a_parameter_that_the_loss_does_not_depend_on_has_no_gradient_and_a_froz
     assert [name for name, part in gradient.items() if not part.any()] == ["unused"]
     assert list(gradient) == ["unused", "0.bias", "2.weight", "2.bias"]
     assert objective.size == 2 + 5 + 3 * 5 + 3
+
+
+def test_where_targets_are_no_classes_the_loss_alone_is_the_utility():
+    rows = Table(torch.randn(8, 6), torch.randn(8, 3))
+    objective = ModuleObjective(FlatModel(mlp()), rows, rows, rows, loss=nn.functional.mse_loss)
+    vector, validation = point(objective, 1), objective.validation
+    assert objective.utility(vector, "accuracy-then-loss", validation) == -objective.loss(vector, validation)
+    with pytest.raises(ConfigError, match="utility = 'accuracy' needs targets that are classes"):
+        objective.utility(vector, "accuracy", validation)
