@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ross_flwr.flower.client_app import peer_app
     from ross_flwr.flower.strategies import PeerDirect, PeerHybrid, PeerRelay
     from ross_flwr.learning.agent import Agent
+    from ross_flwr.privacy import Privacy
     from ross_flwr.runs.simulate import Result, simulate
     from ross_flwr.tasks.task import Task
     from ross_flwr.threats.threats import Threats
@@ -36,6 +37,7 @@ __all__ = [
     "PeerDirect",
     "PeerHybrid",
     "PeerRelay",
+    "Privacy",
     "ROSSPlus",
     "Result",
     "Task",
@@ -61,6 +63,7 @@ _IN = {
     "PeerDirect": "flower.strategies",
     "PeerHybrid": "flower.strategies",
     "PeerRelay": "flower.strategies",
+    "Privacy": "privacy",
     "ROSSPlus": "algorithms.ross_plus",
     "Result": "runs.simulate",
     "Task": "tasks.task",
@@ -78,6 +81,7 @@ declared_in(
     "ross_flwr.flower.options",
     "ross_flwr.graph.options",
     "ross_flwr.learning.options",
+    "ross_flwr.privacy.options",
     "ross_flwr.runs.options",
     "ross_flwr.tasks.options",
     "ross_flwr.threats.options",

@@ -37,7 +37,11 @@ class Nodes:
     def __init__(self, app, numbers=(100, 101, 102, 103), node_config=lambda k: {}, *, together=True):
         self.app = app
         self.contexts = {
-            number: context_of({}, number, **{"partition-id": k, "num-partitions": len(numbers), **node_config(k)})
+            number: context_of(
+                {},
+                number,
+                **{"partition-id": k, "num-partitions": len(numbers), "reproducible-noise": True, **node_config(k)},
+            )
             for k, number in enumerate(numbers)
         }
         one = ThreadPoolExecutor(1)

@@ -98,6 +98,8 @@ class Algorithm:
     """Whether the graph must stay the same in all rounds."""
     takes_rule: ClassVar[bool] = True
     """Whether agents combine vectors by the rule."""
+    private: ClassVar[bool] = False
+    """Whether training examples are protected unless the run says how; see the room `privacy`."""
     invariant: ClassVar[str] = ""
     """What stays true of all agents together as long as they mix by W and by no other rule; empty for nothing."""
     steps: ClassVar[tuple[str, ...]] = ()
@@ -142,6 +144,13 @@ class Algorithm:
                 f"{self.name} averages with weights that sum to 1, and those of agent {agent} sum to "
                 f"{sums[agent]:.3g}: use algorithm = 'sgp', or mixing = 'metropolis' on an undirected graph"
             )
+
+    def batches(self, pass_number: int, degree: int) -> list[int]:
+        """Return the number of the mini-batch of each gradient that an agent with `degree` neighbours takes in a pass.
+
+        Noise is fitted to it: an agent may take fewer, not more.
+        """
+        return [pass_number] * (1 + degree if "cross_gradients" in self.steps else 1)
 
     def start(self, agent: Agent) -> None:
         """Set up the agent's state; ``agent["model"]`` is already set."""

@@ -26,6 +26,10 @@ class DFedSAM(LocalDSGD):
 
     sam_radius: float = option(0.05, "ρ, how far uphill the gradient is taken", minimum=0.0)
 
+    def batches(self, pass_number: int, degree: int) -> list[int]:
+        """Return K mini-batches, two gradients on each."""
+        return 2 * super().batches(pass_number, degree)
+
     def direction(self, agent: Agent, model: Tensor, batch: int) -> Tensor:
         """Return the gradient uphill of `model`."""
         uphill = agent.gradient(model, batch)

@@ -82,7 +82,7 @@ def own_steps(
         change = (model - objective.trained(model, batches)) / learning_rate
     agent.counts["gradients"] += steps - 1
     if agent.gradient_chain:
-        request = Gradient(objective, model, agent.batches.take(first), noise, of)
+        request = Gradient(objective, model, agent.batches.take(first), noise, first, of)
         for transform in agent.gradient_chain:
             change = transform(change, agent, request)
     return change
@@ -99,6 +99,11 @@ class LocalSteps(Algorithm):
         """Whether nothing but SGD is in the local steps."""
         cls = type(self)
         return cls.direction is LocalSteps.direction and cls.descent is LocalSteps.descent
+
+    def batches(self, pass_number: int, degree: int) -> list[int]:
+        """Return K mini-batches, a gradient on each."""
+        first = self.local_steps * pass_number
+        return list(range(first, first + self.local_steps))
 
     def direction(self, agent: Agent, model: Tensor, batch: int) -> Tensor:
         """Return the direction of a step from `model` on mini-batch number `batch`."""

@@ -34,6 +34,11 @@ class NETFLEET(Algorithm):
 
     local_steps: int = options.local_steps(5)
 
+    def batches(self, pass_number: int, degree: int) -> list[int]:
+        """Return K mini-batches, a gradient on each."""
+        first = self.local_steps * pass_number
+        return list(range(first, first + self.local_steps))
+
     def start(self, agent: Agent) -> None:
         """Begin with nothing tracked."""
         agent["tracker"] = agent["gradient"] = agent["model"].new_zeros(agent["model"].shape)

@@ -72,6 +72,11 @@ class ROSS(Momentum):
         same = ("learning_rate", "momentum", "mix_momentum", "local_steps")
         return OwnGradient(**{name: getattr(self, name) for name in same})
 
+    def batches(self, pass_number: int, degree: int) -> list[int]:
+        """Return K mini-batches, on each of which neighbours' gradients are taken too."""
+        first = self.local_steps * pass_number
+        return [first + s for s in range(self.local_steps)] * (1 + degree)
+
     def check(self, mixing: NDArray[np.float64], total_passes: int) -> None:
         """Refuse a directed graph: a gradient goes back to where its model came from."""
         super().check(mixing, total_passes)

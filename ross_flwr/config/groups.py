@@ -19,6 +19,7 @@ _ORDER = (
     "Bad data",
     "Attackers",
     "Faults",
+    "Privacy",
     "Compression",
     "Robust mixing",
     "Machine and results",

@@ -28,6 +28,8 @@ class AgentReport:
         The weight of each neighbour's gradient in the agent's last step, if the method weighs them.
     time : dict[str, float]
         Seconds spent in ``gradients``, in ``utilities`` and in ``exchange``, the delivery of messages in its process.
+    spent : float, optional
+        Of a private agent that released gradients: the sum of their precisions, for the example that most are of.
     loss, accuracy : float, optional
         On the test set, at the agent's own model; None in rounds without a test.
     attack_success : float, optional
@@ -44,6 +46,7 @@ class AgentReport:
     missing: list[int] = field(default_factory=list)
     weights: dict[int, float] = field(default_factory=dict)
     time: dict[str, float] = field(default_factory=dict)
+    spent: float | None = None
     loss: float | None = None
     accuracy: float | None = None
     attack_success: float | None = None

@@ -151,6 +151,7 @@ class Host:
                 sent=mailroom.sent.pop(index, {}),
                 missing=sorted(missing.get(index, ())),
                 weights=agent.reported.get("weights", {}),
+                spent=agent.reported.get("spent"),
                 time={kind: agent.counts[f"{kind}-ns"] / 1e9 for kind in ("gradients", "utilities", "exchange")},
             )
             agent.counts.clear()

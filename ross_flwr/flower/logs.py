@@ -67,8 +67,8 @@ def log_rounds(first: int, last: int, num_rounds: int) -> None:
     logger.log(INFO, f"[ROUND {last}/%d]" if first == last else f"[ROUNDS {first}–{last}/%d]", num_rounds)
 
 
-def log_end(result: Result, seconds: float) -> None:
-    """Log the result of a run that took so many seconds."""
+def log_end(result: Result, seconds: float, summary: Mapping[str, Any]) -> None:
+    """Log the result of a run that took this many seconds, and what its summary says of privacy."""
     logger.log(INFO, "")
     logger.log(INFO, "Strategy execution finished in %.2fs", seconds)
     logger.log(INFO, "")
@@ -77,6 +77,8 @@ def log_end(result: Result, seconds: float) -> None:
     for line in str(result).splitlines():
         logger.log(INFO, "\t%s", line)
     logger.log(INFO, "")
+    if "privacy" in summary:
+        logger.log(INFO, "Privacy: %s", summary["privacy"]["statement"])
 
 
 def evaluate(evaluate_fn: Evaluate | None, number: int, result: Result) -> None:

@@ -172,6 +172,7 @@ class Outcome:
         return {
             **self.run.assembly.outline(),
             **self.history.summary(),
+            **self.run.assembly.promise(self.history, secret=True),
             "dropped": dict(self.run.drops.counts),
             "consensus-distance": consensus_distance(vectors) if vectors else None,
         }

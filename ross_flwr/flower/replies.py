@@ -144,6 +144,7 @@ def _check_agent(report: AgentReport, agents: Collection[int], *, tested: bool) 
         _require(not strange, f"{who} has no neighbour {strange[:1]}")
     _require(all(j in agents for j in report.weights), f"{who} weighs strangers")
     _require(len(set(report.missing)) == len(report.missing), f"{who} lacks a neighbour twice")
+    _require(report.spent is None or report.spent >= 0, f"{who} has spent {report.spent}")
     _check_counts(who, [report.gradients, report.utilities, report.work, *report.time.values()])
     for kinds in report.sent.values():
         _check_counts(who, kinds.values())

@@ -196,8 +196,8 @@ class PeerStrategy(Strategy):
                 break
         self._outcome.require_reports(self._run.first)
         forget(self._run, evaluate_config)
-        log_end(result, time.perf_counter() - began)
         self.outcome = {**self._outcome.summary(), **self.about}
+        log_end(result, time.perf_counter() - began, self.outcome)
         self.results.finish(self.outcome, tensors_of(result.arrays) if self._outcome.honest else None)
         return result
 

@@ -158,9 +158,9 @@ class Agent:
             the agent also notes how the batch moves the float buffers (BatchNorm statistics), for `end_pass`.
         """
         with self.counts.timed("gradients", self.batches.size):
-            batch = self.batches.take(self.pass_number if batch_number is None else batch_number)
+            number = self.pass_number if batch_number is None else batch_number
             noise = int(self.stream("noise").integers(2**62))
-            request = Gradient(self.objective, vector, batch, noise, of)
+            request = Gradient(self.objective, vector, self.batches.take(number), noise, number, of)
             gradient, shift = self.compute(request)
             if shift is not None and of == "own" and torch.equal(vector, self.state["model"]):
                 self.state["buffer_shift"] = shift

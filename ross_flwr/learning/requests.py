@@ -30,6 +30,8 @@ class Gradient:
         The mini-batch.
     noise : int
         The seed of what the model draws, as dropout does.
+    number : int
+        The number of the mini-batch in the agent's `Batches`.
     of : {"own", "cross"}
         Whose model it is.
     """
@@ -38,6 +40,7 @@ class Gradient:
     vector: Tensor
     batch: Batch
     noise: int
+    number: int
     of: Of = "own"
 
     def answer(self) -> tuple[Tensor, Tensor | None]:

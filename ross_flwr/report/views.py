@@ -154,6 +154,9 @@ class Plain(View):
     def end(self, summaries: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
         """Write the table of results and their folder."""
         self.console.print(Fitting(result_table(summaries)))
+        for method, summary in summaries.items():
+            if "privacy" in summary:
+                print(f"{method}: {summary['privacy']['statement']}")
         print(f"Results are in {folder}")
 
 

@@ -13,6 +13,7 @@ from ross_flwr.graph.options import GraphOptions
 from ross_flwr.graph.schedule import Graphs, read_graphs
 from ross_flwr.learning.options import RobustOptions
 from ross_flwr.learning.rules import PRE_AGGREGATIONS, RULES, Rule
+from ross_flwr.privacy.options import PrivacyOptions
 from ross_flwr.runs.assembly import Assembly
 from ross_flwr.runs.options import MachineOptions, RunOptions
 from ross_flwr.tasks.corruptions import draw_corrupted
@@ -73,6 +74,7 @@ def assemble(config: Config, task: Task | None = None) -> Assembly:
         seed=run.seed,
         threats=threats,
         compression=config.part(CompressionOptions).link(algorithm),
+        privacy=config.part(PrivacyOptions).read(algorithm),
         aggregator=aggregator,
     )
 

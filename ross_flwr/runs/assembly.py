@@ -1,7 +1,8 @@
 """The parts of a run, and the agents that they make."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ross_flwr.algorithms import Algorithm
@@ -18,6 +19,8 @@ from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.objective import ModuleObjective, Objective
 from ross_flwr.learning.rules import Mean, Rule, require_feasible
 from ross_flwr.learning.splits import trained_on
+from ross_flwr.privacy.privacy import CLIP, EPSILON, Privacy
+from ross_flwr.runs.history import History
 from ross_flwr.tasks.images import Images
 from ross_flwr.tasks.task import Task
 from ross_flwr.threats.threats import Threats
@@ -45,6 +48,8 @@ class Assembly:
         Who attacks, who is away, what gets lost.
     compression : Compression, optional
         How what agents send is compressed; without it, not at all.
+    privacy : Privacy, optional
+        How training examples are protected; without it, they are only where the method is a private one.
     aggregator : Rule, optional
         How agents mix if the algorithm has no rule of its own; without it, by W.
 
@@ -61,9 +66,12 @@ class Assembly:
     seed: int = 0
     threats: Threats = field(default_factory=Threats)
     compression: Compression | None = None
+    privacy: Privacy | None = None
     aggregator: Rule = field(default_factory=Mean)
 
     def __post_init__(self) -> None:
+        if self.algorithm.private and self.privacy is None:
+            self.privacy = Privacy(clip=CLIP, epsilon=EPSILON)
         if self.algorithm.trains_on == "pooled":
             if not isinstance(self.task, Images):
                 raise ConfigError(
@@ -105,6 +113,8 @@ class Assembly:
         self.algorithm.check(self.topology.mixing, self.schedule.total_passes)
         if isinstance(self.task, Images):
             _check_images(self.task, self.algorithm, self.rule)
+        if self.privacy:
+            self.privacy.check(self.algorithm, self.rule, self.task.model.module)
         if self.algorithm.invariant and self.rule != Mean():
             raise ConfigError(
                 f"rule '{self.rule.name}' would break {self.algorithm.invariant}, on which algorithm = "
@@ -113,26 +123,47 @@ class Assembly:
         if self.algorithm.takes_rule:
             require_feasible(self.rule, [len(self.topology.neighbors(i)) + 1 for i in range(self.topology.num_agents)])
 
-    def host(self, run: str, places: Mapping[int, Place] | None = None, engine: Engine | None = None) -> Host:
-        """Return the host of the agents in these `places`, or of all, as at the start of the run."""
+    def host(
+        self,
+        run: str,
+        places: Mapping[int, Place] | None = None,
+        engine: Engine | None = None,
+        *,
+        secret: bool = False,
+    ) -> Host:
+        """Return the host of the agents in these `places`, or of all, as at the start of the run.
+
+        With `secret`, the noise of private agents does not follow from the seed.
+        """
         places = self._places(places)
         return Host(
             run,
             self.algorithm,
-            self.agents(places),
+            self.agents(places, secret=secret),
             engine=engine,
             transforms=self.message_chain,
             places=self.graphs.places(places),
             absent=self.threats.absent,
         )
 
-    def agents(self, places: Mapping[int, Place] | None = None) -> list[Agent]:
+    def agents(self, places: Mapping[int, Place] | None = None, *, secret: bool = False) -> list[Agent]:
         """Return the agents in these `places`, or all in the first topology's, their state as at the start."""
-        return [self._agent(index, place) for index, place in self._places(places).items()]
+        return [self._agent(index, place, secret=secret) for index, place in self._places(places).items()]
 
     def describe(self) -> dict[str, Any]:
         """Return what the summary says of the parts."""
         return {**self.outline(), **self.task.describe()}
+
+    def summary(self, history: History, dropped: Mapping[str, int]) -> dict[str, Any]:
+        """Return what ``summary.json`` holds of a run in this process."""
+        return {**self.describe(), **history.summary(), **self.promise(history), "dropped": dict(dropped)}
+
+    def promise(self, history: History, *, secret: bool = False) -> dict[str, Any]:
+        """Return what the summary says of the privacy of a run with this history; nothing where it has none.
+
+        `secret` is as in `host`.
+        """
+        return {"privacy": self.privacy.describe(history.spent, secret=secret)} if self.privacy else {}
 
     def outline(self) -> dict[str, Any]:
         """Return what the summary says of the method and the graph."""
@@ -149,7 +180,7 @@ class Assembly:
         everybody = range(self.graphs.num_agents)
         return {i: self.topology.place(i) for i in everybody} if places is None else places
 
-    def _agent(self, index: int, place: Place) -> Agent:
+    def _agent(self, index: int, place: Place, *, secret: bool) -> Agent:
         row, column = place
         objective, batch_size = self._objective(index), self.task.batch_size(index)
         agent = Agent(index, objective, row, self.seed, batch_size, self.rule, self.algorithm.validation_batch)
@@ -158,6 +189,12 @@ class Assembly:
         if index in self.threats.attackers:
             agent.undefended_from = self.threats.since
         agent.gradient_chain = self.threats.gradient_chain(index)
+        if self.privacy:
+            degrees = (each[index] for each in self._degrees)
+            attacks = index in self.threats.attackers
+            link = self.privacy.link(self.algorithm, agent, degrees, secret=secret, bounded=not attacks)
+            link.begin(agent)
+            agent.gradient_chain = [link, *agent.gradient_chain]
         agent["model"] = self.task.model.initial.clone()
         self.algorithm.start(agent)
         return agent
@@ -173,6 +210,14 @@ class Assembly:
                 "use-validation = false, and an algorithm such as dpsgd"
             )
         return trained_on(objective, own=data == "own and validation")
+
+    @cached_property
+    def _degrees(self) -> list[Sequence[int]]:
+        """How many agents hear each agent, in every pass."""
+        everybody, passes = range(self.graphs.num_agents), self.schedule.total_passes
+        if not self.graphs.changes:
+            return [[len(self.topology.receivers(i)) for i in everybody]] * passes
+        return [[len(topology.receivers(i)) for i in everybody] for topology in map(self.graphs.at, range(passes))]
 
     @property
     def _training_data(self) -> TrainingData:

@@ -72,7 +72,8 @@ class History:
     tensors as they are on the wire), ``gradients``, ``utilities``, ``work`` (example passes: forward and backward are
     one, a forward alone is a third, tests are none), ``sent`` (bytes by edge "i>j" and tensor name), ``missing`` (pairs
     [i, j]: agent i lacked a message of j), ``absent`` (agents that gave no report), ``agents`` (accuracy by agent),
-    ``weights`` (by agent, then neighbour), ``time`` (seconds in gradients, utilities and exchange). An agent with
+    ``weights`` (by agent, then neighbour), ``time`` (seconds in gradients, utilities and exchange), and of a private
+    run ``spent`` (sum of precisions by agent). An agent with
     corrupted data counts as honest, because it follows the protocol; ``clean-accuracy`` and ``attack-success`` are over
     honest agents with clean data.
 
@@ -158,11 +159,19 @@ class History:
             },
             "time": {kind: round(sum(r.time.get(kind, 0.0) for r in reports.values()), 6) for kind in TIMED},
         }
+        if spent := {str(r.agent): r.spent for r in reports.values() if r.spent is not None}:
+            line["spent"] = spent
         if finished.models is not None and heard:
             line["consensus-distance"] = consensus_distance([finished.models[report.agent] for report in heard])
         self.lines.append(line)
         self._append(line)
         return line
+
+    @property
+    def spent(self) -> dict[int, float]:
+        """What honest agents have last reported as spent, in a private run."""
+        last = {int(i): most for line in self.lines for i, most in line.get("spent", {}).items()}
+        return {i: most for i, most in last.items() if i in self.honest}
 
     def tested(self, line: Mapping[str, Any]) -> dict[str, int]:
         """Return over how many honest agents the statistics of a line are, and of how many there are."""

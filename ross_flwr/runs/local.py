@@ -197,7 +197,7 @@ class LocalRun:
 
     def summary(self) -> dict[str, Any]:
         """Return what ``summary.json`` holds."""
-        return {**self.assembly.describe(), **self.history.summary(), "dropped": dict(self.host.dropped)}
+        return self.assembly.summary(self.history, self.host.dropped)
 
 
 def _layout(state: Message) -> dict[str, tuple[torch.Size, torch.dtype]]:

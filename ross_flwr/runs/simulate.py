@@ -19,6 +19,7 @@ from ross_flwr.engine.rounds import Schedule
 from ross_flwr.graph.schedule import Graphs
 from ross_flwr.graph.topology import Topology, of_graph
 from ross_flwr.learning.flat import FlatModel
+from ross_flwr.privacy import Privacy
 from ross_flwr.runs.assemble import limit_threads
 from ross_flwr.runs.assembly import Assembly
 from ross_flwr.runs.folder import RunFolder
@@ -74,6 +75,7 @@ def simulate(
     seed: int = 0,
     threats: Threats | None = None,
     compress: str = "none",
+    privacy: Privacy | None = None,
     engine: Engine | None = None,
     folder: Path | None = None,
     on_round: Callable[[dict[str, Any]], None] = lambda _line: None,
@@ -100,6 +102,8 @@ def simulate(
         Who attacks and how, who is absent, and which messages get lost; by default none of these.
     compress : str (default: "none")
         How what agents send is compressed, as in the key of this name: ``"int8"``, ``"gradient: topk(0.01)"``.
+    privacy : Privacy, optional
+        How training examples are protected: ``Privacy(clip=1.0, epsilon=4.0)``.
     engine : Engine, optional
         What runs a step for all agents; by default, one agent after the other.
     folder : Path, optional
@@ -128,6 +132,7 @@ def simulate(
         seed=seed,
         threats=threats or Threats(),
         compression=CompressionOptions(compress=compress).link(algorithm),
+        privacy=privacy,
     )
     assembly.check()
     host = assembly.host(algorithm.name, engine=engine)
@@ -146,7 +151,7 @@ def simulate(
         finally:
             torch.set_num_threads(threads)
         mean = consensus(host, history)
-        summary = {**assembly.describe(), **history.summary(), "dropped": dict(host.dropped)}
+        summary = assembly.summary(history, host.dropped)
         if results:
             results.write_summary(summary)
             results.write_model(assembly.task.model.named(mean, frozen=True))

@@ -76,6 +76,7 @@ PUSHING = {"algorithm": "sgp", "mixing": "push", "topology_degree": 2}
         {"algorithm": "ross", "topology": "erdos-renyi", "topology_every": 1},
         {"algorithm": "ross", "compress": "model: bfloat16, momentum: choco(sign), gradient: topk(0.05)"},
         {"algorithm": "dpsgd", "topology": "erdos-renyi", "topology_every": 1, "compress": "choco(powersgd)"},
+        {"algorithm": "pdsl", "dp_clip": 1.0, "dp_epsilon": 5.0},
     ],
     ids=[
         "directed",
@@ -84,9 +85,12 @@ PUSHING = {"algorithm": "sgp", "mixing": "push", "topology_degree": 2}
         "ross, changing",
         "compressed",
         "compressed, changing",
+        "private",
     ],
 )
-def test_directed_and_changing_graphs_and_compressed_messages_give_the_models_of_the_local_engine(options, certs):
+def test_directed_and_changing_graphs_compressed_messages_and_private_gradients_give_the_models_of_the_local_engine(
+    options, certs
+):
     assert_equal_runs(*play(PeerDirect, certs, **options))
 
 

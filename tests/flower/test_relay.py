@@ -27,6 +27,8 @@ EQUAL = {
     "directed": DIRECTED,
     "directed, changing": DIRECTED | {"topology": "one-peer-exponential", "topology_every": 1},
     "changing": SAME | {"topology_every": 1, "batches_per_round": 2},
+    "private": SAME | {"algorithm": "pdsl", "dp_clip": 0.5, "dp_noise": 2.0, "batches_per_round": 2},
+    "private, lossy": SAME | {"algorithm": "dmsgd", "dp_clip": 1.0, "dp_epsilon": 5.0, "message_loss": 0.2},
     "compressed": SAME | {"compress": "int8"},
     "compressed, lossy": SAME
     | {
@@ -69,12 +71,12 @@ class PushToMean(Algorithm):
         agent["model"] = (1 - self.pull) * models[agent.index] + self.pull * agent.mix(models)
 
 
-def play(num_nodes, app=None, evaluate_fn=None, **options):
+def play(num_nodes, app=None, evaluate_fn=None, node_config=lambda k: {}, **options):
     """Run a relay over nodes of this process, one at a time."""
     options = {"num_rounds": 3} | options
     relay = PeerRelay(**options)
     model = relay.assembly.task.model
-    nodes = Nodes(app or peer_app(), range(10, 10 + num_nodes), together=app is not None)
+    nodes = Nodes(app or peer_app(), range(10, 10 + num_nodes), node_config, together=app is not None)
     initial = record_of(model.named(model.initial))
     result = relay.start(nodes, initial, options["num_rounds"], 60, evaluate_fn=evaluate_fn)
     return relay, result
@@ -116,6 +118,16 @@ def test_every_agent_ends_with_the_model_that_it_has_locally(name):
     """Of four nodes two host two agents each, so that messages travel in a node and between nodes."""
     relay, _ = play(4, **EQUAL[name])
     assert_equal(relay, locally(**EQUAL[name]))
+
+
+@pytest.mark.parametrize("said", [{}, {"reproducible-noise": "false"}], ids=["nothing", "a text"])
+def test_noise_on_nodes_is_their_own_unless_their_owner_says_otherwise(said):
+    options = SAME | {"algorithm": "dpsgd", "dp_clip": 1.0, "dp_noise": 1.0, "num_rounds": 1}
+    relay, _ = play(2, node_config=lambda k: {"reproducible-noise": False, **said}, **options)
+    model = relay.assembly.task.model
+    for index, agent in locally(**options).host.agents.items():
+        assert not torch.isclose(model.flatten(tensors_of(relay.models[index])), agent["model"]).any()
+    assert "Nodes took the noise from their operating systems" in relay.outcome["privacy"]["statement"]
 
 
 def test_agents_are_spread_evenly_and_spare_nodes_stay_idle():

@@ -1,0 +1,95 @@
+"""The link of the gradient chain that protects examples."""
+
+import secrets
+from dataclasses import dataclass
+from math import inf, isinf, prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ross_flwr.config import ConfigError
+from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.requests import Gradient
+from ross_flwr.learning.streams import stream
+from ross_flwr.privacy.clipping import clipped_mean
+
+__all__ = ["ClippedAndBlurred"]
+
+QUERIES, SPENT = "privacy.queries", "privacy.spent"
+"""In an agent's state: how many gradients were released, int64 of shape [1], and the sum of precisions of those on each
+example, float64 of shape [n]."""
+
+SLACK = 1e-9
+"""By how much of a budget sums of precisions may differ from it in rounding."""
+
+
+@dataclass(frozen=True)
+class ClippedAndBlurred:
+    """Replaces a gradient by the mean of its examples' clipped gradients plus Gaussian noise.
+
+    One example exchanged for another moves the mean by at most Δ = 2C/B, and the noise has standard deviation z·Δ in
+    every entry. Every gradient is a query with noise of its own, whoever's model it is of.
+
+    Parameters
+    ----------
+    clip : float
+        C, in the L2 norm. With infinity nothing is clipped, and there can be no noise.
+    noise : float
+        z.
+    budget : float (default: infinity)
+        The sum of precisions that may be released about an example.
+    secret : bool (default: False)
+        Whether the operating system gives the noise, anew for every query. Without, it follows from the run's seed:
+        runs repeat, and whoever knows the seed can take the noise away.
+    """
+
+    clip: float
+    noise: float
+    budget: float = inf
+    secret: bool = False
+
+    def begin(self, agent: Agent) -> None:
+        """Put into the agent's state that it has released nothing."""
+        agent[QUERIES] = torch.zeros(1, dtype=torch.int64)
+        agent[SPENT] = torch.zeros(agent.objective.num_examples, dtype=torch.float64)
+
+    def __call__(self, gradient: Tensor, agent: Agent, request: Gradient) -> Tensor:
+        """Return what may be released instead of `gradient`, shape [P].
+
+        Raises
+        ------
+        ConfigError
+            When the budget is spent.
+        """
+        agent.state.pop("buffer_shift", None)  # how the batch moves statistics is not protected
+        if not isinf(self.clip):
+            gradient = clipped_mean(request, self.clip)
+        if self.noise:
+            self._account(agent, request)
+            gradient = gradient + self._drawn(agent, gradient)
+        agent[QUERIES] = agent[QUERIES] + 1
+        return gradient
+
+    def _account(self, agent: Agent, request: Gradient) -> None:
+        """Add the query to what was released about each example of its batch."""
+        spent = agent[SPENT].clone()
+        spent[agent.batches.indices(request.number).to(spent.device)] += self.noise**-2
+        most = float(spent.max())
+        if most > self.budget * (1 + SLACK):
+            raise ConfigError(
+                f"agent {agent.index} has spent dp-epsilon on an example and releases no more gradients: the noise was "
+                "fitted to the rounds, batches and neighbours that the run was planned with, so start a new run"
+            )
+        agent[SPENT] = spent
+        agent.report(spent=most)
+
+    def _drawn(self, agent: Agent, gradient: Tensor) -> Tensor:
+        """Return the noise of the agent's next query."""
+        if self.secret:
+            generator = np.random.Generator(np.random.Philox(key=secrets.randbits(128)))
+        else:
+            generator = stream(agent.seed, "privacy", agent.index, agent.pass_number, int(agent[QUERIES]))
+        scale = self.noise * 2 * self.clip / agent.batches.size
+        drawn = generator.standard_normal(prod(gradient.shape), dtype=np.float32)
+        return torch.from_numpy(drawn).to(gradient) * scale

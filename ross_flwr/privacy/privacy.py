@@ -1,0 +1,169 @@
+"""How the examples of all agents are protected, and what is said about it."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import inf, isinf, sqrt
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ross_flwr.algorithms import Algorithm
+from ross_flwr.config import ConfigError
+from ross_flwr.extras import import_extra
+from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.objective import ModuleObjective
+from ross_flwr.learning.rules import Rule
+from ross_flwr.privacy.accounting import epsilon_of, precision_of
+from ross_flwr.privacy.link import ClippedAndBlurred
+
+__all__ = ["CLIP", "EPSILON", "Privacy"]
+
+CLIP, EPSILON = 1.0, 10.0
+"""C and ε of private methods where the run does not say."""
+
+ADJACENCY = "one training example of one agent is exchanged for any other"
+NOT_PROTECTED = (
+    "Not protected are validation sets Q_i, weights that follow from them, how many examples agents hold, metrics in "
+    "histories, and agents that attack."
+)
+FROM_SEED = "The noise follows from the seed: whoever knows it can take the noise away."
+FROM_SYSTEMS = (
+    "Nodes took the noise from their operating systems, but for those with reproducible-noise in --node-config."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Privacy:
+    """Differential privacy of every agent's training examples, towards its neighbours and everybody beyond.
+
+    Parameters
+    ----------
+    clip : float (default: 1)
+        C, the longest gradient of one example, in the L2 norm; infinity clips nothing and takes no noise.
+    noise : float (default: 0)
+        z, by how many times the noise exceeds what one example can change.
+    epsilon : float (default: 0)
+        Instead of `noise`: ε of the whole run, to which each agent fits its z; 0 for no such target.
+    delta : float (default: 1e-5)
+        δ.
+
+    Raises
+    ------
+    ConfigError
+        When these do not fit each other, or dp-accounting is not installed.
+
+    Examples
+    --------
+    >>> Privacy(clip=0.5, epsilon=2.0).delta
+    1e-05
+    """
+
+    clip: float = 1.0
+    noise: float = 0.0
+    epsilon: float = 0.0
+    delta: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if not self.clip > 0:
+            raise ConfigError(f"dp-clip = {self.clip:g} clips everything away: use a length above 0, such as 1")
+        if self.noise and self.epsilon:
+            raise ConfigError(
+                f"dp-noise = {self.noise:g} and dp-epsilon = {self.epsilon:g} both say how much noise there is: use one"
+            )
+        if isinf(self.clip) and (self.noise or self.epsilon):
+            raise ConfigError("noise needs gradients of bounded length: use a finite dp-clip, such as 1")
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"dp-delta = {self.delta:g} is no probability between 0 and 1: use 1e-5, say")
+        if self.noise or self.epsilon:
+            import_extra("dp_accounting", "privacy")
+
+    def check(self, algorithm: Algorithm, rule: Rule, module: nn.Module) -> None:
+        """Refuse what would tell of examples by another way than gradients.
+
+        Raises
+        ------
+        ConfigError
+            Naming what cannot be protected, and what to use instead.
+        """
+        if algorithm.trains_on == "pooled":
+            raise ConfigError(
+                f"algorithm = '{algorithm.name}' pools the data of all agents, which is not private: use dpsgd, say"
+            )
+        while hasattr(rule, "rule"):  # after a pre-aggregation
+            rule = rule.rule
+        if getattr(rule, "loss_data", "") == "batch":
+            raise ConfigError(
+                f"rule '{rule.name}' looks at losses on training examples, which dp-clip does not protect: use "
+                "use-validation = true, or another aggregator"
+            )
+        for name, part in module.named_modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                raise ConfigError(
+                    f"layer '{name}' is a BatchNorm, which mixes the examples of a batch, so that dp-clip cannot bound "
+                    "what one of them changes: use GroupNorm or LayerNorm"
+                )
+
+    def link(
+        self, algorithm: Algorithm, agent: Agent, degrees: Iterable[int], *, secret: bool, bounded: bool = True
+    ) -> ClippedAndBlurred:
+        """Return the link of an agent's gradient chain.
+
+        Parameters
+        ----------
+        algorithm : Algorithm
+            The method.
+        agent : Agent
+            The agent, with its batches.
+        degrees : iterable of int
+            How many neighbours it has in each pass of the run.
+        secret : bool
+            Whether the operating system gives the noise.
+        bounded : bool (default: True)
+            Whether the agent stops when its budget is spent; attackers, who take other steps than planned, do not.
+        """
+        if isinstance(agent.objective, ModuleObjective) and agent.objective.trainer:
+            raise ConfigError(
+                "this app trains its model itself, so dp-clip cannot reach the gradients of single examples: leave "
+                "train and optimizer out, or protect examples in the app itself"
+            )
+        if not self.epsilon:
+            return ClippedAndBlurred(self.clip, self.noise, secret=secret)
+        budget = precision_of(self.epsilon, self.delta)
+        noise = sqrt(max(1, planned_queries(algorithm, agent, degrees)) / budget)
+        return ClippedAndBlurred(self.clip, noise, budget if bounded else inf, secret=secret)
+
+    def describe(self, spent: Mapping[int, float], *, secret: bool) -> dict[str, Any]:
+        """Return what the summary says.
+
+        Parameters
+        ----------
+        spent : mapping of int to float
+            By agent, the sum of precisions of the gradients that most are of one of its examples.
+        secret : bool
+            Whether the operating systems of nodes gave the noise.
+        """
+        noisy = self.noise > 0 or self.epsilon > 0
+        epsilons = {str(i): epsilon_of(most, self.delta) if noisy else inf for i, most in sorted(spent.items())}
+        largest = max(epsilons.values(), default=inf)
+        noise_from = FROM_SYSTEMS if secret else FROM_SEED
+        promise = f"ε = {largest:.4g} at δ = {self.delta:g}, where {ADJACENCY}. {noise_from}"
+        return {
+            "statement": f"{promise if noisy else 'Nothing is protected, as there is no noise.'} {NOT_PROTECTED}",
+            "epsilon": largest,
+            "delta": self.delta,
+            "epsilon-of-agents": epsilons,
+            "adjacency": ADJACENCY,
+            "noise": noise_from if noisy else "",
+            "not-protected": NOT_PROTECTED,
+        }
+
+
+def planned_queries(algorithm: Algorithm, agent: Agent, degrees: Iterable[int]) -> int:
+    """Return how many gradients a run releases of the example that is in most of them."""
+    counts = np.zeros(agent.objective.num_examples, dtype=np.int64)
+    for pass_number, degree in enumerate(degrees):
+        for number, times in Counter(algorithm.batches(pass_number, degree)).items():
+            counts[agent.batches.indices(number).numpy()] += times
+    return int(counts.max())
