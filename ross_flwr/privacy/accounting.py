@@ -17,7 +17,7 @@ def epsilon_of(precision: float, delta: float) -> float:
     Examples
     --------
     >>> round(epsilon_of(1 / 4.0**2, 1e-5), 3)  # one query with z = 4
-    0.928
+    0.926
     """
     if precision in (0, inf):
         return precision
