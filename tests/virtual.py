@@ -11,6 +11,7 @@ from functools import partial
 from math import inf
 
 from ross_flwr.algorithms.messages import Refused
+from ross_flwr.direct.pace import Pace
 from ross_flwr.direct.progress import AHEAD, Ask, GoOn, Progress, Wait
 from ross_flwr.direct.standings import GREETING
 from ross_flwr.learning.rules import Median
@@ -115,7 +116,7 @@ class Node:
         now = self.net.now
         exchange, saved_at = self.saved
         end = EXCHANGES * PASSES
-        self.progress = Progress(names, EXCHANGES, self.net.patience, now, end=end, behind_by=now - saved_at)
+        self.progress = Progress(names, Pace(EXCHANGES, self.net.patience, now), now, end=end, behind_by=now - saved_at)
         self.progress.begin(exchange, now)
         self.outboxes = {j: deque() for j in neighbors}
         self.on_the_way, self.kept, self.door = set(), {}, {}

@@ -11,6 +11,7 @@ from ross_flwr.algorithms.messages import Refused
 from ross_flwr.direct.agreement import Agreement
 from ross_flwr.direct.certificates import Credentials
 from ross_flwr.direct.channels import Neighbor
+from ross_flwr.direct.pace import SLOWEST
 from ross_flwr.direct.peer import Peer
 from ross_flwr.direct.progress import Edge
 from ross_flwr.engine.envelope import Envelope
@@ -51,6 +52,8 @@ class Neighborhood:
     behind_by : float (default: 0)
         How many seconds earlier the other nodes may have started these rounds. A restarted node accepts that its
         neighbours are as far ahead as that allows.
+    slowest : float
+        How many times as long as this node a neighbour may work for an exchange, always, and still be waited for.
 
     Raises
     ------
@@ -77,6 +80,7 @@ class Neighborhood:
         edges: Collection[Edge] | None = None,
         credentials: Credentials | None = None,
         behind_by: float = 0.0,
+        slowest: float = SLOWEST,
     ) -> None:
         self.host = host
         self.exchanges = max(1, len(host.algorithm.steps) - 1)
@@ -97,6 +101,7 @@ class Neighborhood:
             limit=MODELS * model.nbytes,
             credentials=credentials,
             behind_by=behind_by,
+            slowest=slowest,
             left=host.patience,
         )
 

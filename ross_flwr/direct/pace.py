@@ -5,7 +5,7 @@ from math import inf
 
 from ross_flwr.direct.standings import GREETING, MISSES
 
-__all__ = ["LATER", "MARGIN", "START", "Pace"]
+__all__ = ["MARGIN", "SLOWEST", "START", "Pace"]
 
 FASTEST = 1e-3
 """No pass takes less than so many seconds."""
@@ -16,8 +16,8 @@ QUICKER = 100
 MARGIN = 2
 """A node that follows its neighbours goes on this many passes ahead of them."""
 
-LATER = 0.7
-"""A neighbour may be late by this share of the node's own work without spending its budget: it may be slower."""
+SLOWEST = 1.7
+"""By default, a neighbour may take this many times as long as the node itself without spending its budget."""
 
 BRIEF = 0.2
 """And by so many seconds, or a twentieth of the patience if that is less: it may be far away."""
@@ -40,11 +40,14 @@ class Pace:
         Seconds to wait for an exchange.
     now : float
         The time.
+    slowest : float
+        How many times as long as the node itself a neighbour may work for an exchange without spending its budget.
     """
 
-    def __init__(self, exchanges: int, patience: float, now: float) -> None:
+    def __init__(self, exchanges: int, patience: float, now: float, slowest: float = SLOWEST) -> None:
         self.exchanges = exchanges
         self.patience = patience
+        self.slowest = slowest
         self.span = MARGIN * exchanges + 3  # the lead or lag up to which nodes are near: that, and what is on its way
         self.brief = min(BRIEF, patience / 20)
         self.grace = START  # and nothing after the first exchange
@@ -65,7 +68,7 @@ class Pace:
     @property
     def spared(self) -> float:
         """Seconds that a neighbour may be late without spending its budget: a slow but honest machine may be."""
-        return max(LATER * self.work, self.brief, self.grace)
+        return max((self.slowest - 1) * self.work, self.brief, self.grace)
 
     @property
     def tolerance(self) -> float:

@@ -13,6 +13,7 @@ from ross_flwr.direct.channels import Neighbor
 from ross_flwr.direct.kept import Kept
 from ross_flwr.direct.link import Link
 from ross_flwr.direct.mail import Mail
+from ross_flwr.direct.pace import SLOWEST, Pace
 from ross_flwr.direct.progress import Edge, Progress
 from ross_flwr.direct.server import Server
 from ross_flwr.direct.wire import Memory
@@ -46,6 +47,8 @@ class Peer:
         Without them, nodes do not prove who they are.
     behind_by : float
         How many seconds earlier the other nodes may have started.
+    slowest : float
+        See `Pace`.
     left : mapping of str to float
         For how many seconds neighbours may still keep this node waiting, by name, if they did so before.
 
@@ -68,11 +71,13 @@ class Peer:
         limit: int,
         credentials: Credentials | None = None,
         behind_by: float = 0.0,
+        slowest: float = SLOWEST,
         left: Mapping[str, float] | None = None,
     ) -> None:
         homes = {agent: neighbor.name for neighbor in neighbors for agent in neighbor.agents}
         end = passes * agreement.exchanges
-        self.progress = Progress(homes, agreement.exchanges, patience, monotonic(), end=end, behind_by=behind_by)
+        pace = Pace(agreement.exchanges, patience, now := monotonic(), slowest)
+        self.progress = Progress(homes, pace, now, end=end, behind_by=behind_by)
         for name, seconds in (left or {}).items():
             if name in self.progress.standings:
                 self.progress.standings[name].budget.cut(seconds)

@@ -11,7 +11,7 @@ given up: until something arrives from it, the node waits for it only for a mome
 does not wait at all for a neighbour that it cannot reach.
 
 Every neighbour has a `Budget`. It spends what the node waits for it alone, after all others have delivered. A neighbour
-that delivers little later than the others (`LATER`, `BRIEF`) spends nothing. One whose budget is spent is waited for
+that delivers little later than the others (`slowest`, `BRIEF`) spends nothing. One whose budget is spent is waited for
 only as long as the budget regains, or half the node's own work, so that it can get in step again.
 
 **Whom does a node follow?** Those who are far ahead, if they are most of its neighbours; `following` tells how far.
@@ -76,10 +76,8 @@ class Progress:
     ----------
     homes : mapping of int to str
         The neighbouring node, by name, of every agent that an agent here exchanges messages with.
-    exchanges : int
-        Exchanges in a pass.
-    patience : float
-        Seconds to wait for an exchange.
+    pace : Pace
+        The node's own, of which nothing has passed.
     now : float
         The time, in seconds; so is every argument of this name.
     end : int
@@ -95,19 +93,17 @@ class Progress:
         How each neighbouring node stands, by name.
     """
 
-    def __init__(
-        self, homes: Mapping[int, str], exchanges: int, patience: float, now: float, *, end: int, behind_by: float = 0.0
-    ) -> None:
-        self.exchanges = exchanges
-        self.patience = patience
+    def __init__(self, homes: Mapping[int, str], pace: Pace, now: float, *, end: int, behind_by: float = 0.0) -> None:
+        self.exchanges = pace.exchanges
+        self.patience = pace.patience
         self.end = end
         self.behind_by = behind_by
         self.exchange = 0
-        budget = BUDGET * patience
-        self.standings = {name: Standing(name, now, Budget(budget, now), greet_at=now) for name in homes.values()}
+        budgets = {name: Budget(BUDGET * pace.patience, now) for name in homes.values()}
+        self.standings = {name: Standing(name, now, budget, greet_at=now) for name, budget in budgets.items()}
         self._sources = {agent: self.standings[name] for agent, name in homes.items()}
         self._begun = False
-        self._pace = Pace(exchanges, patience, now)
+        self._pace = pace
         self._arrived: dict[int, dict[Edge, float]] = {}
         self._latest: dict[Edge, int] = {}
         self._followed = 0, now  # where to, and since when
@@ -251,8 +247,7 @@ class Progress:
 
     def _go_on(self, now: float, blamed: Collection[Standing] = (), *, overdue: bool = False) -> GoOn:
         missing = tuple(self._waiting.missing)
-        waited = now - self._waiting.since
-        if (blamed or waited > self._pace.brief) and not self._pace.lapse(self._waiting.since, now):
+        if (blamed or now - self._waiting.since > self._pace.brief) and not self._pace.lapse(self._waiting.since, now):
             self._waiting.blame(blamed, self._source, self._pace, now)
         self._pace.grace = 0.0
         sources = {each.name: each for each in map(self._source, missing)}

@@ -118,6 +118,7 @@ def _neighborhood(hosted: Hosted, context: Context, call: Segment) -> Neighborho
     """Return the agents here among their neighbours, in the places of a segment."""
     host, assembly = hosted.host, hosted.assembly
     begins = (call.first - 1) * assembly.schedule.passes
+    options = hosted.config.part(FlowerOptions)
 
     def place(agent: int, pass_number: int) -> Place:
         several = call.places[agent]
@@ -132,10 +133,11 @@ def _neighborhood(hosted: Hosted, context: Context, call: Segment) -> Neighborho
         topology=call.topology,
         layout=assembly.task.model.digest,
         passes=assembly.schedule.total_passes,
-        patience=hosted.config.part(FlowerOptions).phase_timeout,
+        patience=options.phase_timeout,
         edges={(j, i) for i, places in call.places.items() for row, _ in places for j in row if j not in host.agents},
         credentials=credentials,
         behind_by=call.behind_by,
+        slowest=options.slowest,
     )
 
 

@@ -21,6 +21,13 @@ class FlowerOptions:
         unit="seconds",
         minimum=0.01,
     )
+    slowest: float = option(
+        1.7,
+        "how many times as long as a node itself a neighbour may work for an exchange under transport = 'direct' and "
+        "still be waited for in every round; a slower one is left behind in time, and so is one that only pretends",
+        unit="times",
+        minimum=1.0,
+    )
     transport: str = option(
         "relay",
         "how messages travel between nodes: relay carries them through Flower, direct from node to node over gRPC, for "

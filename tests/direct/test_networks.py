@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from virtual import EXCHANGES, LATENCY, Net, complete, ring
 
-from ross_flwr.direct.pace import LATER, MARGIN
+from ross_flwr.direct.pace import MARGIN, SLOWEST
 from ross_flwr.direct.standings import BUDGET, GREETING, REGAINED
 
 SCHEDULES = int(os.environ.get("SCHEDULES", "40"))
@@ -180,7 +180,7 @@ def test_one_neighbour_whatever_it_does_keeps_nobody_waiting_for_more_than_its_b
     for node in net.honest:
         assert graph == "pair" or all(ahead <= (MARGIN + 1) * EXCHANGES for *_, ahead in node.jumps)
         work = 0.2 * 1.1 / EXCHANGES
-        slow = max(LATER * work, patience / 20) if any(lie["delay"] for lie in lies) else 0.0
+        slow = max((SLOWEST - 1) * work, patience / 20) if any(lie["delay"] for lie in lies) else 0.0
         lost = net.now - (1.5 * work + 3 * LATENCY + slow) * node.exchange
         assert lost <= sides * (BUDGET * patience + REGAINED * net.now) + 3 * patience
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ross_flwr.algorithms.messages import Refused
-from ross_flwr.direct.pace import MARGIN
+from ross_flwr.direct.pace import MARGIN, SLOWEST, Pace
 from ross_flwr.direct.progress import Ask, GoOn, Jump, Progress, Wait
 
 P = 10.0
@@ -13,10 +13,10 @@ END = 10**6
 """Exchanges of the run."""
 
 
-def started(neighbors=2, *, exchanges=1, up=True, behind_by=0.0):
+def started(neighbors=2, *, exchanges=1, up=True, slowest=SLOWEST, behind_by=0.0):
     """The progress of a node whose neighbours n1, n2, … host agents 1, 2, …; it is time 0 and exchange 0."""
     homes = {k: f"n{k}" for k in range(1, neighbors + 1)}
-    progress = Progress(homes, exchanges, P, 0.0, end=END, behind_by=behind_by)
+    progress = Progress(homes, Pace(exchanges, P, 0.0, slowest), 0.0, end=END, behind_by=behind_by)
     progress.begin(0, 0.0)
     if up:
         for name in progress.standings:
@@ -456,10 +456,10 @@ def test_a_neighbour_spends_the_time_for_which_it_is_waited_for():
     assert progress.standings["n2"].budget.left(now + 60 * P) == 6 * P, "it regains what it spent"
 
 
-def test_a_neighbour_that_is_a_little_slower_spends_nothing_and_one_that_is_later_all_the_time():
+def test_a_neighbour_spends_nothing_up_to_the_slowness_that_is_allowed_and_beyond_it_all_the_time():
     """The node and the other neighbour take a second."""
-    for late, spent in ((0.65, 0.0), (2.0, 10 * 2.0 - 9 * 3 * 0.1)):
-        progress, now = started(), 0.0
+    for slowest, late, spent in ((1.7, 0.65, 0.0), (1.7, 2.0, 10 * 2.0 - 9 * 3 * 0.1), (4.0, 2.0, 0.0)):
+        progress, now = started(slowest=slowest), 0.0
         for exchange in range(11):
             now += 1
             wait(progress, exchange, now)

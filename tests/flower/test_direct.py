@@ -233,6 +233,19 @@ def test_on_islands_a_hybrid_run_tells_a_node_no_address_but_those_of_its_island
     assert [line["missing"] for line in relay.history.lines] == [[]] * 4
 
 
+def test_how_slow_a_neighbour_may_be_is_a_key_of_the_run(certs, monkeypatch):
+    slowest = set()
+
+    class Noting(handlers.Neighborhood):
+        def __init__(self, host, neighbors, **settings):
+            super().__init__(host, neighbors, **settings)
+            slowest.add(self.peer.progress._pace.slowest)
+
+    monkeypatch.setattr(handlers, "Neighborhood", Noting)
+    play(PeerDirect, certs, algorithm="dpsgd", num_rounds=1, slowest=5.0)
+    assert slowest == {5.0}
+
+
 def test_gossip_is_averaged_exactly_in_every_third_round():
     options = {"algorithm": "dpsgd", "average-every": 3, "num-rounds": 6, "num-agents": 6, "topology": "ring"}
     distances = []
