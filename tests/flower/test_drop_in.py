@@ -28,7 +28,7 @@ from ross_flwr.runs.local import LocalRun
 from ross_flwr.runs.options import RunOptions
 
 ROOT = Path(__file__).parents[2]
-QUICKSTART = ROOT / "tests" / "quickstart"
+PICTURES = ROOT / "tests" / "apps" / "pictures"
 CONFIG = {"batch-size": 16, "local-epochs": 1, "lr": 0.1, "num-server-rounds": 6, "label-flippers": 3}
 NODES = 10
 
@@ -102,7 +102,7 @@ def changes():
     """The diff from the app with FedAvg to the app with ROSS, without lines of context."""
     lines = []
     for name in ("client_app.py", "server_app.py"):
-        before, after = ((QUICKSTART / app / name).read_text().splitlines() for app in ("fedavg", "ross"))
+        before, after = ((PICTURES / app / name).read_text().splitlines() for app in ("fedavg", "ross"))
         found = list(difflib.unified_diff(before, after, lineterm="", n=0))[2:]
         lines += [f"# {name}", *(line for line in found if not line.startswith("@@") and line not in ("+", "-"))]
     return lines
