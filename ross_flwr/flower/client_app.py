@@ -193,6 +193,7 @@ def peer_app(
         in each pass.
     test : callable, optional
         The app's own test, from (module, DataLoader, Context) to (loss, accuracy) or to a mapping with ``"loss"``.
+        Accuracy is a share, from 0 to 1.
 
     Raises
     ------

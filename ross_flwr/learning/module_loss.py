@@ -94,8 +94,7 @@ class ModuleLoss:
         model = self.model
         model.bind(vector)
         self._mode(training=training)
-        for parameter in model.parameters:
-            parameter.grad = None
+        self._forget_gradients()
         try:
             for part in [batch] if training else batch.parts(self.chunk):
                 loss = self.criterion(call(model.module, part.inputs), part.targets)
@@ -120,6 +119,10 @@ class ModuleLoss:
     def _guarded(self, vector: Tensor) -> Tensor:
         """Return what a module may write its buffers into in evaluation, so that `vector` stays as it is."""
         return vector.clone() if self.model.has_buffers else vector
+
+    def _forget_gradients(self) -> None:
+        for parameter in self.model.parameters:
+            parameter.grad = None
 
     def _mode(self, *, training: bool) -> None:
         if self.model.module.training is not training:

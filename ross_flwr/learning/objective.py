@@ -175,6 +175,7 @@ class ModuleObjective(ModuleLoss):
             raise ConfigError("the agent has no training of its own: it follows gradients")
         self.model.bind(vector.clone())
         self._mode(training=True)
+        self._forget_gradients()
         try:
             self.trainer(self.model.module, batches)
         finally:

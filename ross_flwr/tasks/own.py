@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from math import nan
+from math import isnan, nan
 from typing import Any, TypeAlias
 
 import torch
@@ -10,17 +10,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from ross_flwr.config import ConfigError
 from ross_flwr.learning.buffers import still_buffers
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import ModuleObjective
-from ross_flwr.learning.outputs import Loss, Metric, Test, Trainer, call, criterion
+from ross_flwr.learning.outputs import Loss, Metric, Test, Trainer, call, criterion, refuse_nan
 from ross_flwr.learning.streams import stream
 from ross_flwr.tasks.loaded import Data, Loaded
 
 __all__ = ["Own", "Tested"]
 
 Tested: TypeAlias = tuple[float, float] | Mapping[str, float]
-"""Loss and accuracy, or numbers by name, the loss among them."""
+"""Loss and accuracy, which is a share of 1, or numbers by name, the loss among them."""
 
 HELD_OUT = 5
 """The most that is held out of the training data for Q_i is one example in this many."""
@@ -52,8 +53,8 @@ class Own:
     optimizer : callable, optional
         From the parameters to an optimizer, which takes the local steps instead of SGD. It begins anew in each pass.
     test : callable, optional
-        How the app itself tests: from the module and the DataLoader of the test data to loss and accuracy, or to a
-        mapping of names to numbers, one of them ``"loss"``.
+        How the app itself tests: from the module and the DataLoader of the test data to loss and accuracy (from 0 to
+        1), or to a mapping of names to numbers, one of them ``"loss"``.
     batch_size : int (default: 32)
         Examples in a mini-batch of an agent whose training data is not a DataLoader with a batch size. No more are
         computed on at once, whatever they are for.
@@ -113,7 +114,8 @@ class Own:
     def model(self) -> FlatModel:
         """The module that all agents of this process compute with, and the model that each starts from.
 
-        Buffers that a first batch leaves as they are do not travel, if `objective` was asked for before.
+        The first call of `objective` finds out which buffers a batch leaves as they are: these do not travel. Without
+        such a call, all float buffers do.
         """
         return FlatModel(self._module)
 
@@ -172,7 +174,9 @@ class Own:
             for indices in batches:
                 batch = data.batch(indices)
                 optimizer.zero_grad()
-                torch.autograd.backward(loss(call(module, batch.inputs), batch.targets))
+                value = loss(call(module, batch.inputs), batch.targets)
+                refuse_nan(value, batch.inputs, batch.targets)
+                torch.autograd.backward(value)
                 optimizer.step()
 
         return descend
@@ -184,9 +188,19 @@ class Own:
 
         def measure(module: nn.Module) -> dict[str, float]:
             measured = test(module, loader)
-            if isinstance(measured, Mapping):
-                return {"accuracy": nan} | {name: float(value) for name, value in measured.items()}
-            loss, accuracy = measured
-            return {"loss": float(loss), "accuracy": float(accuracy)}
+            named = measured
+            if isinstance(measured, list | tuple) and len(measured) == 2:
+                named = dict(zip(("loss", "accuracy"), measured, strict=True))
+            if not isinstance(named, Mapping) or "loss" not in named:
+                raise ConfigError(
+                    f"the app's own test returns {measured!r:.80}: expected (loss, accuracy), or a mapping with 'loss'"
+                )
+            found = {"accuracy": nan} | {name: float(value) for name, value in named.items()}
+            if not (isnan(found["accuracy"]) or 0 <= found["accuracy"] <= 1):
+                raise ConfigError(
+                    f"the app's own test returns accuracy = {found['accuracy']:g}: expected a share from 0 to 1, and "
+                    "the loss before it"
+                )
+            return found
 
         return measure

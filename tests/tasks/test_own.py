@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ross_flwr import DPSGD, ROSS, graph, simulate
+from ross_flwr import DPSGD, ROSS, ConfigError, graph, simulate
 from ross_flwr.algorithms.local_dsgd import LocalDSGD
 from ross_flwr.learning.batches import Batches
 from ross_flwr.learning.flat import FlatModel
@@ -242,6 +242,43 @@ def test_the_apps_own_test_is_the_test():
     tested = several.objective(0).test(several.model.initial)
     assert math.isnan(tested.pop("accuracy"))
     assert tested == {"loss": 0.5, "f1": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("returned", "sentence"),
+    [
+        ((0.3, 87.5), "own test returns accuracy = 87.5: expected a share from 0 to 1, and the loss before it"),
+        ({"eval_loss": 0.3, "accuracy": 0.9}, "'accuracy': 0.9}: expected .loss, accuracy., or a mapping with 'loss'"),
+        (0.3, "the app's own test returns 0.3: expected .loss, accuracy., or a mapping with 'loss'"),
+    ],
+)
+def test_what_an_own_test_returns_otherwise_is_told_in_a_sentence(returned, sentence):
+    task = own(Rows(), test=lambda module, loader: returned)
+    with pytest.raises(ConfigError, match=sentence):
+        task.objective(0).test(task.model.initial)
+
+
+def test_nan_in_the_data_is_told_before_the_apps_optimizer_spreads_it():
+    inputs, labels = points()
+    inputs[3, 1] = math.nan
+    objective = own(TensorDataset(inputs, labels), optimizer=ADAMW).objective(0)
+    with pytest.raises(ConfigError, match="the agent's data holds NaN"):
+        objective.trained(objective.model.initial, [torch.arange(6)])
+
+
+def test_gradients_of_before_are_no_part_of_the_apps_own_training():
+    def train(module, loader):
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        for batch in loader:
+            nn.functional.cross_entropy(module(batch["img"]), batch["label"]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    objective = own(Rows(), train=train).objective(0)
+    model, batches = objective.model.initial, [torch.arange(6), torch.arange(6, 12)]
+    alone = objective.trained(model, batches)
+    objective.gradient(model, objective.batch(torch.arange(12, 40)), training=False)
+    assert torch.equal(objective.trained(model, batches), alone)
 
 
 def with_a_frozen_base():
