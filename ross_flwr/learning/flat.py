@@ -67,6 +67,7 @@ class FlatModel:
             )
         self._frozen: dict[str, Tensor] = {name: each for name, each in every.items() if name not in parameters}
         self._held: dict[str, Tensor] = {}
+        self._changed: set[str] = set()
         persistent = module.state_dict().keys()
         buffers = {
             name: buffer
@@ -176,22 +177,24 @@ class FlatModel:
         return named | {name: named[first] for name, first in self._tied.items() if first in named}
 
     def freeze(self, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the values of frozen parameters and still buffers from `named`, and return what the module did not have.
+        """Take the values of frozen parameters and still buffers from `named`, and return those that are not its own.
+
+        The module was made with its own values. A node in another process, which makes the module anew, needs the
+        others.
 
         Raises
         ------
         ConfigError
             When a shape differs.
         """
-        taken = {}
         for name, parameter in self._frozen.items():
             if name in named:
                 self._check_shape(name, named[name], parameter.shape)
                 value = named[name].to(parameter)
                 if not torch.equal(value, parameter.data):
                     self._freeze(name, value)
-                    taken[name] = value
-        return taken
+                    self._changed.add(name)
+        return {name: self._held[name] for name in named if name in self._changed}
 
     def _freeze(self, name: str, value: Tensor) -> None:
         self._held[name] = self._frozen[name].data = _shared(value)
@@ -220,8 +223,11 @@ def _owner(module: nn.Module, name: str) -> nn.Module:
 
 
 def _shared(tensor: Tensor) -> Tensor:
-    """Return the tensor with these values that this process already has, if it has one on the same device."""
+    """Return the tensor with these values that this process has on the same device, or else this one."""
     content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} {tensor.device}\n".encode())
     digest.update(content.data)
-    return _FROZEN.setdefault(digest.digest(), tensor.detach())
+    found = _FROZEN.get(digest.digest())
+    if found is None or not torch.equal(found, tensor):  # its module's owner may have written into it since
+        found = _FROZEN[digest.digest()] = tensor.detach()
+    return found

@@ -298,7 +298,12 @@ def test_frozen_parameters_are_no_part_of_the_vector_and_equal_ones_share_memory
     again.freeze({"0.bias": torch.ones(100)})
     assert torch.equal(other[0].bias, torch.ones(100))
     assert not torch.equal(module[0].bias, torch.ones(100))
-    assert again.freeze(other.state_dict()) == {}
+    assert list(again.freeze(other.state_dict())) == ["0.bias"], "each node of a process needs what was not there"
+    with torch.no_grad():
+        module[0].weight.zero_()
+    (late, _), (same, _) = with_a_frozen_base(), with_a_frozen_base()
+    FlatModel(late)
+    assert torch.equal(late[0].weight, same[0].weight), "whoever writes into a module writes into no later one"
 
 
 def test_a_model_whose_parameters_are_all_frozen_is_refused():
