@@ -98,10 +98,8 @@ class Functions:
 
     def _hold_out(self, config: Config) -> int:
         """Return how many examples may be held out for Q_i, which is said once in a process."""
-        algorithm, size = (
-            config.part(ALGORITHMS[config.part(RunOptions).algorithm]),
-            config.part(DataOptions).validation_size,
-        )
+        algorithm = config.part(ALGORITHMS[config.part(RunOptions).algorithm])
+        size = config.part(DataOptions).validation_size
         needy = needs_validation(algorithm, algorithm.rule or read_aggregator(config))
         if self.validation_data or not needy:
             return 0
@@ -244,7 +242,7 @@ def peer_app(
     for name in sorted({step for algorithm in ALGORITHMS.values() for step in algorithm.steps}):
         peer.train(name, mods=mods)(partial(handlers.activate, make_task=make_task))
     peer.query("models", mods=mods)(partial(handlers.models, make_task=make_task))
-    peer.query("who", mods=mods)(handlers.who)
+    peer.query("who", mods=mods)(partial(handlers.who, make_task=make_task))
     peer.query("done", mods=mods)(handlers.done)
     peer.train("segment", mods=mods)(partial(handlers.segment, make_task=make_task))
     return peer

@@ -56,7 +56,7 @@ def models(message: Message, context: Context, make_task: MakeTask | None = None
     return Message(_named_models(wake(context, make_task), context), reply_to=message)
 
 
-def who(message: Message, context: Context) -> Message:
+def who(message: Message, context: Context, make_task: MakeTask | None = None) -> Message:
     """Reply with the part of the data that is here, if Flower numbers the parts, and with what neighbours have to know.
 
     Where nodes talk directly, that is this node's name and address, or what is wrong with them.
@@ -71,7 +71,7 @@ def who(message: Message, context: Context) -> Message:
             name, address, credentials = _identity(context)
             authority = sha256(credentials.authority).hexdigest()
         setup = Setup.of(message.content)
-        held = left(setup, context) if setup.options.get("resume") else {}
+        held = left(setup, context, make_task) if setup.options.get("resume") else {}
         answer = Answer(partition, name, address, authority=authority, held=held)
     except ConfigError as error:
         answer = Answer(partition, problem=str(error))

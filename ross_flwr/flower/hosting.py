@@ -121,7 +121,7 @@ def begin(content: RecordDict, context: Context, make_task: MakeTask | None = No
     setup = content.config_records[Setup.key]
     if context.state.config_records.get(Setup.key) == setup:
         return
-    hosted = HOSTS.get(_setup_of(str(setup["json"]), context), context, make_task, anew=True)
+    hosted = HOSTS.get(_setup_of(str(setup["json"]), context, make_task), context, make_task, anew=True)
     context.state[Setup.key] = setup
     initial = _begin_from(hosted, content.array_records["initial"], context)
     if _state_dir(hosted) and (saved := _state_folder(hosted).read_checkpoint()):  # by a process that died
@@ -158,7 +158,7 @@ def wake(context: Context, make_task: MakeTask | None = None) -> Hosted:
     if Setup.key not in context.state.config_records:
         raise RuntimeError("this node holds no agents: the ServerApp has not set it up in this run")
     setup = str(context.state.config_records[Setup.key]["json"])
-    hosted = HOSTS.get(_setup_of(setup, context), context, make_task)
+    hosted = HOSTS.get(_setup_of(setup, context, make_task), context, make_task)
     device = hosted.assembly.task.model.device
     if FROZEN in context.state.array_records:
         hosted.assembly.task.model.freeze(tensors_of(context.state.array_records[FROZEN], device))
@@ -186,13 +186,13 @@ def rest(hosted: Hosted, context: Context) -> None:
         context.state["rest"] = to_json(remainder)
 
 
-def _setup_of(setup: str, context: Context) -> str:
+def _setup_of(setup: str, context: Context, make_task: MakeTask | None) -> str:
     """Return a node's set-up; on a device whose node configuration names its own data, with that data.
 
     The device's agent holds all data under the node's `data-path` (of the node's `dataset`, if it names one). Nothing
-    is dealt, and the validation set is drawn from that data.
+    is dealt, and the validation set is drawn from that data. An app with a task of its own reads its data itself.
     """
-    if "data-path" not in context.node_config:
+    if make_task or "data-path" not in context.node_config:
         return setup
     parts = Setup.from_text(setup)
     if len(parts.places) > 1:
@@ -215,7 +215,7 @@ def _state_folder(hosted: Hosted) -> RunFolder:
     return RunFolder(inside(home(_state_dir(hosted)), hosted.host.run, f"agent-{min(hosted.host.agents)}"))
 
 
-def left(setup: Setup, context: Context) -> dict[int, int]:
+def left(setup: Setup, context: Context, make_task: MakeTask | None = None) -> dict[int, int]:
     """Return what is under `state-dir` of the run that `setup` resumes: finished rounds, by the first agent of a node.
 
     Raises
@@ -223,7 +223,7 @@ def left(setup: Setup, context: Context) -> dict[int, int]:
     ConfigError
         When it is damaged, or of another configuration.
     """
-    config = config_of(Setup.from_text(_setup_of(setup.to_text(), context)))
+    config = config_of(Setup.from_text(_setup_of(setup.to_text(), context, make_task)))
     root = inside(home(config.part(FlowerOptions).state_dir), setup.run)
     found = {}
     for path in sorted(root.glob("agent-*")):

@@ -70,6 +70,13 @@ def test_agents_are_numbered_as_their_data_is_whatever_numbers_flower_draws_for_
     assert relay.placement.blocks == {7: (0,), 3: (1,), 9: (2,), 5: (3,)}
 
 
+def test_an_app_with_its_own_data_may_be_told_by_its_node_where_that_lies():
+    relay, _ = start(
+        peer_app(**REGRESSION), numbers=range(2), node_config=lambda k: {"data-path": f"here/{k}"}, algorithm="dpsgd"
+    )
+    assert relay.history.lines[0]["absent"] == []
+
+
 def accuracy_of(result):
     return [metrics["accuracy"] for metrics in result.evaluate_metrics_serverapp.values()]
 
@@ -137,12 +144,12 @@ REGRESSION = {
 }
 
 
-def start(app, num_rounds=1, numbers=range(4), model=None, **options):
+def start(app, num_rounds=1, numbers=range(4), model=None, node_config=lambda k: {}, **options):
     """Run a relay over nodes of the app that have these `numbers`."""
     torch.manual_seed(0)
     initial = ArrayRecord((model or nn.Linear(2, 1)).state_dict())
     relay = PeerRelay(**{"topology": "ring", **options})
-    return relay, relay.start(Nodes(app, numbers), initial, num_rounds)
+    return relay, relay.start(Nodes(app, numbers, node_config), initial, num_rounds)
 
 
 @pytest.mark.parametrize("utility", ["loss", "own"])
