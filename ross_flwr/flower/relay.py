@@ -87,10 +87,11 @@ class Relay:
         Raises
         ------
         ConfigError
-            When the app fails on every node.
+            When the app fails on every node, right after each was set up.
         """
         replies, came = [], self.run.post.exchange(messages, self._patience)
-        self.run.require_work({reply.node: reply.problem for reply in came if reply.raised})
+        # A node that was set up before may have restarted, and is set up anew.
+        self.run.require_work({each.node: each.problem for each in came if each.raised and each.node not in self.ready})
         for reply in came:
             if reply.message is None:
                 self.ready.discard(reply.node)

@@ -176,20 +176,38 @@ class Reporting(Nodes):
 
 
 def broken(message, context, call_next):
-    """A Flower mod that fails in the second round of every node."""
-    if message.metadata.group_id == "2":
+    """A Flower mod that fails from the second round of every node on."""
+    if message.metadata.group_id in ("2", "3"):
         raise OSError("the disk is gone")
     return call_next(message, context)
 
 
-def test_a_run_stops_in_the_exchange_in_which_the_app_fails_on_every_node():
+def test_a_run_stops_in_the_exchange_in_which_the_app_fails_on_every_node_though_set_up_anew():
     relay = PeerRelay(algorithm="dpsgd", num_agents=4, topology="ring", hidden=8, num_rounds=60)
     model, rounds = relay.assembly.task.model, []
     relay.on_round = rounds.append
     with pytest.raises(ConfigError, match="no node can work, and the run stops: node 100 fails: the disk is gone"):
         relay.start(Reporting(peer_app([broken])), record_of(model.named(model.initial)), 60, 60)
-    assert [line["round"] for line in rounds] == [1]
-    assert relay.dropped == {"error": 4}
+    assert [line["round"] for line in rounds] == [1, 2]
+    assert relay.dropped == {"error": 8}
+
+
+class Restarted(Reporting):
+    """Nodes that all lose what they held before the second round."""
+
+    def answer(self, message):
+        node = message.metadata.dst_node_id
+        if message.metadata.group_id == "2":
+            self.contexts[node].state.clear()
+        return super().answer(message)
+
+
+def test_a_run_goes_on_after_all_nodes_have_restarted_at_once():
+    relay = PeerRelay(algorithm="dpsgd", num_agents=4, topology="ring", hidden=8)
+    model = relay.assembly.task.model
+    relay.start(Restarted(peer_app()), record_of(model.named(model.initial)), 4, 60)
+    everybody = [0, 1, 2, 3]  # set up anew in the middle of round 3
+    assert [line["absent"] for line in relay.history.lines] == [[], everybody, everybody, []]
 
 
 def killed(message, context, call_next):
