@@ -145,7 +145,7 @@ class PeerStrategy(Strategy):
             Sent to the nodes with every training or evaluation message, as the record ``config``, which also gets
             ``server-round``. Mods see it; hyper-parameters are options of the strategy.
         evaluate_fn : callable, optional
-            Tests the consensus model before the first round and after each, for which the relay fetches all models in
+            Tests the consensus model before round 1 and after each round, for which the relay fetches all models in
             every round. Not possible where nodes talk directly.
         should_stop : callable, optional
             From the round and the result so far to whether the run ends, asked when results come in.
@@ -181,7 +181,8 @@ class PeerStrategy(Strategy):
         if resume:
             self._outcome.resume(self._run.first)
         result = self._outcome.result
-        evaluate(evaluate_fn, self._run.first - 1, result)
+        if self._run.first == 1:  # the models of a run that goes on are on its nodes
+            evaluate(evaluate_fn, 0, result)
         for first, last, way in self._stretches(num_rounds):
             log_rounds(first, last, num_rounds)
             self._way, self._began = way, time.perf_counter()

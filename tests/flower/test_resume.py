@@ -53,7 +53,7 @@ def expected():
     return run, list(run.rounds())
 
 
-def start(strategy, certs, grid_of, numbers, tmp_path, **options):
+def start(strategy, certs, grid_of, numbers, tmp_path, evaluate_fn=None, **options):
     """Run a strategy over new nodes with these numbers."""
     options = BASE | {"state_dir": str(tmp_path / "state"), "checkpoint_every": 1} | options
     made = strategy(**keys_beside(options))
@@ -62,7 +62,7 @@ def start(strategy, certs, grid_of, numbers, tmp_path, **options):
     config = resolve({name.replace("_", "-"): value for name, value in BASE.items()})
     nodes = grid_of(app_of(config), numbers, lambda k: {"peer-address": addresses[k], "peer-certs": str(certs[k])})
     model = read_images(config).model
-    made.start(nodes, record_of(model.named(model.initial)), BASE["num_rounds"], 60)
+    made.start(nodes, record_of(model.named(model.initial)), BASE["num_rounds"], 60, evaluate_fn=evaluate_fn)
     return made
 
 
@@ -86,7 +86,14 @@ def test_a_run_that_flower_has_lost_goes_on_where_it_was_and_ends_as_if_nothing_
         start(strategy, certs, fragile, (100, 101, 102, 103), tmp_path, **options)
     (name,) = [folder.name for folder in (tmp_path / "state").iterdir()]
     assert f"run: {name}; if it is interrupted, resume='{name}' continues it" in caplog.text
-    made = start(strategy, certs, Nodes, (9, 8, 7, 6), tmp_path, resume=name, **options)
+    tested, evaluate = [], None
+    if strategy is PeerRelay:
+
+        def evaluate(number, _model):
+            tested.append(number)
+
+    made = start(strategy, certs, Nodes, (9, 8, 7, 6), tmp_path, evaluate, resume=name, **options)
+    assert tested == ([5, 6, 7, 8] if evaluate else [])
     run, lines = expected
     model = run.assembly.task.model
     for index, agent in run.host.agents.items():
