@@ -8,7 +8,7 @@ from ross_flwr.direct.standings import GREETING, MISSES
 __all__ = ["MARGIN", "SLOWEST", "START", "Pace"]
 
 FASTEST = 1e-3
-"""No pass takes less than so many seconds."""
+"""Seconds that a pass takes at least."""
 
 QUICKER = 100
 """Other nodes may be this many times as quick as this one at its fastest of late."""
@@ -76,7 +76,7 @@ class Pace:
         return self.work / 2
 
     def start(self, exchange: int, behind_by: float, now: float) -> None:
-        """Begin the first pass of all, so many seconds after the other nodes."""
+        """Begin the first pass of all, `behind_by` seconds after the other nodes."""
         self.origin = exchange, now - behind_by - GREETING
         self._away = behind_by
 

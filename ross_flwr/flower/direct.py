@@ -18,7 +18,7 @@ __all__ = ["Segments"]
 logger = getLogger("flwr")
 
 TRIES = 3
-"""So often the app of every node has to fail in one segment before the run stops."""
+"""The run stops once the app of every node has failed this many times in one segment."""
 
 
 @dataclass
