@@ -98,6 +98,8 @@ class Algorithm:
     """Whether the graph must stay the same in all rounds."""
     takes_rule: ClassVar[bool] = True
     """Whether agents combine vectors by the rule."""
+    averages: ClassVar[bool] = True
+    """Whether agents average the models that they hear, by weights that sum to 1; otherwise they add them up."""
     private: ClassVar[bool] = False
     """Whether training examples are protected unless the run says how; see the room `privacy`."""
     invariant: ClassVar[str] = ""

@@ -33,6 +33,7 @@ class SGP(LocalSteps):
     family = "decentralized optimisation"
     needs = ("columns of W that sum to 1",)
     invariant = "Σ_i w_i = N"
+    averages = False
 
     def check(self, mixing: NDArray[np.float64], total_passes: int) -> None:
         """Refuse a W whose columns do not sum to 1."""

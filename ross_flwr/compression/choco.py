@@ -28,11 +28,12 @@ class Choco(Codec):
 
     ::
 
-        q_ij = C(x_i − x̂_ij);   x̂_ij ← x̂_ij + q_ij   at both ends
+        q_ij = a C(x_i − x̂_ij);   x̂_ij ← x̂_ij + q_ij   at both ends
         what j reads of i, to average it with its own x_j:   x_j + γ (x̂_ij − x̂_ji)
 
     The mean of what j reads, by W, is x_j + γ Σ_i w_ji (x̂_ij − x̂_ji), CHOCO's step, which leaves the mean of all
-    agents as it was. Where the next step does not average, j reads x̂_ij. γ is `rate` (0.5).
+    agents as it was. Where the next step does not average, j reads x̂_ij. γ is `rate` (0.5), and a the
+    codec's `damping`.
 
     The first message along an edge holds the whole vector, in bfloat16. Each later one names the copy that it builds
     on: a checksum of everything since the last whole vector. A receiver that holds another copy, since it missed a
@@ -72,7 +73,7 @@ class Choco(Codec):
             copy = _FULL.decode(body, n, leg)
         else:
             body, base = self.codec.encode(vector - sent["copy"], leg, sent), state.last
-            copy = sent["copy"] + self.codec.decode(body, n, leg)
+            copy = self._moved(sent["copy"], body, leg)
         sent["copy"] = finite(copy)
         sent["state"] = state.after(leg.stamp, chained(base, body), whole=base == _NOTHING).as_tensor()
         sent.pop("own", None)
@@ -93,7 +94,7 @@ class Choco(Codec):
         elif base != state.copy:
             raise Refused("out-of-step")
         else:
-            copy = heard["copy"] + self.codec.decode(exactly(body, self.codec.size(n)), n, leg)
+            copy = self._moved(heard["copy"], exactly(body, self.codec.size(n)), leg)
         heard["copy"] = finite(copy)
         heard["state"] = Heard(chained(base, body), theirs, leg.stamp).as_tensor()
         if not mixed or "own" not in sent or Sent.of(sent).stamp != leg.stamp:
@@ -103,6 +104,10 @@ class Choco(Codec):
     def mark(self, sent: Memory, heard: Memory, leg: Leg) -> Hashable:
         """Return the receiver's copy of the other direction, and whether it needs the whole vector."""
         return Heard.of(heard).copy, self._is_lost(Sent.of(sent), heard, leg)
+
+    def _moved(self, copy: Tensor, body: Tensor, leg: Leg) -> Tensor:
+        """Return the copy after a difference."""
+        return copy.add(self.codec.decode(body, len(copy), leg), alpha=self.codec.damping)
 
     def _is_lost(self, state: "Sent", heard: Memory, leg: Leg) -> bool:
         """Return whether the receiver's copy is unknown or known to be old."""

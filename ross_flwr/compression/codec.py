@@ -79,6 +79,11 @@ class Codec(ABC):
     hears: ClassVar[tuple[str, ...]] = ()
     """What the receiver remembers."""
 
+    @property
+    def damping(self) -> float:
+        """By what to multiply what is decoded, so that it leaves out less than there was, however coarse it is."""
+        return 1.0
+
     @abstractmethod
     def size(self, n: int) -> int:
         """Return how many bytes n numbers take."""

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, sqrt
 
 import numpy as np
 import torch
@@ -135,6 +135,11 @@ class QSGD(Integers):
     def top(self) -> int:
         """Return s."""
         return self.levels
+
+    @property
+    def damping(self) -> float:
+        """Return 1 / (1 + ω): rounding adds ω = min(512/s², √512/s) times the squared length, on average, at most."""
+        return 1 / (1 + min(CHUNK / self.top**2, sqrt(CHUNK) / self.top))
 
     def scales(self, sizes: Tensor) -> Tensor:
         """Return the Euclidean length of every chunk."""

@@ -28,10 +28,10 @@ class Compression(MessageTransform):
 
     Parameters
     ----------
-    codecs : mapping of str to Codec
-        By the name of a vector in its message; `EVERYTHING` for all others.
+    codecs : mapping of str to Codec or None
+        By the name of a vector in its message; `EVERYTHING` for all others. None leaves vectors as they are.
     asked : frozenset of str
-        Steps whose vectors the next step needs as they are, as it takes gradients there.
+        Steps whose vectors the next step needs as they are, as it takes gradients there or sends what to add to them.
 
     Examples
     --------
@@ -41,7 +41,7 @@ class Compression(MessageTransform):
     Form(shape=(1008,), dtype=torch.uint8, optional=False)
     """
 
-    codecs: Mapping[str, Codec]
+    codecs: Mapping[str, Codec | None]
     asked: frozenset[str] = frozenset()
 
     def codec(self, name: str, form: Form | None) -> Codec | None:
@@ -56,6 +56,7 @@ class Compression(MessageTransform):
 
     def send(self, agent: Agent, outbox: dict[int, Message], exchange: Exchange) -> dict[int, Message]:
         """Return the messages with their vectors compressed. What several receivers get alike is one object."""
+        bring_to_cpu(agent)
         made: dict[Hashable, tuple[Tensor, Memory]] = {}
         messages: dict[tuple[int, ...], Message] = {}
         own = exchange.outboxes.get(agent.index, {}).get(agent.index, {})
@@ -70,6 +71,7 @@ class Compression(MessageTransform):
 
     def receive(self, agent: Agent, source: int, message: Message, exchange: Exchange) -> Message:
         """Return the message with its vectors decompressed."""
+        bring_to_cpu(agent)
         unpacked = dict(message)
         for name, data in message.items():
             form = exchange.forms.get(name)
@@ -128,7 +130,17 @@ class Compression(MessageTransform):
             vector = codec.receive(data.cpu(), form.shape[0] or 0, sent, heard, leg, mixed=mixed)
         finally:
             remember(agent, name, source, "heard", codec.hears, heard)
-        return vector.to(data.device, form.dtype)
+        return vector.to(agent["model"].device, form.dtype)
+
+
+def bring_to_cpu(agent: Agent) -> None:
+    """Move what an agent remembers to the CPU, where codecs work: a restart puts all of its state on one device."""
+    if agent["model"].device.type == "cpu":
+        return
+    moved: dict[int, Tensor] = {}
+    for key, tensor in agent.state.items():
+        if key.startswith("compress.") and tensor.device.type != "cpu":
+            agent.state[key] = moved.setdefault(id(tensor), tensor.cpu())
 
 
 def recall(agent: Agent, name: str, neighbor: int, end: str, keys: Iterable[str]) -> Memory:

@@ -14,6 +14,9 @@ __all__ = ["CompressionOptions", "read_codecs"]
 GRADIENTS = frozenset({"gradient", "reward", "update"})
 """Vectors that the receiver adds to a model, so that what is left out of one can come with the next."""
 
+ANSWERS = frozenset({"cross_gradients", "reward"})
+"""Steps that answer a model with a vector made for this very model."""
+
 _TOKEN = re.compile(r"\s*([a-z][a-z0-9_-]*|[0-9][0-9.e-]*|[(),:])")
 
 
@@ -39,11 +42,16 @@ class CompressionOptions:
             return None
         codecs = read_codecs(self.compress)
         _require_kinds(codecs)
-        return Compression(codecs, frozenset(a for a, b in pairwise(algorithm.steps) if b == "cross_gradients"))
+        if not algorithm.averages and any(isinstance(codec, Choco) for codec in codecs.values()):
+            raise ConfigError(
+                f"compress = 'choco' needs models that are averaged, and {algorithm.name} adds up shares of them, of "
+                "which differences would lose a part: use compress = 'int8', say"
+            )
+        return Compression(codecs, frozenset(a for a, b in pairwise(algorithm.steps) if b in ANSWERS))
 
 
-def read_codecs(text: str) -> dict[str, Codec]:
-    """Return the codecs that a text names, by kind of vector; without a kind, for all others.
+def read_codecs(text: str) -> dict[str, Codec | None]:
+    """Return the codecs that a text names, by kind of vector; without a kind, for all others; None for ``none``.
 
     Raises
     ------
@@ -72,23 +80,24 @@ class _Reader:
             self._tokens.append(found[1])
             at = found.end()
 
-    def codecs(self) -> dict[str, Codec]:
-        found: dict[str, Codec] = {}
+    def codecs(self) -> dict[str, Codec | None]:
+        found: dict[str, Codec | None] = {}
         while True:
             kind = EVERYTHING
             if self._tokens[1:2] == [":"]:
                 kind = self._next()
                 self._next()
-            codec = self._codec(self._next())
+            name = self._next()
+            require("compress", name, ("none", *CODECS))
             if kind in found:
                 raise self._refusal(f"it names two codecs for {kind or 'all vectors'}")
-            found[kind] = codec
+            found[kind] = None if name == "none" else self._codec(name)
             if not self._tokens:
                 return found
             self._expect(",")
 
     def _codec(self, name: str) -> Codec:
-        require("compress", name, ("none", *CODECS))
+        require("compress", name, CODECS)
         arguments: list[str | Codec] = []
         if self._tokens[:1] == ["("]:
             self._next()
@@ -139,13 +148,13 @@ class _Reader:
         )
 
 
-def _require_kinds(codecs: Mapping[str, Codec]) -> None:
+def _require_kinds(codecs: Mapping[str, Codec | None]) -> None:
     """Refuse kinds that no method sends, and codecs that leave too little of a model."""
     known = {"momentum", *_declared()}
     for kind, codec in codecs.items():
         if kind != EVERYTHING:
             require("compress", kind, known)
-        if codec.coarse and kind not in GRADIENTS:
+        if codec and codec.coarse and kind not in GRADIENTS:
             name = next(name for name, cls in CODECS.items() if type(codec) is cls)
             raise ConfigError(
                 f"compress = '{name}' for {kind or 'all vectors'} would leave too little of "

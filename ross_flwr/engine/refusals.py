@@ -21,6 +21,7 @@ MEANINGS = {
     "not-hosted": "that agent is not on this node",
     "other-run": "it belongs to another run",
     "other-step": "it belongs to another step, so it came too late or too early",
+    "out-of-step": "it builds on a vector that was lost or came while the agent was away, so the whole one comes next",
     "shape": "its tensors have other shapes than this step sends",
 }
 """What reasons mean, where the name does not say it all."""

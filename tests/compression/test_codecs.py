@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from quadratics import normal
 
 from ross_flwr.algorithms.messages import Refused
+from ross_flwr.algorithms.sgp import SGP
 from ross_flwr.compression import (
     CODECS,
     QSGD,
@@ -158,6 +159,7 @@ def test_places_that_no_sender_names_are_refused():
         ("model: int8, gradient: topk(0.01)", {"model": Int8(), "gradient": TopK(0.01)}),
         ("gradient:powersgd( 4 ),choco(topk(1e-2), 0.25)", {"gradient": PowerSGD(4), "": Choco(TopK(0.01), 0.25)}),
         ("choco(qsgd(3))", {"": Choco(QSGD(3))}),
+        ("int8, gradient: none", {"": Int8(), "gradient": None}),
     ],
 )
 def test_a_text_names_codecs(text, codecs):
@@ -179,6 +181,7 @@ def test_a_text_names_codecs(text, codecs):
         ("int8; float16", "'; float16' is no part of a codec"),
         ("model: int8, model: int4", "it names two codecs for model"),
         ("choco", "choco takes another codec first"),
+        ("choco(none)", "compress = 'none' is not known"),
         ("choco(choco(int8))", "choco takes another codec first"),
         ("modle: int8", "compress = 'modle' is not known: use one of .*did you mean 'model'"),
         ("topk(0.1)", r"too little of models: use 'gradient: topk' or choco\(topk\)"),
@@ -190,6 +193,11 @@ def test_a_text_that_makes_no_sense_is_told_in_one_sentence(text, sentence):
 
     with pytest.raises(ConfigError, match=sentence):
         CompressionOptions(compress=text).link(DPSGD())
+
+
+def test_differences_are_refused_where_models_are_added_up():
+    with pytest.raises(ConfigError, match="choco' needs models that are averaged, and sgp adds up shares of them"):
+        CompressionOptions(compress="choco(int8)").link(SGP())
 
 
 def test_every_codec_has_its_place_in_the_list():

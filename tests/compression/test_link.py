@@ -12,8 +12,8 @@ from ross_flwr import resolve
 from ross_flwr.algorithms.dpsgd import DPSGD
 from ross_flwr.algorithms.dsgt import DSGT
 from ross_flwr.algorithms.local_dsgd import LocalDSGD
-from ross_flwr.algorithms.messages import MessageTransform, Refused
-from ross_flwr.compression import Choco, Int8, TopK
+from ross_flwr.algorithms.messages import Exchange, Form, MessageTransform, Refused
+from ross_flwr.compression import QSGD, Choco, Int8, TopK
 from ross_flwr.compression.link import Compression
 from ross_flwr.engine.host import Host
 from ross_flwr.graph import topology
@@ -86,6 +86,30 @@ def test_a_codec_that_leaves_nothing_out_changes_nothing(method, whole):
     )
 
 
+def test_what_comes_back_for_a_model_is_made_for_that_model_and_not_for_a_mixture():
+    options = {"algorithm": "cgsv-reward", "altruism": 1e6, "num_rounds": 3}  # nothing is withheld
+    compressed = finished(**options, compress="model: choco(topk(1))")  # the first message in bfloat16
+    torch.testing.assert_close(models(compressed), models(finished(**options)), rtol=0, atol=0.01)
+
+
+def test_codecs_work_on_the_cpu_wherever_the_model_is(monkeypatch):
+    host = rounds(host_of(DPSGD(), Choco(TopK(0.1))), 3)
+    (link,), agent = host.mailroom.transforms, host.agents[0]
+    message = {"model": agent["model"]}
+    outbox = {1: message, 5: message}
+    exchange = Exchange(pass_number=3, number=0, step="share", forms={"model": Form((P,))}, outboxes={0: {0: message}})
+    before = dict(agent.state)
+    expected = link.send(agent, outbox, exchange)
+    came = link.send(host.agents[1], {0: message}, exchange)[0]
+    elsewhere = {id(tensor): (tensor.to("meta"), tensor) for tensor in before.values()}
+    agent.state = {name: elsewhere[id(tensor)][0] for name, tensor in before.items()}
+    known = {id(there): here for there, here in elsewhere.values()}
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: known.get(id(self), self))
+    found = link.send(agent, outbox, exchange)
+    assert torch.equal(found[1]["model"], expected[1]["model"])
+    assert link.receive(agent, 1, came, exchange)["model"].device.type == "meta"
+
+
 def test_choco_is_the_published_algorithm():
     """x½ = x − η ∇F(x);  x̂ ← x̂ + C(x½ − x̂);  x = x½ + γ Σ w_ij (x̂_j − x̂_i), as three lines on matrices."""
     host = host_of(LocalDSGD(learning_rate=0.1, local_steps=1), Choco(TopK(0.1), 0.4))
@@ -107,8 +131,9 @@ def test_choco_is_the_published_algorithm():
     torch.testing.assert_close(stack(agents).float(), reference, rtol=1e-4, atol=1e-4)
 
 
-def test_compressed_gossip_converges_and_leaves_the_mean_as_it_was():
-    host = host_of(DPSGD(learning_rate=0.0), Choco(TopK(0.1), 0.3))
+@pytest.mark.parametrize("codec", [TopK(0.1), QSGD(3)], ids=str)
+def test_compressed_gossip_converges_and_leaves_the_mean_as_it_was(codec):
+    host = host_of(DPSGD(learning_rate=0.0), Choco(codec, 0.3))
     before = stack(host.agents.values())
     after = stack(rounds(host, 400).agents.values())
     torch.testing.assert_close(after.mean(0), before.mean(0), rtol=0, atol=1e-4)
@@ -214,7 +239,11 @@ def test_an_infinite_lie_is_refused_through_every_codec():
 def test_bytes_are_those_on_the_wire():
     options = {"algorithm": "ross", "hidden": 64, "num_rounds": 2, "validation_size": 20, "test_size": 50}
     plain = sent(finished(**options))
-    for compress, kinds, fewer in (("int8", plain, 3.9), ("gradient: topk(0.01)", ["gradient"], 25)):
+    for compress, kinds, fewer in (
+        ("int8", plain, 3.9),
+        ("gradient: topk(0.01)", ["gradient"], 25),
+        ("int8, gradient: none", plain.keys() - {"gradient"}, 3.9),
+    ):
         compressed = sent(finished(**options, compress=compress))
         for kind, total in plain.items():
             assert (total >= fewer * compressed[kind]) == (kind in kinds)
