@@ -2,7 +2,7 @@
 
 import secrets
 from dataclasses import dataclass
-from math import inf, isinf, prod
+from math import inf, isinf
 
 import numpy as np
 import torch
@@ -28,8 +28,8 @@ SLACK = 1e-9
 class ClippedAndBlurred:
     """Replaces a gradient by the mean of its examples' clipped gradients plus Gaussian noise.
 
-    One example exchanged for another moves the mean by at most Δ = 2C/B, and the noise has standard deviation z·Δ in
-    every entry. Every gradient is a query with noise of its own, whoever's model it is of.
+    One example exchanged for another moves the mean by at most Δ = 2C/B, and the noise has standard deviation z·Δ for
+    every parameter. Every gradient is a query with noise of its own, whoever's model it is of.
 
     Parameters
     ----------
@@ -85,11 +85,13 @@ class ClippedAndBlurred:
         agent.report(spent=most)
 
     def _drawn(self, agent: Agent, gradient: Tensor) -> Tensor:
-        """Return the noise of the agent's next query."""
+        """Return the noise of the agent's next query: none on float buffers, whose gradient is always zero."""
         if self.secret:
             generator = np.random.Generator(np.random.Philox(key=secrets.randbits(128)))
         else:
             generator = stream(agent.seed, "privacy", agent.index, agent.pass_number, int(agent[QUERIES]))
         scale = self.noise * 2 * self.clip / agent.batches.size
-        drawn = generator.standard_normal(prod(gradient.shape), dtype=np.float32)
-        return torch.from_numpy(drawn).to(gradient) * scale
+        noise = torch.zeros_like(gradient)
+        drawn = generator.standard_normal(sum(agent.objective.parameter_sizes), dtype=np.float32)
+        noise[: len(drawn)] = torch.from_numpy(drawn) * scale
+        return noise

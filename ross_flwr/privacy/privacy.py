@@ -68,6 +68,9 @@ class Privacy:
     def __post_init__(self) -> None:
         if not self.clip > 0:
             raise ConfigError(f"dp-clip = {self.clip:g} clips everything away: use a length above 0, such as 1")
+        for key, value in (("dp-noise", self.noise), ("dp-epsilon", self.epsilon)):
+            if not 0 <= value < inf:
+                raise ConfigError(f"{key} = {value:g} is not allowed: use a number above 0, or 0 to leave it out")
         if self.noise and self.epsilon:
             raise ConfigError(
                 f"dp-noise = {self.noise:g} and dp-epsilon = {self.epsilon:g} both say how much noise there is: use one"

@@ -190,9 +190,8 @@ class Assembly:
             agent.undefended_from = self.threats.since
         agent.gradient_chain = self.threats.gradient_chain(index)
         if self.privacy:
-            degrees = (each[index] for each in self._degrees)
             attacks = index in self.threats.attackers
-            link = self.privacy.link(self.algorithm, agent, degrees, secret=secret, bounded=not attacks)
+            link = self.privacy.link(self.algorithm, agent, self._degrees(agent), secret=secret, bounded=not attacks)
             link.begin(agent)
             agent.gradient_chain = [link, *agent.gradient_chain]
         agent["model"] = self.task.model.initial.clone()
@@ -211,13 +210,19 @@ class Assembly:
             )
         return trained_on(objective, own=data == "own and validation")
 
+    def _degrees(self, agent: Agent) -> list[int]:
+        """Return how many agents hear this one, in every pass. A node may lack what the first graph is made from."""
+        if self.graphs.every:
+            return [each[agent.index] for each in self._redrawn_degrees]
+        rounds = (t // self.schedule.passes + 1 for t in range(self.schedule.total_passes))
+        everybody, usual = self.graphs.num_agents - 1, len(agent.receivers)
+        return [everybody if self.graphs.averages(number) else usual for number in rounds]
+
     @cached_property
-    def _degrees(self) -> list[Sequence[int]]:
+    def _redrawn_degrees(self) -> list[Sequence[int]]:
         """How many agents hear each agent, in every pass."""
-        everybody, passes = range(self.graphs.num_agents), self.schedule.total_passes
-        if not self.graphs.changes:
-            return [[len(self.topology.receivers(i)) for i in everybody]] * passes
-        return [[len(topology.receivers(i)) for i in everybody] for topology in map(self.graphs.at, range(passes))]
+        everybody, passes = range(self.graphs.num_agents), range(self.schedule.total_passes)
+        return [[len(topology.receivers(i)) for i in everybody] for topology in map(self.graphs.at, passes)]
 
     @property
     def _training_data(self) -> TrainingData:

@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from dataclasses import replace
-from math import inf
+from math import inf, nan
 
 import dp_accounting
 import pytest
@@ -17,6 +17,7 @@ from ross_flwr import DPSGD, ROSS, Privacy, graph, resolve, simulate, tasks
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.algorithms.pdsl import PDSL
 from ross_flwr.config import ConfigError
+from ross_flwr.graph.schedule import Graphs
 from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import ModuleObjective
@@ -220,6 +221,19 @@ def test_noise_is_fitted_to_the_target_for_every_agent_and_spent_by_the_end_of_t
     assert agent[SPENT].max() <= before.max() * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("average_every", [0, 2])
+def test_noise_is_fitted_alike_on_nodes_that_know_their_agents_places_and_not_the_graph(average_every):
+    run = run_of(algorithm="pdsl", dp_epsilon=3.0, average_every=average_every)
+    here, known = run.host.agents[2], run.assembly.topology
+
+    def unknown(epoch):
+        raise ConfigError("nodes do not have this file")
+
+    graphs = Graphs(unknown, 6, average_every=average_every)
+    (there,) = replace(run.assembly, graphs=graphs).agents({2: known.place(2)})
+    assert there.gradient_chain == here.gradient_chain
+
+
 def drawn(link, queries, *, index=0, seed=0, after=0):
     """Return the noise of an agent's queries, by pass and by order."""
     agent = LINKED.agents({index: LINKED.topology.place(index)})[0]
@@ -309,6 +323,22 @@ def test_a_private_run_that_stopped_goes_on_with_its_noise_and_its_account(name,
 def test_what_cannot_be_private_is_refused(options, words):
     with pytest.raises(ConfigError, match=words):
         run_of(**options)
+
+
+@pytest.mark.parametrize("wrong", [{"noise": -1.0}, {"epsilon": -1.0}, {"epsilon": inf}, {"noise": nan}], ids=str)
+def test_noise_and_epsilon_are_numbers_from_0_up(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ConfigError, match=f"dp-{name} = {value:g} is not allowed: use a number above 0"):
+        Privacy(**wrong)
+
+
+def test_float_buffers_stay_as_they_are():
+    data = TensorDataset(torch.randn(40, 6), torch.randint(3, (40,)))
+    norm = nn.InstanceNorm1d(2, track_running_stats=True)
+    module = nn.Sequential(nn.Unflatten(1, (2, 3)), norm, nn.Flatten(), nn.Linear(6, 3))
+    own = Own(module, lambda _: data, lambda _: data)
+    made = simulate(DPSGD(), graph.ring(3), own, rounds=3, privacy=Privacy(clip=1.0, noise=50.0))
+    torch.testing.assert_close(made.models[0][-4:], torch.tensor([0.0, 0.0, 1.0, 1.0]))
 
 
 def test_batch_norm_and_an_apps_own_training_are_refused():
