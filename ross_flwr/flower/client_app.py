@@ -238,7 +238,11 @@ def peer_app(
         needed = {"model": model, "train_data": train_data, "test_data": test_data}
         missing = [name for name, function in needed.items() if function is None]
         raise ConfigError(f"an app of its own needs {', '.join(missing)} too: give peer_app all of {', '.join(needed)}")
-    peer = ClientApp() if app is None else app
+    return _handling(ClientApp() if app is None else app, make_task, mods)
+
+
+def _handling(peer: ClientApp, make_task: MakeTask | None, mods: list[Mod] | None) -> ClientApp:
+    """Return the app with a handler for everything that a strategy asks."""
     for name in sorted({step for algorithm in ALGORITHMS.values() for step in algorithm.steps}):
         peer.train(name, mods=mods)(partial(handlers.activate, make_task=make_task))
     peer.query("models", mods=mods)(partial(handlers.models, make_task=make_task))
