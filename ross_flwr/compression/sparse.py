@@ -19,18 +19,24 @@ _SAMPLE = 100
 """One of so many numbers is looked at to guess which are among the largest."""
 
 
-@dataclass(frozen=True)
-class TopK(Codec):
-    """The `share` (0.01) of the numbers with the largest absolute values (Stich et al., NeurIPS 2018). 8 bytes each."""
+class Sparse(Codec):
+    """A codec that sends a `share` of the numbers."""
 
     biased: ClassVar[bool] = True
     coarse: ClassVar[bool] = True
 
-    share: float = option(0.01, "the part of the numbers that is sent", minimum=1e-6, maximum=1.0)
+    share: float
 
     def kept(self, n: int) -> int:
         """Return k, how many of n numbers are sent."""
         return max(1, round(self.share * n))
+
+
+@dataclass(frozen=True)
+class TopK(Sparse):
+    """The `share` (0.01) of the numbers with the largest absolute values (Stich et al., NeurIPS 2018). 8 bytes each."""
+
+    share: float = option(0.01, "the part of the numbers that is sent", minimum=1e-6, maximum=1.0)
 
     def size(self, n: int) -> int:
         """Return eight bytes for every number that is sent: four for its place."""
@@ -51,17 +57,10 @@ class TopK(Codec):
 
 
 @dataclass(frozen=True)
-class RandomK(Codec):
+class RandomK(Sparse):
     """A `share` (0.1) of the numbers. A seed of eight bytes says which, so no places are sent. 4 bytes each."""
 
-    biased: ClassVar[bool] = True
-    coarse: ClassVar[bool] = True
-
     share: float = option(0.1, "the part of the numbers that is sent", minimum=1e-6, maximum=1.0)
-
-    def kept(self, n: int) -> int:
-        """Return k, how many of n numbers are sent."""
-        return max(1, round(self.share * n))
 
     def size(self, n: int) -> int:
         """Return four bytes for every number that is sent, and those of the seed."""
