@@ -1,13 +1,12 @@
 """The key of compression, and how its text is read."""
 
-import re
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 from ross_flwr.algorithms import ALGORITHMS, Algorithm
 from ross_flwr.compression import CODECS, Choco, Codec
 from ross_flwr.compression.link import EVERYTHING, Compression
-from ross_flwr.config import ConfigError, group, keys_of, option, require
+from ross_flwr.config import ConfigError, Spec, Specs, group, option, require
 
 __all__ = ["CompressionOptions", "read_codecs"]
 
@@ -16,8 +15,6 @@ GRADIENTS = frozenset({"gradient", "reward", "update"})
 
 ANSWERS = frozenset({"cross_gradients", "reward"})
 """Steps that answer a model with a vector made for this very model."""
-
-_TOKEN = re.compile(r"\s*([a-z][a-z0-9_-]*|[0-9][0-9.e-]*|[(),:])")
 
 
 @group("Compression")
@@ -63,89 +60,26 @@ def read_codecs(text: str) -> dict[str, Codec | None]:
     >>> read_codecs("gradient: topk(0.05), model: choco(int4, 0.5)")
     {'gradient': TopK(share=0.05), 'model': Choco(codec=Int4(), rate=0.5)}
     """
-    return _Reader(text).codecs()
+    specs = Specs("compress", text, "a codec", "'int8', or like 'model: choco(topk(0.1)), gradient: topk(0.01)'")
+    found: dict[str, Codec | None] = {}
+    for spec in specs.read():
+        kind = spec.label or EVERYTHING
+        require("compress", spec.name, ("none", *CODECS))
+        if kind in found:
+            raise specs.refusal(f"it names two codecs for {kind or 'all vectors'}")
+        found[kind] = None if spec.name == "none" else _codec(specs, spec)
+    return found
 
 
-class _Reader:
-    """Reads a text from left to right."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._tokens: list[str] = []
-        at = 0
-        while text[at:].strip():
-            found = _TOKEN.match(text, at)
-            if not found:
-                raise self._refusal(f"'{text[at:].strip()[:20]}' is no part of a codec")
-            self._tokens.append(found[1])
-            at = found.end()
-
-    def codecs(self) -> dict[str, Codec | None]:
-        found: dict[str, Codec | None] = {}
-        while True:
-            kind = EVERYTHING
-            if self._tokens[1:2] == [":"]:
-                kind = self._next()
-                self._next()
-            name = self._next()
-            require("compress", name, ("none", *CODECS))
-            if kind in found:
-                raise self._refusal(f"it names two codecs for {kind or 'all vectors'}")
-            found[kind] = None if name == "none" else self._codec(name)
-            if not self._tokens:
-                return found
-            self._expect(",")
-
-    def _codec(self, name: str) -> Codec:
-        require("compress", name, CODECS)
-        arguments: list[str | Codec] = []
-        if self._tokens[:1] == ["("]:
-            self._next()
-            while True:
-                token = self._next()
-                arguments.append(token if token[0].isdigit() else self._codec(token))
-                if self._tokens[:1] == [")"]:
-                    self._next()
-                    break
-                self._expect(",")
-        return self._made(name, arguments)
-
-    def _made(self, name: str, arguments: list[str | Codec]) -> Codec:
-        cls, given = CODECS[name], list(arguments)
-        values: dict[str, object] = {}
-        if cls is Choco:
-            inner = given.pop(0) if given else None
-            if not isinstance(inner, Codec) or isinstance(inner, Choco):
-                raise self._refusal("choco takes another codec first, such as choco(topk(0.1))")
-            values["codec"] = inner
-        keys = keys_of(cls)
-        if len(given) > len(keys):
-            raise self._refusal(f"{name} takes {len(keys) or 'no'} number{'s' * (len(keys) != 1)}")
-        for key, argument in zip(keys, given, strict=False):
-            try:
-                number: object = key.kind(argument)
-            except (TypeError, ValueError):
-                number = argument
-            try:
-                values[key.name] = key.parse(number)
-            except ConfigError as error:
-                raise self._refusal(f"in {name}, {error}") from None
-        return cls(**values)
-
-    def _next(self) -> str:
-        if not self._tokens:
-            raise self._refusal("it ends too early")
-        return self._tokens.pop(0)
-
-    def _expect(self, token: str) -> None:
-        if self._next() != token:
-            raise self._refusal(f"a '{token}' is missing")
-
-    def _refusal(self, why: str) -> ConfigError:
-        return ConfigError(
-            f"compress = '{self._text}' cannot be read, as {why}: write it like 'int8', or like "
-            "'model: choco(topk(0.1)), gradient: topk(0.01)'"
-        )
+def _codec(specs: Specs, spec: Spec) -> Codec:
+    require("compress", spec.name, CODECS)
+    cls = CODECS[spec.name]
+    given = [_codec(specs, each) if isinstance(each, Spec) else each for each in spec.arguments]
+    if cls is not Choco:
+        return specs.make(cls, spec, given)
+    if not given or not isinstance(given[0], Codec) or isinstance(given[0], Choco):
+        raise specs.refusal("choco takes another codec first, such as choco(topk(0.1))")
+    return specs.make(Choco, spec, given[1:], codec=given[0])
 
 
 def _require_kinds(codecs: Mapping[str, Codec | None]) -> None:

@@ -23,6 +23,7 @@ from ross_flwr.config.keys import (
     values_of,
 )
 from ross_flwr.config.resolved import Config, likely_key, relevant, resolve
+from ross_flwr.config.specs import Spec, Specs
 from ross_flwr.config.toml import from_toml, to_toml
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "ConfigError",
     "Key",
     "Scalar",
+    "Spec",
+    "Specs",
     "declare",
     "from_toml",
     "group",
