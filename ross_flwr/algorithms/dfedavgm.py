@@ -37,4 +37,4 @@ class DFedAvgM(LocalDSGD):
             momentum = self.momentum * momentum + agent.gradient(model, batch)
             return momentum
 
-        return local_steps(agent, self.local_steps, self.learning_rate, direction)
+        return local_steps(agent, self.local_steps, self.learning_rate, direction, optimizer=self.optimizer)

@@ -30,6 +30,7 @@ class LocalDSGD(LocalSteps):
 
     def __post_init__(self) -> None:
         """Set the Q + 1 steps; the class names each only once."""
+        super().__post_init__()
         object.__setattr__(self, "steps", ("share", *["gossip"] * (self.gossip_steps - 1), "mix"))
 
     @step(sends=("model",))

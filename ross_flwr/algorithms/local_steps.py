@@ -1,8 +1,9 @@
 """What methods share whose passes begin with local steps: the steps, and the two places for mixing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TypeAlias
 
 import torch
@@ -13,6 +14,7 @@ from ross_flwr.algorithms.algorithm import Algorithm, Momentum, step
 from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.objective import ModuleObjective
+from ross_flwr.learning.optimizers import Optimizer, Stepping, read_optimizer
 from ross_flwr.learning.requests import Gradient, Of
 from ross_flwr.learning.streams import seeded
 
@@ -37,35 +39,63 @@ def local_steps(
     start: Tensor | None = None,
     *,
     of: Of = "own",
+    optimizer: str = "sgd",
 ) -> Tensor:
-    """Train K steps from x_i and return D_i = Σ_s d^s, shape [P], such that z^K = x_i − η D_i.
+    """Train K steps from x_i and return D_i, shape [P], such that z^K = x_i − η D_i.
 
     ::
 
         z^0 = x_i;   z^(s+1) = z^s − η d^s,   d^s = ∇F_i(z^s; ξ_i^s)      for s = 0 … K−1, a mini-batch each
+
+    With SGD, D_i = Σ_s d^s. Another optimizer takes its own step along d^s.
 
     Parameters
     ----------
     agent : Agent
         Agent i; its model stays as it is.
     steps, learning_rate : int, float
-        K and η. With K = 1, D_i is the gradient at x_i.
+        K and η.
     direction : callable, optional
         Gives d^s instead of the gradient. The vector it returns is not changed.
     start, of : Tensor, {"own", "cross"}
         The model to start from instead of x_i, and whose it is.
+    optimizer : str
+        What takes the steps, as in the key of this name. Its state is part of the agent's and goes on from pass to
+        pass. From another model than x_i it begins anew.
 
-    An app that trains its model itself does so on these K mini-batches, and D_i is its change divided by −η.
+    An app's own optimizer takes the place of this one. An app that trains its model itself does so on these K
+    mini-batches, and D_i is its change divided by −η.
     """
+    direction, own = direction or partial(agent.gradient, of=of), start is None
     start = agent["model"] if start is None else start
     if isinstance(agent.objective, ModuleObjective) and agent.objective.trainer:
         return own_steps(agent, agent.objective, steps, learning_rate, start, of)
-    direction = direction or partial(agent.gradient, of=of)
     first = steps * agent.pass_number
+    if stepping := optimizing(agent, optimizer, learning_rate, start, agent.state if own else {}):
+        for s in range(steps):
+            stepping.step(direction(stepping.model, first + s))
+        if own:
+            agent.state.update(stepping.state)
+        return (start - stepping.model).div_(learning_rate or 1.0)
     total = direction(start, first)
     for s in range(1, steps):
         total = total + direction(torch.sub(start, total, alpha=learning_rate), first + s)
     return total
+
+
+def optimizing(
+    agent: Agent, optimizer: str, learning_rate: float, start: Tensor, state: Mapping[str, Tensor]
+) -> Stepping | None:
+    """Return the optimizer that goes on from `start` with what `state` holds of it; None for plain SGD."""
+    objective, parameters = agent.objective, agent.objective.parameter_sizes
+    if isinstance(objective, ModuleObjective) and objective.own_optimizer:
+        shapes = dict(islice(objective.model.shapes.items(), len(parameters)))
+        return Stepping(objective.own_optimizer, start, shapes, state)
+    chosen = read_optimizer(optimizer)
+    if chosen == Optimizer():
+        return None
+    make = partial(chosen.kind.make, learning_rate=learning_rate * chosen.schedule.factor(agent.progress))
+    return Stepping(make, start, {"": torch.Size([sum(parameters)])}, state, chosen.clip)
 
 
 def own_steps(
@@ -93,6 +123,11 @@ class LocalSteps(Algorithm):
     """A method whose agents take K local steps in every pass."""
 
     local_steps: int = options.local_steps(1)
+    optimizer: str = options.optimizer("sgd")
+
+    def __post_init__(self) -> None:
+        """Refuse an optimizer that cannot be read."""
+        read_optimizer(self.optimizer)
 
     @property
     def takes_own_steps(self) -> bool:
@@ -112,7 +147,11 @@ class LocalSteps(Algorithm):
     def descent(self, agent: Agent) -> Tensor:
         """Return D_i, with x_i − η D_i the model after K steps."""
         return local_steps(
-            agent, self.local_steps, self.learning_rate, lambda model, batch: self.direction(agent, model, batch)
+            agent,
+            self.local_steps,
+            self.learning_rate,
+            lambda model, batch: self.direction(agent, model, batch),
+            optimizer=self.optimizer,
         )
 
     def train(self, agent: Agent) -> Tensor:

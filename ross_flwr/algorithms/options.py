@@ -11,6 +11,7 @@ __all__ = [
     "local_steps",
     "mix_momentum",
     "momentum",
+    "optimizer",
     "permutations",
     "shapley",
     "utility",
@@ -22,6 +23,15 @@ __all__ = [
 def local_steps(default: int) -> Any:
     """Declare `local-steps`."""
     return option(default, "local steps K between two rounds of exchanges", unit="steps", minimum=1)
+
+
+def optimizer(default: str) -> Any:
+    """Declare `optimizer`."""
+    return option(
+        default,
+        "what takes local steps, such as 'adam' or 'adamw(weight-decay=0.01), clip(1), cosine': an optimizer, then "
+        "perhaps clipping and a schedule of the learning rate; `ross-flwr list optimizers` shows them",
+    )
 
 
 def momentum() -> Any:

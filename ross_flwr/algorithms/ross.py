@@ -12,6 +12,7 @@ from ross_flwr.algorithms.cross_gradients import OwnGradient
 from ross_flwr.algorithms.local_steps import local_steps
 from ross_flwr.algorithms.messages import Inbox, Message, Outbox, broadcast
 from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.optimizers import read_optimizer
 from ross_flwr.learning.requests import Of
 from ross_flwr.learning.shapley import WEIGHTINGS, Game, shapley_values
 
@@ -34,7 +35,8 @@ class ROSS(Momentum):
     open what the options choose. ``README.md`` beside this file says how the defaults were measured.
 
     With ``local-steps=K``, ∇F_i(x_j; ξ_i) is the sum of the gradients of K steps of SGD from x_j, on a mini-batch each:
-    a coalition's probe is the mean of the models that its members train. An app's own training replaces these steps.
+    a coalition's probe is the mean of the models that its members train. Another optimizer, which begins anew from
+    every x_j, or an app's own training may take these steps.
 
     State: x_i, u_i (zero at first). Per agent, pass and k neighbours: three exchanges, 1 + k gradients, 4·k·P·4 bytes
     (3·k·P·4 without mixing the momentum) and at most min(2^m, 2 + R (m − 1)) utilities, m = k + 1. On a complete graph
@@ -55,6 +57,11 @@ class ROSS(Momentum):
     permutations: int = options.permutations()
     mix_momentum: bool = options.mix_momentum()
     local_steps: int = options.local_steps(1)
+    optimizer: str = options.optimizer("sgd")
+
+    def __post_init__(self) -> None:
+        """Refuse an optimizer that cannot be read."""
+        read_optimizer(self.optimizer)
 
     @property
     def takes_own_steps(self) -> bool:
@@ -121,7 +128,8 @@ class ROSS(Momentum):
 
     def gradient(self, agent: Agent, model: Tensor, of: Of) -> Tensor:
         """Return what agent i makes of `model`: its gradient there, or the sum of those of K steps from there."""
-        return local_steps(agent, self.local_steps, self.learning_rate, start=model, of=of)
+        rate, optimizer = self.learning_rate, self.optimizer
+        return local_steps(agent, self.local_steps, rate, start=model, of=of, optimizer=optimizer)
 
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         """Return π_ij by j; empty when the step is to be skipped."""

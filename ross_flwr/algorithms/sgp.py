@@ -48,7 +48,8 @@ class SGP(LocalSteps):
     def share(self, agent: Agent, inbox: Inbox) -> dict[int, Message]:
         """Descend, and send p_ji (x_i, w_i) to every j that hears i."""
         weight = agent["push_weight"]
-        descent = local_steps(agent, self.local_steps, self.learning_rate / float(weight))
+        rate = self.learning_rate / float(weight)
+        descent = local_steps(agent, self.local_steps, rate, optimizer=self.optimizer)
         pushed = (weight * agent["model"]).sub_(descent, alpha=self.learning_rate)
         return {j: {"model": p * pushed, "push_weight": p * weight} for j, p in agent.mixing_column.items()}
 

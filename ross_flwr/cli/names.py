@@ -13,6 +13,7 @@ from ross_flwr.compression import CODECS
 from ross_flwr.config import Key, keys
 from ross_flwr.data import PARTITIONS, SOURCES
 from ross_flwr.graph import topology
+from ross_flwr.learning.optimizers import OPTIMIZERS, SCHEDULES, Clip
 from ross_flwr.learning.rules import RULES
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS
 from ross_flwr.report.trackers import TRACKERS
@@ -36,6 +37,7 @@ LISTS: dict[str, Mapping[str, Any]] = {
     "faults": FAULTS,
     "mixing": topology.MIXING_RULES,
     "models": MODELS,
+    "optimizers": {**OPTIMIZERS, "clip": Clip, **SCHEDULES},
     "partitions": PARTITIONS,
     "shapley": ESTIMATORS,
     "topologies": topology.TOPOLOGIES,
@@ -52,6 +54,7 @@ LIST_OF_KEY = {
     "dataset": "datasets",
     "mixing": "mixing",
     "model": "models",
+    "optimizer": "optimizers",
     "partition": "partitions",
     "shapley": "shapley",
     "topology": "topologies",

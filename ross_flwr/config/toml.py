@@ -68,7 +68,7 @@ def to_toml(config: Config, others: Iterable[tuple[Key, Scalar]] = ()) -> str:
 
 
 def _owners(key: Key) -> str:
-    """Return who has the key in words: methods, then ``aggregator = 'krum', 'mda'`` and the like."""
+    """Return who has the key in words: methods, or those without it, then ``aggregator = 'krum'`` and the like."""
     owning = [owner for owner in key.owners if "=" not in owner]
     values: dict[str, list[str]] = {}
     for owner in key.owners:
@@ -76,8 +76,10 @@ def _owners(key: Key) -> str:
         if value:
             values.setdefault(name, []).append(repr(value))
     some = f"Method{'s' * (len(owning) > 1)} {', '.join(owning)}" if owning else ""
-    of_methods = "Every method" if set(owning) >= methods() else some
-    return "; ".join(filter(None, [of_methods, *(f"{name} = {', '.join(found)}" for name, found in values.items())]))
+    lacking = sorted(methods() - set(owning))
+    if len(lacking) < len(owning):
+        some = "Every method" + (f" but {', '.join(lacking)}" if lacking else "")
+    return "; ".join(filter(None, [some, *(f"{name} = {', '.join(found)}" for name, found in values.items())]))
 
 
 def _toml(value: Scalar) -> str:

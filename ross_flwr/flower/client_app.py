@@ -87,14 +87,16 @@ class Functions:
             raise _unused(config, "validation-size", "this app has validation_data")
         if self.train is None and self.optimizer is None:
             return
-        if not algorithm.takes_own_steps:
-            own = "train" if self.train else "optimizer"
+        own = "train" if self.train else "optimizer"
+        if not (algorithm.takes_own_steps if self.train else hasattr(algorithm, "optimizer")):
             raise ConfigError(
                 f"algorithm = '{algorithm.name}' has no local steps that this app's own {own} could make: leave {own} "
                 "out, or use algorithm = 'local-dsgd', say"
             )
         if algorithm.learning_rate != type(algorithm)().learning_rate:
             raise _unused(config, "learning-rate", "this app trains its model itself")
+        if getattr(algorithm, "optimizer", "sgd") != getattr(type(algorithm)(), "optimizer", "sgd"):
+            raise _unused(config, "optimizer", f"this app has its own {own}")
 
     def _hold_out(self, config: Config) -> int:
         """Return how many examples may be held out for Q_i, which is said once in a process."""
@@ -187,8 +189,8 @@ def peer_app(
         The app's own training, from (module, DataLoader, Context), in place of the local steps of a method that has
         them: the change that it makes to the model is the step. The loader has as many batches as `local-steps` says.
     optimizer : callable, optional
-        From the parameters to the optimizer of these local steps, such as ``partial(AdamW, lr=1e-3)``. It begins anew
-        in each pass.
+        From the parameters to the optimizer of these local steps, such as ``partial(AdamW, lr=1e-3)``. What it
+        remembers goes on from pass to pass; in `ross` it begins anew in each.
     test : callable, optional
         The app's own test, from (module, DataLoader, Context) to (loss, accuracy) or to a mapping with ``"loss"``.
         Accuracy is a share, from 0 to 1.

@@ -11,6 +11,7 @@ from ross_flwr.config import ConfigError
 from ross_flwr.learning.examples import Batch, Split
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.module_loss import ModuleLoss
+from ross_flwr.learning.optimizers import Factory
 from ross_flwr.learning.outputs import Loss, Metric, Test, Trainer, mean_of
 from ross_flwr.learning.tensors import Tree, map_tensors
 
@@ -101,6 +102,8 @@ class ModuleObjective(ModuleLoss):
         The utility of kind ``"own"``: a number of (outputs, targets), both of Q; more is better.
     trainer, own_test : callable, optional
         How the app itself trains and tests a module, for `trained` and `test`.
+    own_optimizer : callable, optional
+        Makes the app's own optimizer for local steps.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class ModuleObjective(ModuleLoss):
         own_utility: Metric | None = None,
         trainer: Trainer | None = None,
         own_test: Test | None = None,
+        own_optimizer: Factory | None = None,
     ) -> None:
         super().__init__(model, loss, chunk)
         self.train_data = train
@@ -125,6 +129,7 @@ class ModuleObjective(ModuleLoss):
         self.own_utility = own_utility
         self.trainer = trainer
         self.own_test = own_test
+        self.own_optimizer = own_optimizer
         self._validation = None if validation is None else validation.batch(torch.arange(len(validation)))
 
     @property

@@ -129,7 +129,7 @@ class Privacy:
         if isinstance(agent.objective, ModuleObjective) and agent.objective.trainer:
             raise ConfigError(
                 "this app trains its model itself, so dp-clip cannot reach the gradients of single examples: leave "
-                "train and optimizer out, or protect examples in the app itself"
+                "train out, or protect examples in the app itself"
             )
         if not self.epsilon:
             return ClippedAndBlurred(self.clip, self.noise, secret=secret)

@@ -1,20 +1,20 @@
 """The task of an app that brings its own module, data sets and loss."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from math import isnan, nan
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 from torch.utils.data import DataLoader
 
 from ross_flwr.config import ConfigError
 from ross_flwr.learning.buffers import still_buffers
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import ModuleObjective
-from ross_flwr.learning.outputs import Loss, Metric, Test, Trainer, call, criterion, refuse_nan
+from ross_flwr.learning.optimizers import Factory
+from ross_flwr.learning.outputs import Loss, Metric, Test
 from ross_flwr.learning.streams import stream
 from ross_flwr.tasks.loaded import Data, Loaded
 
@@ -51,7 +51,8 @@ class Own:
     train : callable, optional
         How the app itself trains: from the module and a DataLoader of K mini-batches; K is the method's `local-steps`.
     optimizer : callable, optional
-        From the parameters to an optimizer, which takes the local steps instead of SGD. It begins anew in each pass.
+        From the parameters to an optimizer, which takes the local steps instead of SGD. What it remembers is part of an
+        agent's state. In `ross` it begins anew in each pass.
     test : callable, optional
         How the app itself tests: from the module and the DataLoader of the test data to loss and accuracy (from 0 to
         1), or to a mapping of names to numbers, one of them ``"loss"``.
@@ -86,7 +87,7 @@ class Own:
         utility: Metric | None = None,
         pair: Callable[[Any], Iterable[Any]] | None = None,
         train: Callable[[nn.Module, DataLoader[Any]], object] | None = None,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None,
+        optimizer: Factory | None = None,
         test: Callable[[nn.Module, DataLoader[Any]], Tested] | None = None,
         batch_size: int = 32,
         hold_out: int = 0,
@@ -125,7 +126,7 @@ class Own:
 
     def objective(self, agent: int) -> ModuleObjective:
         """Return the loss of `agent` on its own data."""
-        training, validation = self._data(agent)
+        (training, validation), train = self._data(agent), self.train
         if "model" not in self.__dict__:
             first = torch.arange(min(len(training), self.batch_size(agent)))
             still = still_buffers(self._module, lambda: training.batch(first).inputs)
@@ -141,8 +142,9 @@ class Own:
             size,
             metrics=self.metrics,
             own_utility=self.utility,
-            trainer=self._trainer(training),
+            trainer=(lambda module, batches: train(module, training.loader(batches))) if train else None,
             own_test=self._own_test(test, size),
+            own_optimizer=self.optimizer,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -160,26 +162,6 @@ class Own:
                 training, validation = training.part(order[held:].sort().values), training.part(order[:held])
             self._loaded[agent] = training, validation
         return self._loaded[agent]
-
-    def _trainer(self, data: Loaded) -> Trainer | None:
-        if self.train:
-            train = self.train
-            return lambda module, batches: train(module, data.loader(batches))
-        if self.optimizer is None:
-            return None
-        make, loss = self.optimizer, criterion(self.loss, self.model.module)
-
-        def descend(module: nn.Module, batches: Sequence[Tensor]) -> None:
-            optimizer = make([parameter for parameter in module.parameters() if parameter.requires_grad])
-            for indices in batches:
-                batch = data.batch(indices)
-                optimizer.zero_grad()
-                value = loss(call(module, batch.inputs), batch.targets)
-                refuse_nan(value, batch.inputs, batch.targets)
-                torch.autograd.backward(value)
-                optimizer.step()
-
-        return descend
 
     def _own_test(self, data: Loaded, size: int) -> Test | None:
         if self.test is None:

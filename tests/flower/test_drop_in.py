@@ -324,8 +324,13 @@ def test_data_is_loaded_once_by_a_node_and_its_loaders_batch_size_counts():
         ),
         (
             {"optimizer": torch.optim.AdamW},
-            {"algorithm": "dfedsam"},
-            "algorithm = 'dfedsam' has no local steps that this app's own optimizer could make",
+            {"algorithm": "dsgt"},
+            "algorithm = 'dsgt' has no local steps that this app's own optimizer could make",
+        ),
+        (
+            {"optimizer": torch.optim.AdamW},
+            {"algorithm": "local-dsgd", "optimizer": "adam"},
+            "optimizer = 'adam' has no effect, since this app has its own optimizer: leave the key out",
         ),
         (
             {"optimizer": torch.optim.AdamW},
@@ -333,7 +338,7 @@ def test_data_is_loaded_once_by_a_node_and_its_loaders_batch_size_counts():
             "learning-rate = 0.5 has no effect, since this app trains its model itself: leave the key out",
         ),
         (
-            {"optimizer": torch.optim.AdamW},
+            {"train": lambda module, loader, context: None},
             {"algorithm": "local-dsgd", "use_validation": True},
             "this app trains its model itself, and not on Q_i: use use-validation = false",
         ),

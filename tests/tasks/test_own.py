@@ -176,16 +176,20 @@ def test_no_more_examples_are_computed_on_at_once_than_are_in_the_apps_own_batch
     assert module.most == (size or 4)
 
 
-def by_hand(vector, batches, make):
-    """Train a linear module as an app does, and return its parameters."""
+def by_hand(vector, batches, make, state=None):
+    """Train a linear module as an app does, and return its parameters; `state` goes on from call to call."""
     module = nn.Linear(3, 2)
     nn.utils.vector_to_parameters(vector.clone(), module.parameters())
     optimizer = make(module.parameters())
+    if state:
+        optimizer.load_state_dict(state)
     inputs, labels = points()
     for indices in batches:
         optimizer.zero_grad()
         nn.functional.cross_entropy(module(inputs[indices]), labels[indices]).backward()
         optimizer.step()
+    if state is not None:
+        state.update(optimizer.state_dict())
     return nn.utils.parameters_to_vector(module.parameters()).detach()
 
 
@@ -210,9 +214,10 @@ def test_the_apps_own_training_is_the_step_of_a_method_with_local_steps(method, 
     result = simulate(method, graph.complete(3), task, rounds=2)
     agents = list(range(3))
     models = dict.fromkeys(agents, task.model.initial)
+    states = {agent: {} if "optimizer" in training else None for agent in agents}
     for number in range(2):
         order = {agent: batches_of(agent, number) for agent in agents}
-        trained = {agent: by_hand(models[agent], order[agent], ADAMW) for agent in agents}
+        trained = {agent: by_hand(models[agent], order[agent], ADAMW, states[agent]) for agent in agents}
         mean, before = (torch.stack([each[agent] for agent in agents]).mean(0) for each in (trained, models))
         models = {
             agent: mean if method.name == "local-dsgd" else before + trained[agent] - models[agent] for agent in agents
@@ -261,9 +266,8 @@ def test_what_an_own_test_returns_otherwise_is_told_in_a_sentence(returned, sent
 def test_nan_in_the_data_is_told_before_the_apps_optimizer_spreads_it():
     inputs, labels = points()
     inputs[3, 1] = math.nan
-    objective = own(TensorDataset(inputs, labels), optimizer=ADAMW).objective(0)
     with pytest.raises(ConfigError, match="the agent's data holds NaN"):
-        objective.trained(objective.model.initial, [torch.arange(6)])
+        simulate(DPSGD(), graph.ring(3), own(TensorDataset(inputs, labels), optimizer=ADAMW), rounds=2)
 
 
 def test_gradients_of_before_are_no_part_of_the_apps_own_training():
