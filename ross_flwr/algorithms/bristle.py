@@ -7,6 +7,7 @@ from torch import Tensor
 from ross_flwr.algorithms.algorithm import Algorithm, register, step
 from ross_flwr.algorithms.local_steps import LocalSteps
 from ross_flwr.algorithms.messages import Form, Inbox, Outbox, broadcast
+from ross_flwr.config import ConfigError
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.classes import f1_scores
 from ross_flwr.learning.rules.stacks import distance
@@ -62,8 +63,11 @@ class Bristle(LocalSteps):
         return UndefendedBristle(**vars(self))
 
     def start(self, agent: Agent) -> None:
-        """Refuse a model whose output layer is not known."""
+        """Refuse a model whose output layer is not known, and targets that are not classes."""
         _ = agent.objective.output_layer
+        targets = agent.objective.validation.targets
+        if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.is_floating_point():
+            raise ConfigError("bristle judges classes, and the targets of this task are not classes: use dpsgd, say")
 
     @step(sends=lambda self, agent: {"model": Form((layer_size(agent),), agent["model"].dtype)})
     def share(self, agent: Agent, inbox: Inbox) -> Outbox:

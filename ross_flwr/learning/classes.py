@@ -12,7 +12,7 @@ __all__ = ["by_class", "class_gradients", "f1_scores"]
 
 
 def by_class(batch: Batch) -> list[Batch]:
-    """Split a batch by its targets; if targets are not single classes, the whole batch counts as one class."""
+    """Split a batch by its labels: classes or groups; without any, the whole batch counts as one class."""
     if batch.labels is None:
         return [batch]
     return [batch.take(batch.labels == each) for each in torch.unique(batch.labels)]

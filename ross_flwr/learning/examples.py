@@ -20,17 +20,23 @@ class Batch:
     inputs, targets : Tree
         A tensor of shape [B, ...] each, or tuples, lists and dictionaries of such tensors. The module gets the inputs
         as its one argument, or by keyword (`outputs.call`).
+    groups : Tensor, optional
+        Where targets are not classes, the group of each example, int64 of shape [B]: its source, or the quantile that
+        its target lies in.
     """
 
     inputs: Tree
     targets: Tree
+    groups: Tensor | None = None
 
     def __len__(self) -> int:
         return len(next(leaves(self.inputs)))
 
     @property
     def labels(self) -> Tensor | None:
-        """The targets, int64 of shape [B], if each is a single class."""
+        """The groups or else the targets, int64 of shape [B], if each target is a single class."""
+        if self.groups is not None:
+            return self.groups
         targets = self.targets
         single = isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point()
         return targets if single else None
@@ -41,7 +47,8 @@ class Batch:
         def chosen(tensor: Tensor) -> Tensor:
             return tensor[indices.to(tensor.device)]
 
-        return Batch(map_tensors(chosen, self.inputs), map_tensors(chosen, self.targets))
+        groups = None if self.groups is None else chosen(self.groups)
+        return Batch(map_tensors(chosen, self.inputs), map_tensors(chosen, self.targets), groups)
 
     def parts(self, size: int) -> list["Batch"]:
         """Return the examples in batches of `size` at most."""

@@ -54,7 +54,8 @@ class Joined:
         if len(parts) == 1:
             return parts[0]
         inputs, targets = zip(*((part.inputs, part.targets) for part in parts), strict=True)
-        return Batch(map_tensors(_cat, *inputs), map_tensors(_cat, *targets))
+        groups = [part.groups for part in parts if part.groups is not None]
+        return Batch(map_tensors(_cat, *inputs), map_tensors(_cat, *targets), _cat(*groups) if groups else None)
 
 
 def trained_on(objective: ModuleObjective, *, own: bool) -> ModuleObjective:
