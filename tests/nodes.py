@@ -9,7 +9,7 @@ from torch.utils.data import TensorDataset
 
 from ross_flwr import peer_app
 from ross_flwr.config import options_of
-from ross_flwr.runs.assemble import read_images
+from ross_flwr.runs.assemble import read_task
 from ross_flwr.tasks.options import CorruptionOptions, DataOptions
 
 
@@ -91,7 +91,7 @@ def app_of(config, mods=None, module=lambda context, module: module):
 
     `module` may change the module of a node.
     """
-    images = read_images(config)
+    images = read_task(config)
 
     def part(name):
         def load(context):
@@ -104,7 +104,7 @@ def app_of(config, mods=None, module=lambda context, module: module):
 
     return peer_app(
         mods,
-        model=lambda context: module(context, read_images(config).model.module),
+        model=lambda context: module(context, read_task(config).model.module),
         train_data=part("train"),
         validation_data=part("validation"),
         test_data=part("test"),

@@ -17,6 +17,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 MODULES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr").rglob("*.py")}
 
+DATA = {"ross_flwr/data/adult.jsonl", "ross_flwr/data/digits.jsonl"}
 TABLES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr").rglob("*.toml")}
 READMES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr").glob("*/README.md")}
 TOP = ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "constraints.txt", ".gitignore")
@@ -49,7 +50,7 @@ def test_the_wheel_holds_the_package_its_types_and_its_data_and_no_tests(tree):
     pip = (sys.executable, "-m", "pip", "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-q", "-w", "dist")
     wheel, names = packed(tree, "dist/*.whl", *pip, ".")
     package = {name for name in names if name.startswith("ross_flwr/")}
-    others = {"ross_flwr/py.typed", "ross_flwr/data/digits.jsonl", "ross_flwr/template/task.py.tpl"}
+    others = {"ross_flwr/py.typed", *DATA, "ross_flwr/template/task.py.tpl"}
     assert package >= MODULES | TABLES | others
     info = {name.partition("/")[2] for name in names.keys() - package}
     assert info == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
@@ -86,7 +87,7 @@ def test_the_fab_holds_the_package_and_its_data_is_small_and_has_no_tests(tree):
     fab, names = packed(tree, "*.fab", sys.executable, "-c", flwr, "build")
     assert fab.stat().st_size < 2_000_000  # of the 10 MB that Flower takes
     package = {name for name in names if name.startswith("ross_flwr/")}
-    assert package == MODULES | TABLES | READMES | {"ross_flwr/data/digits.jsonl"}
+    assert package == MODULES | TABLES | READMES | DATA
     beside = {"pyproject.toml", "README.md", "LICENSE", ".info/CONTENT"}
     assert names.keys() - package == beside
     assert max(names.values()) < 1_000_000

@@ -3,6 +3,7 @@
 Shell completion reads them from a file, which `python -m ross_flwr.cli.names` writes, and does not wait for PyTorch.
 """
 
+import inspect
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,7 +12,7 @@ from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.cli.completion import FILE
 from ross_flwr.compression import CODECS
 from ross_flwr.config import Key, keys
-from ross_flwr.data import PARTITIONS, SOURCES
+from ross_flwr.data import PARTITIONS, SOURCES, TABLES
 from ross_flwr.graph import topology
 from ross_flwr.learning.optimizers import OPTIMIZERS, SCHEDULES, Clip
 from ross_flwr.learning.rules import RULES
@@ -21,11 +22,23 @@ from ross_flwr.runs.side_by_side import BESIDE
 from ross_flwr.runs.trained import FORMATS
 from ross_flwr.tasks.corruptions import CORRUPTIONS
 from ross_flwr.tasks.models import MODELS
+from ross_flwr.tasks.tabular import TABULAR_MODELS
 from ross_flwr.threats.attacks import ATTACKS
 from ross_flwr.threats.faults import FAULTS
 from ross_flwr.threats.poisons import POISONS
 
 __all__ = ["LISTS", "for_completion"]
+
+
+def _of_tasks(*known: tuple[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return what the names of several tasks stand for, which some share."""
+    found: dict[str, list[str]] = {}
+    for task, entries in known:
+        for name, entry in entries.items():
+            about = (inspect.getdoc(entry) or "").partition("\n\n")[0].replace("\n", " ")
+            found.setdefault(name, []).append(about if task == "images" else f"[{task}] {about}")
+    return {name: " ".join(texts) for name, texts in found.items()}
+
 
 LISTS: dict[str, Mapping[str, Any]] = {
     "aggregators": RULES,
@@ -33,10 +46,10 @@ LISTS: dict[str, Mapping[str, Any]] = {
     "attacks": {"none": "Nobody lies.", **POISONS, **ATTACKS},
     "codecs": {"none": "Vectors travel as they are.", **CODECS},
     "corruptions": CORRUPTIONS,
-    "datasets": SOURCES,
+    "datasets": _of_tasks(("images", SOURCES), ("tabular", TABLES)),
     "faults": FAULTS,
     "mixing": topology.MIXING_RULES,
-    "models": MODELS,
+    "models": _of_tasks(("images", MODELS), ("tabular", TABULAR_MODELS)),
     "optimizers": {**OPTIMIZERS, "clip": Clip, **SCHEDULES},
     "partitions": PARTITIONS,
     "shapley": ESTIMATORS,

@@ -44,19 +44,14 @@ Examples:
 def export(folder: Path, kind: str, agent: int | None, method: str, out: Path | None) -> None:
     """Write a model of the run in FOLDER, as it was at the last checkpoint, under its own parameter names.
 
-    safetensors and torch hold a state_dict, onnx the whole model for any number of images. Images must be normalised as
-    in the run; the command prints how.
+    safetensors and torch hold a state_dict, onnx the whole model for any number of examples. Inputs must be
+    normalised as in the run; the command prints how.
     """
     from ross_flwr.runs.trained import Trained
     from ross_flwr.runs.trained import export as export_model
 
     trained = Trained(folder, method)
-    file, source = export_model(trained, agent, kind, out), trained.source
-    mean, deviation = (", ".join(f"{each:.4g}" for each in values) for values in (source.mean, source.std))
-    click.echo(
-        f"The model is in {file}; it takes images of {'×'.join(map(str, source.image_shape))}: "
-        f"(pixel / {source.scale:g} − mean) / deviation, with mean {mean} and deviation {deviation}"
-    )
+    click.echo(f"The model is in {export_model(trained, agent, kind, out)}; it takes {trained.task.takes}")
 
 
 @click.command(
@@ -70,9 +65,9 @@ Examples:
 @run_config
 @method
 def evaluate(folder: Path, run_config: Sequence[str], method: str) -> None:
-    """Show accuracy, loss and F1 of the run's models in FOLDER: of the honest agents' mean, then of each agent.
+    """Show accuracy, loss and more of the run's models in FOLDER: of the honest agents' mean, then of each agent.
 
-    They are tested on the run's test data, or on data that -c names. F1 is the mean over classes.
+    They are tested on the run's test data, or on images that -c names. F1 is the mean over classes.
     """
     from ross_flwr.report.table import Fitting, performance_table
     from ross_flwr.runs.trained import Trained

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-from ross_flwr.config.keys import ConfigError, keys_of
+from ross_flwr.config.keys import ConfigError, keys_of, require
 
 __all__ = ["Spec", "Specs"]
 
@@ -77,6 +77,27 @@ class Specs:
             self._expect(",")
             found.append(self._labelled())
         return found
+
+    def one(self, known: Mapping[str, type[T]]) -> T:
+        """Return the one object that the text names, of a dataclass of `known`.
+
+        Raises
+        ------
+        ConfigError
+            As `read` and `make`, when the name is not known, or there are several.
+
+        Examples
+        --------
+        >>> from ross_flwr.learning.optimizers import Adam
+        >>> Specs("optimizer", "adam(beta1=0.8)", "an optimizer", "'adam'").one({"adam": Adam}).beta1
+        0.8
+        """
+        spec, *others = self.read()
+        if others or spec.label:
+            raise self.refusal("it names more than one thing")
+        require(self._key, spec.name, known)
+        given = [each.name if isinstance(each, Spec) else each for each in spec.arguments]
+        return self.make(known[spec.name], spec, given)
 
     def make(self, cls: type[T], spec: Spec, given: Sequence[Any] = (), **values: Any) -> T:
         """Return an object of dataclass `cls`, whose `option` fields are the arguments `given` and the named ones.

@@ -3,13 +3,17 @@
 from ross_flwr.data.draws import class_balanced, draw_classes, most_balanced, top_up
 from ross_flwr.data.examples import Examples, Place, Source, normalize, tuning_split
 from ross_flwr.data.partitions import PARTITIONS, partition
+from ross_flwr.data.records import Records, tuning_records
 from ross_flwr.data.sources import SOURCES, load
+from ross_flwr.data.tables import TABLES, read_table
 
 __all__ = [
     "PARTITIONS",
     "SOURCES",
+    "TABLES",
     "Examples",
     "Place",
+    "Records",
     "Source",
     "class_balanced",
     "draw_classes",
@@ -17,6 +21,8 @@ __all__ = [
     "most_balanced",
     "normalize",
     "partition",
+    "read_table",
     "top_up",
+    "tuning_records",
     "tuning_split",
 ]

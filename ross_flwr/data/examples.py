@@ -16,7 +16,7 @@ from torch import Tensor
 from ross_flwr.config import ConfigError
 from ross_flwr.data.pixels import common_scale, pixel_range
 
-__all__ = ["Examples", "Place", "Source", "assemble", "normalize", "tuning_split"]
+__all__ = ["Examples", "Place", "Source", "assemble", "held_out", "normalize", "tuning_split"]
 
 _HELD_OUT = 5  # if a source has no test data, one in this many examples of each class becomes test data
 _SPLIT_SEED = 1998  # seeds the splits made here, the same for every run
@@ -200,12 +200,25 @@ def tuning_split(source: Source) -> Source:
     return dataclasses.replace(source, train=train, test=test, owners=owners)
 
 
-def _hold_out(train: Examples, owners: Tensor | None) -> tuple[Examples, Examples, Tensor | None]:
-    """Split every fifth example of each class off `train`; the owners left are those of the examples that stay."""
-    order = np.lexsort((np.random.default_rng(_SPLIT_SEED).random(len(train)), train.labels.numpy()))
-    chosen = np.zeros(len(train), dtype=bool)
+def held_out(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the indices of the examples that stay, and those of every fifth of each class, ascending.
+
+    Examples
+    --------
+    >>> kept, held = held_out(torch.zeros(10, dtype=torch.int64))
+    >>> len(kept), len(held)
+    (8, 2)
+    """
+    order = np.lexsort((np.random.default_rng(_SPLIT_SEED).random(len(labels)), labels.numpy()))
+    chosen = np.zeros(len(labels), dtype=bool)
     chosen[order[::_HELD_OUT]] = True
     kept, held = (torch.from_numpy(np.flatnonzero(each)) for each in (~chosen, chosen))
+    return kept, held
+
+
+def _hold_out(train: Examples, owners: Tensor | None) -> tuple[Examples, Examples, Tensor | None]:
+    """Split every fifth example of each class off `train`; the owners left are those of the examples that stay."""
+    kept, held = held_out(train.labels)
     return train.take(kept), train.take(held), None if owners is None else owners[kept]
 
 

@@ -83,13 +83,15 @@ class Fitting:
 
 
 def performance_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
-    """Return a table with accuracy, loss and F1 of each model."""
+    """Return a table with accuracy, loss and the other metrics of each model; ``f1`` as a share."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("model", no_wrap=True)
-    for heading in ("accuracy", "loss", "F1"):
+    others = [name for name in next(iter(rows.values())) if name not in ("accuracy", "loss")]
+    for heading in ("accuracy", "loss", *("F1" if name == "f1" else name for name in others)):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, tested in rows.items():
-        table.add_row(name, percent(tested["accuracy"]), f"{tested['loss']:.4g}", percent(tested["f1"]))
+        shown = (percent(tested[each]) if each == "f1" else f"{tested[each]:.4g}" for each in others)
+        table.add_row(name, percent(tested["accuracy"]), f"{tested['loss']:.4g}", *shown)
     return table
 
 

@@ -17,14 +17,15 @@ from ross_flwr.privacy.options import PrivacyOptions
 from ross_flwr.runs.assembly import Assembly
 from ross_flwr.runs.options import MachineOptions, RunOptions
 from ross_flwr.tasks.corruptions import draw_corrupted
-from ross_flwr.tasks.images import Images
+from ross_flwr.tasks.dealt import Dealt
 from ross_flwr.tasks.options import CorruptionOptions, DataOptions
 from ross_flwr.tasks.own import Own
+from ross_flwr.tasks.registry import TASKS
 from ross_flwr.tasks.task import Task
 from ross_flwr.threats.options import AttackOptions, FaultOptions
 from ross_flwr.threats.threats import draw_attackers, read_threats
 
-__all__ = ["assemble", "choose_device", "limit_threads", "read_aggregator", "read_images"]
+__all__ = ["assemble", "choose_device", "limit_threads", "read_aggregator", "read_task"]
 
 
 def assemble(config: Config, task: Task | None = None) -> Assembly:
@@ -35,7 +36,7 @@ def assemble(config: Config, task: Task | None = None) -> Assembly:
     config : Config
         The configuration.
     task : Task, optional
-        What is learned, where it is not the images that the configuration names.
+        What is learned, where it is not the one that the configuration names.
 
     Raises
     ------
@@ -52,8 +53,8 @@ def assemble(config: Config, task: Task | None = None) -> Assembly:
     if task:
         _refuse_unused(config, task)
     else:
-        task = images = read_images(config)
-        corrupted = images.corrupted
+        task = dealt = read_task(config)
+        corrupted = dealt.corrupted
     threats = read_threats(
         config.part(AttackOptions),
         config.part(FaultOptions),
@@ -79,17 +80,17 @@ def assemble(config: Config, task: Task | None = None) -> Assembly:
     )
 
 
-def read_images(config: Config) -> Images:
-    """Return the image classification that a configuration names.
+def read_task(config: Config) -> Dealt:
+    """Return the task that a configuration names.
 
     Raises
     ------
     ConfigError
         When the data cannot be corrupted as the configuration asks, or the device is missing.
     """
-    run, bad = config.part(RunOptions), config.part(CorruptionOptions)
-    return Images(
-        config.part(DataOptions),
+    run, bad, options = config.part(RunOptions), config.part(CorruptionOptions), config.part(DataOptions)
+    return TASKS[options.task](
+        options,
         num_agents=run.num_agents,
         seed=run.seed,
         device=choose_device(config.part(MachineOptions).device),

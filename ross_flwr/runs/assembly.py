@@ -21,7 +21,7 @@ from ross_flwr.learning.rules import Mean, Rule, require_feasible
 from ross_flwr.learning.splits import trained_on
 from ross_flwr.privacy.privacy import CLIP, EPSILON, Privacy
 from ross_flwr.runs.history import History
-from ross_flwr.tasks.images import Images
+from ross_flwr.tasks.dealt import Dealt
 from ross_flwr.tasks.task import Task
 from ross_flwr.threats.threats import Threats
 
@@ -73,7 +73,7 @@ class Assembly:
         if self.algorithm.private and self.privacy is None:
             self.privacy = Privacy(clip=CLIP, epsilon=EPSILON)
         if self.algorithm.trains_on == "pooled":
-            if not isinstance(self.task, Images):
+            if not isinstance(self.task, Dealt):
                 raise ConfigError(
                     f"algorithm = '{self.algorithm.name}' pools the data of all agents, and an app with its own data "
                     "has only that of its node: use algorithm = 'dpsgd', or FedAvg"
@@ -111,8 +111,8 @@ class Assembly:
             )
         self.threats.check(self.algorithm)
         self.algorithm.check(self.topology.mixing, self.schedule.total_passes)
-        if isinstance(self.task, Images):
-            _check_images(self.task, self.algorithm, self.rule)
+        if isinstance(self.task, Dealt):
+            _check_data(self.task, self.algorithm, self.rule)
         if self.privacy:
             self.privacy.check(self.algorithm, self.rule, self.task.model.module)
         if self.algorithm.invariant and self.rule != Mean():
@@ -241,9 +241,9 @@ def needs_validation(algorithm: Algorithm, rule: Rule) -> str:
     return "use-validation = true" if algorithm.use_validation else ""
 
 
-def _check_images(images: Images, algorithm: Algorithm, rule: Rule) -> None:
+def _check_data(task: Dealt, algorithm: Algorithm, rule: Rule) -> None:
     needy = needs_validation(algorithm, rule)
-    if needy and images.options.validation_size == 0:
+    if needy and task.options.validation_size == 0:
         raise ConfigError(
             f"validation-size = 0 leaves agents without the validation set Q_i that {needy} needs: use a larger "
             "validation-size, or a method that needs no Q_i, such as algorithm = 'cgsv' with use-validation = false"

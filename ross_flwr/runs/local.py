@@ -13,7 +13,7 @@ from ross_flwr.config import Config, ConfigError
 from ross_flwr.engine.rounds import rounds
 from ross_flwr.engine.snapshots import Snapshot
 from ross_flwr.files import inside
-from ross_flwr.runs.assemble import assemble, limit_threads, read_images
+from ross_flwr.runs.assemble import assemble, limit_threads, read_task
 from ross_flwr.runs.folder import RunFolder, refuse_changes
 from ross_flwr.runs.history import History
 from ross_flwr.runs.options import MachineOptions, RunOptions
@@ -56,16 +56,16 @@ def resume(path: Path) -> list["LocalRun"]:
 
 
 def holdings(config: Config) -> Tensor:
-    """Return how many examples of each class every agent holds, shape [N, C].
+    """Return how many examples of each class or group every agent holds, shape [N, C].
 
     Raises
     ------
     ConfigError
         When the data cannot be read or dealt.
     """
-    images = read_images(config)
-    labels, num_classes = images.source.train.labels, images.source.num_classes
-    return torch.stack([labels[part].bincount(minlength=num_classes) for part in images.shares.parts])
+    task = read_task(config)
+    labels, num_classes = task.source.train.labels, task.source.num_classes
+    return torch.stack([labels[part].bincount(minlength=num_classes) for part in task.shares.parts])
 
 
 class LocalRun:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save
@@ -16,9 +16,10 @@ from ross_flwr.extras import import_extra
 from ross_flwr.files import fresh
 from ross_flwr.learning.classes import f1_scores
 from ross_flwr.learning.objective import ModuleObjective, Performance
-from ross_flwr.runs.assemble import assemble, read_images
+from ross_flwr.runs.assemble import assemble, read_task
 from ross_flwr.runs.folder import RunFolder, reading
 from ross_flwr.runs.options import RunOptions
+from ross_flwr.tasks.dealt import Dealt
 from ross_flwr.tasks.images import Images
 from ross_flwr.typed_json import reader_of
 
@@ -42,10 +43,8 @@ class Trained:
     ----------
     folder : RunFolder
         Where the method's results are.
-    images : Images
-        Data and model that its configuration names.
-    source : Source
-        The data, with scale, mean and deviation of the pixels as they were in the run.
+    task : Dealt
+        Data and model that its configuration names; of images, with the pixels' scale, mean and deviation of the run.
     threats : Threats
         Who attacked, and whose data was bad.
     agents : dict[int, Tensor]
@@ -67,8 +66,7 @@ class Trained:
             require("--method", method, methods)
         self.folder = methods[method] if method else main
         self.config = configs[self.folder]
-        self.images = read_images(self.config)
-        self.source = self.images.source
+        self.task = read_task(self.config)
         self._take_kept_pixels()
         self.threats = assemble(self.config).threats
         checkpoint = self.folder.read_checkpoint()
@@ -81,8 +79,8 @@ class Trained:
                 honest = [model for i, model in self.agents.items() if i not in self.threats.attackers]
                 self.consensus = torch.stack(honest).mean(0)
             else:
-                self.consensus = self.images.model.flatten(named)
-            shape = self.images.model.initial.shape
+                self.consensus = self.task.model.flatten(named)
+            shape = self.task.model.initial.shape
             fits = all(model.shape == shape for model in (self.consensus, *self.agents.values()))
         except (KeyError, ValueError, TypeError, RuntimeError):  # whatever a damaged file leads to
             fits = False
@@ -92,16 +90,16 @@ class Trained:
 
     def _take_kept_pixels(self) -> None:
         """Take the scale, mean and deviation of the pixels that a finished run kept, whatever its data is now."""
-        summary = self.folder.read_summary() or {}
-        if "pixels" not in summary:
+        summary, task = self.folder.read_summary() or {}, self.task
+        if "pixels" not in summary or not isinstance(task, Images):
             return
         with reading(self.folder.path / "summary.json"):
             kept: _Pixels = reader_of(_Pixels)(summary["pixels"])
-            channels = self.source.image_shape[0]
+            channels = task.source.image_shape[0]
             if not len(kept.mean) == len(kept.deviation) == channels or min(kept.scale, *kept.deviation) <= 0:
                 raise ValueError(f"pixels is {summary['pixels']!r:.80}")
         mean, deviation = tuple(kept.mean), tuple(kept.deviation)
-        self.source = replace(self.source, scale=kept.scale, signed=kept.signed, mean=mean, std=deviation)
+        task.source = replace(task.source, scale=kept.scale, signed=kept.signed, mean=mean, std=deviation)
 
     def model(self, agent: int | None) -> Tensor:
         """Return an agent's model, or the consensus model for None, shape [P]."""
@@ -113,7 +111,7 @@ class Trained:
         return self.agents[agent]
 
     def test(self, other: Mapping[str, Any]) -> Iterator[tuple[int | None, Performance]]:
-        """Test the consensus model (None), then each agent's; ``"f1"`` is the mean F1 score over the classes.
+        """Test the consensus model (None), then each agent's; of images, ``"f1"`` is the mean F1 of the classes.
 
         Parameters
         ----------
@@ -129,16 +127,25 @@ class Trained:
         for key in other:
             if key not in DATA_KEYS:
                 raise ConfigError(f"-c {key} does not say what to test on: use {', '.join(DATA_KEYS)}")
-        where = read_images(resolve({**self.config.values, **other})) if other else self.images
-        if where.source.image_shape != self.source.image_shape:
-            raise ConfigError(
-                f"dataset = '{where.options.dataset}' has {_kind(where)}, and the models take {_kind(self.images)}"
-            )
-        test = where.test_split(self.source)
-        metrics = {"f1": lambda outputs, targets: f1_scores(outputs, targets).nanmean()}
-        objective = ModuleObjective(self.images.model, test, None, test, metrics=metrics)
+        objective = self._tested_on(other)
         for agent in (None, *self.agents):
-            yield agent, objective.test(self.model(agent).to(self.images.device))
+            yield agent, objective.test(self.model(agent).to(self.task.device))
+
+    def _tested_on(self, other: Mapping[str, Any]) -> ModuleObjective:
+        task = self.task
+        if not isinstance(task, Images):
+            if other:
+                raise ConfigError(
+                    f"-c {next(iter(other))} has no effect: models of task = '{task.name}' are tested on the test "
+                    "data of their run alone: leave it out"
+                )
+            return task.objective(0)
+        where = read_task(resolve({**self.config.values, **other})) if other else task
+        if not isinstance(where, Images) or where.source.image_shape != task.source.image_shape:
+            raise ConfigError(f"dataset = '{where.dataset}' has {_kind(where)}, and the models take {_kind(task)}")
+        test = where.test_split(task.source)
+        metrics = {"f1": lambda outputs, targets: f1_scores(outputs, targets).nanmean()}
+        return ModuleObjective(task.model, test, None, test, metrics=metrics)
 
 
 @dataclass(frozen=True)
@@ -151,35 +158,35 @@ class _Pixels:
     deviation: list[float]
 
 
-def _kind(images: Images) -> str:
-    source = images.source
-    return f"images of {'×'.join(map(str, source.image_shape))} in {source.num_classes} classes"
+def _kind(task: Dealt) -> str:
+    shape = f" of {'×'.join(map(str, task.source.image_shape))}" if isinstance(task, Images) else ""
+    return f"{task.name}{shape} in {task.source.num_classes} classes"
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
-def _safetensors(module: nn.Module, _image: Tensor) -> bytes:
+def _safetensors(module: nn.Module, _example: Tensor) -> bytes:
     return save(_state(module))
 
 
-def _torch(module: nn.Module, _image: Tensor) -> bytes:
+def _torch(module: nn.Module, _example: Tensor) -> bytes:
     file = BytesIO()
     torch.save(_state(module), file)
     return file.getvalue()
 
 
-def _onnx(module: nn.Module, image: Tensor) -> bytes:
+def _onnx(module: nn.Module, example: Tensor) -> bytes:
     for name in ("onnx", "onnxscript"):
         import_extra(name, "onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PyTorch warns of its own future changes
         program = torch.onnx.export(
             module,
-            (image.expand(2, *image.shape[1:]),),  # from a single image, the exporter would fix the batch size at one
+            (example.expand(2, *example.shape[1:]),),  # from a single one, the exporter would fix the batch size at one
             dynamo=True,
-            input_names=["images"],
+            input_names=["inputs"],
             output_names=["scores"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
@@ -214,11 +221,12 @@ def export(trained: Trained, agent: int | None, kind: str, out: Path | None) -> 
         When there is no such model, ONNX is not installed, or nothing can be written there.
     """
     suffix, write = FORMATS[kind]
-    model = trained.images.model
-    model.bind(trained.model(agent).to(trained.images.device))
+    model = trained.task.model
+    model.bind(trained.model(agent).to(trained.task.device))
     file = out or fresh(trained.folder.path / f"{'consensus' if agent is None else f'agent-{agent}'}{suffix}")
-    image = torch.zeros(1, *trained.source.image_shape, device=trained.images.device)
-    content = write(model.module.eval(), image)
+    first = torch.zeros(1, dtype=torch.int64)
+    example = trained.task.part(first, test=True).batch(first).inputs
+    content = write(model.module.eval(), cast(Tensor, example))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)

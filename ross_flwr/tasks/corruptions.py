@@ -1,11 +1,11 @@
-"""Agents whose data is bad: noisy images, wrong labels, or a planted trigger.
+"""Agents whose data is bad: noisy inputs, wrong labels, or a planted trigger.
 
-A process holds each image once, so images are altered when a batch is taken; only labels are copied. What happens to an
-example depends only on the seed, the agent and the example's place in the agent's data.
+A process holds each example once, so inputs are altered when a batch is taken; only labels are copied. What happens to
+an example depends only on the seed, the agent and the example's place in the agent's data.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ __all__ = ["CORRUPTIONS", "TARGET", "Corruption", "draw_corrupted"]
 
 CORRUPTIONS = {
     "none": "all data is as published",
-    "feature-noise": "Gaussian noise of deviation noise-sigma is added to normalised images",
-    "label-noise": "a label becomes any other one, each with the same probability",
+    "feature-noise": "Gaussian noise of deviation noise-sigma is added to normalised images, tables and signals",
+    "label-noise": "a label, or each byte to predict, becomes any other one, each with the same probability",
     "asymmetric-label-noise": "label y becomes y + 1, the last one 0",
     "label-flip": "label y becomes C - 1 - y",
     "backdoor": "a white square of three pixels in the corner of the image, and the label 0",
@@ -68,25 +68,26 @@ class Corruption:
         Standard deviation of `feature-noise`.
     num_classes : int
         C.
-    white : Tensor
-        A white pixel after normalisation, shape [channels, 1, 1].
     seed : int
         The run's seed.
+    white : Tensor, optional
+        A white pixel after normalisation, shape [channels, 1, 1], for a backdoor.
     """
 
     kind: str
     rate: float
     sigma: float
     num_classes: int
-    white: Tensor
     seed: int
+    white: Tensor | None = None
 
     def __call__(self, split: Split, labels: Tensor, agent: int) -> Split:
-        """Return `split`, whose labels are `labels` (int64, [n]), as `agent` holds it."""
+        """Return `split`, whose labels are `labels`, [n], or [n, T] tokens, as `agent` holds it."""
         generator = stream(self.seed, "corruption", agent)
         marked = torch.zeros(len(labels), dtype=torch.bool)
         marked[torch.from_numpy(generator.permutation(len(labels))[: round(self.rate * len(labels))])] = True
-        relabelled = torch.where(marked, self._relabel(labels.cpu(), generator), labels.cpu())
+        wrong = marked.view(-1, *[1] * (labels.dim() - 1))
+        relabelled = torch.where(wrong, self._relabel(labels.cpu(), generator), labels.cpu())
         return _Corrupted(self, split, relabelled, marked, agent)
 
     def triggered(self, split: Split, labels: Tensor) -> Split:
@@ -99,7 +100,7 @@ class Corruption:
     def _relabel(self, labels: Tensor, generator: np.random.Generator) -> Tensor:
         match self.kind:
             case "label-noise":
-                others = torch.from_numpy(generator.integers(1, max(self.num_classes, 2), len(labels)))
+                others = torch.from_numpy(generator.integers(1, max(self.num_classes, 2), tuple(labels.shape)))
                 return (labels + others) % self.num_classes
             case "asymmetric-label-noise":
                 return (labels + 1) % self.num_classes
@@ -110,7 +111,7 @@ class Corruption:
         return labels
 
     def alter(self, inputs: Tensor, indices: Tensor, agent: int) -> Tensor:
-        """Return normalised images, shape [B, channels, height, width], with noise or trigger; `indices` name them."""
+        """Return normalised inputs, shape [B, ...], with noise, or images with a trigger; `indices` name them."""
         if self.kind == "feature-noise":
             shape = inputs.shape[1:]
             noise = [
@@ -118,7 +119,7 @@ class Corruption:
                 for index in indices.tolist()
             ]
             return inputs + self.sigma * torch.from_numpy(np.stack(noise)).to(inputs.device)
-        if self.kind == "backdoor":
+        if self.kind == "backdoor" and self.white is not None:
             inputs = inputs.clone()
             inputs[..., -TRIGGER:, -TRIGGER:] = self.white.to(inputs.device)
         return inputs
@@ -145,4 +146,4 @@ class _Corrupted:
             positions = marked.to(batch.inputs.device)
             altered = self.corruption.alter(batch.inputs[positions], indices[marked], self.agent)
             batch.inputs.index_copy_(0, positions, altered)
-        return Batch(batch.inputs, self.labels.index_select(0, indices).to(batch.targets.device))
+        return replace(batch, targets=self.labels.index_select(0, indices).to(batch.targets.device))

@@ -9,17 +9,30 @@ __all__ = ["CorruptionOptions", "DataOptions"]
 class DataOptions:
     """What is learned, from which data."""
 
-    dataset: str = option("digits", "the data; `ross-flwr list datasets` shows them")
+    task: str = option(
+        "images",
+        "what is learned: the classes of images, or a column of a table",
+        choices=("images", "tabular"),
+    )
+    dataset: str = option(
+        "",
+        "the data; `ross-flwr list datasets` shows them; '' for the table in data-path, or what ships: digits or adult",
+    )
     data_path: str = option(
         "",
         "where the data lies: a folder of torchvision, one of class folders (image-folder), a .npz or .pt file "
-        "(file), a folder or, to download, a name on the hub (huggingface); the digits need none",
+        "(file), a folder or, to download, a name on the hub (huggingface); a .csv or .parquet file of a table; "
+        "the data that ships needs none",
     )
     download: bool = option(False, "fetch the data when it is not in data-path")
     image_size: int = option(0, "resize images read from files to this square; 0 keeps them", unit="pixels", minimum=0)
     num_classes: int = option(0, "classes there are, where the data shows fewer; 0 for as many as it shows", minimum=0)
-    label_column: str = option("", "column of dataset = 'huggingface' with the classes; empty for the only one")
-    owner_column: str = option("", "column, or array of dataset = 'file', that partition = 'natural-id' deals by")
+    label_column: str = option(
+        "", "column with the labels, of dataset = 'huggingface' or a table; empty for the only one, or the last"
+    )
+    owner_column: str = option(
+        "", "column, or array of dataset = 'file', that partition = 'natural-id' deals by; texts have their sources"
+    )
     partition: str = option(
         "dirichlet", "how the training data is dealt to the agents; `ross-flwr list partitions` shows the ways"
     )
@@ -65,7 +78,10 @@ class DataOptions:
         choices=("test", "tuning"),
     )
     test_size: int = option(0, "test examples on which accuracy is reported; 0 takes all", unit="examples", minimum=0)
-    model: str = option("mlp", "the model; `ross-flwr list models` shows them")
+    model: str = option(
+        "",
+        "the model; `ross-flwr list models` shows them; '' for mlp",
+    )
     hidden: int = option(64, "width of the hidden layer of mlp and cnn", unit="units", minimum=1)
 
 
@@ -76,4 +92,4 @@ class CorruptionOptions:
     corruption: str = option("none", "what is wrong with some agents' data; `ross-flwr list corruptions` shows it")
     corrupted: int = option(3, "how many agents hold bad data, drawn from those that do not attack", minimum=0)
     corruption_rate: float = option(1.0, "share of a corrupted agent's examples that are bad", minimum=0.0, maximum=1.0)
-    noise_sigma: float = option(0.5, "σ of feature-noise, in deviations of a pixel", minimum=0.0)
+    noise_sigma: float = option(0.5, "σ of feature-noise, in deviations of a pixel or a column", minimum=0.0)

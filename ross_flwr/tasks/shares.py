@@ -2,17 +2,17 @@
 
 from functools import cached_property
 from logging import INFO, getLogger
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ross_flwr import data
 from ross_flwr.config import ConfigError
-from ross_flwr.data import Source
 from ross_flwr.learning.streams import stream
 from ross_flwr.tasks.options import DataOptions
 
-__all__ = ["Shares"]
+__all__ = ["Dealable", "Shares"]
 
 VALIDATION_SHARE = 0.1
 """The largest share of the training data that is held out for validation sets, unless one set alone is larger."""
@@ -20,12 +20,44 @@ VALIDATION_SHARE = 0.1
 logger = getLogger("ross_flwr")
 
 
+class Labelled(Protocol):
+    """Examples of known classes."""
+
+    @property
+    def labels(self) -> Tensor:
+        """The class or group of each example, int64 of shape [n]."""
+
+
+class Dealable(Protocol):
+    """What is dealt: training and test data whose examples fall into classes or groups."""
+
+    @property
+    def train(self) -> Labelled:
+        """The training data."""
+
+    @property
+    def test(self) -> Labelled:
+        """The test data."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What they are called; empty if they have only numbers."""
+
+    @property
+    def owners(self) -> Tensor | None:
+        """The owner of each training example, int64 of shape [n], if they are known."""
+
+
 class Shares:
     """The examples of one source, dealt by the seed when first asked for, and in the same way on every node.
 
     Parameters
     ----------
-    source : Source
+    source : Dealable
         The data set.
     options : DataOptions
         How it is dealt.
@@ -35,7 +67,7 @@ class Shares:
         Of the run.
     """
 
-    def __init__(self, source: Source, options: DataOptions, num_agents: int, seed: int) -> None:
+    def __init__(self, source: Dealable, options: DataOptions, num_agents: int, seed: int) -> None:
         self.source = source
         self.options = options
         self.num_agents = num_agents

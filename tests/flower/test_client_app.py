@@ -9,7 +9,7 @@ from ross_flwr.config import ConfigError, resolve
 from ross_flwr.flower.hosting import begin, wake
 from ross_flwr.flower.protocol import Setup
 from ross_flwr.flower.records import record_of
-from ross_flwr.runs.assemble import read_images
+from ross_flwr.runs.assemble import read_task
 
 CHOSEN = {"algorithm": "dpsgd", "num-agents": 3, "topology": "complete", "attackers": 0, "validation-size": 20}
 
@@ -25,7 +25,7 @@ def context_of(**node_config):
 
 def beginning(agents, **chosen):
     """What the relay sends first, but for the call of a step: the set-up and the initial model."""
-    model = read_images(resolve(options())).model
+    model = read_task(resolve(options())).model
     setup = Setup("r", options() | chosen, {i: PLACES[i] for i in agents})
     return RecordDict({"setup": setup.to_record(), "initial": record_of(model.named(model.initial))})
 
@@ -72,7 +72,7 @@ def test_a_node_without_data_of_its_own_holds_its_share_of_the_runs():
     hosted = wake(context)
     assert hosted.config.values == options()
     assert Setup.of(context.state).options == options()
-    assert hosted.host.agents[1].objective.num_examples == len(read_images(resolve(options())).shares.parts[1])
+    assert hosted.host.agents[1].objective.num_examples == len(read_task(resolve(options())).shares.parts[1])
 
 
 def test_a_node_is_told_its_agents_places_and_needs_no_file_of_the_graph():

@@ -11,7 +11,7 @@ from ross_flwr.flower.placement import Placement, first_round, place
 from ross_flwr.flower.protocol import Answer
 from ross_flwr.flower.records import record_of, tensors_of
 from ross_flwr.graph import build
-from ross_flwr.runs.assemble import read_images
+from ross_flwr.runs.assemble import read_task
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.local import LocalRun
 
@@ -61,7 +61,7 @@ def start(strategy, certs, grid_of, numbers, tmp_path, evaluate_fn=None, **optio
     addresses = free_addresses(4)
     config = resolve({name.replace("_", "-"): value for name, value in BASE.items()})
     nodes = grid_of(app_of(config), numbers, lambda k: {"peer-address": addresses[k], "peer-certs": str(certs[k])})
-    model = read_images(config).model
+    model = read_task(config).model
     made.start(nodes, record_of(model.named(model.initial)), BASE["num_rounds"], 60, evaluate_fn=evaluate_fn)
     return made
 

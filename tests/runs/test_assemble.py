@@ -9,7 +9,7 @@ import torch
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.learning.objective import ModuleObjective
-from ross_flwr.runs.assemble import assemble, read_images
+from ross_flwr.runs.assemble import assemble, read_task
 from ross_flwr.runs.local import LocalRun, holdings
 
 OURS = [name for name, cls in ALGORITHMS.items() if cls.__module__.startswith("ross_flwr.")]
@@ -20,7 +20,7 @@ def config_of(**options):
 
 
 def images(**options):
-    return read_images(config_of(**options))
+    return read_task(config_of(**options))
 
 
 def classes_of(made, indices):

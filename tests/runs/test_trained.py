@@ -14,7 +14,7 @@ from ross_flwr import data
 from ross_flwr.cli import cli
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.learning.flat import FlatModel
-from ross_flwr.runs.assemble import read_images
+from ross_flwr.runs.assemble import read_task
 from ross_flwr.runs.folder import RunFolder
 from ross_flwr.runs.local import start
 from ross_flwr.runs.side_by_side import side_by_side
@@ -42,7 +42,7 @@ def images():
 
 def loaded(file):
     """Return a model of the run's shape with the parameters in a file, all of them and no others."""
-    module = read_images(resolve(SMALL)).model.module
+    module = read_task(resolve(SMALL)).model.module
     state = torch.load(file, weights_only=True) if file.suffix == ".pt" else load_file(file)
     module.load_state_dict(state, strict=True)
     return module.eval()
@@ -61,8 +61,8 @@ def test_an_exported_model_gives_the_outputs_of_the_run_s(results, images, agent
     run = Trained(results)
     file = export(run, agent, kind, None)
     assert file == results / name
-    run.images.model.bind(run.model(agent))
-    expected = run.images.model.module(images)
+    run.task.model.bind(run.model(agent))
+    expected = run.task.model.module(images)
     assert torch.equal(loaded(file)(images), expected)
 
 
@@ -71,17 +71,17 @@ def test_so_does_one_in_onnx_under_the_same_names_for_any_number_of_images(resul
     reference = pytest.importorskip("onnx.reference", reason="needs the extra 'onnx'")
     run = Trained(results)
     model = reference.ReferenceEvaluator(str(export(run, 2, "onnx", tmp_path / "model.onnx")))
-    assert {tensor.name for tensor in model.proto_.graph.initializer} >= set(run.images.model.shapes)
-    run.images.model.bind(run.model(2))
+    assert {tensor.name for tensor in model.proto_.graph.initializer} >= set(run.task.model.shapes)
+    run.task.model.bind(run.model(2))
     for some in (images, images[:1]):
-        (found,) = model.run(None, {"images": some.numpy()})
-        assert np.allclose(found, run.images.model.module(some), atol=1e-5)
+        (found,) = model.run(None, {"inputs": some.numpy()})
+        assert np.allclose(found, run.task.model.module(some), atol=1e-5)
 
 
 def test_the_models_are_those_of_the_run_of_the_method_beside_it_too(results):
     for method, folder in (("ross", results), ("dpsgd", results / "dpsgd")):
         run = Trained(results, method)
-        consensus = run.images.model.named(run.consensus)
+        consensus = run.task.model.named(run.consensus)
         written = load_file(folder / "model.safetensors")
         assert all(torch.equal(consensus[name], tensor) for name, tensor in written.items())
         lines = (folder / "history.jsonl").read_text().splitlines()
@@ -92,8 +92,8 @@ def test_the_models_are_those_of_the_run_of_the_method_beside_it_too(results):
 def test_integer_buffers_are_exported_too(results, tmp_path):
     run = Trained(results)
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Linear(64, 10))
-    run.images.model = FlatModel(module)
-    run.consensus = run.images.model.initial
+    run.task.model = FlatModel(module)
+    run.consensus = run.task.model.initial
     state = load_file(export(run, None, "safetensors", tmp_path / "new" / "model.safetensors"))
     assert state["1.num_batches_tracked"].dtype == torch.int64
     module.load_state_dict(state, strict=True)
@@ -101,10 +101,10 @@ def test_integer_buffers_are_exported_too(results, tmp_path):
 
 def test_what_is_tested_is_the_share_of_right_answers_the_loss_and_the_mean_f1(results):
     run = Trained(results)
-    source = run.images.source
-    run.images.model.bind(run.consensus)
+    source = run.task.source
+    run.task.model.bind(run.consensus)
     with torch.no_grad():
-        outputs = run.images.model.module.eval()(data.normalize(source.test.images, source))
+        outputs = run.task.model.module.eval()(data.normalize(source.test.images, source))
     labels, guesses = source.test.labels, outputs.argmax(1)
     f1 = []
     for label in range(10):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ross_flwr.config import ConfigError, resolve
-from ross_flwr.runs.assemble import read_images
+from ross_flwr.runs.assemble import read_task
 from ross_flwr.runs.local import LocalRun
 from ross_flwr.tasks.corruptions import CORRUPTIONS, draw_corrupted
 from ross_flwr.tasks.options import CorruptionOptions
@@ -18,7 +18,7 @@ GOOD = (BAD + 1) % 4
 
 def training(kind, agent=BAD, **options):
     """All training examples of an agent, as it trains on them."""
-    objective = read_images(resolve({**SMALL, "corruption": kind, **options})).objective(agent)
+    objective = read_task(resolve({**SMALL, "corruption": kind, **options})).objective(agent)
     return objective.batch(torch.arange(objective.num_examples))
 
 
@@ -27,7 +27,7 @@ def test_bad_data_is_the_same_in_any_batch_and_only_on_corrupted_agents(kind):
     clean, bad = training("none"), training(kind, **{"corruption-rate": 0.5})
     changed = (clean.targets != bad.targets) | (clean.inputs != bad.inputs).flatten(1).any(1)
     assert 0.3 < changed.double().mean() <= 0.51  # a flip may hit the label it was
-    again = read_images(resolve({**SMALL, "corruption": kind, "corruption-rate": 0.5})).objective(BAD)
+    again = read_task(resolve({**SMALL, "corruption": kind, "corruption-rate": 0.5})).objective(BAD)
     few = torch.tensor([7, 3, 7, 50])
     assert torch.equal(again.batch(few).inputs, bad.inputs[few])
     assert torch.equal(again.batch(few).targets, bad.targets[few])
@@ -65,7 +65,7 @@ def test_feature_noise_has_the_deviation_asked_for():
 
 
 def test_the_trigger_is_a_white_corner():
-    images = read_images(resolve(SMALL))
+    images = read_task(resolve(SMALL))
     (mean,), (std,) = images.source.mean, images.source.std
     clean, bad = training("none").inputs, training("backdoor").inputs
     assert torch.allclose(bad[..., -3:, -3:], torch.tensor((1 - mean) / std))
@@ -85,7 +85,7 @@ def test_a_backdoor_that_is_learned_is_reported_and_where_nobody_teaches_it_ther
 
 
 def test_success_is_measured_on_images_of_other_classes():
-    images = read_images(resolve({**SMALL, "corruption": "backdoor"}))
+    images = read_task(resolve({**SMALL, "corruption": "backdoor"}))
     triggered = images.objective(0).triggered
     batch = triggered.batch(torch.arange(len(triggered)))
     assert len(batch) == 324
@@ -117,7 +117,7 @@ def test_impossible_bad_data_is_refused(options, words):
 
 
 def test_images_are_not_copied():
-    images = read_images(resolve({**SMALL, "corruption": "feature-noise"}))
+    images = read_task(resolve({**SMALL, "corruption": "feature-noise"}))
     objective = images.objective(BAD)
     assert objective.train_data.clean.examples.images is images.source.train.images
     assert np.shares_memory(

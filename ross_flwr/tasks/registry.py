@@ -1,0 +1,10 @@
+"""The tasks that the key `task` names."""
+
+from ross_flwr.tasks.dealt import Dealt
+from ross_flwr.tasks.images import Images
+from ross_flwr.tasks.tabular import Tabular
+
+__all__ = ["TASKS"]
+
+TASKS: dict[str, type[Dealt]] = {each.name: each for each in (Images, Tabular)}
+"""Tasks by name."""
