@@ -3,10 +3,8 @@
 import functools
 import sys
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
-
-import torch
-from torch.library import Library
 
 from ross_flwr.config import ConfigError
 from ross_flwr.extras import install_line
@@ -16,11 +14,16 @@ __all__ = ["import_torchvision", "torchvision_line"]
 
 def torchvision_line() -> str:
     """Return the command that installs torchvision beside the torch there is, which pip would else replace."""
-    return f'{install_line("vision")} "torch=={torch.__version__.partition("+")[0]}"'
+    try:
+        return f'{install_line("vision")} "torch=={version("torch").partition("+")[0]}"'
+    except PackageNotFoundError:
+        return install_line("vision")
 
 
 @functools.cache  # a Library takes its definitions with it when it is collected, so keep it
-def _define_box_suppression() -> Library:
+def _define_box_suppression() -> object:
+    from torch.library import Library
+
     library = Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for operator in ("nms", "qnms"):
         schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"

@@ -44,7 +44,7 @@ def test_where_nothing_is_known_of_an_extra_it_is_named_itself(monkeypatch):
 
 
 def test_without_torchvision_what_needs_it_names_a_build_that_fits_this_torch(metadata, monkeypatch):
-    monkeypatch.setattr(vision.torch, "__version__", "2.7.1+cpu")
+    monkeypatch.setattr(vision, "version", {"torch": "2.7.1+cpu"}.get)
     monkeypatch.setitem(sys.modules, "torchvision", None)
     line = r'torchvision is not installed: pip install "torchvision>=0\.19" "torch==2\.7\.1" brings it'
     with pytest.raises(ConfigError, match=line):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 MODULES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ross_flwr").rglob("*.py")}
@@ -113,7 +114,14 @@ def test_the_citation_is_of_this_version():
     assert [author["name"] for author in citation["authors"]] == [author["name"] for author in project["authors"]]
 
 
-def test_the_packages_of_a_node_stand_in_the_readme_of_deployments():
-    text = (ROOT / "deploy/README.md").read_text(encoding="utf-8")
-    for each in tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]:
-        assert re.search(rf"\b{re.match('[a-z]+', each)[0]}\b", text.partition("These 63 packages")[2])
+def test_every_package_of_a_node_is_pinned_by_hashes_to_what_the_project_and_its_constraints_take():
+    lines = (ROOT / "deploy/devices.txt").read_text().replace("\\\n", "").splitlines()
+    pins = [line.split("--hash=sha256:") for line in lines if not line.startswith("#")]
+    assert min(len(hashes) for _, *hashes in pins) > 0
+    pinned = {Requirement(pin).name: Requirement(pin).specifier for pin, *_ in pins}
+    assert "nvidia" not in " ".join(pinned)
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    wanted += re.findall(r"^\w.*", (ROOT / "constraints.txt").read_text(), flags=re.M)
+    for want in map(Requirement, wanted):
+        if want.name != "torchvision" and (not want.marker or want.marker.evaluate({"platform_machine": "aarch64"})):
+            assert str(pinned[want.name]).removeprefix("==") in want.specifier, want

@@ -1,10 +1,10 @@
 """Whether the installed packages fit each other."""
 
 import platform
+import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from importlib.metadata import PackageNotFoundError, distributions, metadata, requires, version
 
-import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -26,6 +26,8 @@ def installation() -> Iterator[Finding]:
     ours, python = _wanted("ross-flwr", "vision"), SpecifierSet(metadata("ross-flwr")["Requires-Python"])
     fits = platform.python_version() in python
     yield Finding("python", platform.python_version(), "" if fits else f"make a virtual environment of Python {python}")
+    if sys.maxsize < 1 << 32:
+        yield Finding("system", "Python is a 32-bit program", "install a 64-bit system: PyTorch has no 32-bit builds")
     others = {"flwr": _wanted("flwr", "simulation"), "torchvision": _wanted("torchvision")}
     for name in dict.fromkeys([*ours, *OPTIONAL]):
         try:
@@ -43,8 +45,8 @@ def installation() -> Iterator[Finding]:
             yield Finding(name, f"{found} does not fit {' and '.join(unmet)}", f'pip install "{name}{everybodys}"')
         elif name == "torchvision":
             yield _torchvision(found)
-        elif name == "torch" and torch.cuda.is_available():
-            yield Finding(name, f"{found}, on {torch.cuda.get_device_name()}")
+        elif name == "torch":
+            yield from _torch(found)
         else:
             yield Finding(name, found)
 
@@ -58,12 +60,25 @@ def _wanted(package: str, extra: str = "") -> dict[str, SpecifierSet]:
     return {each.name: each.specifier for each in wanted if not each.marker or each.marker.evaluate({"extra": extra})}
 
 
+def _torch(found: str) -> Iterator[Finding]:
+    """Yield which torch there is, and which packages wait for a GPU that is not there."""
+    import torch  # a 32-bit system has none
+
+    if torch.cuda.is_available():
+        yield Finding("torch", f"{found}, on {torch.cuda.get_device_name()}")
+        return
+    yield Finding("torch", found)
+    idle = [each for each in distributions() if each.name.startswith("nvidia-")]
+    size = sum(file.size or 0 for each in idle for file in each.files or ())
+    if idle:
+        text = f"{len(idle)} packages of {size / 1e9:.1f} GB, and torch finds no GPU on this machine"
+        names = " ".join(sorted(each.name for each in idle))
+        yield Finding("cuda", text, f"if it has none, install a CPU build of torch, then pip uninstall {names}")
+
+
 def _torchvision(found: str) -> Finding:
     try:
         import_torchvision()
     except (ImportError, RuntimeError) as error:
         return Finding("torchvision", f"{found} does not import: {error}", "reinstall it and torch in one command")
-    return Finding("torchvision", f"{found}, fits torch {torch.__version__}")
-
-
-# The node's own.
+    return Finding("torchvision", f"{found}, fits torch {version('torch')}")

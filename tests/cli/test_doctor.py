@@ -2,12 +2,15 @@
 
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from threading import Thread
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -41,6 +44,12 @@ def strangers(tmp_path):
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
     monkeypatch.setattr(node, "LARGEST", 1 << 16)
+
+
+@pytest.fixture(autouse=True)
+def no_idle_packages(monkeypatch):
+    """This machine may have packages for CUDA and no GPU."""
+    monkeypatch.setattr(installation, "distributions", list)
 
 
 def issue_at(authority, folder, age, days, monkeypatch):
@@ -107,6 +116,22 @@ def test_what_does_not_fit_is_told_with_what_does(monkeypatch, package, installe
     (problem,) = (finding for finding in doctor.examine() if not finding.ok)
     assert (problem.what, problem.text) == (package, text)
     assert problem.remedy.startswith(remedy)
+
+
+def test_packages_for_a_gpu_that_is_not_there_and_a_32_bit_system_are_problems(monkeypatch):
+    idle = [SimpleNamespace(name=f"nvidia-{each}", files=[SimpleNamespace(size=600_000_000)]) for each in ("b", "a")]
+    monkeypatch.setattr(installation, "distributions", lambda: [SimpleNamespace(name="torch", files=None), *idle])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(installation.sys, "maxsize", (1 << 31) - 1)
+    system, cuda = (finding for finding in installation.installation() if not finding.ok)
+    assert "64-bit" in system.remedy
+    assert cuda.text == "2 packages of 1.2 GB, and torch finds no GPU on this machine"
+    assert cuda.remedy.endswith("pip uninstall nvidia-a nvidia-b")
+
+
+def test_the_doctor_comes_without_torch_which_a_32_bit_system_has_not():
+    blocked = "import sys; sys.modules['torch'] = None; import ross_flwr.doctor"
+    subprocess.run([sys.executable, "-c", blocked], check=True)
 
 
 def test_a_node_needs_neither_ray_nor_torchvision(monkeypatch):
