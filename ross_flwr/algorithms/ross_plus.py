@@ -35,7 +35,8 @@ class ROSSPlus(WeightedCrossGradients):
         û_i  = α u_i + q_i/(m+1) + m/(m+1) Σ_j π_ij G_ij;   π_ij = 1/m
         z¹   = x_i − η û_i
         zˢ⁺¹ = zˢ − η (û_i + ∇F(zˢ; Q_iˢ) − q_i)                         for s = 1 … K−1;   x̂_i = z^K
-        x_i  = Σ_j c_ij x̂_j;   u_i = Σ_j c_ij û_j                        c_ij ∝ w_ij exp(−L_j/L_i), L_j = F(x̂_j; Q_i)
+        x_i  = x̂_i + Σ_j c_ij clip(x̂_j − x̂_i, 2 ‖x̂_i − x_i‖)             c_ij ∝ w_ij exp(−L_j/L_i), L_j = F(x̂_j; Q_i)
+        u_i  = û_i + Σ_j c_ij clip(û_j − û_i, 2 ‖û_i‖)
 
     None of this is in the paper, but for the exchanges. All of it rests on Q_i, which nobody else can touch:
 
@@ -51,8 +52,8 @@ class ROSSPlus(WeightedCrossGradients):
     to go, and Q_i, which has all classes, how that changes on the way, as in DANE and SVRG. Q_iˢ is a mini-batch of
     Q_i. ``local-steps=1`` is a single step.
 
-    The guard weighs what neighbours propose by its loss on Q_i (`rules.Softmin`); momenta follow their models.
-    ``guard=false`` mixes as the key `aggregator` says.
+    The guard weighs what neighbours propose by its loss on Q_i, and lets none pull farther than two steps of one's own
+    (`rules.Softmin`); momenta follow their models. ``guard=false`` mixes as the key `aggregator` says.
 
     All but the local steps look at a mini-batch of Q_i in each pass, with all its classes: Q_i stands for
     ``validation-batch`` of its examples above. That is as robust as all of Q_i, and leaves work for more passes.

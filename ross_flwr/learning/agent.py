@@ -15,6 +15,7 @@ from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.objective import Objective
 from ross_flwr.learning.requests import Compute, Gradient, Of, Utilities, compute
 from ross_flwr.learning.rules import Mean, Rule, View
+from ross_flwr.learning.rules.stacks import distance
 from ross_flwr.learning.streams import stream
 
 __all__ = ["Agent", "GradientTransform"]
@@ -29,6 +30,26 @@ class GradientTransform(Protocol):
         `request` is what the agent was asked: for the gradient of ``request.objective`` at ``request.vector`` on
         ``request.batch``, and ``request.of`` tells whose model that is.
         """
+
+
+class Came:
+    """How far an agent's own model has come in a pass, also where it is mixed more than once; of a momentum its length.
+
+    Infinity where what is mixed is the model of the last pass.
+    """
+
+    def __init__(self) -> None:
+        self.last = (0, inf)
+
+    def __call__(self, agent: "Agent", own: Tensor, models: bool) -> float:
+        """Return it for `own`, which is about to be mixed."""
+        if not models:
+            return float(torch.linalg.vector_norm(own, dtype=torch.float64))
+        moved = distance(own, agent["model"])
+        if moved:
+            self.last = (agent.pass_number, moved)
+        number, moved = self.last
+        return moved if number == agent.pass_number else inf
 
 
 class Agent:
@@ -104,6 +125,7 @@ class Agent:
         self.counts = Counts()
         self.reported: dict[str, Any] = {}
         self._given: dict[int, float] = {}
+        self._came = Came()
 
     def __getitem__(self, name: str) -> Tensor:
         return self.state[name]
@@ -213,11 +235,9 @@ class Agent:
         Parameters
         ----------
         vectors : mapping of int to Tensor
-            The agent's own vector and those it heard, by agent, shape [P] each. The mixing weight of a neighbour that
-            is missing returns to the own vector.
+            The own vector and those heard, by agent, shape [P] each. A missing neighbour's weight returns to the own.
         models : bool (default: True)
-            Whether they are models. Rules that judge only models give momenta the weights of this step's models, so
-            a method mixes its models first.
+            Whether they are models. Rules that judge models give momenta the same weights, so mix models first.
         """
         others = {j: vectors[j] for j in self.neighbors if j in vectors}
         view = View(
@@ -225,6 +245,7 @@ class Agent:
             progress=self.progress,
             loss=self.loss,
             gradient=self.validation_gradient,
+            step=lambda: self._came(self, vectors[self.index], models),
             generator=lambda: self.stream("aggregation"),
             sizes=self.objective.parameter_sizes,
             models=models,

@@ -43,22 +43,30 @@ def test_the_neighbours_say_where_to_go_and_q_says_how_that_changes_on_the_way(m
         torch.testing.assert_close(stack(agents, "momentum"), momenta, atol=1e-5, rtol=1e-5)
 
 
-def test_the_guard_weighs_models_and_momenta_by_the_losses_of_the_models_on_q():
+def pulled(own, others, shares, reach):
+    """Return own + Σ_j c_j clip(x_j − own, reach)."""
+    moves = others - own
+    return own + (shares * (reach / moves.norm(dim=1)).clamp(max=1)) @ moves
+
+
+def test_the_guard_weighs_models_and_momenta_by_the_losses_on_q_and_bounds_how_far_they_pull():
     graph = topology.build("complete", 4)
     shared = {"momentum": 0.5, "learning_rate": RATE, "screen": 0.0}
     (one, plain), (other, guarded) = (started(graph, ROSSPlus(**shared, guard=guard)) for guard in (False, True))
     assert plain[0].rule == Mean()
     for number in range(3):
         one.activate(0, number), other.activate(0, number)
-    heard = [dict(other.mailroom.waiting[i]) for i in range(4)]
+    heard, before = [dict(other.mailroom.waiting[i]) for i in range(4)], stack(guarded)
     other.activate(0, 3)
     for i, agent in enumerate(guarded):
         models = torch.stack([heard[i][j]["model"] for j in range(4)]).double()
         momenta = torch.stack([heard[i][j]["momentum"] for j in range(4)]).double()
         losses = 0.5 * models.square().sum(1)
         shares = torch.softmax(-losses / losses[i], 0)
-        torch.testing.assert_close(agent["model"].double(), shares @ models, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(agent["momentum"].double(), shares @ momenta, atol=1e-5, rtol=1e-5)
+        model = pulled(models[i], models, shares, 2 * (models[i] - before[i]).norm())
+        momentum = pulled(momenta[i], momenta, shares, 2 * momenta[i].norm())
+        torch.testing.assert_close(agent["model"].double(), model, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(agent["momentum"].double(), momentum, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("weighting", "game"), [("uniform", 0), ("relu", 8)])
@@ -133,7 +141,7 @@ class Indifferent(Quadratic):
 
 def test_where_nobody_helps_the_agent_follows_q_alone():
     graph = topology.build("ring", 5)
-    method = ROSSPlus(**ALL, weighting="relu", momentum=0.0, local_steps=1)
+    method = ROSSPlus(**ALL, weighting="relu", momentum=0.0, local_steps=1, guard=False)
     host, agents = started(graph, method, objective=lambda i: Indifferent(normal(i, 5, 6)))
     models = stack(agents)
     assert [report.weights for report in run_round(host, 0)] == [{}] * 5

@@ -1,5 +1,6 @@
 """One agent: random streams, mini-batches, mixing, counts, BatchNorm statistics."""
 
+import math
 from copy import deepcopy
 from itertools import combinations, product
 from zlib import crc32
@@ -19,6 +20,7 @@ from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import ModuleObjective
+from ross_flwr.learning.rules import Mean
 from ross_flwr.learning.streams import stream
 
 KEYS = st.tuples(
@@ -158,6 +160,23 @@ def test_mixing_is_the_dense_product_with_lost_weight_returned_to_self(weights, 
     np.testing.assert_allclose(mixed.numpy(), dense @ vectors.double().numpy(), atol=1e-6)
     torch.testing.assert_close(agent.mix({j: torch.ones(4) for j in heard}), torch.ones(4))
     assert torch.equal(vectors, normal(seed, n, 4))  # the messages are shared, so they stay as they are
+
+
+def test_a_rule_hears_how_far_the_agent_came_in_this_pass_and_of_a_momentum_its_length():
+    class Heard(Mean):
+        def __call__(self, own, others, view):
+            steps.append(view.step())
+            return super().__call__(own, others, view)
+
+    steps, agent = [], Agent(0, Quadratic(normal(0, 2, 2)), {0: 1.0}, seed=0, batch_size=1, rule=Heard())
+    agent["model"] = torch.zeros(2)
+    agent.mix({0: torch.zeros(2)})  # a method that mixes before it steps
+    agent["model"] = agent.mix({0: torch.tensor([3.0, 4.0])})
+    agent.mix({0: agent["model"]})  # again, in the same pass
+    agent.mix({0: torch.tensor([0.0, 2.0])}, models=False)
+    agent.pass_number = 1
+    agent.mix({0: agent["model"]})
+    assert steps == [math.inf, 5.0, 5.0, 2.0, math.inf]
 
 
 def test_the_closed_neighbourhood_is_the_mixing_row():

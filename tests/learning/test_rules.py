@@ -432,6 +432,14 @@ def test_a_model_without_a_loss_is_the_worst_and_a_lost_agent_follows_the_others
     torch.testing.assert_close(found, torch.zeros(1), atol=1e-9, rtol=0)  # a loss of nothing gets no infinite weight
 
 
+def test_softmin_lets_no_model_pull_farther_than_two_own_steps_and_no_momentum_than_twice_the_own_length():
+    own, others = torch.tensor([1.0, 0.0]), {1: torch.tensor([-1.0, 0.0]), 2: torch.tensor([1.0, 0.1])}
+    view = rules.View(weights={1: 0.25, 2: 0.25}, loss=lambda x, data: 1.0, step=lambda: 0.3)
+    torch.testing.assert_close(rules.Softmin()(own, others, view), torch.tensor([1 - 0.25 * 0.6, 0.25 * 0.1]))
+    view.models, view.step = False, lambda: 0.5
+    torch.testing.assert_close(rules.Softmin()(own, others, view), torch.tensor([1 - 0.25 * 1.0, 0.25 * 0.1]))
+
+
 # What holds of every rule
 
 

@@ -9,9 +9,13 @@ from torch import Tensor, nn
 
 from ross_flwr.learning.rules.rule import View, register_rule
 from ross_flwr.learning.rules.screening import SMALLEST_LOSS, JudgingModels
+from ross_flwr.learning.rules.stacks import distance
 from ross_flwr.learning.shapley import Game, relu, shapley_values
 
 __all__ = ["FLTrust", "ShapleyModels", "Softmin"]
+
+PULL = 2.0
+"""How far a neighbour pulls at most, in steps of the agent's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +35,16 @@ class Softmin(JudgingOnValidation):
     ::
 
         L_j = max(F(x_j; Q_i), 10⁻⁸);   e_j = w_ij exp(−L_j / L_i)
-        Σ_{j ∈ M_i} c_ij x_j,   c_ij = e_j / Σ_{k ∈ M_i} e_k
+        x_i + Σ_{j ∈ N_i} c_ij clip(x_j − x_i, 2 s_i),   c_ij = e_j / Σ_{k ∈ M_i} e_k,   clip(z, τ) = z min(1, τ/‖z‖)
 
     Ours. Where all losses are alike it is the mean by W. A model with twice the own loss has 37 % of its weight, one
     with ten times the loss a hundredth of a percent, and the best has at most e times its weight, so a liar gains
-    nothing by a loss that is too good. Where the own loss is infinite the least of the others takes its place. Takes
-    1 + k losses.
+    nothing by a loss that is too good. Where the own loss is infinite the least of the others takes its place.
+
+    A loss does not see everything: while all losses are near chance they say nothing, and a softmax hides how far a
+    model is. So no neighbour pulls farther than twice the length s_i of the step that the agent itself took in this
+    pass, nor a momentum than twice the own one's length. Methods that mix before they step have no such bound.
+    Takes 1 + k losses.
 
     Examples
     --------
@@ -44,7 +52,16 @@ class Softmin(JudgingOnValidation):
     >>> view = View(weights={2: 0.25, 3: 0.25}, loss=lambda x, data: float(abs(x - 1.5)))
     >>> Softmin()(torch.tensor([1.0]), others, view)
     tensor([1.3333])
+    >>> view.step = lambda: 0.25
+    >>> Softmin()(torch.tensor([1.0]), others, view)
+    tensor([1.1667])
     """
+
+    def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
+        """Return c_ij min(1, 2 s_i/‖x_j − x_i‖)."""
+        given, reach = super().weights(own, others, view), PULL * view.step()
+        distances = {j: distance(others[j], own) for j in given if j in others}
+        return {j: given[j] if d <= reach else given[j] * reach / d for j, d in distances.items()}
 
     def judged(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
         """Return c_ij."""

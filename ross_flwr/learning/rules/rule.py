@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
@@ -20,6 +21,10 @@ R = TypeVar("R", bound="type[Rule]")
 
 def _no_loss(vector: Tensor, data: str) -> float:
     raise ValueError("this rule judges models by their loss: give View a loss")
+
+
+def _unbounded() -> float:
+    return inf
 
 
 def _no_gradient(vector: Tensor) -> Tensor:
@@ -41,6 +46,9 @@ class View:
         From a model, shape [P], and ``"batch"`` or ``"validation"`` to the agent's own loss there.
     gradient : callable
         From a model to the gradient there of the agent's loss on Q_i, both of shape [P].
+    step : callable
+        Returns how far the agent's own model has come in this pass, and of a momentum its length; infinity where
+        that is not known.
     generator : callable
         Returns the random stream of this pass, each time from its beginning, so that all vectors an agent mixes in a
         pass get the same draws.
@@ -63,6 +71,7 @@ class View:
     progress: float = 0.0
     loss: Callable[[Tensor, str], float] = _no_loss
     gradient: Callable[[Tensor], Tensor] = _no_gradient
+    step: Callable[[], float] = _unbounded
     generator: Callable[[], Generator] = np.random.default_rng
     sizes: Sequence[int] = ()
     models: bool = True
