@@ -83,6 +83,8 @@ class Agent:
         t, counted from 0 and set by the host, and how many passes the run has.
     undefended_from : float
         The pass from which the agent defends itself nowhere: an attacker's first. Infinity, never, for honest agents.
+    clip : float
+        C, to which the gradient of every training example is clipped; infinity for no clipping.
     gradient_chain : sequence of GradientTransform
         The transforms that every computed gradient passes through, in this order.
     compute : callable
@@ -120,6 +122,7 @@ class Agent:
         self.pass_number = 0
         self.total_passes = 1
         self.undefended_from = inf
+        self.clip = inf
         self.gradient_chain: Sequence[GradientTransform] = ()
         self.compute: Compute = compute
         self.counts = Counts()
@@ -182,7 +185,7 @@ class Agent:
         with self.counts.timed("gradients", self.batches.size):
             number = self.pass_number if batch_number is None else batch_number
             noise = int(self.stream("noise").integers(2**62))
-            request = Gradient(self.objective, vector, self.batches.take(number), noise, number, of)
+            request = Gradient(self.objective, vector, self.batches.take(number), noise, number, of, self.clip)
             gradient, shift = self.compute(request)
             if shift is not None and of == "own" and torch.equal(vector, self.state["model"]):
                 self.state["buffer_shift"] = shift

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import inf, isinf
 from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
+from ross_flwr.learning.clipping import clipped_mean
 from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.objective import Objective
 from ross_flwr.learning.streams import seeded
@@ -34,6 +36,8 @@ class Gradient:
         The number of the mini-batch in the agent's `Batches`.
     of : {"own", "cross"}
         Whose model it is.
+    clip : float
+        C, to which the gradient of every example is clipped before the mean, in the L2 norm; infinity for no clipping.
     """
 
     objective: Objective
@@ -42,9 +46,15 @@ class Gradient:
     noise: int
     number: int
     of: Of = "own"
+    clip: float = inf
 
     def answer(self) -> tuple[Tensor, Tensor | None]:
-        """Return the gradient, shape [P], and by how much the batch moves the float buffers, if there are any."""
+        """Return the gradient, shape [P], and by how much the batch moves the float buffers, if there are any.
+
+        Clipping keeps the buffers as they are: how an example moves them is not bounded.
+        """
+        if not isinf(self.clip):
+            return clipped_mean(self.objective, self.vector, self.batch, self.clip, noise=self.noise), None
         with seeded(self.noise, self.vector.device):
             return self.objective.gradient(self.vector, self.batch), self.objective.buffer_shift()
 

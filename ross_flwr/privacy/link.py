@@ -2,7 +2,7 @@
 
 import secrets
 from dataclasses import dataclass
-from math import inf, isinf
+from math import inf
 
 import numpy as np
 import torch
@@ -12,9 +12,8 @@ from ross_flwr.config import ConfigError
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.requests import Gradient
 from ross_flwr.learning.streams import stream
-from ross_flwr.privacy.clipping import clipped_mean
 
-__all__ = ["ClippedAndBlurred"]
+__all__ = ["Blurred"]
 
 QUERIES, SPENT = "privacy.queries", "privacy.spent"
 """In an agent's state: how many gradients were released, int64 of shape [1], and the sum of precisions of those on each
@@ -25,8 +24,8 @@ SLACK = 1e-9
 
 
 @dataclass(frozen=True)
-class ClippedAndBlurred:
-    """Replaces a gradient by the mean of its examples' clipped gradients plus Gaussian noise.
+class Blurred:
+    """Has the gradients of single examples clipped, and adds Gaussian noise to their mean.
 
     One example exchanged for another moves the mean by at most Δ = 2C/B, and the noise has standard deviation z·Δ for
     every parameter. Every gradient is a query with noise of its own, whoever's model it is of.
@@ -50,21 +49,19 @@ class ClippedAndBlurred:
     secret: bool = False
 
     def begin(self, agent: Agent) -> None:
-        """Put into the agent's state that it has released nothing."""
+        """Bound the agent's gradients, and put into its state that it has released nothing."""
+        agent.clip = self.clip
         agent[QUERIES] = torch.zeros(1, dtype=torch.int64)
         agent[SPENT] = torch.zeros(agent.objective.num_examples, dtype=torch.float64)
 
     def __call__(self, gradient: Tensor, agent: Agent, request: Gradient) -> Tensor:
-        """Return what may be released instead of `gradient`, shape [P].
+        """Return what may be released instead of `gradient`, the mean of clipped gradients, shape [P].
 
         Raises
         ------
         ConfigError
             When the budget is spent.
         """
-        agent.state.pop("buffer_shift", None)  # how the batch moves statistics is not protected
-        if not isinf(self.clip):
-            gradient = clipped_mean(request, self.clip)
         if self.noise:
             self._account(agent, request)
             gradient = gradient + self._drawn(agent, gradient)

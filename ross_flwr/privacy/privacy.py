@@ -16,7 +16,7 @@ from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.objective import ModuleObjective
 from ross_flwr.learning.rules import Rule
 from ross_flwr.privacy.accounting import epsilon_of, precision_of
-from ross_flwr.privacy.link import ClippedAndBlurred
+from ross_flwr.privacy.link import Blurred
 
 __all__ = ["CLIP", "EPSILON", "Privacy"]
 
@@ -110,7 +110,7 @@ class Privacy:
 
     def link(
         self, algorithm: Algorithm, agent: Agent, degrees: Iterable[int], *, secret: bool, bounded: bool = True
-    ) -> ClippedAndBlurred:
+    ) -> Blurred:
         """Return the link of an agent's gradient chain.
 
         Parameters
@@ -132,10 +132,10 @@ class Privacy:
                 "train out, or protect examples in the app itself"
             )
         if not self.epsilon:
-            return ClippedAndBlurred(self.clip, self.noise, secret=secret)
+            return Blurred(self.clip, self.noise, secret=secret)
         budget = precision_of(self.epsilon, self.delta)
         noise = sqrt(max(1, planned_queries(algorithm, agent, degrees)) / budget)
-        return ClippedAndBlurred(self.clip, noise, budget if bounded else inf, secret=secret)
+        return Blurred(self.clip, noise, budget if bounded else inf, secret=secret)
 
     def describe(self, spent: Mapping[int, float], *, secret: bool) -> dict[str, Any]:
         """Return what the summary says.

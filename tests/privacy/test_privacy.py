@@ -18,14 +18,14 @@ from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.algorithms.pdsl import PDSL
 from ross_flwr.config import ConfigError
 from ross_flwr.graph.schedule import Graphs
+from ross_flwr.learning import clipping
+from ross_flwr.learning.clipping import clipped_mean
 from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import ModuleObjective
 from ross_flwr.learning.requests import Gradient
-from ross_flwr.privacy import clipping
 from ross_flwr.privacy.accounting import epsilon_of, precision_of
-from ross_flwr.privacy.clipping import clipped_mean
-from ross_flwr.privacy.link import QUERIES, SPENT, ClippedAndBlurred
+from ross_flwr.privacy.link import QUERIES, SPENT, Blurred
 from ross_flwr.privacy.privacy import planned_queries
 from ross_flwr.runs.local import LocalRun, resume
 from ross_flwr.tasks.own import Own
@@ -116,6 +116,10 @@ def request_of(name, seed=0):
     return Gradient(objective, model.initial.clone(), data.batch(torch.arange(6)), 5, 0)
 
 
+def parts_of(request):
+    return request.objective, request.vector, request.batch
+
+
 @pytest.mark.parametrize("entries", [1, 2 * 200, 2**24], ids=["one", "two", "all"])
 @pytest.mark.parametrize("name", MODELS)
 def test_the_clipped_mean_is_that_of_a_loop_over_examples(name, entries):
@@ -123,7 +127,8 @@ def test_the_clipped_mean_is_that_of_a_loop_over_examples(name, entries):
     alone = [request.objective.gradient(request.vector, part) for part in request.batch.parts(1)]
     clip = float(torch.stack([each.norm() for each in alone]).median())
     expected = sum(each * min(1.0, clip / float(each.norm())) for each in alone) / 6
-    torch.testing.assert_close(clipped_mean(request, clip, entries), expected, rtol=1e-5, atol=1e-6)
+    found = clipped_mean(*parts_of(request), clip, noise=request.noise, entries=entries)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert (request.objective.model.module in clipping._one_by_one) == (name == "branching")
 
 
@@ -131,19 +136,19 @@ def test_an_example_whose_gradient_is_not_finite_moves_nothing():
     request = request_of("convolutions")
     inputs = request.batch.inputs.clone()
     inputs[2] = torch.inf
-    spoiled = replace(request, batch=Batch(inputs, request.batch.targets))
+    spoiled = replace(request, batch=Batch(inputs, request.batch.targets), clip=0.5)
     others = torch.tensor([0, 1, 3, 4, 5])
-    expected = clipped_mean(replace(request, batch=request.batch.take(others)), 0.5) * 5 / 6
-    torch.testing.assert_close(clipped_mean(spoiled, 0.5), expected)
+    expected = replace(request, batch=request.batch.take(others), clip=0.5).answer()[0] * 5 / 6
+    torch.testing.assert_close(spoiled.answer()[0], expected)
 
 
 def test_what_a_model_draws_differs_by_example_and_not_by_call():
     model = FlatModel(nn.Sequential(nn.Dropout(0.5), nn.Linear(40, 2)))
     data = Table(torch.ones(4, 40), torch.zeros(4, dtype=torch.int64))
     request = Gradient(ModuleObjective(model, data, None, data), model.initial, data.batch(torch.arange(4)), 7, 0)
-    found = next(clipping._gradients(request, 4))
+    found = next(clipping._gradients(*parts_of(request), 7, 4))
     assert len(found.unique(dim=0)) == 4
-    assert torch.equal(found, next(clipping._gradients(request, 4)))
+    assert torch.equal(found, next(clipping._gradients(*parts_of(request), 7, 4)))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -165,6 +170,14 @@ def test_without_noise_and_clipping_a_method_is_the_plain_one_and_asks_for_no_mo
             assert counts.max() <= planned
         else:
             assert float(counts.max()) == pytest.approx(planned)
+
+
+def test_only_the_gradients_of_single_examples_are_computed(monkeypatch):
+    def computed(*_, **__):
+        raise AssertionError("the gradient of a batch was computed, to be thrown away")
+
+    monkeypatch.setattr(ModuleObjective, "gradient", computed)
+    finished(algorithm="pdsl", num_rounds=1, dp_noise=1.0)
 
 
 @pytest.mark.parametrize("algorithm", [DPSGD(), ROSS(), PDSL()], ids=lambda each: each.name)
@@ -244,7 +257,7 @@ def drawn(link, queries, *, index=0, seed=0, after=0):
     for pass_number, of in queries:
         agent.pass_number = pass_number
         request = Gradient(agent.objective, agent["model"], agent.batches.take(pass_number), 0, pass_number, of)
-        found.append(link(torch.zeros_like(agent["model"]), agent, request) - clipped_mean(request, link.clip))
+        found.append(link(torch.zeros_like(agent["model"]), agent, request))
     return torch.stack(found)
 
 
@@ -254,7 +267,7 @@ QUERIED = [(0, "own"), (0, "cross"), (0, "cross"), (1, "own")]
 
 @pytest.mark.parametrize("secret", [False, True])
 def test_noise_has_the_stated_deviation_and_is_independent_of_all_other_noise(secret):
-    link = ClippedAndBlurred(0.5, 3.0, secret=secret)
+    link = Blurred(0.5, 3.0, secret=secret)
     noise = [drawn(link, QUERIED), drawn(link, QUERIED, index=1), drawn(link, QUERIED, seed=1)]
     noise = torch.cat([*noise, drawn(link, QUERIED, after=4)])
     deviation = 3.0 * 2 * 0.5 / LINKED.task.batch_size(0)
@@ -268,7 +281,7 @@ def test_noise_has_the_stated_deviation_and_is_independent_of_all_other_noise(se
 
 
 def test_noise_follows_from_the_seed_in_one_process_and_is_never_the_same_on_nodes():
-    by_seed, secret = ClippedAndBlurred(0.5, 3.0), ClippedAndBlurred(0.5, 3.0, secret=True)
+    by_seed, secret = Blurred(0.5, 3.0), Blurred(0.5, 3.0, secret=True)
     assert torch.equal(drawn(by_seed, QUERIED), drawn(by_seed, QUERIED))
     assert not torch.isclose(drawn(secret, QUERIED), drawn(secret, QUERIED)).all(dim=1).any()
 

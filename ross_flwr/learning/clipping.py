@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ross_flwr.learning.examples import Batch
-from ross_flwr.learning.objective import ModuleObjective
+from ross_flwr.learning.objective import ModuleObjective, Objective
 from ross_flwr.learning.outputs import call
-from ross_flwr.learning.requests import Gradient
 from ross_flwr.learning.streams import seeded
 from ross_flwr.learning.tensors import Tree, map_tensors
 
@@ -25,54 +24,61 @@ _one_by_one: WeakSet[nn.Module] = WeakSet()
 """Modules that `torch.vmap` cannot run."""
 
 
-def clipped_mean(request: Gradient, clip: float, entries: int = ENTRIES) -> Tensor:
+def clipped_mean(
+    objective: Objective, vector: Tensor, batch: Batch, clip: float, *, noise: int, entries: int = ENTRIES
+) -> Tensor:
     """Return (1/B) Σ_b g_b · min(1, C/‖g_b‖), shape [P], g_b being the gradient on example b alone.
 
     An example whose gradient is not finite adds nothing.
 
     Parameters
     ----------
-    request : Gradient
-        The objective, the model, the mini-batch, and the seed of what the model draws.
+    objective : Objective
+        The loss.
+    vector : Tensor
+        The model, shape [P].
+    batch : Batch
+        The B examples.
     clip : float
         C, the longest that an example's gradient may be, in the L2 norm.
+    noise : int
+        The seed of what the model draws.
     entries : int
         Entries of the g_b that are computed at once; at least one example is.
 
     The g_b of several examples are computed together by `torch.vmap`. Modules that it cannot run, because they change
     tensors in place or branch on values, compute one example after the other.
     """
-    total = torch.zeros_like(request.vector)
-    for gradients in _gradients(request, max(1, entries // len(request.vector))):
+    total = torch.zeros_like(vector)
+    for gradients in _gradients(objective, vector, batch, noise, max(1, entries // len(vector))):
         lengths = torch.linalg.vector_norm(gradients, dim=1)
         sound = lengths.isfinite()
         factors = torch.where(sound, (clip / lengths).clamp(max=1.0), 0.0)
         total += factors @ torch.where(sound[:, None], gradients, 0.0)
-    return total / len(request.batch)
+    return total / len(batch)
 
 
-def _gradients(request: Gradient, chunk: int) -> Iterator[Tensor]:
+def _gradients(objective: Objective, vector: Tensor, batch: Batch, noise: int, chunk: int) -> Iterator[Tensor]:
     """Yield the gradients of single examples, shape [b, P] with b = `chunk` at most."""
-    for k, part in enumerate(request.batch.parts(chunk)):
-        noise = request.noise + k * len(request.batch)
-        together = _together(request, part, noise)
+    for k, part in enumerate(batch.parts(chunk)):
+        seed = noise + k * len(batch)
+        together = _together(objective, vector, part, seed)
         if together is not None:
             yield together
             continue
         for b, example in enumerate(part.parts(1)):
-            with seeded(noise + b, request.vector.device):
-                alone = request.objective.gradient(request.vector, example)
+            with seeded(seed + b, vector.device):
+                alone = objective.gradient(vector, example)
             yield alone[None]
 
 
-def _together(request: Gradient, batch: Batch, noise: int) -> Tensor | None:
+def _together(objective: Objective, vector: Tensor, batch: Batch, noise: int) -> Tensor | None:
     """Return the gradients of all examples of `batch`, shape [b, P], or None if `torch.vmap` cannot."""
-    objective = request.objective
     if not isinstance(objective, ModuleObjective) or objective.model.module in _one_by_one:
         return None
     try:
-        with seeded(noise, request.vector.device):
-            return _vmapped(objective, request.vector, batch)
+        with seeded(noise, vector.device):
+            return _vmapped(objective, vector, batch)
     except (RuntimeError, TypeError, ValueError) as error:
         _one_by_one.add(objective.model.module)
         logger.log(INFO, "gradients of single examples are computed one by one, since vmap fails: %s", error)
