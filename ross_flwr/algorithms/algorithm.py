@@ -18,6 +18,7 @@ __all__ = [
     "ALGORITHMS",
     "Algorithm",
     "Momentum",
+    "Noise",
     "TrainingData",
     "register",
     "require_symmetric",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 TrainingData: TypeAlias = Literal["own", "own and validation", "validation", "pooled"]
+Noise: TypeAlias = Literal["independent", "pairwise", "joint"]
 StepFunction: TypeAlias = Callable[[Any, Agent, Inbox], Outbox | None]
 Declared: TypeAlias = Iterable[str] | Mapping[str, Form]
 """The tensors of a message: names of vectors of shape [P], or names and forms."""
@@ -102,6 +104,9 @@ class Algorithm:
     """Whether agents average the models that they hear, by weights that sum to 1; otherwise they add them up."""
     private: ClassVar[bool] = False
     """Whether training examples are protected unless the run says how; see the room `privacy`."""
+    noise: ClassVar[Noise] = "independent"
+    """Whether private agents draw noise of their own, or correlated noise from seeds that two or all agents share. With
+    the latter, an agent takes one gradient of each mini-batch."""
     invariant: ClassVar[str] = ""
     """What stays true of all agents together as long as they mix by W and by no other rule; empty for nothing."""
     steps: ClassVar[tuple[str, ...]] = ()
@@ -123,6 +128,11 @@ class Algorithm:
     def takes_own_steps(self) -> bool:
         """Whether an app's own training can take the place of its local steps."""
         return False
+
+    @property
+    def exposed(self) -> str:
+        """The switch that lets gradients out without noise, in words; empty for none."""
+        return ""
 
     @property
     def undefended(self) -> "Algorithm":

@@ -53,6 +53,7 @@ class Graphs:
         self._draw = draw
         self._passes = passes
         self._drawn: dict[int, Topology] = {}
+        self._heard: list[list[int]] = []
 
     @property
     def first(self) -> Topology:
@@ -98,6 +99,23 @@ class Graphs:
             return told[agent]
 
         return place if self.changes else None
+
+    def heard_by(self, agent: int, usual: int, passes: int) -> list[int]:
+        """Return how many agents hear `agent` in each of the first `passes` passes.
+
+        Parameters
+        ----------
+        agent, passes : int
+            The agent, and how many passes.
+        usual : int
+            How many hear it in the first graph; a node may lack what that is made from, such as a file.
+        """
+        if self.every:
+            while len(self._heard) < passes:
+                topology = self.at(len(self._heard))
+                self._heard.append([len(topology.receivers(i)) for i in range(self.num_agents)])
+            return [each[agent] for each in self._heard[:passes]]
+        return [self.num_agents - 1 if self.averages(t // self._passes + 1) else usual for t in range(passes)]
 
     @cached_property
     def _everybody(self) -> Topology:

@@ -57,14 +57,12 @@ class Agent:
 
     Parameters
     ----------
-    index : int
-        i, from 0 to N-1.
+    index, seed : int
+        i, from 0 to N-1, and the run's seed.
     objective : Objective
         Its loss, on its own data.
     mixing_row : mapping of int to float
-        w_ij for every j in the closed neighbourhood M_i; the row sums to 1 unless the graph is directed.
-    seed : int
-        The run's seed.
+        w_ij for every j in M_i, i itself included; the row sums to 1 unless the graph is directed.
     batch_size, validation_batch : int
         Examples in a mini-batch of the agent's data, and of its validation set Q_i, 0 (the default) for all of Q_i.
     rule : Rule, optional
@@ -79,10 +77,10 @@ class Agent:
     state : dict[str, Tensor]
         Named flat vectors of shape [P]; ``agent["model"]`` reads and writes it. It holds all that an agent
         carries from one step to the next.
-    pass_number, total_passes : int
-        t, counted from 0 and set by the host, and how many passes the run has.
+    pass_number, total_passes, num_agents : int
+        t, counted from 0 and set by the host, how many passes the run has, and N.
     undefended_from : float
-        The pass from which the agent defends itself nowhere: an attacker's first. Infinity, never, for honest agents.
+        The pass from which the agent defends itself nowhere: an attacker's first, and infinity for honest agents.
     clip : float
         C, to which the gradient of every training example is clipped; infinity for no clipping.
     gradient_chain : sequence of GradientTransform
@@ -121,6 +119,7 @@ class Agent:
         self.state: dict[str, Tensor] = {}
         self.pass_number = 0
         self.total_passes = 1
+        self.num_agents = len(mixing_row)
         self.undefended_from = inf
         self.clip = inf
         self.gradient_chain: Sequence[GradientTransform] = ()
@@ -170,17 +169,15 @@ class Agent:
         """Return the gradient of the agent's loss at `vector`, shape [P], after the gradient chain.
 
         Every call in a pass uses the same mini-batch ξ_i^t, so cross-gradients of different models are comparable.
-        A method with K local steps asks for batch ``K * agent.pass_number + s`` in step s.
 
         Parameters
         ----------
         vector : Tensor
             The point at which to take the gradient, shape [P].
         batch_number : int, optional
-            The mini-batch; by default, that of the pass.
-        of : {"own", "cross"}
-            Whose model `vector` is: the agent's own, or that of a neighbour to whom the gradient goes. At its own model
-            the agent also notes how the batch moves the float buffers (BatchNorm statistics), for `end_pass`.
+            The mini-batch; by default, that of the pass. Local step s of K takes ``K * agent.pass_number + s``.
+        of : {"own", "cross", "exact"}
+            Whose model `vector` is, see `Of`. At its own, the agent notes how the batch moves float buffers.
         """
         with self.counts.timed("gradients", self.batches.size):
             number = self.pass_number if batch_number is None else batch_number

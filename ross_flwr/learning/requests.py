@@ -14,8 +14,11 @@ from ross_flwr.learning.streams import seeded
 
 __all__ = ["Compute", "Gradient", "Of", "Utilities", "compute"]
 
-Of: TypeAlias = Literal["own", "cross"]
-"""Whose model a gradient is of: the agent's own, or a neighbour's that asked for a cross-gradient."""
+Of: TypeAlias = Literal["own", "cross", "exact"]
+"""Whose model a gradient is of: the agent's own, or a neighbour's that asked for a cross-gradient.
+
+``"exact"`` is the agent's own too; methods that say so (`Algorithm.exposed`) have it without a private agent's noise.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +37,7 @@ class Gradient:
         The seed of what the model draws, as dropout does.
     number : int
         The number of the mini-batch in the agent's `Batches`.
-    of : {"own", "cross"}
+    of : {"own", "cross", "exact"}
         Whose model it is.
     clip : float
         C, to which the gradient of every example is clipped before the mean, in the L2 norm; infinity for no clipping.

@@ -1,7 +1,8 @@
 """The link of the gradient chain that protects examples."""
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import inf
 
 import numpy as np
@@ -12,6 +13,7 @@ from ross_flwr.config import ConfigError
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.requests import Gradient
 from ross_flwr.learning.streams import stream
+from ross_flwr.privacy.correlated import Source
 
 __all__ = ["Blurred"]
 
@@ -38,6 +40,12 @@ class Blurred:
         z.
     budget : float (default: infinity)
         The sum of precisions that may be released about an example.
+    exposed : bool (default: False)
+        Whether the method gets gradients that it wants exact without noise; they are in no account.
+    shared : mapping of Source to float, optional
+        The factors, in units of z·Δ, on noise from seeds that agents share; without, the noise is the agent's own.
+    leak : float (default: 1)
+        The precision of a query with z = 1: less than 1 where others' noise hides it better than its own does.
     secret : bool (default: False)
         Whether the operating system gives the noise, anew for every query. Without, it follows from the run's seed:
         runs repeat, and whoever knows the seed can take the noise away.
@@ -46,6 +54,9 @@ class Blurred:
     clip: float
     noise: float
     budget: float = inf
+    exposed: bool = False
+    shared: Mapping[Source, float] = field(default_factory=dict)
+    leak: float = 1.0
     secret: bool = False
 
     def begin(self, agent: Agent) -> None:
@@ -62,16 +73,16 @@ class Blurred:
         ConfigError
             When the budget is spent.
         """
-        if self.noise:
+        if self.noise and not (self.exposed and request.of == "exact"):
             self._account(agent, request)
-            gradient = gradient + self._drawn(agent, gradient)
+            gradient = gradient + self._drawn(agent, request)
         agent[QUERIES] = agent[QUERIES] + 1
         return gradient
 
     def _account(self, agent: Agent, request: Gradient) -> None:
         """Add the query to what was released about each example of its batch."""
         spent = agent[SPENT].clone()
-        spent[agent.batches.indices(request.number).to(spent.device)] += self.noise**-2
+        spent[agent.batches.indices(request.number).to(spent.device)] += self.leak * self.noise**-2
         most = float(spent.max())
         if most > self.budget * (1 + SLACK):
             raise ConfigError(
@@ -81,14 +92,22 @@ class Blurred:
         agent[SPENT] = spent
         agent.report(spent=most)
 
-    def _drawn(self, agent: Agent, gradient: Tensor) -> Tensor:
+    def _drawn(self, agent: Agent, request: Gradient) -> Tensor:
         """Return the noise of the agent's next query: none on float buffers, whose gradient is always zero."""
-        if self.secret:
-            generator = np.random.Generator(np.random.Philox(key=secrets.randbits(128)))
+        size = sum(agent.objective.parameter_sizes)
+        if self.shared:
+            total = np.zeros(size, dtype=np.float32)
+            for (one, other), factor in self.shared.items():  # by number, which is the same for all who share
+                generator = stream(agent.seed, "shared noise", one, request.number, other)
+                total += np.float32(factor) * generator.standard_normal(size, dtype=np.float32)
         else:
-            generator = stream(agent.seed, "privacy", agent.index, agent.pass_number, int(agent[QUERIES]))
-        scale = self.noise * 2 * self.clip / agent.batches.size
-        noise = torch.zeros_like(gradient)
-        drawn = generator.standard_normal(sum(agent.objective.parameter_sizes), dtype=np.float32)
-        noise[: len(drawn)] = torch.from_numpy(drawn) * scale
+            total = self._generator(agent).standard_normal(size, dtype=np.float32)
+        noise = torch.zeros_like(request.vector)
+        noise[:size] = torch.from_numpy(total) * (self.noise * 2 * self.clip / agent.batches.size)
         return noise
+
+    def _generator(self, agent: Agent) -> np.random.Generator:
+        """Return what draws the noise of the agent's own next query."""
+        if self.secret:
+            return np.random.Generator(np.random.Philox(key=secrets.randbits(128)))
+        return stream(agent.seed, "privacy", agent.index, agent.pass_number, int(agent[QUERIES]))

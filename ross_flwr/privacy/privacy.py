@@ -1,12 +1,13 @@
 """How the examples of all agents are protected, and what is said about it."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from math import inf, isinf, sqrt
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from ross_flwr.algorithms import Algorithm
@@ -16,6 +17,7 @@ from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.objective import ModuleObjective
 from ross_flwr.learning.rules import Rule
 from ross_flwr.privacy.accounting import epsilon_of, precision_of
+from ross_flwr.privacy.correlated import sources
 from ross_flwr.privacy.link import Blurred
 
 __all__ = ["CLIP", "EPSILON", "Privacy"]
@@ -24,6 +26,11 @@ CLIP, EPSILON = 1.0, 10.0
 """C and ε of private methods where the run does not say."""
 
 ADJACENCY = "one training example of one agent is exchanged for any other"
+AGAINST = {
+    "independent": "It holds against all others together, whatever they see.",
+    "pairwise": "It holds against those who see all messages and no agent's seeds; a neighbour has seeds in common.",
+    "joint": "It holds against those who see all messages and no agent's seeds; agents hide nothing from agents.",
+}
 NOT_PROTECTED = (
     "Not protected are validation sets Q_i, weights that follow from them, how many examples agents hold, metrics in "
     "histories, and agents that attack."
@@ -94,6 +101,10 @@ class Privacy:
             raise ConfigError(
                 f"algorithm = '{algorithm.name}' pools the data of all agents, which is not private: use dpsgd, say"
             )
+        if algorithm.exposed and self.epsilon:
+            raise ConfigError(
+                f"{algorithm.exposed} lets gradients out without noise, so that no dp-epsilon can hold: use dp-noise"
+            )
         while hasattr(rule, "rule"):  # after a pre-aggregation
             rule = rule.rule
         if getattr(rule, "loss_data", "") == "batch":
@@ -109,7 +120,14 @@ class Privacy:
                 )
 
     def link(
-        self, algorithm: Algorithm, agent: Agent, degrees: Iterable[int], *, secret: bool, bounded: bool = True
+        self,
+        algorithm: Algorithm,
+        agent: Agent,
+        degrees: Iterable[int],
+        mixing: Callable[[], NDArray[np.float64]],
+        *,
+        secret: bool,
+        bounded: bool = True,
     ) -> Blurred:
         """Return the link of an agent's gradient chain.
 
@@ -121,6 +139,8 @@ class Privacy:
             The agent, with its batches.
         degrees : iterable of int
             How many neighbours it has in each pass of the run.
+        mixing : callable
+            Returns W, shape [N, N], which correlated noise takes.
         secret : bool
             Whether the operating system gives the noise.
         bounded : bool (default: True)
@@ -131,33 +151,47 @@ class Privacy:
                 "this app trains its model itself, so dp-clip cannot reach the gradients of single examples: leave "
                 "train out, or protect examples in the app itself"
             )
-        if not self.epsilon:
-            return Blurred(self.clip, self.noise, secret=secret)
-        budget = precision_of(self.epsilon, self.delta)
-        noise = sqrt(max(1, planned_queries(algorithm, agent, degrees)) / budget)
-        return Blurred(self.clip, noise, budget if bounded else inf, secret=secret)
+        noise, budget = self.noise, inf
+        if self.epsilon:
+            budget = precision_of(self.epsilon, self.delta)
+            noise = sqrt(max(1, planned_queries(algorithm, agent, degrees)) / budget)
+        link = Blurred(self.clip, noise, budget if bounded else inf, exposed=bool(algorithm.exposed), secret=secret)
+        if algorithm.noise == "independent" or not noise:
+            return link
+        if secret:
+            raise ConfigError(
+                f"{algorithm.name} draws noise from seeds that agents share, and nodes share none but the run's: use "
+                "reproducible-noise=true in the --node-config of every node, to see what privacy costs, or dpsgd"
+            )
+        shared, leak = sources(algorithm.noise, mixing(), agent.index)
+        return replace(link, shared=shared, leak=leak)
 
-    def describe(self, spent: Mapping[int, float], *, secret: bool) -> dict[str, Any]:
+    def describe(self, algorithm: Algorithm, spent: Mapping[int, float], *, secret: bool) -> dict[str, Any]:
         """Return what the summary says.
 
         Parameters
         ----------
+        algorithm : Algorithm
+            The method.
         spent : mapping of int to float
             By agent, the sum of precisions of the gradients that most are of one of its examples.
         secret : bool
             Whether the operating systems of nodes gave the noise.
         """
-        noisy = self.noise > 0 or self.epsilon > 0
+        exposed = algorithm.exposed
+        noisy = (self.noise > 0 or self.epsilon > 0) and not exposed
         epsilons = {str(i): epsilon_of(most, self.delta) if noisy else inf for i, most in sorted(spent.items())}
         largest = max(epsilons.values(), default=inf)
         noise_from = FROM_SYSTEMS if secret else FROM_SEED
-        promise = f"ε = {largest:.4g} at δ = {self.delta:g}, where {ADJACENCY}. {noise_from}"
+        promise = f"ε = {largest:.4g} at δ = {self.delta:g}, where {ADJACENCY}. {AGAINST[algorithm.noise]} {noise_from}"
+        why = f"{exposed} lets gradients out without noise" if exposed else "there is no noise"
         return {
-            "statement": f"{promise if noisy else 'Nothing is protected, as there is no noise.'} {NOT_PROTECTED}",
+            "statement": f"{promise if noisy else f'Nothing is protected, as {why}.'} {NOT_PROTECTED}",
             "epsilon": largest,
             "delta": self.delta,
             "epsilon-of-agents": epsilons,
             "adjacency": ADJACENCY,
+            "against": AGAINST[algorithm.noise],
             "noise": noise_from if noisy else "",
             "not-protected": NOT_PROTECTED,
         }

@@ -1,8 +1,7 @@
 """The parts of a run, and the agents that they make."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from ross_flwr.algorithms import Algorithm
@@ -163,7 +162,7 @@ class Assembly:
 
         `secret` is as in `host`.
         """
-        return {"privacy": self.privacy.describe(history.spent, secret=secret)} if self.privacy else {}
+        return {"privacy": self.privacy.describe(self.algorithm, history.spent, secret=secret)} if self.privacy else {}
 
     def outline(self) -> dict[str, Any]:
         """Return what the summary says of the method and the graph."""
@@ -186,12 +185,19 @@ class Assembly:
         agent = Agent(index, objective, row, self.seed, batch_size, self.rule, self.algorithm.validation_batch)
         agent.place(row, column)
         agent.total_passes = self.schedule.total_passes
+        agent.num_agents = self.graphs.num_agents
         if index in self.threats.attackers:
             agent.undefended_from = self.threats.since
         agent.gradient_chain = self.threats.gradient_chain(index)
         if self.privacy:
-            attacks = index in self.threats.attackers
-            link = self.privacy.link(self.algorithm, agent, self._degrees(agent), secret=secret, bounded=not attacks)
+            link = self.privacy.link(
+                self.algorithm,
+                agent,
+                self.graphs.heard_by(index, len(agent.receivers), self.schedule.total_passes),
+                lambda: self.topology.mixing,
+                secret=secret,
+                bounded=index not in self.threats.attackers,
+            )
             link.begin(agent)
             agent.gradient_chain = [link, *agent.gradient_chain]
         agent["model"] = self.task.model.initial.clone()
@@ -209,20 +215,6 @@ class Assembly:
                 "use-validation = false, and an algorithm such as dpsgd"
             )
         return trained_on(objective, own=data == "own and validation")
-
-    def _degrees(self, agent: Agent) -> list[int]:
-        """Return how many agents hear this one, in every pass. A node may lack what the first graph is made from."""
-        if self.graphs.every:
-            return [each[agent.index] for each in self._redrawn_degrees]
-        rounds = (t // self.schedule.passes + 1 for t in range(self.schedule.total_passes))
-        everybody, usual = self.graphs.num_agents - 1, len(agent.receivers)
-        return [everybody if self.graphs.averages(number) else usual for number in rounds]
-
-    @cached_property
-    def _redrawn_degrees(self) -> list[Sequence[int]]:
-        """How many agents hear each agent, in every pass."""
-        everybody, passes = range(self.graphs.num_agents), range(self.schedule.total_passes)
-        return [[len(topology.receivers(i)) for i in everybody] for topology in map(self.graphs.at, passes)]
 
     @property
     def _training_data(self) -> TrainingData:

@@ -83,7 +83,7 @@ def test_a_method_judges_by_the_validation_set_if_it_says_so(monkeypatch):
 def test_every_step_of_ones_own_can_be_several():
     """So that methods can be compared at as many gradients."""
     several = {name for name, cls in METHODS.items() if "local_steps" in cls.__dataclass_fields__}
-    begin_with_an_exchange = {"cross-gradient", "cga", "ngc", "cgsv", "fltrust"}
+    begin_with_an_exchange = {"cross-gradient", "cga", "ngc", "cgsv", "fltrust", "dpdl"}
     assert set(METHODS) - several == begin_with_an_exchange | {"dsgt"}  # whose form with local steps is NET-FLEET
     for name in sorted(several - {"ross-plus"}):
         counts = []

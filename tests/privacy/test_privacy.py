@@ -9,14 +9,17 @@ import dp_accounting
 import pytest
 import torch
 from dp_accounting.pld import PLDAccountant
-from quadratics import Table
+from quadratics import Table, normal, team
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from ross_flwr import DPSGD, ROSS, Privacy, graph, resolve, simulate, tasks
 from ross_flwr.algorithms import ALGORITHMS
+from ross_flwr.algorithms.dpdl import DPDL
+from ross_flwr.algorithms.messages import Inbox
 from ross_flwr.algorithms.pdsl import PDSL
 from ross_flwr.config import ConfigError
+from ross_flwr.graph import topology
 from ross_flwr.graph.schedule import Graphs
 from ross_flwr.learning import clipping
 from ross_flwr.learning.clipping import clipped_mean
@@ -48,6 +51,13 @@ OF_METHOD = {
     "resilient-p2p": {"use-validation": True},
 }
 METHODS = [name for name, cls in ALGORITHMS.items() if cls.__module__.startswith("ross_flwr") and name != "centralized"]
+PLAIN = {
+    "pdsl": {"algorithm": "ross"},
+    "decor": {"algorithm": "local-dsgd"},
+    "corn-dsgd": {"algorithm": "local-dsgd"},
+    "dpdl": {"dp_clip": 1e3, "dp_noise": 1e-11},
+}
+"""What private methods are without privacy; dpdl has no other name."""
 FEWER = {"cgsv-server", "ross-plus", "single-merge"}
 """Methods with agents that take fewer gradients than noise is fitted to: few neighbours ask, or agents only mix."""
 
@@ -158,7 +168,7 @@ def test_without_noise_and_clipping_a_method_is_the_plain_one_and_asks_for_no_mo
     options = {"algorithm": method, "num_rounds": 3, "batch_size": 64} | OF_METHOD.get(method, {})
     if "local_steps" in ALGORITHMS[method].__dataclass_fields__:
         options["local_steps"] = 2
-    plain = finished(**(options | ({"algorithm": "ross"} if method == "pdsl" else {})))
+    plain = finished(**(options | PLAIN.get(method, {})))
     private = finished(**options, dp_clip=1e4, dp_noise=1e-12)
     off = (models(private) - models(plain)).abs() > 1e-5 + 1e-4 * models(plain).abs()
     assert off.float().mean() <= (0.01 if method == "cgsv-reward" else 0)  # which keeps the largest entries of many
@@ -247,6 +257,39 @@ def test_noise_is_fitted_alike_on_nodes_that_know_their_agents_places_and_not_th
     assert there.gradient_chain == here.gradient_chain
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_dpdl_calibrates_cross_gradients_as_its_listing_says(exact):
+    method = DPDL(exact_own_gradient=exact)
+    agent = team(topology.build("star", 5), method)[0]
+    agent.num_agents, agent["momentum"] = 5, normal(1, 6)
+    gradients = {j: normal(10 + j, 6) for j in (0, 1, 3, 4)}
+    own = gradients[0]
+    if exact:
+        own = agent["own"] = normal(2, 6)
+    sent = method.descend(agent, Inbox({j: {"gradient": gradient} for j, gradient in gradients.items()})).message
+    mixing = {j: agent.mixing_row[j] for j in (1, 3, 4)}
+    mixing[0] = 1 - sum(mixing.values())
+    total = torch.zeros(6)
+    for j, gradient in gradients.items():
+        similarity = gradient @ own / gradient.norm() / own.norm()
+        total += gradient / (mixing[j] ** 0.5 * 5) + mixing[j] / (1 + similarity.exp()) * own
+    torch.testing.assert_close(sent["momentum"], 0.9 * normal(1, 6) + total)
+    torch.testing.assert_close(sent["model"], agent["model"] - 0.1 * sent["momentum"])
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_dpdl_lets_a_gradient_out_without_noise_only_by_its_switch(exact):
+    run = run_of(algorithm="dpdl", exact_own_gradient=exact, dp_noise=5.0, num_rounds=1)
+    agent, computed, released = run.host.agents[2], [], []
+    agent.gradient_chain = [lambda g, *_: computed.append(g) or g, *agent.gradient_chain]
+    agent.gradient_chain.append(lambda g, *_: released.append(g) or g)
+    list(run.rounds())
+    assert sum(map(torch.equal, computed, released)) == exact
+    promise = run.summary()["privacy"]
+    assert ("exact-own-gradient = true lets gradients out without noise" in promise["statement"]) == exact
+    assert (promise["epsilon"] == inf) == exact
+
+
 def drawn(link, queries, *, index=0, seed=0, after=0):
     """Return the noise of an agent's queries, by pass and by order."""
     agent = LINKED.agents({index: LINKED.topology.place(index)})[0]
@@ -329,6 +372,7 @@ def test_a_private_run_that_stopped_goes_on_with_its_noise_and_its_account(name,
         ({"dp_clip": 1.0, "dp_noise": 1.0, "dp_delta": 0.0}, "dp-delta = 0 is no probability"),
         ({"dp_clip": 1.0, "algorithm": "centralized"}, "pools the data of all agents"),
         ({"dp_clip": 1.0, "algorithm": "ubar"}, "use-validation = true"),
+        ({"algorithm": "dpdl", "exact_own_gradient": True}, "exact-own-gradient = true lets gradients out .* dp-noise"),
         ({"dp_clip": 1.0, "aggregator": "ubar", "pre_aggregation": "bucketing"}, "losses on training examples"),
     ],
     ids=str,

@@ -30,6 +30,7 @@ OF_METHOD = {
     "d2": {"mixing": "lazy-metropolis"},
     "sgp": {"mixing": "push"},
     "single-merge": {"topology": "complete", "merge-passes": 1, "gossip-every": 1},
+    **{name: {"dp-clip": 1e4, "dp-noise": 1e-9} for name in OURS if ALGORITHMS[name].private},
 }
 SHARE_NOTHING = {"centralized", "isolated", "isolated-with-validation", "validation-only"}
 SHARED = {"model", "update"}
