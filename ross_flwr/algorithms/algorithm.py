@@ -135,6 +135,11 @@ class Algorithm:
         return ""
 
     @property
+    def takes_own_optimizer(self) -> bool:
+        """Whether an app's own optimizer can take its local steps."""
+        return hasattr(self, "optimizer")
+
+    @property
     def undefended(self) -> "Algorithm":
         """The form of the method that attackers run, without what defends honest agents.
 

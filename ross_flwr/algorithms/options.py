@@ -12,6 +12,7 @@ __all__ = [
     "mix_momentum",
     "momentum",
     "optimizer",
+    "outer_rate",
     "permutations",
     "shapley",
     "utility",
@@ -31,6 +32,13 @@ def optimizer(default: str) -> Any:
         default,
         "what takes local steps, such as 'adam' or 'adamw(weight-decay=0.01), clip(1), cosine': an optimizer, then "
         "perhaps clipping and a schedule of the learning rate; `ross-flwr list optimizers` shows them",
+    )
+
+
+def outer_rate(default: float) -> Any:
+    """Declare `outer-rate`."""
+    return option(
+        default, "how far an agent goes where local steps and mixing led; 1, without momentum, is there", minimum=0.0
     )
 
 

@@ -29,6 +29,10 @@ _MANY = 30
 """The most names that an error message lists in full."""
 
 
+_MANY_METHODS = 6
+"""Methods that share a default are counted from this number on, not named."""
+
+
 class ConfigError(ValueError):
     """Bad input. The message is one sentence: what was wrong, which value, what would be right.
 
@@ -93,7 +97,13 @@ class Key:
     @property
     def allowed(self) -> str:
         """The values that the key takes, in words."""
-        own = ", ".join(f"{shown(default)} in {method}" for method, default in self.defaults.items())
+        sharing: dict[Scalar, list[str]] = {}
+        for method, default in self.defaults.items():
+            sharing.setdefault(default, []).append(method)
+        own = ", ".join(
+            f"{shown(default)} in {', '.join(methods) if len(methods) < _MANY_METHODS else f'{len(methods)} others'}"
+            for default, methods in sorted(sharing.items(), key=lambda item: len(item[1]))
+        )
         return self._range + f"; '' for the method's own: {own}" * bool(own)
 
     @property

@@ -88,7 +88,7 @@ class Functions:
         if self.train is None and self.optimizer is None:
             return
         own = "train" if self.train else "optimizer"
-        if not (algorithm.takes_own_steps if self.train else hasattr(algorithm, "optimizer")):
+        if not (algorithm.takes_own_steps if self.train else algorithm.takes_own_optimizer):
             raise ConfigError(
                 f"algorithm = '{algorithm.name}' has no local steps that this app's own {own} could make: leave {own} "
                 "out, or use algorithm = 'local-dsgd', say"

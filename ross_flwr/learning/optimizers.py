@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import cos, floor, pi
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn, optim
@@ -14,6 +14,7 @@ from ross_flwr.config import ConfigError, Specs, option, require
 
 __all__ = [
     "OPTIMIZERS",
+    "PREFIX",
     "SCHEDULES",
     "SGD",
     "Adam",
@@ -38,6 +39,9 @@ PREFIX = "optimizer."
 
 class Kind(ABC):
     """An optimizer by its name. A subclass is a frozen dataclass of its numbers, each declared with `option`."""
+
+    moments: ClassVar[tuple[str, ...]] = ()
+    """The vectors that it remembers, by their names in PyTorch's optimizer."""
 
     @abstractmethod
     def make(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> optim.Optimizer:
@@ -69,6 +73,8 @@ class SGD(Kind):
 class Momentum(Kind):
     """SGD with heavy-ball momentum: `coefficient` (0.9), `weight-decay` (0)."""
 
+    moments = ("momentum_buffer",)
+
     coefficient: float = _beta(0.9, "how much of the last step is kept")
     weight_decay: float = _weight_decay(0.0)
 
@@ -80,6 +86,8 @@ class Momentum(Kind):
 @dataclass(frozen=True)
 class Adam(Kind):
     """Adam (Kingma and Ba, ICLR 2015): `beta1` (0.9), `beta2` (0.999), `weight-decay` (0), added to the gradient."""
+
+    moments = ("exp_avg", "exp_avg_sq")
 
     beta1: float = _beta(0.9, "decay of the first moment")
     beta2: float = _beta(0.999, "decay of the second moment")

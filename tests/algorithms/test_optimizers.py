@@ -200,6 +200,38 @@ def dense_dfedsam(X, W, G, lr, local_steps, sam_radius, gossip_steps=1):
         yield X
 
 
+def dense_dadam(X, W, G, lr, local_steps=1, mix_momentum=True):
+    M = V = np.zeros_like(X)
+    t = 0
+    while True:
+        for _ in range(local_steps):
+            t += 1
+            g = G(X)
+            M, V = 0.9 * M + 0.1 * g, 0.999 * V + 0.001 * g * g
+            X = X - lr * (M / (1 - 0.9**t)) / (np.sqrt(V / (1 - 0.999**t)) + 1e-8)
+        X = W @ X
+        if mix_momentum:
+            M, V = W @ M, W @ V
+        yield X
+
+
+def dense_diloco(X, W, G, lr, local_steps, momentum, outer_rate, optimizer="sgd"):
+    M = np.zeros_like(X)
+    while True:
+        D = X - W @ trained(X, G, lr, local_steps)
+        M = momentum * M + D
+        X = X - outer_rate * (momentum * M + D)
+        yield X
+
+
+def dense_slowmo(X, W, G, lr, local_steps, momentum, outer_rate):
+    U = np.zeros_like(X)
+    while True:
+        U = momentum * U + (X - W @ trained(X, G, lr, local_steps)) / lr
+        X = X - outer_rate * lr * U
+        yield X
+
+
 def dense_isolated(X, W, G, lr, local_steps=1):
     while True:
         X = trained(X, G, lr, local_steps)
@@ -220,6 +252,10 @@ LISTINGS = [
     ("dfedavgm", {"local_steps": 4, "momentum": 0.8}),
     ("dfedsam", {"local_steps": 3, "sam_radius": 0.2}),
     ("dfedsam", {"local_steps": 3, "sam_radius": 0.2, "gossip_steps": 3}),
+    ("dadam", {"local_steps": 2}),
+    ("dadam", {"mix_momentum": False}),
+    ("diloco", {"local_steps": 3, "momentum": 0.8, "outer_rate": 0.6, "optimizer": "sgd"}),
+    ("slowmo", {"local_steps": 3, "momentum": 0.6, "outer_rate": 0.9}),
     ("isolated", {}),
     *((name, {"local_steps": 3}) for name in ("dpsgd", "d2", "isolated")),
     *((name, {"local_steps": 3, "momentum": 0.8}) for name in ("dmsgd", "cdmsgd", "qg-dsgdm")),
@@ -248,6 +284,19 @@ SAME = {
     "one local step leaves momentum no time": (("dfedavgm", {"local_steps": 1}), AFTER),
     "dfedavgm without momentum is local SGD": (("dfedavgm", {"momentum": 0.0}), ("local-dsgd", {})),
     "dfedsam of no radius is local SGD": (("dfedsam", {"sam_radius": 0.0}), ("local-dsgd", {})),
+    "dadam with a heavy ball is dmsgd": (
+        ("dadam", {"optimizer": "momentum(0.8)", "local_steps": 3}),
+        ("dmsgd", {"momentum": 0.8, "local_steps": 3}),
+    ),
+    "dadam whose moments stay at home is local SGD with Adam": (
+        ("dadam", {"mix_momentum": False, "local_steps": 5}),
+        ("local-dsgd", {"optimizer": "adam"}),
+    ),
+    "diloco of one step and a plain outer step is D-PSGD": (
+        ("diloco", {"local_steps": 1, "optimizer": "sgd", "momentum": 0.0, "outer_rate": 1.0}),
+        AFTER,
+    ),
+    "slowmo without momentum is local SGD": (("slowmo", {"momentum": 0.0}), ("local-dsgd", {})),
     "net-fleet of one local step is dsgt": (("net-fleet", {"local_steps": 1}), ("dsgt", {})),
 }
 
@@ -382,6 +431,18 @@ def test_sharpness_is_looked_for_at_the_radius_and_on_the_same_mini_batch():
     for (model, batch), (probe, same) in zip(asked[::2], asked[1::2], strict=True):
         assert same is batch
         assert float((probe - model).norm()) == pytest.approx(0.3)
+
+
+def test_diloco_refuses_an_outer_step_with_which_agents_drift_apart_and_just_that():
+    """λ_min(W) is −0.6 here."""
+    graph = topology.build("complete-bipartite", 8)
+    most = 2 * 1.9 / 2.8 / 1.6
+    with pytest.raises(ConfigError, match=r"outer-rate = 0.85 lets agents drift apart on this graph: use one below 0"):
+        ALGORITHMS["diloco"](outer_rate=0.85).check(graph.mixing, 60)
+    for rate, apart in ((0.99 * most, False), (1.01 * most, True)):
+        host = started("diloco", graph, learning_rate=0.0, outer_rate=rate, local_steps=1)
+        models = models_after(host, 300)
+        assert (float((models - models.mean(0)).norm()) > 100) == apart
 
 
 # D² and the eigenvalues of W

@@ -22,6 +22,7 @@ MEANT_TO_SURVIVE = {
     "ubar",
 }
 """Not ``ross``: it weighs gradients, and attackers' models reach what it mixes."""
+OPTIONS = {"diloco": {"local-steps": 2, "learning-rate": 0.01}}
 REFUSED = {
     "ring": {
         "bridge": "= 4 vectors and has 3",
@@ -46,7 +47,7 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "graph", "attackers"), CASES)
 def test_a_method_learns_and_survives_where_it_is_meant_to(name: str, graph: str, attackers: int) -> None:
-    options = {"algorithm": name, "topology": graph, "attackers": attackers, "permutations": 2}
+    options = {"algorithm": name, "topology": graph, "attackers": attackers, "permutations": 2, **OPTIONS.get(name, {})}
     config = resolve(options | {"num-rounds": 30, "evaluate-every": 30, "byzantine": 1 if graph == "ring" else 3})
     if name in REFUSED[graph]:
         with pytest.raises(ConfigError, match=REFUSED[graph][name]):

@@ -45,6 +45,7 @@ SCENARIOS = {
 OF_METHOD = {
     "cgsv-server": {"topology": "star"},
     "d2": {"mixing": "lazy-metropolis"},
+    "diloco": {"local-steps": 3},
     "sgp": {"mixing": "push"},
     "single-merge": {"topology": "complete", "merge-passes": 1, "gossip-every": 2},
 }

@@ -28,6 +28,7 @@ SETTING = {
 OF_METHOD = {
     "cgsv-server": {"topology": "star"},
     "d2": {"mixing": "lazy-metropolis"},
+    "dadam": {"optimizer": "sgd"},  # Adam's steps are as long as it makes them, whatever attackers make of gradients
     "sgp": {"mixing": "push"},
     "single-merge": {"topology": "complete", "merge-passes": 1, "gossip-every": 1},
     **{name: {"dp-clip": 1e4, "dp-noise": 1e-9} for name in OURS if ALGORITHMS[name].private},
