@@ -21,8 +21,12 @@ SHAPES = {
     "star": "*",
     "triangle-down": "v",
 }
-DESCRIBED = {"png": "Description", "svg": "Description", "pdf": "Subject"}
-"""The formats that are written, and where each keeps what the picture shows in words."""
+FORMATS = {
+    "png": ("matplotlib.backends.backend_agg", "FigureCanvasAgg", "Description"),
+    "svg": ("matplotlib.backends.backend_svg", "FigureCanvasSVG", "Description"),
+    "pdf": ("matplotlib.backends.backend_pdf", "FigureCanvasPdf", "Subject"),
+}
+"""The formats that are written, what prints each, and where it keeps what the picture shows in words."""
 
 
 def draw(chart: Chart, folder: Path) -> list[Path]:
@@ -52,11 +56,12 @@ def draw(chart: Chart, folder: Path) -> list[Path]:
 
 def _save(figure: Any, folder: Path, name: str, title: str, alt: str) -> Path:
     """Write a figure in every format, with its title and its description in words, and return the PNG file."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # which would lay it out anew for each format
-    for ending, description in DESCRIBED.items():
+    for ending, (module, canvas, description) in FORMATS.items():
         file = fresh(folder / f"{name}.{ending}")
-        figure.savefig(file, dpi=300, metadata={"Title": title, description: alt})
+        figure.dpi = 300
+        printer = getattr(import_extra(module, "plots"), canvas)(figure)
+        getattr(printer, f"print_{ending}")(file, metadata={"Title": title, description: alt})  # savefig draws twice
+        figure.set_layout_engine("none")  # which would lay it out anew for each format
     return folder / f"{name}.png"
 
 
