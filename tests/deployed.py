@@ -25,12 +25,12 @@ POSSIBLE = pytest.mark.skipif(
 )
 
 
-def until(condition, what, seconds=420):
-    """Wait for something to be so, and return it."""
+def until(condition, what, seconds=420, pause=0.05):
+    """Look for something every `pause` seconds until it is so, and return it."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, what
-        time.sleep(0.05)
+        time.sleep(pause)
     return value
 
 
@@ -164,7 +164,7 @@ class Deployment:
             process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         self.restarted.append(process)
         (self.work / "superlink.pid").write_text(str(process.pid))
-        until(lambda: self._online() == int(self.environment["NODES"]), "the nodes do not come back")
+        until(lambda: self._online() == int(self.environment["NODES"]), "the nodes do not come back", pause=1)
 
     def _online(self):
         listed = ["flwr", "supernode", "list", "here", "--format", "json"]

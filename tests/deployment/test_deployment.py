@@ -69,7 +69,7 @@ def rests(neighbor):
 
 
 def test_agents_have_the_models_they_have_in_one_process_over_the_relay(standing):
-    run = standing.run("relay", {**FOUR, "algorithm": "dpsgd", "num-rounds": 2, "phase-timeout": 120.0})
+    run = standing.run("relay", {**FOUR, "algorithm": "dpsgd", "num-rounds": 1, "phase-timeout": 120.0})
     run.finish()
     run.assert_is_as_locally()
     assert run.summary()["dropped"] == {}
@@ -125,6 +125,7 @@ def test_a_killed_node_is_missing_and_takes_part_again_when_it_returns(standing,
     nodes, call_as = door
     first = call_as(Credentials.read(nodes[1].certs))
     keys = {"num-rounds": 200, "segment-rounds": 100, "evaluate-every": 50, "return-model": "none"}
+    keys["phase-timeout"] = 25.0
     run = standing.run("bad-day", {**DIRECT, **keys})
     until(lambda: (at := position(first)) and at.pass_number >= 5, "agent 0 did not begin")
     nodes[1].kill()

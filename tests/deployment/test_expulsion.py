@@ -39,7 +39,7 @@ def unregister(deployment, number):
 def test_an_expelled_node_takes_no_part_any_more_and_the_others_finish(deployment):
     """Agent 2 is expelled while agent 0 is held, so that the run waits for it."""
     nodes = deployment.nodes()
-    run = deployment.run("expulsion", {**KEYS, "transport": "direct", "phase-timeout": 30.0})
+    run = deployment.run("expulsion", {**KEYS, "transport": "direct", "phase-timeout": 20.0})
     with channel_to(nodes[0].name, nodes[0].address, Credentials.read(nodes[1].certs)) as channel:
 
         def has_begun():
