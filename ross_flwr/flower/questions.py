@@ -22,6 +22,9 @@ ASK_AGAIN = 60.0
 LOOK_AGAIN = 1.0
 """Seconds between two checks of which nodes are connected. A lost node that is back is asked at once."""
 
+QUIET = 2.0
+"""Seconds without any reply after which a node that has answered is not waited for, though it was asked twice."""
+
 FAILURES = 3
 """Before a run, a node that fails this often to answer is not asked again."""
 
@@ -43,7 +46,7 @@ class Questions:
         self._post, self._setup, self._config = post, setup, config
         self._sent: dict[str, tuple[int, float]] = {}
         self._lost: set[int] = set()
-        self._looked = post.clock()
+        self._looked = self._heard = post.clock()
         self._pause = ASK_AGAIN
         self._ask_all_at = self._looked + self._pause
 
@@ -72,6 +75,23 @@ class Questions:
     def lose(self, node: int) -> None:
         """Ask a node that has failed as soon as Flower says that it is connected."""
         self._lost.add(node)
+
+    def hear(self) -> None:
+        """Note that a reply has come."""
+        self._heard = self._post.clock()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no reply has come for a while."""
+        return self._post.clock() - self._heard > QUIET
+
+    def asked_twice(self, answered: Collection[int]) -> bool:
+        """Return whether a node that has answered has another question before it.
+
+        Flower's simulation gives a node several messages at once, and the one that ends last decides on its state: an
+        answer that comes after the set-up would undo that.
+        """
+        return any(self._sent[number][0] in answered for number in self._sent.keys() & self._post.waiting)
 
     def asked_at(self, number: str) -> float | None:
         """Return when the question was asked that a message's number stands for; None if it is no question."""
@@ -112,9 +132,12 @@ def ask(post: Post, nodes: Collection[int], setup: Setup, config: ConfigRecord, 
     def go_on(elapsed: float) -> bool:
         silent = {node for node in problems if node not in told and failures[node] < FAILURES}
         questions.ask_again(silent)
-        return bool(silent) and elapsed < NODE_TIMEOUT
+        if silent and elapsed < NODE_TIMEOUT:
+            return True
+        return questions.asked_twice(told) and not questions.quiet
 
     for _, reply in post.receive(go_on):
+        questions.hear()
         node, others = reply.node, [answer for node, answer in answers.items() if node != reply.node]
         answer = answer_of(reply.message, others, post.drop, direct=direct) if reply.message else None
         if answer is None:

@@ -43,6 +43,13 @@ def test_a_node_that_died_unnoticed_with_the_question_is_asked_again_after_a_min
     assert 60 <= table.now < 66
 
 
+def test_no_question_is_left_to_a_slow_node_that_was_asked_twice():
+    """A simulated node that answers while it is set up would lose the set-up."""
+    table = Table(content, n0=1.0, n1=1.0, n2=70.0, n3=1.0)
+    assert asked(table, {50.0: {2: 11.0}}) == [0, 1, 2, 3]
+    assert max(due for due, _ in table.due.values()) <= table.now < 75
+
+
 def test_a_run_begins_without_a_node_that_does_not_come_back_and_says_why(caplog):
     table = Table(content, n0=1.0, n1=1.0, n2=1.0, n3=None)
     assert asked(table) == [0, 1, 2]
