@@ -12,7 +12,7 @@ from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.cli.completion import FILE
 from ross_flwr.compression import CODECS
 from ross_flwr.config import Key, keys
-from ross_flwr.data import PARTITIONS, SOURCES, TABLES
+from ross_flwr.data import PARTITIONS, SERIES, SOURCES, TABLES, TEXTS
 from ross_flwr.graph import topology
 from ross_flwr.learning.optimizers import OPTIMIZERS, SCHEDULES, Clip
 from ross_flwr.learning.rules import RULES
@@ -22,7 +22,9 @@ from ross_flwr.runs.side_by_side import BESIDE
 from ross_flwr.runs.trained import FORMATS
 from ross_flwr.tasks.corruptions import CORRUPTIONS
 from ross_flwr.tasks.models import MODELS
+from ross_flwr.tasks.signals import SIGNAL_MODELS
 from ross_flwr.tasks.tabular import TABULAR_MODELS
+from ross_flwr.tasks.transformer import LANGUAGE_MODELS
 from ross_flwr.threats.attacks import ATTACKS
 from ross_flwr.threats.faults import FAULTS
 from ross_flwr.threats.poisons import POISONS
@@ -46,10 +48,12 @@ LISTS: dict[str, Mapping[str, Any]] = {
     "attacks": {"none": "Nobody lies.", **POISONS, **ATTACKS},
     "codecs": {"none": "Vectors travel as they are.", **CODECS},
     "corruptions": CORRUPTIONS,
-    "datasets": _of_tasks(("images", SOURCES), ("tabular", TABLES)),
+    "datasets": _of_tasks(("images", SOURCES), ("language-model", TEXTS), ("signals", SERIES), ("tabular", TABLES)),
     "faults": FAULTS,
     "mixing": topology.MIXING_RULES,
-    "models": _of_tasks(("images", MODELS), ("tabular", TABULAR_MODELS)),
+    "models": _of_tasks(
+        ("images", MODELS), ("language-model", LANGUAGE_MODELS), ("signals", SIGNAL_MODELS), ("tabular", TABULAR_MODELS)
+    ),
     "optimizers": {**OPTIMIZERS, "clip": Clip, **SCHEDULES},
     "partitions": PARTITIONS,
     "shapley": ESTIMATORS,

@@ -18,7 +18,7 @@ from ross_flwr.data.classes import numbered
 from ross_flwr.data.examples import Examples, Place, Source, assemble
 from ross_flwr.data.pixels import channels_first
 
-__all__ = ["array_file", "from_tensors"]
+__all__ = ["array_file", "from_tensors", "read_arrays"]
 
 
 def from_tensors(tensors: Mapping[str, Tensor], classes: Sequence[str] = (), num_classes: int = 0) -> Source:
@@ -38,7 +38,7 @@ _NAMES = (
 
 def array_file(place: Place) -> Source:
     """One .npz or .pt file with the arrays images and labels, and optionally test_images, test_labels, owners."""
-    arrays = _arrays(place)
+    arrays = read_arrays(place)
     names = next((names for names in _NAMES if {*names[:2]} <= set(arrays)), None)
     if names is None:
         wanted = "; ".join(", ".join(each) for each in _NAMES)
@@ -64,7 +64,7 @@ def array_file(place: Place) -> Source:
 Arrays = Mapping[Any, Callable[[], NDArray[Any]]]
 
 
-def _arrays(place: Place) -> Arrays:
+def read_arrays(place: Place) -> Arrays:
     """Return what reads each array in a file. Nothing is unpickled: anything but plain arrays is refused."""
     file = place.located
     with _reading(place):

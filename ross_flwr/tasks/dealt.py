@@ -89,9 +89,6 @@ class Dealt(ABC):
     unused: ClassVar[frozenset[str]] = frozenset()
     """The keys of the data that mean nothing here."""
 
-    chunk: ClassVar[int] = 1000
-    """Examples of test and validation data that are computed on at once."""
-
     def __init__(
         self,
         options: DataOptions,
@@ -197,6 +194,11 @@ class Dealt(ABC):
     def metrics(self) -> Mapping[str, Metric]:
         """What a test measures beside loss and accuracy."""
         return {}
+
+    @property
+    def chunk(self) -> int:
+        """Examples of test and validation data that are computed on at once."""
+        return 1000
 
     def own_test(self) -> Test | None:
         """Return how the task itself tests a module; None for loss, accuracy and `metrics`."""

@@ -11,18 +11,19 @@ class DataOptions:
 
     task: str = option(
         "images",
-        "what is learned: the classes of images, or a column of a table",
-        choices=("images", "tabular"),
+        "what is learned: the classes of images or signals, the next byte of a text, or a column of a table",
+        choices=("images", "language-model", "signals", "tabular"),
     )
     dataset: str = option(
         "",
-        "the data; `ross-flwr list datasets` shows them; '' for the table in data-path, or what ships: digits or adult",
+        "the data; `ross-flwr list datasets` shows them; '' for what lies in data-path, or what needs no path: digits, "
+        "python, motions or adult",
     )
     data_path: str = option(
         "",
         "where the data lies: a folder of torchvision, one of class folders (image-folder), a .npz or .pt file "
-        "(file), a folder or, to download, a name on the hub (huggingface); a .csv or .parquet file of a table; "
-        "the data that ships needs none",
+        "(file), a folder or, to download, a name on the hub (huggingface); a .csv or .parquet file of a table; a "
+        "folder of texts; the task's own data needs none",
     )
     download: bool = option(False, "fetch the data when it is not in data-path")
     image_size: int = option(0, "resize images read from files to this square; 0 keeps them", unit="pixels", minimum=0)
@@ -80,7 +81,8 @@ class DataOptions:
     test_size: int = option(0, "test examples on which accuracy is reported; 0 takes all", unit="examples", minimum=0)
     model: str = option(
         "",
-        "the model; `ross-flwr list models` shows them; '' for mlp",
+        "the model, perhaps with options as in 'transformer(layers=2)'; `ross-flwr list models` shows them; '' for the "
+        "task's own: mlp, transformer or cnn",
     )
     hidden: int = option(64, "width of the hidden layer of mlp and cnn", unit="units", minimum=1)
 

@@ -2,9 +2,11 @@
 
 from ross_flwr.tasks.dealt import Dealt
 from ross_flwr.tasks.images import Images
+from ross_flwr.tasks.language_model import LanguageModel
+from ross_flwr.tasks.signals import Signals
 from ross_flwr.tasks.tabular import Tabular
 
 __all__ = ["TASKS"]
 
-TASKS: dict[str, type[Dealt]] = {each.name: each for each in (Images, Tabular)}
+TASKS: dict[str, type[Dealt]] = {each.name: each for each in (Images, LanguageModel, Signals, Tabular)}
 """Tasks by name."""
