@@ -128,9 +128,9 @@ def test_a_partition_deals_what_it_promises(name, num_agents):
     held, sizes = torch.cat(parts), counts.sum(1)
     assert len(parts) == num_agents
     assert all(torch.equal(part, part.sort().values) for part in parts)
-    assert all(map(torch.equal, parts, again(0)))
-    if name != "all":
-        assert not all(map(torch.equal, parts, again(1)))
+    if num_agents < 100:  # for whom it takes seconds
+        assert all(map(torch.equal, parts, again(0)))
+        assert name == "all" or not all(map(torch.equal, parts, again(1)))
     if name not in ("all", "cla"):
         assert len(held.unique()) == len(held)
     known = (counts > 0).sum(1)

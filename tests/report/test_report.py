@@ -13,6 +13,7 @@ from statistics import fmean
 
 import pytest
 from click.testing import CliRunner
+from here import cells_here
 from PIL import Image
 
 from ross_flwr.cli import cli
@@ -59,8 +60,8 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("comparison")
     (root / "plan.toml").write_text(PLAN)
     cells = compare.read_plan(str(root / "plan.toml"), {}).cells()
-    for _ in run_cells(cells, root / "out", 2):
-        pass
+    with cells_here():
+        list(run_cells(cells, root / "out", 1))
     done = CliRunner().invoke(cli, ["report", str(root / "out")], catch_exceptions=False)
     assert done.exit_code == 0
     assert "report.html" in done.output

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
+from here import cells_here
 
 from ross_flwr.cli import cli
 from ross_flwr.config import ConfigError
@@ -57,7 +58,8 @@ def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("budgets")
     (folder / "plan.toml").write_text(PLAN)
     command = ["compare", str(folder / "plan.toml"), "--out", str(folder / "out"), "--jobs", "1"]
-    done = CliRunner().invoke(cli, command, catch_exceptions=False)
+    with cells_here():
+        done = CliRunner().invoke(cli, command, catch_exceptions=False)
     assert done.exit_code == 0
     (folder / "said").write_text(done.output)
     return folder / "out"
@@ -163,6 +165,7 @@ def test_a_wrong_budget_is_refused(wrong, tmp_path):
         compare.read_plan(str(tmp_path / "plan.toml"), {})
 
 
+@cells_here()
 def test_a_method_whose_costs_cannot_be_measured_is_told_as_failed_and_the_others_are_tabulated(tmp_path):
     (tmp_path / "plan.toml").write_text(
         """

@@ -1,5 +1,7 @@
 """A frozen base, the same on every node, with a head that is trained and sent."""
 
+from functools import cache
+
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -25,6 +27,7 @@ def trained(net):
     return {name: tensor for name, tensor in net.state_dict().items() if name.startswith("head.")}
 
 
+@cache
 def load_data(partition_id, num_partitions, batch_size=16):
     """Loaders of a partition's training and test data."""
     digits = data.load("digits").train

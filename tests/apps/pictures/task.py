@@ -1,5 +1,7 @@
 """Pictures: dictionaries as Flower Datasets gives them, a training and a test split, SGD with momentum."""
 
+from functools import cache
+
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -17,6 +19,7 @@ class Net(nn.Module):
         return self.fc(torch.relu(self.conv(x)).flatten(1))
 
 
+@cache
 def load_data(partition_id, num_partitions, batch_size=16):
     """Loaders of a partition's training and test data."""
     digits = data.load("digits").train

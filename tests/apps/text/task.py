@@ -5,6 +5,7 @@ import inspect
 import pydoc_data.topics
 import tarfile
 import zlib
+from functools import cache
 from types import SimpleNamespace
 
 import torch
@@ -29,6 +30,7 @@ class Net(nn.Module):
         return SimpleNamespace(loss=loss, logits=logits)
 
 
+@cache
 def load_data(partition_id, num_partitions, batch_size=16, length=32):
     """Loaders of a partition's training and test data: every example is the words of a few lines of code."""
     rows = []
