@@ -4,6 +4,7 @@ A Gaussian query with noise of z sensitivities has the precision 1/z². Queries 
 come to one query with the sum of their precisions. That is exact, so neither moments nor bounds are in between.
 """
 
+from functools import lru_cache
 from math import inf, sqrt
 
 from ross_flwr.extras import import_extra
@@ -11,6 +12,7 @@ from ross_flwr.extras import import_extra
 __all__ = ["epsilon_of", "precision_of"]
 
 
+@lru_cache(maxsize=1024)
 def epsilon_of(precision: float, delta: float) -> float:
     """Return ε of queries with this sum of precisions, at δ.
 

@@ -1,10 +1,9 @@
 """How the examples of all agents are protected, and what is said about it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import inf, isinf, sqrt
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from ross_flwr.extras import import_extra
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.objective import ModuleObjective
 from ross_flwr.learning.rules import Rule
-from ross_flwr.privacy.accounting import epsilon_of, precision_of
+from ross_flwr.privacy.accounting import precision_of
 from ross_flwr.privacy.correlated import sources
 from ross_flwr.privacy.link import Blurred
 
@@ -24,21 +23,6 @@ __all__ = ["CLIP", "EPSILON", "Privacy"]
 
 CLIP, EPSILON = 1.0, 10.0
 """C and ε of private methods where the run does not say."""
-
-ADJACENCY = "one training example of one agent is exchanged for any other"
-AGAINST = {
-    "independent": "It holds against all others together, whatever they see.",
-    "pairwise": "It holds against those who see all messages and no agent's seeds; a neighbour has seeds in common.",
-    "joint": "It holds against those who see all messages and no agent's seeds; agents hide nothing from agents.",
-}
-NOT_PROTECTED = (
-    "Not protected are validation sets Q_i, weights that follow from them, how many examples agents hold, metrics in "
-    "histories, and agents that attack."
-)
-FROM_SEED = "The noise follows from the seed: whoever knows it can take the noise away."
-FROM_SYSTEMS = (
-    "Nodes took the noise from their operating systems, but for those with reproducible-noise in --node-config."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,36 +149,6 @@ class Privacy:
             )
         shared, leak = sources(algorithm.noise, mixing(), agent.index)
         return replace(link, shared=shared, leak=leak)
-
-    def describe(self, algorithm: Algorithm, spent: Mapping[int, float], *, secret: bool) -> dict[str, Any]:
-        """Return what the summary says.
-
-        Parameters
-        ----------
-        algorithm : Algorithm
-            The method.
-        spent : mapping of int to float
-            By agent, the sum of precisions of the gradients that most are of one of its examples.
-        secret : bool
-            Whether the operating systems of nodes gave the noise.
-        """
-        exposed = algorithm.exposed
-        noisy = (self.noise > 0 or self.epsilon > 0) and not exposed
-        epsilons = {str(i): epsilon_of(most, self.delta) if noisy else inf for i, most in sorted(spent.items())}
-        largest = max(epsilons.values(), default=inf)
-        noise_from = FROM_SYSTEMS if secret else FROM_SEED
-        promise = f"ε = {largest:.4g} at δ = {self.delta:g}, where {ADJACENCY}. {AGAINST[algorithm.noise]} {noise_from}"
-        why = f"{exposed} lets gradients out without noise" if exposed else "there is no noise"
-        return {
-            "statement": f"{promise if noisy else f'Nothing is protected, as {why}.'} {NOT_PROTECTED}",
-            "epsilon": largest,
-            "delta": self.delta,
-            "epsilon-of-agents": epsilons,
-            "adjacency": ADJACENCY,
-            "against": AGAINST[algorithm.noise],
-            "noise": noise_from if noisy else "",
-            "not-protected": NOT_PROTECTED,
-        }
 
 
 def planned_queries(algorithm: Algorithm, agent: Agent, degrees: Iterable[int]) -> int:

@@ -8,7 +8,7 @@ from ross_flwr.files import fresh
 from ross_flwr.report.charts import ROLES, Chart, Panel, Series
 from ross_flwr.report.network import Network
 
-__all__ = ["draw", "draw_network"]
+__all__ = ["draw", "draw_network", "save"]
 
 DASHES = {"solid": "-", "dash": "--", "dot": ":"}
 SHAPES = {
@@ -50,11 +50,11 @@ def draw(chart: Chart, folder: Path) -> list[Path]:
                 axes.set_xlabel(axis_title if row is chart.grid[-1] else "")
         figure.legend(handles.values(), handles.keys(), loc="outside right upper")
         name = f"{chart.name}-{axis}" if len(chart.axes) > 1 else chart.name
-        files.append(_save(figure, folder, name, chart.title, chart.alt))
+        files.append(save(figure, folder, name, chart.title, chart.alt))
     return files
 
 
-def _save(figure: Any, folder: Path, name: str, title: str, alt: str) -> Path:
+def save(figure: Any, folder: Path, name: str, title: str, alt: str) -> Path:
     """Write a figure in every format, with its title and its description in words, and return the PNG file."""
     for ending, (module, canvas, description) in FORMATS.items():
         file = fresh(folder / f"{name}.{ending}")
@@ -122,4 +122,4 @@ def draw_network(network: Network, folder: Path) -> Path:
         axes.set(title=f"round {network.rounds[k]}", xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal")
         axes.set_axis_off()
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, markerscale=0.6)
-    return _save(figure, folder, network.name, network.title, network.alt)
+    return save(figure, folder, network.name, network.title, network.alt)

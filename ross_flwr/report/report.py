@@ -10,6 +10,7 @@ from ross_flwr.report.interactive import plotly_chart, plotly_network
 from ross_flwr.report.network import networks
 from ross_flwr.report.page import Figure, page, result_table
 from ross_flwr.report.png import draw, draw_network
+from ross_flwr.report.privacy import draw_heat_map, heat_maps, pairs, promises
 from ross_flwr.report.statistics import legend
 from ross_flwr.report.table import latex
 from ross_flwr.report.tables import Row
@@ -55,6 +56,7 @@ def write_report(folder: Path) -> Path:
         "weights": tables.weights(done),
         "edges": tables.edges(done),
         "time": tables.times(done),
+        "privacy": pairs(done),
     }
     colours = charts.colours({run.method: run.summary["algorithm"] for run in done})
     drawn = [
@@ -63,10 +65,11 @@ def write_report(folder: Path) -> Path:
         *charts.weights_over_time(found["weights"]),
         *charts.time_spent(found["time"]),
     ]
-    graphs = networks(found["edges"])
+    graphs, maps = networks(found["edges"]), heat_maps(found["privacy"])
     on_page = [
         *((chart.scenario, of_chart(chart)) for chart in drawn),
         *((each.scenario, Figure(each.title, NETWORK, each.alt, each.name, plotly_network(each))) for each in graphs),
+        *((each.scenario, Figure(each.title, each.caption, each.alt, each.name, each.plotly)) for each in maps),
     ]
     scenarios = list(dict.fromkeys(run.scenario for run in runs))
     sections = {scenario: [figure for of, figure in on_page if of == scenario] for scenario in scenarios}
@@ -83,6 +86,8 @@ def write_report(folder: Path) -> Path:
             draw(chart, figures)
         for graph in graphs:
             draw_network(graph, figures)
+        for heat_map in maps:
+            draw_heat_map(heat_map, figures)
         fresh(folder / "report.html").write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{folder} cannot take a report: {error.strerror or error}") from None
@@ -140,6 +145,7 @@ def _about(runs: list[Run]) -> list[str]:
         *([BUDGETS] if len(budgets) > 1 else []),
         "A ratio is the accuracy of ross-plus or ross over that of the best baseline (named beside it), or over the "
         "mean of all baselines, which are all other methods.",
+        *promises(done),
         "The folder report beside this page has the figures as PNG, SVG and PDF, all numbers as CSV, and the tables in "
         "tables.tex.",
     ]

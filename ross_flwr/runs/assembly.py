@@ -20,6 +20,7 @@ from ross_flwr.learning.rules import Mean, Rule, require_feasible
 from ross_flwr.learning.splits import trained_on
 from ross_flwr.privacy.privacy import CLIP, EPSILON, Privacy
 from ross_flwr.runs.history import History
+from ross_flwr.runs.promises import promised
 from ross_flwr.tasks.dealt import Dealt
 from ross_flwr.tasks.task import Task
 from ross_flwr.threats.threats import Threats
@@ -162,7 +163,7 @@ class Assembly:
 
         `secret` is as in `host`.
         """
-        return {"privacy": self.privacy.describe(self.algorithm, history.spent, secret=secret)} if self.privacy else {}
+        return {"privacy": promised(self, self.privacy, history, secret=secret)} if self.privacy else {}
 
     def outline(self) -> dict[str, Any]:
         """Return what the summary says of the method and the graph."""

@@ -167,12 +167,6 @@ class History:
         self._append(line)
         return line
 
-    @property
-    def spent(self) -> dict[int, float]:
-        """What honest agents have last reported as spent, in a private run."""
-        last = {int(i): most for line in self.lines for i, most in line.get("spent", {}).items()}
-        return {i: most for i, most in last.items() if i in self.honest}
-
     def tested(self, line: Mapping[str, Any]) -> dict[str, int]:
         """Return over how many honest agents the statistics of a line are, and of how many there are."""
         return {"agents": sum(str(i) in line.get("agents", ()) for i in self.honest), "of": len(self.honest)}

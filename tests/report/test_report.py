@@ -424,18 +424,26 @@ def test_a_long_run_is_shown_in_forty_rounds_with_the_first_and_the_last():
 
 
 def test_a_single_run_and_the_one_beside_it_have_a_report(tmp_path):
-    keys = ["algorithm=ross", "beside=dpsgd", "num-rounds=2", "num-agents=4", "attackers=1", "topology=ring"]
+    keys = ["algorithm=ross", "beside=decor", "num-rounds=2", "num-agents=4", "attackers=1", "topology=ring"]
     words = [word for key in keys for word in ("-c", key)]
     CliRunner().invoke(cli, ["run", *words, "--out", str(tmp_path / "one")], catch_exceptions=False)
     write_report(tmp_path / "one")
     rows = read(tmp_path / "one", "accuracy")
     assert [(row["method"], row["scenario"], row["topology"]) for row in rows] == [
         ("ross", "gradient-scaling", "ring"),
-        ("dpsgd", "gradient-scaling", "ring"),
+        ("decor", "gradient-scaling", "ring"),
     ]
-    summary = json.loads((tmp_path / "one" / "dpsgd" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "one" / "decor" / "summary.json").read_text())
     assert float(rows[1]["accuracy"]) == summary["accuracy"]["mean"]
     assert find_runs(tmp_path / "one")[0].poisoned == set(summary["attackers"])
+    hidden = read(tmp_path / "one", "privacy")  # 3 honest agents, from 4
+    assert [(row["method"], row["agent"]) for row in hidden] == [
+        ("decor", str(i)) for i in range(4) for _ in range(4) if i not in summary["attackers"]
+    ]
+    assert float(hidden[1]["epsilon"] or hidden[0]["epsilon"]) > summary["privacy"]["epsilon"]
+    text = (tmp_path / "one" / "report.html").read_text(encoding="utf-8")
+    assert "Privacy of decor: ε = 10 at δ = 1e-05" in text
+    assert "ε between agents in decor, seed 0. Agent" in text
 
 
 def test_a_folder_without_a_finished_run_is_refused(tmp_path):
