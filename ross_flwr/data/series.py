@@ -8,6 +8,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -118,8 +119,12 @@ SERIES: dict[str, type[Series]] = {"motions": Motions, "file": SeriesFile}
 """Series by name."""
 
 
+@lru_cache(maxsize=4)
 def read_series(name: str, place: Place) -> Records:
-    """Return the series that a name stands for, perhaps with options, as in ``motions(windows=50)``."""
+    """Return the series that a name stands for, perhaps with options, as in ``motions(windows=50)``.
+
+    Later calls in the same process return the same object.
+    """
     return Specs("dataset", name, "series", "'motions', or like 'motions(windows=50)'").one(SERIES).read(place)
 
 

@@ -12,6 +12,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -183,8 +184,12 @@ class Spambase(Table):
         return {**dict(zip(names, features.T.tolist(), strict=True)), "spam": target}, len(train)
 
 
+@lru_cache(maxsize=4)
 def read_table(name: str, place: Place) -> Records:
-    """Return the table that a text names, perhaps with options, as in ``file(target=number)``."""
+    """Return the table that a text names, perhaps with options, as in ``file(target=number)``.
+
+    Later calls in the same process return the same object.
+    """
     return Specs("dataset", name, "a table", "'file', or like 'file(target=number)'").one(TABLES).read(place)
 
 

@@ -10,6 +10,7 @@ import sysconfig
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -67,8 +68,12 @@ class Text(ABC):
         return Records(train, test, tuple(sources), owners=train.labels)
 
 
+@lru_cache(maxsize=4)
 def read_text(name: str, place: Place, context: int) -> Records:
-    """Return the windows of a text that a name stands for, perhaps with options, as in ``python(kib=512)``."""
+    """Return the windows of a text that a name stands for, perhaps with options, as in ``python(kib=512)``.
+
+    Later calls in the same process return the same object.
+    """
     return Specs("dataset", name, "a text", "'python', or like 'python(kib=512)'").one(TEXTS).read(place, context)
 
 

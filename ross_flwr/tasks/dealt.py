@@ -1,10 +1,10 @@
 """What tasks have in common whose training data is one source, dealt to the agents."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +112,38 @@ class Dealt(ABC):
         self.corrupted = frozenset(corrupted)
         self._bad = corruption or CorruptionOptions()
         self._pooled: Collection[int] = ()
+
+    @classmethod
+    def deal(
+        cls,
+        dataset: str = "",
+        *,
+        corruption: CorruptionOptions | None = None,
+        corrupted: Collection[int] = (),
+        device: torch.device | None = None,
+        **options: Any,
+    ) -> Callable[[int, int], Self]:
+        """Return a function that makes the task from N and a seed, for `simulate`.
+
+        Parameters
+        ----------
+        dataset : str (default: the task's own)
+            The data, by its name in ``ross-flwr list datasets``.
+        corruption, corrupted, device
+            As for the class.
+        **options
+            Other fields of `DataOptions`, such as ``partition_alpha=0.1`` or ``model="cnn"``.
+
+        Examples
+        --------
+        >>> from ross_flwr import tasks
+        >>> tasks.images("digits", hidden=8)(4, 0).model.size
+        610
+        """
+        chosen = DataOptions(task=cls.name, dataset=dataset, **options)
+        return lambda num_agents, seed: cls(
+            chosen, num_agents=num_agents, seed=seed, device=device, corruption=corruption, corrupted=corrupted
+        )
 
     @property
     def dataset(self) -> str:

@@ -1,6 +1,5 @@
 """Image classification: one data set, dealt to the agents."""
 
-from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -18,7 +17,6 @@ from ross_flwr.learning.flat import FlatModel
 from ross_flwr.tasks import models
 from ross_flwr.tasks.corruptions import CORRUPTIONS, TARGET, Corruption
 from ross_flwr.tasks.dealt import Dealt
-from ross_flwr.tasks.options import CorruptionOptions, DataOptions
 
 __all__ = ["Images", "Subset", "images"]
 
@@ -45,44 +43,6 @@ class Subset:
         return Batch(data.normalize(taken.images, self.source), taken.labels)
 
 
-def images(
-    dataset: str = "digits",
-    *,
-    corruption: CorruptionOptions | None = None,
-    corrupted: Collection[int] = (),
-    device: torch.device | None = None,
-    **options: Any,
-) -> Callable[[int, int], "Images"]:
-    """Return a function that makes an image classification task from N and a seed, for `simulate`.
-
-    Parameters
-    ----------
-    dataset : str (default: "digits")
-        The data, by its name in ``ross-flwr list datasets``.
-    corruption : CorruptionOptions, optional
-        What is wrong with the data of corrupted agents.
-    corrupted : collection of int
-        Whose data is bad.
-    device : torch.device, optional
-        Where data and model live; the CPU without.
-    **options
-        Other fields of `DataOptions`, such as ``partition_alpha=0.1`` or ``model="cnn"``.
-
-    Examples
-    --------
-    >>> images("digits", hidden=8)(4, 0).model.size
-    610
-    """
-    chosen = DataOptions(dataset=dataset, **options)
-
-    def make(num_agents: int, seed: int) -> Images:
-        return Images(
-            chosen, num_agents=num_agents, seed=seed, device=device, corruption=corruption, corrupted=corrupted
-        )
-
-    return make
-
-
 class Images(Dealt):
     """Classification of the images of one source, whose training data is dealt to the agents.
 
@@ -90,7 +50,7 @@ class Images(Dealt):
 
     Examples
     --------
-    >>> task = Images(DataOptions(dataset="digits", hidden=8), num_agents=4)
+    >>> task = images("digits", hidden=8)(4, 0)
     >>> task.model.size, len(task.training(0)) > 0
     (610, True)
     """
@@ -184,3 +144,7 @@ class Images(Dealt):
         """Return what does `kind` to a share `rate` of an agent's images."""
         white = torch.full((self.source.image_shape[0], 1, 1), self.source.scale)
         return replace(super().corruption(kind, rate), white=data.normalize(white, self.source))
+
+
+images = Images.deal
+"""Return a function that makes an image classification task from N and a seed, for `simulate`; see `Dealt.deal`."""

@@ -15,7 +15,7 @@ from ross_flwr.learning.outputs import Test, accuracy, mean_of
 from ross_flwr.tasks.dealt import Dealt, Part
 from ross_flwr.tasks.transformer import BYTES, LANGUAGE_MODELS, Transformer
 
-__all__ = ["LanguageModel"]
+__all__ = ["LanguageModel", "language_model"]
 
 AT_ONCE = 2**14
 """Bytes of test and validation data that are computed on at once."""
@@ -42,8 +42,7 @@ class LanguageModel(Dealt):
 
     Examples
     --------
-    >>> from ross_flwr.tasks.options import DataOptions
-    >>> task = LanguageModel(DataOptions(task="language-model", dataset="python(kib=8)"), num_agents=4)
+    >>> task = language_model("python(kib=8)")(4, 0)
     >>> task.source.num_classes, task.source.train.inputs.shape[1]
     (12, 64)
     """
@@ -117,3 +116,7 @@ class LanguageModel(Dealt):
     def describe(self) -> dict[str, Any]:
         """Return what the summary of a run says of the data and the model."""
         return {**super().describe(), "sources": list(self.source.classes), "context": self.shape.context}
+
+
+language_model = LanguageModel.deal
+"""Return a function that makes a language model from N and a seed, for `simulate`; see `Dealt.deal`."""

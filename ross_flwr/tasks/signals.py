@@ -14,7 +14,7 @@ from ross_flwr.learning.flat import FlatModel
 from ross_flwr.tasks.corruptions import CORRUPTIONS
 from ross_flwr.tasks.dealt import Dealt, Part
 
-__all__ = ["SIGNAL_MODELS", "Signals"]
+__all__ = ["SIGNAL_MODELS", "Signals", "signals"]
 
 
 def cnn(channels: int, length: int, num_classes: int, hidden: int) -> nn.Module:
@@ -45,8 +45,7 @@ class Signals(Dealt):
 
     Examples
     --------
-    >>> from ross_flwr.tasks.options import DataOptions
-    >>> task = Signals(DataOptions(task="signals"), num_agents=4)
+    >>> task = signals()(4, 0)
     >>> task.source.num_classes, task.source.train.inputs.shape[1:]
     (6, torch.Size([3, 64]))
     """
@@ -86,3 +85,7 @@ class Signals(Dealt):
     def describe(self) -> dict[str, Any]:
         """Return what the summary of a run says of the data and the model."""
         return {**super().describe(), "window": list(self.source.train.inputs.shape[1:])}
+
+
+signals = Signals.deal
+"""Return a function that makes a classification of signals from N and a seed, for `simulate`; see `Dealt.deal`."""

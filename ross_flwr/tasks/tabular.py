@@ -14,7 +14,7 @@ from ross_flwr.learning.outputs import Metric
 from ross_flwr.tasks.corruptions import CORRUPTIONS
 from ross_flwr.tasks.dealt import Dealt, Part
 
-__all__ = ["TABULAR_MODELS", "Tabular", "area_under_curve"]
+__all__ = ["TABULAR_MODELS", "Tabular", "area_under_curve", "tabular"]
 
 
 def mlp(inputs: int, outputs: int, hidden: int) -> nn.Module:
@@ -41,8 +41,7 @@ class Tabular(Dealt):
 
     Examples
     --------
-    >>> from ross_flwr.tasks.options import DataOptions
-    >>> task = Tabular(DataOptions(task="tabular"), num_agents=4)
+    >>> task = tabular()(4, 0)
     >>> task.source.classes, len(task.source.test)
     (('<=50K', '>50K'), 800)
     """
@@ -61,9 +60,8 @@ class Tabular(Dealt):
 
     @property
     def takes(self) -> str:
-        """The names of the inputs."""
-        names = self.source.inputs
-        return f"rows of {len(names)} numbers, standardised or 0 and 1: {', '.join(names)}"
+        """How many inputs there are."""
+        return f"rows of {len(self.source.inputs)} numbers, standardised or 0 and 1, which summary.json names"
 
     @property
     def num_outputs(self) -> int:
@@ -109,7 +107,11 @@ class Tabular(Dealt):
 
     def describe(self) -> dict[str, Any]:
         """Return what the summary of a run says of the data and the model."""
-        return {**super().describe(), "inputs": len(self.source.inputs)}
+        return {**super().describe(), "inputs": list(self.source.inputs)}
+
+
+tabular = Tabular.deal
+"""Return a function that makes a task on a table from N and a seed, for `simulate`; see `Dealt.deal`."""
 
 
 def area_under_curve(outputs: Tensor, targets: Tensor) -> float:

@@ -69,6 +69,7 @@ def test_two_files_of_a_folder_are_training_and_test_data_in_csv_and_parquet(tmp
     table = {name: [None if value == "" else value for value in values] for name, values in read_columns(test).items()}
     parquet.write_table(__import__("pyarrow").table(table), tmp_path / "test.parquet")
     test.unlink()
+    read_table.cache_clear()
     assert torch.equal(read(tmp_path).test.inputs, first.test.inputs)
 
 

@@ -21,7 +21,7 @@ from here import cells_here
 
 from ross_flwr.cli import cli
 from ross_flwr.config import ConfigError, resolve
-from ross_flwr.data import PARTITIONS, SOURCES
+from ross_flwr.data import PARTITIONS, SOURCES, TABLES, TEXTS
 from ross_flwr.report.comparison import write_markdown
 from ross_flwr.runs import compare
 from ross_flwr.runs.assemble import assemble
@@ -306,4 +306,4 @@ def test_every_cell_of_every_shipped_experiment_names_what_there_is(name):
         assert assembly.algorithm
         assert assembly.topology.num_agents == cell.config.values["num-agents"]
         assert cell.config.values["partition"] in PARTITIONS
-        assert cell.config.values["dataset"] in {"", *SOURCES}
+        assert assembly.task.dataset in SOURCES | TABLES | TEXTS
