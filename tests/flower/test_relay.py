@@ -36,6 +36,16 @@ EQUAL = {
         "message_loss": 0.2,
         "compress": "model: choco(topk(0.1)), momentum: int4, gradient: topk(0.05)",
     },
+    "text": {
+        "task": "language-model",
+        "dataset": "python(kib=4)",
+        "model": "transformer(width=8,context=16)",
+        "algorithm": "ross-plus",
+        "num_agents": 6,
+        "attackers": 1,
+        "validation_size": 24,
+        "batch_size": 8,
+    },
     "faults": SAME | {"num_rounds": 4, "dropout": 0.2, "message_loss": 0.2, "slow": 1, "stopped": 1},
 }
 """Runs that are the same on every transport."""
