@@ -44,7 +44,7 @@ class LanguageModel(Dealt):
     --------
     >>> task = language_model("python(kib=8)")(4, 0)
     >>> task.source.num_classes, task.source.train.inputs.shape[1]
-    (12, 64)
+    (12, 32)
     """
 
     name = "language-model"
