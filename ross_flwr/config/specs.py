@@ -29,6 +29,11 @@ class Spec:
         The arguments with a name.
     label : str
         What stands before the name and a colon; empty without one.
+
+    Examples
+    --------
+    >>> Specs("compress", "topk(0.05)", "a codec", "'int8'").read()[0] == Spec("topk", ["0.05"])
+    True
     """
 
     name: str

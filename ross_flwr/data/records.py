@@ -64,6 +64,13 @@ class Records:
         The owner of each training example: int64, [n], from 0.
     scale : tuple[float, float]
         Mean and deviation of a number that is predicted. Targets are standardised by them.
+
+    Examples
+    --------
+    >>> from ross_flwr.data import Place, read_table
+    >>> adult = read_table("adult", Place())
+    >>> adult.classes, adult.numeric, len(adult.train), len(adult.test)
+    (('<=50K', '>50K'), False, 3200, 800)
     """
 
     train: Rows
@@ -144,7 +151,14 @@ def records(
 
 
 def tuning_records(found: Records) -> Records:
-    """Return the data set with every fifth training example of each group as its test data, the same in every run."""
+    """Return the data set with every fifth training example of each group as its test data, the same in every run.
+
+    Examples
+    --------
+    >>> held_out = tuning_records(records(torch.zeros(50, 3), torch.arange(50.0)))
+    >>> len(held_out.train), len(held_out.test)
+    (32, 8)
+    """
     kept, held = held_out(found.train.labels.cpu())
     owners = None if found.owners is None else found.owners[kept]
     return replace(found, train=found.train.take(kept), test=found.train.take(held), owners=owners)

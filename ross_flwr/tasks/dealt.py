@@ -78,6 +78,12 @@ class Dealt(ABC):
     ------
     ConfigError
         From any part, when the options ask for something impossible.
+
+    Examples
+    --------
+    >>> from ross_flwr.tasks.registry import TASKS
+    >>> {name: issubclass(each, Dealt) for name, each in TASKS.items()}["tabular"]
+    True
     """
 
     name: ClassVar[str]
