@@ -13,7 +13,7 @@ from ross_flwr.learning.batches import Batches, Portions
 from ross_flwr.learning.counts import Counts
 from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.objective import Objective
-from ross_flwr.learning.requests import Compute, Gradient, Of, Utilities, compute
+from ross_flwr.learning.requests import Compute, Gradient, Of, Part, Utilities, compute, cut
 from ross_flwr.learning.rules import Mean, Rule, View
 from ross_flwr.learning.rules.stacks import distance
 from ross_flwr.learning.streams import stream
@@ -73,10 +73,9 @@ class Agent:
     mixing_column : mapping of int to float
         w_ji for i itself and every j that hears i; the mixing row, unless `place` says otherwise.
     neighbors, receivers : tuple[int, ...]
-        The agents that i hears, and those that hear i, ascending.
+        Those whom i hears, and those who hear i, ascending.
     state : dict[str, Tensor]
-        Named flat vectors of shape [P]; ``agent["model"]`` reads and writes it. It holds all that an agent
-        carries from one step to the next.
+        All that an agent carries from one step to the next; ``agent["model"]`` reads and writes it.
     pass_number, total_passes, num_agents : int
         t, counted from 0 and set by the host, how many passes the run has, and N.
     undefended_from : float
@@ -88,13 +87,12 @@ class Agent:
     compute : callable
         Answers the agent's requests; an engine may set its own.
     counts, reported : Counts, dict[str, Any]
-        What the agent has computed, and what its steps had to `report`, since the last report.
+        What it has computed, and what its steps had to `report`, since the last report.
 
     Examples
     --------
     >>> from ross_flwr import tasks
-    >>> task = tasks.images("digits", hidden=8)(2, 0)
-    >>> agent = Agent(0, task.objective(0), {0: 0.5, 1: 0.5}, seed=0, batch_size=32)
+    >>> agent = Agent(0, tasks.images("digits")(2, 0).objective(0), {0: 0.5, 1: 0.5}, seed=0, batch_size=32)
     >>> agent.mix({0: torch.zeros(2), 1: torch.ones(2)})
     tensor([0.5000, 0.5000])
     """
@@ -162,33 +160,34 @@ class Agent:
         return stream(self.seed, purpose, self.index, self.pass_number, draw)
 
     def report(self, **entries: Any) -> None:
-        """Keep `entries` for the report of the round, such as ``weights``, the weight of each neighbour's gradient."""
+        """Keep `entries` for the report of the round, such as the ``weights`` of neighbours' gradients."""
         self.reported.update(entries)
 
-    def gradient(self, vector: Tensor, batch_number: int | None = None, *, of: Of = "own") -> Tensor:
+    def gradient(self, vector: Tensor, batch_number: int | None = None, *, of: Of = "own", part: Part = None) -> Tensor:
         """Return the gradient of the agent's loss at `vector`, shape [P], after the gradient chain.
-
-        Every call in a pass uses the same mini-batch ξ_i^t, so cross-gradients of different models are comparable.
 
         Parameters
         ----------
         vector : Tensor
             The point at which to take the gradient, shape [P].
         batch_number : int, optional
-            The mini-batch; by default, that of the pass. Local step s of K takes ``K * agent.pass_number + s``.
+            The mini-batch; by default that of the pass. Local step s of K takes ``K * agent.pass_number + s``.
         of : {"own", "cross", "exact"}
             Whose model `vector` is, see `Of`. At its own, the agent notes how the batch moves float buffers.
+        part : slice, optional
+            The entries that are wanted, the others being computed only where transforms of the chain need them.
         """
         with self.counts.timed("gradients", self.batches.size):
             number = self.pass_number if batch_number is None else batch_number
             noise = int(self.stream("noise").integers(2**62))
-            request = Gradient(self.objective, vector, self.batches.take(number), noise, number, of, self.clip)
+            batch, asked = self.batches.take(number), None if self.gradient_chain else part
+            request = Gradient(self.objective, vector, batch, noise, number, of, self.clip, asked)
             gradient, shift = self.compute(request)
             if shift is not None and of == "own" and torch.equal(vector, self.state["model"]):
                 self.state["buffer_shift"] = shift
         for transform in self.gradient_chain:
             gradient = transform(gradient, self, request)
-        return cast(Tensor, gradient)
+        return cut(cast(Tensor, gradient), part)
 
     def end_pass(self) -> None:
         """Move the model's float buffers by what the agent's own batch changed; the algorithm has only mixed them."""

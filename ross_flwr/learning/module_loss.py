@@ -1,6 +1,7 @@
 """The loss of a module at any flat vector, on any batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,10 +36,11 @@ class ModuleLoss:
         self._shift: Tensor | None = None
         self._takes_gradients = False
 
-    def gradient(self, vector: Tensor, batch: Batch, *, training: bool = True) -> Tensor:
+    def gradient(self, vector: Tensor, batch: Batch, *, training: bool = True, part: slice | None = None) -> Tensor:
         """Return the gradient of the mean loss on `batch` at `vector`, shape [P]; zero for float buffers.
 
-        It is also zero for parameters that do not affect the loss.
+        It is also zero for parameters that do not affect the loss. If a `part` of the parameters is given, nothing is
+        computed or kept for the others, and the gradient has the entries of the part alone.
 
         `vector` stays unchanged: training mode moves the buffers of a copy, and `buffer_shift` says how far.
         """
@@ -46,9 +48,9 @@ class ModuleLoss:
             with seeded(0, vector.device):
                 return self._gradient(self._guarded(vector), batch, training=False)
         if not self.model.has_buffers:
-            return self._gradient(vector, batch, training=True)
+            return self._gradient(vector, batch, training=True, part=part)
         moved = vector.clone()
-        gradient = self._gradient(moved, batch, training=True)
+        gradient = self._gradient(moved, batch, training=True, part=part)
         self._shift = moved[self.model.num_parameters :] - vector[self.model.num_parameters :]
         return gradient
 
@@ -90,22 +92,29 @@ class ModuleLoss:
         finally:
             self.model.settle()
 
-    def _gradient(self, vector: Tensor, batch: Batch, *, training: bool) -> Tensor:
+    def _gradient(self, vector: Tensor, batch: Batch, *, training: bool, part: slice | None = None) -> Tensor:
         model = self.model
         model.bind(vector)
         self._mode(training=training)
         self._forget_gradients()
-        try:
-            for part in [batch] if training else batch.parts(self.chunk):
-                loss = self.criterion(call(model.module, part.inputs), part.targets)
-                refuse_nan(loss, part.inputs, part.targets)
-                torch.autograd.backward(loss if len(part) == len(batch) else loss * (len(part) / len(batch)))
-        finally:
-            model.settle()
-        parts = [torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for p in model.parameters]
-        if model.has_buffers:
+        with _learning(model.parameters, part) as entries:
+            try:
+                for each in [batch] if training else batch.parts(self.chunk):
+                    loss = self.criterion(call(model.module, each.inputs), each.targets)
+                    refuse_nan(loss, each.inputs, each.targets)
+                    if part is None or loss.requires_grad:
+                        torch.autograd.backward(loss if len(each) == len(batch) else loss * (len(each) / len(batch)))
+            finally:
+                model.settle()
+            parts = [
+                (torch.zeros_like(p) if p.grad is None else p.grad.to_dense()).reshape(-1)[within]
+                for p, within in entries
+            ]
+        if part is not None:
+            self._forget_gradients()
+        elif model.has_buffers:
             parts.append(torch.zeros_like(vector[model.num_parameters :]))
-        return torch.cat([part.reshape(-1) for part in parts])
+        return torch.cat(parts)
 
     def _measure(self, vector: Tensor, batch: Batch) -> tuple[float, float]:
         outputs = self._outputs(vector, batch)
@@ -131,3 +140,26 @@ class ModuleLoss:
 
 def _cat(*parts: Tensor) -> Tensor:
     return torch.cat(parts)
+
+
+@contextmanager
+def _learning(parameters: Sequence[nn.Parameter], part: slice | None) -> Iterator[list[tuple[nn.Parameter, slice]]]:
+    """Give the parameters with entries in `part` of the vector, and where in each these are; without a part, all.
+
+    Inside, no other parameter requires a gradient.
+    """
+    if part is None:
+        yield [(parameter, slice(None)) for parameter in parameters]
+        return
+    entries, offset = [], 0
+    for parameter in parameters:
+        begin, end = max(0, part.start - offset), min(parameter.numel(), part.stop - offset)
+        if begin < end:
+            entries.append((parameter, slice(begin, end)))
+        parameter.requires_grad_(begin < end)
+        offset += parameter.numel()
+    try:
+        yield entries
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

@@ -58,10 +58,11 @@ class Objective(Protocol):
     def batch(self, indices: Tensor) -> Batch:
         """Return the training examples at `indices`, shape [B]."""
 
-    def gradient(self, vector: Tensor, batch: Batch, *, training: bool = True) -> Tensor:
+    def gradient(self, vector: Tensor, batch: Batch, *, training: bool = True, part: slice | None = None) -> Tensor:
         """Return the gradient of the mean loss on `batch` at `vector`, a new tensor of shape [P].
 
-        Without `training`, the module computes as in `loss`: without dropout, and with the model's own statistics.
+        Without `training`, the module computes as in `loss`: without dropout, and with the model's own statistics. Of a
+        gradient of which `part` is wanted, that alone may be returned.
         """
 
     def outputs(self, vector: Tensor, batch: Batch) -> Tree:

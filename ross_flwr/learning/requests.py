@@ -12,13 +12,16 @@ from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.objective import Objective
 from ross_flwr.learning.streams import seeded
 
-__all__ = ["Compute", "Gradient", "Of", "Utilities", "compute"]
+__all__ = ["Compute", "Gradient", "Of", "Part", "Utilities", "compute", "cut"]
 
 Of: TypeAlias = Literal["own", "cross", "exact"]
 """Whose model a gradient is of: the agent's own, or a neighbour's that asked for a cross-gradient.
 
 ``"exact"`` is the agent's own too; methods that say so (`Algorithm.exposed`) have it without a private agent's noise.
 """
+
+Part: TypeAlias = slice | None
+"""Which entries of a gradient are wanted; None for all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +44,8 @@ class Gradient:
         Whose model it is.
     clip : float
         C, to which the gradient of every example is clipped before the mean, in the L2 norm; infinity for no clipping.
+    part : slice, optional
+        The entries of the gradient that are wanted. An answer may have all of them.
     """
 
     objective: Objective
@@ -50,16 +55,19 @@ class Gradient:
     number: int
     of: Of = "own"
     clip: float = inf
+    part: Part = None
 
     def answer(self) -> tuple[Tensor, Tensor | None]:
-        """Return the gradient, shape [P], and by how much the batch moves the float buffers, if there are any.
+        """Return the gradient, shape [P] or the part, and by how much the batch moves the float buffers, if it does.
 
         Clipping keeps the buffers as they are: how an example moves them is not bounded.
         """
         if not isinf(self.clip):
             return clipped_mean(self.objective, self.vector, self.batch, self.clip, noise=self.noise), None
         with seeded(self.noise, self.vector.device):
-            return self.objective.gradient(self.vector, self.batch), self.objective.buffer_shift()
+            if self.part is None:  # an app's own objective need not know parts
+                return self.objective.gradient(self.vector, self.batch), self.objective.buffer_shift()
+            return self.objective.gradient(self.vector, self.batch, part=self.part), self.objective.buffer_shift()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,3 +91,8 @@ Compute: TypeAlias = Callable[[Gradient | Utilities], Any]
 def compute(request: Gradient | Utilities) -> Any:
     """Answer a request at once."""
     return request.answer()
+
+
+def cut(gradient: Tensor, part: Part) -> Tensor:
+    """Return the part of a gradient, given that or the whole, shape [P]; the whole without a part."""
+    return gradient if part is None or len(gradient) == part.stop - part.start else gradient[part]

@@ -1,5 +1,6 @@
 """The decentralized optimizers against their own equations, each other, and the optimum; in float64."""
 
+import itertools
 import json
 
 import networkx as nx
@@ -215,6 +216,29 @@ def dense_dadam(X, W, G, lr, local_steps=1, mix_momentum=True):
         yield X
 
 
+def dense_deca(X, W, G, lr, blocks, block_passes, displacement, displacement_share):
+    """Of six coordinates and four blocks, the blocks have one or two."""
+    ends = [SIZE * k // blocks for k in range(blocks + 1)]
+    for k in itertools.cycle(range(blocks)):
+        block = slice(ends[k], ends[k + 1])
+        M = V = np.zeros_like(X[:, block])
+        for r in range(1, block_passes + 1):
+            g = G(X)[:, block]
+            M, V = 0.9 * M + 0.1 * g, 0.999 * V + 0.001 * g * g
+            scale = np.sqrt(V / (1 - 0.999**r)) + 1e-8
+            mixed = W @ (X[:, block] - lr * (M / (1 - 0.9**r)) / scale)
+            way = mixed - X[:, block]
+            h = {"paper": way, "negated": -way, "by-rate": -way / lr, "as-gradient": -way / lr * scale}.get(
+                displacement
+            )
+            if h is not None:
+                M = M + displacement_share * (h - M)
+                V = V + displacement_share / 100 * (h * h - V)
+            X = X.copy()
+            X[:, block] = mixed
+            yield X
+
+
 def dense_diloco(X, W, G, lr, local_steps, momentum, outer_rate, optimizer="sgd"):
     M = np.zeros_like(X)
     while True:
@@ -254,6 +278,10 @@ LISTINGS = [
     ("dfedsam", {"local_steps": 3, "sam_radius": 0.2, "gossip_steps": 3}),
     ("dadam", {"local_steps": 2}),
     ("dadam", {"mix_momentum": False}),
+    *(
+        ("deca", {"blocks": 4, "block_passes": 2, "displacement": displacement, "displacement_share": 0.2})
+        for displacement in ("none", "paper", "negated", "by-rate", "as-gradient")
+    ),
     ("diloco", {"local_steps": 3, "momentum": 0.8, "outer_rate": 0.6, "optimizer": "sgd"}),
     ("slowmo", {"local_steps": 3, "momentum": 0.6, "outer_rate": 0.9}),
     ("isolated", {}),
@@ -291,6 +319,10 @@ SAME = {
     "dadam whose moments stay at home is local SGD with Adam": (
         ("dadam", {"mix_momentum": False, "local_steps": 5}),
         ("local-dsgd", {"optimizer": "adam"}),
+    ),
+    "deca of one block is dadam whose moments stay at home": (
+        ("deca", {"blocks": 1, "block_passes": 2, "displacement": "none"}),
+        ("dadam", {"mix_momentum": False}),
     ),
     "diloco of one step and a plain outer step is D-PSGD": (
         ("diloco", {"local_steps": 1, "optimizer": "sgd", "momentum": 0.0, "outer_rate": 1.0}),
