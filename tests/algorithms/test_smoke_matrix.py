@@ -22,7 +22,7 @@ MEANT_TO_SURVIVE = {
     "ubar",
 }
 """Not ``ross``: it weighs gradients, and attackers' models reach what it mixes."""
-OPTIONS = {"diloco": {"local-steps": 2, "learning-rate": 0.01}}
+OPTIONS = {"deca": {"blocks": 2, "block-passes": 5}, "diloco": {"local-steps": 2, "learning-rate": 0.01}}
 REFUSED = {
     "ring": {
         "bridge": "= 4 vectors and has 3",

@@ -336,3 +336,19 @@ def test_where_targets_are_no_classes_the_loss_alone_is_the_utility():
     assert objective.utility(vector, "accuracy-then-loss", validation) == -objective.loss(vector, validation)
     with pytest.raises(ConfigError, match="utility = 'accuracy' needs targets that are classes"):
         objective.utility(vector, "accuracy", validation)
+
+
+@modules
+def test_a_part_of_a_gradient_is_that_of_the_whole_and_no_other_is_computed(name):
+    objective, _ = made(name)
+    vector, batch = point(objective, 1), objective.batch(torch.arange(8))
+    whole, shift = objective.gradient(vector, batch), objective.buffer_shift()
+    parameters, size, learning = objective.model.parameters, objective.model.num_parameters, []
+    loss = objective.criterion
+    objective.criterion = lambda *pair: (learning.append([p.requires_grad for p in parameters]), loss(*pair))[1]
+    for part in (slice(0, 3), slice(7, size - 1), slice(size - 2, size), slice(0, size)):
+        torch.testing.assert_close(objective.gradient(vector, batch, part=part), whole[part])
+        assert shift is None or torch.equal(objective.buffer_shift(), shift)
+        assert all(p.requires_grad and p.grad is None for p in parameters)
+    first, last = [True] + [False] * (len(parameters) - 1), [False] * (len(parameters) - 1) + [True]
+    assert (learning[0], learning[2], learning[3]) == (first, last, [True] * len(parameters))

@@ -45,11 +45,12 @@ SCENARIOS = {
 OF_METHOD = {
     "cgsv-server": {"topology": "star"},
     "d2": {"mixing": "lazy-metropolis"},
+    "deca": {"blocks": 2, "block-passes": 2},
     "diloco": {"local-steps": 3},
     "sgp": {"mixing": "push"},
     "single-merge": {"topology": "complete", "merge-passes": 1, "gossip-every": 2},
 }
-NOT_ALLOWED = {(method, "median") for method in ("d2", "dsgt", "net-fleet", "sgp")}
+NOT_ALLOWED = {(method, "median") for method in ("d2", "deca", "dsgt", "net-fleet", "sgp")}
 """A robust rule would break what these methods rest on."""
 
 
