@@ -1,6 +1,6 @@
 """Fine-tuning a small transformer on sources that no two agents mix alike: DECA beside decentralized Adam.
 
-``python -m ross_flwr.studies.fine_tuning`` trains a model on half of the packages of Python's standard library, deals
+``python tests/benchmarks/fine_tuning.py`` trains a model on half of the packages of Python's standard library, deals
 all of them to eight agents on a ring (Dirichlet 0.1 by package), lets each method go on for as many tokens, and prints
 bits per byte on text of all packages.
 """
@@ -58,9 +58,9 @@ def main(seeds: list[int]) -> None:
         print(f"seed {seed}: {task.model.size:,} parameters, {start:.3f} bits per byte before", flush=True)
         methods = {
             "dadam": ALGORITHMS["dadam"](learning_rate=RATE),
-            "dadam, moments at home": ALGORITHMS["dadam"](learning_rate=RATE, mix_momentum=False),  # type: ignore[call-arg]
+            "dadam, moments at home": ALGORITHMS["dadam"](learning_rate=RATE, mix_momentum=False),
             **{
-                f"deca, displacement={each}": ALGORITHMS["deca"](learning_rate=RATE, displacement=each)  # type: ignore[call-arg]
+                f"deca, displacement={each}": ALGORITHMS["deca"](learning_rate=RATE, displacement=each)
                 for each in DISPLACEMENTS
             },
         }
