@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Build the image of deploy/Dockerfile with podman, start a SuperLink and two agents from it as compose.yaml says, and run two rounds
+# on them: as user 1000, with a read-only root, without capabilities, their state in volumes, until their health checks are content.
+#
+#   deploy/images.sh                            for this machine's architecture, on Debian packages (needs mmdebstrap)
+#   deploy/images.sh arm64                      for another one, where the kernel knows QEMU (qemu-user-static, binfmt-support)
+#   BASE=python:3.12-slim deploy/images.sh      on an image of a registry
+#   BUILD="--build-arg TORCH_INDEX=…" deploy/images.sh      more options for `podman build`; amd64 needs this one
+#   AGENT="--memory 512m" deploy/images.sh      more options for `podman run` of the agents
+#   KEYS="num-rounds=9 model='cnn'" deploy/images.sh        other keys of the run
+#
+# The image localhost/ross-flwr:ARCHITECTURE stays. Where podman's defaults do not work, give it others in its own way: variables
+# such as STORAGE_DRIVER and CONTAINERS_CONF.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+arch=${1:-$(dpkg --print-architecture)}
+image="localhost/ross-flwr:$arch"
+work=$(mktemp -d)
+names=(superlink agent-1 agent-2)
+stop() {
+    podman rm --force --ignore --time 20 "${names[@]/#/ross-flwr-}" >/dev/null 2>&1 || true
+    podman volume rm "${names[@]/#/ross-flwr-}" >/dev/null 2>&1 || true
+    podman network rm ross-flwr >/dev/null 2>&1 || true
+    rm -rf "$work"
+}
+trap stop EXIT
+
+if [ -z "${BASE:-}" ]; then
+    BASE="localhost/ross-flwr-base:$arch"
+    sources=/etc/apt/sources.list.d/debian.sources
+    [ -e $sources ] || sources=/etc/apt/sources.list
+    podman image exists "$BASE" || {
+        mmdebstrap --quiet --variant=minbase --architectures="$arch" --include=python3-venv bookworm \
+            "$work/base.tar" $sources
+        podman import --quiet --arch "$arch" "$work/base.tar" "$BASE"
+        rm "$work/base.tar"
+    }
+fi
+podman build --quiet --format docker --isolation chroot --network host --arch "$arch" -f deploy/Dockerfile -t "$image" \
+    --build-arg BASE="$BASE" ${BUILD:-} .
+for each in "$BASE" "$image"; do
+    echo "$each: $(($(podman image inspect --format '{{.Size}}' "$each") / 1000000)) MB"
+done
+
+run() { podman run --network ross-flwr "$@"; }
+inside() { podman exec --interactive ross-flwr-superlink "$@"; }
+podman network create ross-flwr >/dev/null
+mkdir "$work/certs"
+run --rm --user 0 --volume "$work/certs:/certs" --workdir / "$image" sh -c "ross-flwr certs init && chmod 755 certs &&
+    ross-flwr certs issue superlink --host superlink --host 127.0.0.1 && ross-flwr certs issue agent-1 agent-2 &&
+    chown -R 1000 certs/superlink certs/agent-*"
+cat >"$work/services.py" <<'PYTHON'
+"""Print the command that starts each service."""
+import shlex
+import sys
+
+import yaml
+
+image, certs, more, *names = sys.argv[1:]
+services = yaml.safe_load(sys.stdin)["services"]
+for name in names:
+    service = services[name]
+    words = [f"--name=ross-flwr-{name}", f"--hostname={name}", f"--network-alias={name}", f"--volume={certs}:/deployment:ro"]
+    words += ["--read-only"] if service["read_only"] else []
+    words += [f"--volume={volume}" for volume in service["volumes"]]
+    for option in ("tmpfs", "cap_drop", "security_opt"):
+        words += [f"--{option.replace('_', '-')}={each}" for each in service[option]]
+    words += more.split() if name != "superlink" else []
+    command = [word.replace("$$", "$") for word in service["command"]]
+    print(shlex.join(["run", "--detach", *words, image, *command]))
+PYTHON
+commands=$(sed "s#\.\./certs#$work/certs#; s#\"\([a-z0-9-]*:/state\)#\"ross-flwr-\1#" deploy/compose.yaml |
+    podman run --rm --interactive --volume "$work/services.py:/services.py:ro" "$image" \
+        python3 /services.py "$image" "$work/certs" "${AGENT:-}" "${names[@]}")
+start() { # start NAME: and wait until its health check is content
+    eval "$(grep -e "--name=ross-flwr-$1 " <<<"$commands")" >/dev/null
+    until podman healthcheck run "ross-flwr-$1" >/dev/null 2>&1; do
+        [ "$(podman inspect --format '{{.State.Status}}' "ross-flwr-$1")" = running ] || { podman logs "ross-flwr-$1"; exit 1; }
+        sleep 1
+    done
+    echo "$1 is healthy after $SECONDS s"
+}
+start superlink
+inside sh -c 'mkdir -p $FLWR_HOME && cat >$FLWR_HOME/config.toml' <<'TOML'
+[superlink.here]
+address = "127.0.0.1:9092"
+root-certificates = "/certs/ca.pem"
+TOML
+for name in agent-1 agent-2; do
+    inside flwr supernode register "/deployment/$name/auth.pub" here >/dev/null
+    start $name
+done
+! inside touch /src/file 2>/dev/null || { echo "the root can be written" >&2; exit 1; }
+podman exec --workdir /src ross-flwr-superlink flwr run . here --stream --run-config "${KEYS:-num-rounds=2}
+    algorithm='ross' beside='' transport='direct' num-nodes=2 num-agents=2 topology='ring' attackers=0 evaluate-every=2
+    phase-timeout=300.0 results='/state/results'" 2>&1 | tee "$work/run.log" | grep -v "^ *$"
+grep -q "Result" "$work/run.log"
+podman stats --no-stream --format '{{.Name}}: {{.MemUsage}}' "${names[@]/#/ross-flwr-}" || true
