@@ -118,8 +118,7 @@ def _texts(files: Iterable[Path]) -> list[Path]:
     found = []
     for file in sorted(files):
         if file.is_file() and not file.name.startswith("."):
-            with file.open("rb") as opened:
-                beginning = opened.read(4096)
+            beginning = _read([file], 4096)
             if beginning and b"\0" not in beginning:
                 found.append(file)
     return found
@@ -135,8 +134,16 @@ def _split(files: Sequence[Path]) -> tuple[bytes, bytes]:
     return whole[:cut], whole[cut:]
 
 
-def _read(files: Iterable[Path]) -> bytes:
-    return b"".join(each.read_bytes() for each in files)
+def _read(files: Iterable[Path], most: int = -1) -> bytes:
+    """Return what the files hold, of each at most so many bytes; -1 for all."""
+    parts = []
+    for file in files:
+        try:
+            with file.open("rb") as opened:
+                parts.append(opened.read(most))
+        except OSError as error:
+            raise ConfigError(f"text file {file} cannot be read: {error.strerror}") from None
+    return b"".join(parts)
 
 
 def _windows(text: bytes, context: int) -> Tensor:
