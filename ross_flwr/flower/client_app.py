@@ -1,6 +1,7 @@
 """The Flower ClientApp: the agents of one node."""
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, partial
 from logging import INFO, getLogger
@@ -57,9 +58,9 @@ class Functions:
                 "PeerRelay without num_agents, or as many nodes"
             )
         held_out, train, test = self.validation_data, self.train, self.test
-        self._check(config)
+        self.check(config)
         own = Own(
-            self.model(context),
+            _apart(self.model(context)),
             lambda _: self.train_data(context),
             lambda _: self.test_data(context),
             (lambda _: held_out(context)) if held_out else None,
@@ -80,7 +81,7 @@ class Functions:
             raise _unused(config, "batch-size", f"the DataLoader of this app has batches of {size}")
         return own
 
-    def _check(self, config: Config) -> None:
+    def check(self, config: Config) -> None:
         """Refuse a method that cannot work with the app's own training, and keys for which the app has functions."""
         algorithm = config.part(ALGORITHMS[config.part(RunOptions).algorithm])
         if self.validation_data and config.part(DataOptions).validation_size != DataOptions().validation_size:
@@ -110,6 +111,14 @@ class Functions:
             f"each agent, at most validation-size = {size} examples, is held out for it"
         )
         return size
+
+
+def _apart(module: nn.Module) -> nn.Module:
+    """Return a copy: an app may keep its module, and give it to several nodes of a process."""
+    try:
+        return deepcopy(module)
+    except RuntimeError:  # it holds results of computations, as those of `torch.nn.utils.weight_norm`
+        return module
 
 
 def _unused(config: Config, key: str, reason: str) -> ConfigError:
@@ -214,16 +223,18 @@ def peer_app(
     _refuse_mods(mods or [])
     if taken := [name for name in metrics or {} if name in _REPORTED]:
         raise ConfigError(f"metrics have the name '{taken[0]}', which every test reports: use another name")
-    functions = (model, train_data, validation_data, test_data, metrics, utility, pair, train, optimizer, test)
+    scoring = (loss is not nn.functional.cross_entropy, metrics, utility, test)
+    functions = (model, train_data, validation_data, test_data, pair, train, optimizer, *scoring)
     if train and optimizer:
         raise ConfigError("peer_app takes train, or an optimizer for the local steps: give it one of the two")
     if task and any(functions):
         raise ConfigError("peer_app takes a task, or functions for a model and data: give it one of the two")
     make_task: MakeTask | None = None
+    check: Callable[[Config], None] | None = None
     if task:
         make_task = _alone(task)
     elif model and train_data and test_data:
-        make_task = Functions(
+        own = Functions(
             model=model,
             train_data=train_data,
             validation_data=validation_data,
@@ -235,20 +246,23 @@ def peer_app(
             train=train,
             optimizer=optimizer,
             test=test,
-        ).task
+        )
+        make_task, check = own.task, own.check
     elif any(functions):
         needed = {"model": model, "train_data": train_data, "test_data": test_data}
         missing = [name for name, function in needed.items() if function is None]
         raise ConfigError(f"an app of its own needs {', '.join(missing)} too: give peer_app all of {', '.join(needed)}")
-    return _handling(ClientApp() if app is None else app, make_task, mods)
+    return _handling(ClientApp() if app is None else app, make_task, check, mods)
 
 
-def _handling(peer: ClientApp, make_task: MakeTask | None, mods: list[Mod] | None) -> ClientApp:
+def _handling(
+    peer: ClientApp, make_task: MakeTask | None, check: Callable[[Config], None] | None, mods: list[Mod] | None
+) -> ClientApp:
     """Return the app with a handler for everything that a strategy asks."""
     for name in sorted({step for algorithm in ALGORITHMS.values() for step in algorithm.steps}):
         peer.train(name, mods=mods)(partial(handlers.activate, make_task=make_task))
     peer.query("models", mods=mods)(partial(handlers.models, make_task=make_task))
-    peer.query("who", mods=mods)(partial(handlers.who, make_task=make_task))
+    peer.query("who", mods=mods)(partial(handlers.who, make_task=make_task, check=check))
     peer.query("done", mods=mods)(handlers.done)
     peer.train("segment", mods=mods)(partial(handlers.segment, make_task=make_task))
     return peer

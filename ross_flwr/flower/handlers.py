@@ -1,10 +1,11 @@
 """What a node does with each message of the ServerApp."""
 
+from collections.abc import Callable
 from hashlib import sha256
 
 from flwr.app import Context, Message, RecordDict
 
-from ross_flwr.config import ConfigError, host_and_port
+from ross_flwr.config import Config, ConfigError, host_and_port
 from ross_flwr.direct.certificates import Credentials
 from ross_flwr.direct.channels import Neighbor
 from ross_flwr.direct.neighborhood import Neighborhood
@@ -56,15 +57,20 @@ def models(message: Message, context: Context, make_task: MakeTask | None = None
     return Message(_named_models(wake(context, make_task), context), reply_to=message)
 
 
-def who(message: Message, context: Context, make_task: MakeTask | None = None) -> Message:
+def who(
+    message: Message, context: Context, make_task: MakeTask | None = None, check: Callable[[Config], None] | None = None
+) -> Message:
     """Reply with the part of the data that is here, if Flower numbers the parts, and with what neighbours have to know.
 
-    Where nodes talk directly, that is this node's name and address, or what is wrong with them.
+    Where nodes talk directly, that is this node's name and address, or what is wrong with them. What `check` refuses in
+    the configuration is wrong too.
     """
     part = context.node_config.get("partition-id")
     partition = part if isinstance(part, int) else None
     try:
         config = config_of(Setup.of(message.content))
+        if check:
+            check(config)
         direct = config.part(FlowerOptions).transport != "relay"
         name, address, authority = "", "", ""
         if direct:

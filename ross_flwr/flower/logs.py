@@ -50,7 +50,8 @@ def log_plan(run: Run, config: Config, initial: ArrayRecord) -> None:
     batches, rate = config.part(DataOptions).batch_size, assembly.algorithm.learning_rate
     traffic = bytes_per_pass(assembly.algorithm, assembly.topology, initial)
     log = partial(logger.log, INFO)
-    log("\t├──> algorithm: %s, learning rate %g", options.algorithm, rate)
+    own = ", or as the app's own training has it" if assembly.algorithm.takes_own_steps else ""
+    log("\t├──> algorithm: %s, learning rate %g%s", options.algorithm, rate, own)
     log("\t├──> passes per round: %d, on batches of %d or of the app's DataLoader", options.batches_per_round, batches)
     if traffic is not None:
         log("\t├──> bytes per round, from all agents: up to %s", in_units(traffic * options.batches_per_round))

@@ -3,6 +3,7 @@
 import difflib
 import random
 import re
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -75,6 +76,18 @@ def test_an_app_with_its_own_data_may_be_told_by_its_node_where_that_lies():
         peer_app(**REGRESSION), numbers=range(2), node_config=lambda k: {"data-path": f"here/{k}"}, algorithm="dpsgd"
     )
     assert relay.history.lines[0]["absent"] == []
+
+
+def test_an_app_may_give_every_node_the_module_that_it_keeps():
+    kept = REGRESSION["model"](None)
+    before = deepcopy(kept.state_dict())
+    models = [
+        start(peer_app(**REGRESSION | {"model": model}), 2, algorithm="ross")[0].models
+        for model in (lambda context: kept, lambda context: deepcopy(kept))
+    ]
+    for i, model in models[0].items():
+        torch.testing.assert_close(tensors_of(model), tensors_of(models[1][i]), rtol=0, atol=0)
+    torch.testing.assert_close(kept.state_dict(), before, rtol=0, atol=0)
 
 
 def accuracy_of(result):
@@ -335,7 +348,7 @@ def test_data_is_loaded_once_by_a_node_and_its_loaders_batch_size_counts():
         (
             {"optimizer": torch.optim.AdamW},
             {"algorithm": "local-dsgd", "learning_rate": 0.5},
-            "learning-rate = 0.5 has no effect, since this app trains its model itself: leave the key out",
+            r"node \d+ cannot take part: learning-rate = 0.5 has no effect, since this app trains its model itself",
         ),
         (
             {"train": lambda module, loader, context: None},
@@ -354,6 +367,8 @@ def test_what_does_not_fit_an_app_of_its_own_is_told_in_a_sentence(changed, opti
     ("given", "sentence"),
     [
         ({"model": REGRESSION["model"]}, "an app of its own needs train_data, test_data too: give peer_app all of"),
+        ({"loss": nn.MSELoss()}, "an app of its own needs model, train_data, test_data too"),
+        ({"task": r2, "loss": nn.MSELoss()}, "peer_app takes a task, or functions for a model and data"),
         (
             REGRESSION | {"train": r2, "optimizer": r2},
             "peer_app takes train, or an optimizer for the local steps: give it",
