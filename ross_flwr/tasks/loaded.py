@@ -94,11 +94,17 @@ class Loaded:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def part(self, places: Tensor) -> "Loaded":
-        """Return the same split with only the examples at `places`, int64 of any length."""
-        other = copy(self)
-        other._numbers, other._kept = [self._numbers[place] for place in places.tolist()], {}
-        return other
+    @property
+    def distinct(self) -> list[int]:
+        """The numbers of its examples in the data set, ascending; a sampler may draw one several times."""
+        return sorted(set(self._numbers))
+
+    def without(self, numbers: Sequence[int]) -> tuple["Loaded", "Loaded"]:
+        """Return the split without the examples of these numbers, and the split of these alone, each once."""
+        rest, held = copy(self), copy(self)
+        rest._numbers, rest._kept = [each for each in self._numbers if each not in {*numbers}], {}
+        held._numbers, held._kept = [*numbers], {}
+        return rest, held
 
     def loader(self, batches: Sequence[Tensor]) -> DataLoader[Any]:
         """Return a DataLoader of the mini-batches at these indices, collated as the app's own."""

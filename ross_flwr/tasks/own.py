@@ -157,9 +157,9 @@ class Own:
             training, validation = Loaded(self.train_data(agent), "train_data", self.device, self.pair), None
             if self.validation_data:
                 validation = Loaded(self.validation_data(agent), "validation_data", self.device, self.pair)
-            elif held := min(self._hold_out, len(training) // HELD_OUT):
-                order = torch.from_numpy(stream(self._seed, "held out", agent).permutation(len(training)))
-                training, validation = training.part(order[held:].sort().values), training.part(order[:held])
+            elif held := min(self._hold_out, len(numbers := training.distinct) // HELD_OUT):
+                order = stream(self._seed, "held out", agent).permutation(len(numbers))
+                training, validation = training.without([numbers[place] for place in order[:held]])
             self._loaded[agent] = training, validation
         return self._loaded[agent]
 

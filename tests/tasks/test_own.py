@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from ross_flwr import DPSGD, ROSS, ConfigError, graph, simulate
 from ross_flwr.algorithms.local_dsgd import LocalDSGD
@@ -150,6 +150,18 @@ def test_without_validation_data_a_fifth_at_most_is_held_out_alike_on_every_node
     assert held(hold_out=100, seed=3) == [validation, training]
     assert held(hold_out=100, seed=4)[0] != validation
     assert len(held(hold_out=3)[0]) == 3
+
+
+def test_an_example_that_a_sampler_draws_again_is_in_q_i_once_or_trained_on_and_not_both():
+    examples = TensorDataset(torch.arange(40.0)[:, None].expand(40, 3), torch.arange(40) % 2)
+    torch.manual_seed(0)
+    drawn = DataLoader(examples, batch_size=8, sampler=RandomSampler(examples, replacement=True, num_samples=80))
+    objective = own(drawn, hold_out=100).objective(0)
+    held = objective.validation.inputs[:, 0].tolist()
+    trained = objective.batch(torch.arange(objective.num_examples)).inputs[:, 0].tolist()
+    assert len({*held}) == len(held) > 4
+    assert len({*trained}) < len(trained)
+    assert not {*held} & {*trained}
 
 
 class Sized(nn.Linear):
