@@ -138,7 +138,7 @@ def _single(folder: Path) -> Iterator[Run]:
             scenario = config.part(AttackOptions).attack if summary["attackers"] else "no attack"
             run, graph = config.part(RunOptions), config.part(GraphOptions)
             topology = Path(graph.topology).name  # which may be a file
-            yield Run(run.algorithm, scenario, topology, run.seed, summary, found.read_history())
+            yield Run(run.algorithm, scenario, topology, run.seed, summary, _lines(found, summary))
 
 
 def _cells(folder: Path) -> Iterator[Run]:
@@ -152,4 +152,14 @@ def _cells(folder: Path) -> Iterator[Run]:
             yield Run(method, scenario, topology, int(seed), {}, [])
         elif summary := found.read_summary():
             reads = methods.get(method, {}).get(topology, {}).get("read-at", {})
-            yield Run(method, scenario, topology, int(seed), summary, found.read_history(), reads)
+            yield Run(method, scenario, topology, int(seed), summary, _lines(found, summary), reads)
+
+
+def _lines(found: RunFolder, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    lines = found.read_history()
+    if len(lines) != summary["rounds"]:
+        raise ConfigError(
+            f"{found.history} is damaged, or not from this run: it holds {len(lines)} rounds, and the run has "
+            f"{summary['rounds']}"
+        )
+    return lines

@@ -182,6 +182,13 @@ def test_every_command_tells_damage_in_one_sentence(finished, tmp_path, name):
             assert ended.exit_code == 0 or isinstance(ended.exception, ConfigError | SystemExit), (command, content)
 
 
+def test_a_history_that_lacks_rounds_of_the_run_is_refused(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "out")
+    (folder / "history.jsonl").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"history\.jsonl is damaged, .* it holds 0 rounds, and the run has 4"):
+        find_runs(folder)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(finished, tmp_path, name):
     folder = RunFolder(shutil.copytree(finished, tmp_path / "out"))
