@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ def compare(
     from ross_flwr.runs import budgets
     from ross_flwr.runs import compare as comparison
     from ross_flwr.runs.cells import CellsFailedError, collecting_failures, run_cells
-    from ross_flwr.runs.tuning import tune
+    from ross_flwr.runs.tuning import tune, without_tuning
 
     given = {key: value for key, value in read(run_config).items() if key != "beside"}  # the plan names the methods
     plan = comparison.read_plan(experiment, given)
@@ -73,21 +74,21 @@ def compare(
     hint = "the same command continues the comparison"
     with stoppable(folder, hint), Progress(*columns, TextColumn("{task.fields[last]}"), console=console) as progress:
 
-        def work(description: str, cells: list[comparison.Cell]) -> None:
+        def work(failed: dict[tuple[str, ...], str], description: str, cells: list[comparison.Cell]) -> None:
             task = progress.add_task(description, total=len(cells), last="")
-            for cell in run_cells(cells, folder, jobs):
-                progress.update(task, advance=1, last=" ".join(cell.place[:3]))
-
-        failed: dict[tuple[str, ...], str] = {}
-        plan = tune(plan, folder, work)  # which needs all its cells
-        cells = plan.cells()
-        if plan.budget:
             with collecting_failures(failed):
-                work("costs", budgets.probes(cells, plan.budget))
+                for cell in run_cells(cells, folder, jobs):
+                    progress.update(task, advance=1, last=" ".join(cell.place[:3]))
+
+        untuned: dict[tuple[str, ...], str] = {}
+        plan = tune(plan, folder, partial(work, untuned))
+        cells = plan.cells()
+        failed = without_tuning(cells, untuned)
+        if plan.budget:
+            work(failed, "costs", budgets.probes(cells, plan.budget))
             cells = budgets.sized(cells, plan.budget, folder, failed)
             budgets.write(cells, plan.budget, folder)
-        with collecting_failures(failed):
-            work("cells", cells)
+        work(failed, "cells", [cell for cell in cells if cell.place not in failed])
     cells = [replace(cell, failed=failed.get(cell.place, "")) for cell in cells]
     tell(plan, cells, folder)
     if failed:

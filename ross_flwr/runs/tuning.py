@@ -26,7 +26,10 @@ from ross_flwr.runs.budgets import probe
 from ross_flwr.runs.compare import Budget, Cell, Plan
 from ross_flwr.runs.grids import RATE, Point, Tuning
 
-__all__ = ["tune"]
+__all__ = ["tune", "without_tuning"]
+
+COSTS = "costs"
+"""What stands for a method in the place of the run that measures what the budget's method costs."""
 
 WIDENINGS = 2
 """How often the list of learning rates grows at most."""
@@ -74,6 +77,17 @@ def tune(plan: Plan, root: Path, work: Work) -> Plan:
     _write_csv(races, root / "tuning.csv")
     _write_toml(tuned, root / "tuned.toml")
     return replace(plan, tuned=tuned)
+
+
+def without_tuning(cells: Iterable[Cell], failed: Mapping[tuple[str, ...], str]) -> dict[tuple[str, ...], str]:
+    """Return the cells whose method could not be tuned on their topology, because of the runs that `failed`."""
+    reasons = {place[1:3]: reason for place, reason in failed.items()}
+    found = {}
+    for cell in cells:
+        method, _, topology, _ = cell.place
+        if reason := reasons.get((method, topology)) or reasons.get((COSTS, topology)):
+            found[cell.place] = reason
+    return found
 
 
 class _Race:
@@ -154,7 +168,7 @@ class _Race:
         return ceil(self.tuning.rounds * spent / cost - 1e-9) if spent and cost else self.tuning.rounds
 
     def _reference(self, budget: Budget) -> Cell:
-        return self._costs(("tuning", "costs", self.topology), budget.method, {})
+        return self._costs(("tuning", COSTS, self.topology), budget.method, {})
 
     def _probe(self, point: Point) -> Cell:
         rest = {key: value for key, value in point.items() if key != RATE}  # which costs the same at every value

@@ -245,6 +245,19 @@ def test_a_cell_whose_data_cannot_be_dealt_is_told_as_failed_and_the_others_are_
     assert re.search(r"\d+\.\d \(1 failed\)", table)
 
 
+@cells_here()
+def test_a_method_that_fails_while_it_is_tuned_is_told_as_failed_and_the_others_are_tuned_and_run(file, tmp_path):
+    large = '[methods.large]\nbatch-size = 400\nalgorithm = "dpsgd"\n'
+    (tmp_path / "small.toml").write_text(SMALL.replace("configurations = 2", "configurations = 1") + large)
+    command = ["compare", file, "--out", str(tmp_path / "out"), "--methods", "dpsgd,large", "--scenarios", "clean"]
+    done = CliRunner().invoke(cli, command)
+    assert "large/clean/ring/0 cannot run: num-agents = 4 with batch-size = 400" in str(done.exception)
+    rows = list(csv.DictReader((tmp_path / "out/cells.csv").open()))
+    found = sorted((row["method"], bool(row["failed"]), bool(row["accuracy"])) for row in rows)
+    assert found == [("dpsgd", False, True)] * 2 + [("large", True, False)] * 2
+    assert "[tuned.dpsgd]" in (tmp_path / "out/tuned.toml").read_text()
+
+
 def test_methods_stand_beside_each_other_in_a_table_of_more_places(file, tmp_path):
     plan = compare.read_plan(file, {}).only(methods="dpsgd")
     (tmp_path / "out").mkdir()
