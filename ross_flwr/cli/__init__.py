@@ -6,6 +6,7 @@ from io import TextIOWrapper
 
 import click
 
+from ross_flwr.cli.audit import audit
 from ross_flwr.cli.certificates import certs
 from ross_flwr.cli.comparison import compare
 from ross_flwr.cli.doctor import doctor
@@ -41,7 +42,7 @@ def cli() -> None:
     """
 
 
-for command in (run, resume, config, data, compare, report, export, evaluate, list_, certs, doctor, new):
+for command in (run, resume, config, data, compare, audit, report, export, evaluate, list_, certs, doctor, new):
     cli.add_command(command)
 
 

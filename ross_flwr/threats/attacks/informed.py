@@ -13,7 +13,18 @@ from torch import Tensor
 from ross_flwr.config import option
 from ross_flwr.threats.attacks.attack import Attack, View, normal, unit
 
-__all__ = ["ALIE", "DMPA", "IPM", "ALIENetwork", "Duplicate", "Mimic", "NoiseRider", "SignFlipMean", "published_z"]
+__all__ = [
+    "ALIE",
+    "DMPA",
+    "IPM",
+    "ALIENetwork",
+    "Duplicate",
+    "Echo",
+    "Mimic",
+    "NoiseRider",
+    "SignFlipMean",
+    "published_z",
+]
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,24 @@ class Duplicate(Attack):
     def lie(self, view: View) -> Tensor:
         """Return x_1."""
         return view.vectors[0].clone()
+
+
+@dataclass(frozen=True)
+class Echo(Attack):
+    """Send the victim its own vector back, so that it stays alone with its data and learns them by heart.
+
+    Pasquini, Raynal and Troncoso, "On the (in)security of peer-to-peer decentralized machine learning", IEEE S&P 2023,
+    who then ask the victim's model which examples it knows; `ross-flwr audit` does.
+
+    Examples
+    --------
+    >>> Echo().lie(view)
+    tensor([1., 0.])
+    """
+
+    def lie(self, view: View) -> Tensor:
+        """Return x_i, as it was heard last."""
+        return view.victim.clone()
 
 
 @dataclass(frozen=True)
