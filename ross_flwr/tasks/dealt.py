@@ -74,11 +74,6 @@ class Dealt(ABC):
     corrupted : collection of int
         Whose data is bad. They follow the protocol.
 
-    Raises
-    ------
-    ConfigError
-        From any part, when the options ask for something impossible.
-
     Examples
     --------
     >>> from ross_flwr.tasks.registry import TASKS
@@ -131,20 +126,8 @@ class Dealt(ABC):
     ) -> Callable[[int, int], Self]:
         """Return a function that makes the task from N and a seed, for `simulate`.
 
-        Parameters
-        ----------
-        dataset : str (default: the task's own)
-            The data, by its name in ``ross-flwr list datasets``.
-        corruption, corrupted, device
-            As for the class.
-        **options
-            Other fields of `DataOptions`, such as ``partition_alpha=0.1`` or ``model="cnn"``.
-
-        Examples
-        --------
-        >>> from ross_flwr import tasks
-        >>> tasks.images("digits", hidden=8)(4, 0).model.size
-        610
+        `dataset` is a name in ``ross-flwr list datasets``, by default the task's own. `options` are other fields of
+        `DataOptions`, such as ``partition_alpha=0.1`` or ``model="cnn"``. The rest is as for the class.
         """
         chosen = DataOptions(task=cls.name, dataset=dataset, **options)
         return lambda num_agents, seed: cls(
@@ -211,10 +194,10 @@ class Dealt(ABC):
         training: Split = own
         validation: Split = held_out
         if agent in self.corrupted:
-            training = self._corrupt("corruption", own, self._bad.corruption, self._bad.corruption_rate, agent)
+            training = _corrupt(self, "corruption", own, self._bad.corruption, self._bad.corruption_rate, agent)
         if self.options.validation_noise:
-            validation = self._corrupt(
-                "validation-noise", held_out, "label-noise", self.options.validation_noise, agent
+            validation = _corrupt(
+                self, "validation-noise", held_out, "label-noise", self.options.validation_noise, agent
             )
         return ModuleObjective(
             self.model,
@@ -261,8 +244,7 @@ class Dealt(ABC):
     def describe(self) -> dict[str, Any]:
         """Return what the summary of a run says of the data and the model."""
         options, shares = self.options, self.shares
-        share = options.validation_noise
-        noise = f" ({share:.0%} of their labels wrong)" if share else ""
+        noise = f" ({options.validation_noise:.0%} of their labels wrong)" if options.validation_noise else ""
         return {
             "parameters": self.model.size,
             "classes": self.num_outputs,
@@ -273,8 +255,10 @@ class Dealt(ABC):
             "test-examples": len(shares.test),
         }
 
-    def _corrupt(self, key: str, examples: Targeted, kind: str, rate: float, agent: int) -> Split:
-        if kind not in self.corruptions:
-            others = ", ".join(each for each in CORRUPTIONS if each in self.corruptions)
-            raise ConfigError(f"{key} cannot do '{kind}' to the data of this task: it can do {others}")
-        return self.corruption(kind, rate)(examples, examples.targets, agent)
+
+def _corrupt(task: Dealt, key: str, examples: Targeted, kind: str, rate: float, agent: int) -> Split:
+    """Return the examples as `kind` leaves them, or refuse it by the name of its key."""
+    if kind not in task.corruptions:
+        others = ", ".join(each for each in CORRUPTIONS if each in task.corruptions)
+        raise ConfigError(f"{key} cannot do '{kind}' to the data of this task: it can do {others}")
+    return task.corruption(kind, rate)(examples, examples.targets, agent)
