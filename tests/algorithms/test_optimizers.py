@@ -394,7 +394,7 @@ def test_other_methods_stop_short_of_the_optimum(name):
     left = []
     for rate in (0.1, 0.05):
         host = started(name, ring("lazy-metropolis"), learning_rate=rate)
-        models_after(host, 250)
+        models_after(host, 120)
         left.append(distance_to_optimum(host))
     assert left[1] > 1e-2
     assert left[1] < 0.95 * left[0] or name == "isolated"
