@@ -86,7 +86,8 @@ class Trained:
             fits = False
         if not fits:
             kind = "checkpoint" if checkpoint else "model"
-            raise ConfigError(f"{self.folder.path} holds a config.toml and a {kind}.safetensors of different runs")
+            own = "" if checkpoint else ", or the model of an app that brings its own: load that file in the app"
+            raise ConfigError(f"{self.folder.path} holds a config.toml and a {kind}.safetensors of different runs{own}")
 
     def _take_kept_pixels(self) -> None:
         """Take the scale, mean and deviation of the pixels that a finished run kept, whatever its data is now."""

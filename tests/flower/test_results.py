@@ -11,6 +11,7 @@ from torch.utils.data import TensorDataset
 
 from ross_flwr import ConfigError, PeerRelay, peer_app
 from ross_flwr.runs.folder import RunFolder
+from ross_flwr.runs.trained import Trained
 
 
 def points(context, count=40):
@@ -46,6 +47,8 @@ def test_an_apps_run_leaves_the_folder_that_the_command_leaves_with_the_report_a
     }
     config = folder.read_config().values
     assert (config["num-agents"], config["num-rounds"], config["topology"]) == (4, 2, "ring")
+    with pytest.raises(ConfigError, match=r"model\.safetensors of different runs, or the model of an app that brings"):
+        Trained(path)
     assert "dpsgd" in (path / "report.html").read_text(encoding="utf-8")
     assert list((path / "tensorboard" / "dpsgd").glob("events.out.tfevents.*"))
     kept = {file: file.read_bytes() for file in path.iterdir() if file.is_file()}
