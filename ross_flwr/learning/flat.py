@@ -209,7 +209,9 @@ class FlatModel:
         """
         for name, shape in self.shapes.items():
             if name not in named:
-                raise ConfigError(f"the model has no tensor '{name}': expected {', '.join(self.shapes)}")
+                peft = "; PEFT's own functions leave '.default' out: take the names of the module's state_dict"
+                more = peft if name.replace(".default.", ".") in named else ""
+                raise ConfigError(f"the model has no tensor '{name}': expected {', '.join(self.shapes)}{more}")
             self._check_shape(name, named[name], shape)
         return torch.cat([named[name].detach().float().reshape(-1) for name in self.shapes])
 

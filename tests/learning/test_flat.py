@@ -247,3 +247,10 @@ def test_the_digest_tells_layouts_apart_and_not_values():
     digests = [FlatModel(module).digest for module in layouts.values()]
     assert len(set(digests)) == len(layouts)
     assert FlatModel(nn.Sequential(nn.Linear(6, 4))).digest == digests[0]
+
+
+def test_names_that_peft_has_shortened_are_told():
+    model = FlatModel(nn.ModuleDict({"lora": nn.ModuleDict({"default": nn.Linear(2, 1)})}))
+    named = {name.replace(".default", ""): part for name, part in model.named(model.initial).items()}
+    with pytest.raises(ConfigError, match=r"'lora\.default\.weight'.*PEFT's own functions leave '\.default' out"):
+        model.flatten(named)
