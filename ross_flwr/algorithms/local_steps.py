@@ -107,14 +107,12 @@ def own_steps(
     """
     first = steps * agent.pass_number
     batches = [agent.batches.indices(first + s) for s in range(steps)]
-    noise = int(agent.stream("noise").integers(2**62))
-    with agent.counts.timed("gradients", steps * agent.batches.size), seeded(noise, model.device):
+    request = Gradient(objective, model, agent.batches.take(first), agent.stream, first, of)
+    with agent.counts.timed("gradients", steps * agent.batches.size), seeded(request.seed, model.device):
         change = (model - objective.trained(model, batches)) / learning_rate
     agent.counts["gradients"] += steps - 1
-    if agent.gradient_chain:
-        request = Gradient(objective, model, agent.batches.take(first), noise, first, of)
-        for transform in agent.gradient_chain:
-            change = transform(change, agent, request)
+    for transform in agent.gradient_chain:
+        change = transform(change, agent, request)
     return change
 
 

@@ -13,6 +13,7 @@ from ross_flwr.algorithms.local_steps import local_steps
 from ross_flwr.algorithms.messages import Inbox, Message, Outbox, broadcast
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.optimizers import read_optimizer
+from ross_flwr.learning.probes import after_steps
 from ross_flwr.learning.requests import Of
 from ross_flwr.learning.shapley import WEIGHTINGS, Game, shapley_values
 
@@ -136,7 +137,7 @@ class ROSS(Momentum):
         players = list(gradients)
 
         def values(coalitions: Iterable[tuple[int, ...]]) -> list[float]:
-            probes = (self.probe(agent, [gradients[players[k]] for k in each]) for each in coalitions)
+            probes = after_steps(agent["model"], list(gradients.values()), self.learning_rate, coalitions)
             return agent.utilities(probes, self.utility)
 
         game, generator = Game(len(players), values), agent.stream("shapley")
@@ -146,10 +147,3 @@ class ROSS(Momentum):
             return dict(zip(players, weights.tolist(), strict=True))
         fallbacks = {"self": {agent.index: 1.0}, "uniform": dict.fromkeys(players, 1 / len(players)), "skip": {}}
         return fallbacks[self.fallback]
-
-    def probe(self, agent: Agent, gradients: list[Tensor]) -> Tensor:
-        """Return x_i after a step along the mean of a coalition's gradients."""
-        model = agent["model"].clone()
-        for gradient in gradients:
-            model.sub_(gradient, alpha=self.learning_rate / len(gradients))
-        return model

@@ -1,6 +1,6 @@
 """ROSS with a screen, local steps on the validation set, and guarded mixing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,6 +14,7 @@ from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.batches import Batches
 from ross_flwr.learning.classes import by_class, class_gradients
+from ross_flwr.learning.probes import after_steps
 from ross_flwr.learning.rules import Softmin
 from ross_flwr.learning.screen import screen
 from ross_flwr.learning.shapley import WEIGHTINGS, Game, shapley_values
@@ -147,10 +148,8 @@ class ROSSPlus(WeightedCrossGradients):
     def game(self, agent: Agent, gradients: Sequence[Tensor]) -> Game:
         """Return the game of the senders of these gradients, in the same order."""
 
-        def after(coalition: tuple[int, ...]) -> Tensor:
-            model = agent["model"].clone()
-            for player in coalition:
-                model.sub_(gradients[player], alpha=self.learning_rate / len(coalition))
-            return model
+        def values(coalitions: Iterable[tuple[int, ...]]) -> list[float]:
+            probes = after_steps(agent["model"], gradients, self.learning_rate, coalitions)
+            return agent.utilities(probes, self.utility)
 
-        return Game(len(gradients), lambda coalitions: agent.utilities(map(after, coalitions), self.utility))
+        return Game(len(gradients), values)

@@ -15,7 +15,14 @@ class Engine(Protocol):
 
     A step asks its agent for gradients and utilities, and the agent asks its `compute`. An engine that sets `compute`
     before it runs a step can collect the requests of all agents and answer them together.
+
+    Attributes
+    ----------
+    name : str
+        What the summary calls it.
     """
+
+    name: str
 
     def run(
         self, algorithm: Algorithm, step: str, agents: Mapping[int, Agent], inboxes: Mapping[int, Inbox]
@@ -24,7 +31,16 @@ class Engine(Protocol):
 
 
 class Loop:
-    """Runs the agents one after the other."""
+    """Runs the agents one after the other.
+
+    Parameters
+    ----------
+    reason : str
+        Why not together, if that was asked for.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        self.name = f"loop, since {reason}" if reason else "loop"
 
     def run(
         self, algorithm: Algorithm, step: str, agents: Mapping[int, Agent], inboxes: Mapping[int, Inbox]

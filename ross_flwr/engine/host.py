@@ -80,6 +80,11 @@ class Host:
         """Messages refused so far, by reason."""
         return self.mailroom.refusals.counts
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the summary says of the engine, and of messages."""
+        return {"engine": self.engine.name, "dropped": dict(self.dropped)}
+
     def activate(self, pass_number: int, number: int, arrived: Iterable[Envelope] = ()) -> list[Envelope]:
         """Run step `number` of a pass for every agent.
 

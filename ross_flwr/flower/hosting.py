@@ -20,6 +20,7 @@ from ross_flwr.flower.records import from_json, record_of, tensors_of, to_json
 from ross_flwr.runs.assemble import assemble, limit_threads
 from ross_flwr.runs.assembly import Assembly
 from ross_flwr.runs.folder import RunFolder, refuse_changes
+from ross_flwr.runs.options import MachineOptions
 from ross_flwr.tasks.task import Task
 
 __all__ = ["HOSTS", "LEFT_OUT", "Hosted", "Hosts", "MakeTask", "begin", "config_of", "forget", "left", "rest", "wake"]
@@ -94,7 +95,7 @@ class Hosts:
             else:
                 assembly, config = _assembly(options)
             secret = context.node_config.get("reproducible-noise") is not True
-            host = assembly.host(parts.run, parts.places, secret=secret)
+            host = assembly.host(parts.run, parts.places, config.part(MachineOptions).engine, secret=secret)
             if len(self.held) >= self.size:
                 del self.held[next(iter(self.held))]
             self.held[setup] = Hosted(host, assembly, config)

@@ -179,9 +179,8 @@ class Agent:
         """
         with self.counts.timed("gradients", self.batches.size):
             number = self.pass_number if batch_number is None else batch_number
-            noise = int(self.stream("noise").integers(2**62))
             batch, asked = self.batches.take(number), None if self.gradient_chain else part
-            request = Gradient(self.objective, vector, batch, noise, number, of, self.clip, asked)
+            request = Gradient(self.objective, vector, batch, self.stream, number, of, self.clip, asked)
             gradient, shift = self.compute(request)
             if shift is not None and of == "own" and torch.equal(vector, self.state["model"]):
                 self.state["buffer_shift"] = shift

@@ -1,14 +1,16 @@
 """Examples: a batch of them, and what batches are taken from."""
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ross_flwr.learning.tensors import Tree, leaves, map_tensors
 
-__all__ = ["Batch", "Split"]
+__all__ = ["Batch", "Drawn", "Pooled", "Split", "alike", "stacked"]
 
 
 @dataclass(frozen=True)
@@ -65,3 +67,76 @@ class Split(Protocol):
 
     def batch(self, indices: Tensor) -> Batch:
         """Return the examples at `indices`, int64 of shape [B]."""
+
+
+class Pooled(Split, Protocol):
+    """A split whose examples lie in a pool with those of other splits, so that batches of several are read at once."""
+
+    @property
+    def pool(self) -> Hashable:
+        """The pool; equal for splits of the same one."""
+
+    def places(self, indices: Tensor) -> Tensor:
+        """Return where in the pool the examples at `indices` are."""
+
+    def at(self, places: Tensor) -> Batch:
+        """Return the examples at these `places` in the pool."""
+
+
+class Drawn(Batch):
+    """Some examples of a split, int64 `indices` of shape [B], that are read when they are first looked at."""
+
+    split: Any
+    indices: Tensor
+
+    def __init__(self, split: Split, indices: Tensor) -> None:
+        object.__setattr__(self, "split", split)
+        object.__setattr__(self, "indices", indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @cached_property
+    def _read(self) -> Batch:
+        with torch.inference_mode(False):  # whoever looks first, others train on them
+            read: Batch = self.split.batch(self.indices)
+        return read
+
+    @property
+    def inputs(self) -> Tree:
+        """The inputs."""
+        return self._read.inputs
+
+    @property
+    def targets(self) -> Tree:
+        """The targets."""
+        return self._read.targets
+
+    @property
+    def groups(self) -> Tensor | None:
+        """The groups."""
+        return self._read.groups
+
+    @property
+    def pool(self) -> Hashable:
+        """The pool of the split, if it has one."""
+        return getattr(self.split, "pool", None)
+
+
+def alike(batch: Batch) -> Hashable | None:
+    """Return what batches have in common that `stacked` takes together; None where they are not tensors."""
+    if isinstance(batch, Drawn) and batch.pool:
+        return batch.pool, len(batch)
+    if not (isinstance(batch.inputs, Tensor) and isinstance(batch.targets, Tensor)):
+        return None
+    return tuple((each.shape, each.dtype) for each in (batch.inputs, batch.targets))
+
+
+def stacked(batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+    """Return inputs and targets of K batches that are `alike`, shape [K, B, ...] each."""
+    drawn = [each for each in batches if isinstance(each, Drawn) and each.pool]
+    if len(drawn) == len(batches):
+        read = drawn[0].split.at(torch.cat([each.split.places(each.indices) for each in drawn]))
+        inputs, targets = (part.view(len(batches), -1, *part.shape[1:]) for part in (read.inputs, read.targets))
+        return inputs, targets
+    return torch.stack([each.inputs for each in batches]), torch.stack([each.targets for each in batches])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.outputs import Loss, accuracy, call, criterion, mean_of, plain, refuse_nan
+from ross_flwr.learning.stacked import Stack
 from ross_flwr.learning.streams import seeded
 from ross_flwr.learning.tensors import Tree, map_tensors
 
@@ -31,10 +33,16 @@ class ModuleLoss:
 
     def __init__(self, model: FlatModel, loss: Loss, chunk: int) -> None:
         self.model = model
+        self.loss_function = loss
         self.criterion = criterion(loss, model.module)
         self.chunk = chunk
         self._shift: Tensor | None = None
         self._takes_gradients = False
+
+    @cached_property
+    def stack(self) -> Stack | None:
+        """What computes on many models at once, if the module is a chain of common layers."""
+        return None if isinstance(self.criterion, partial) else Stack.of(self.model)
 
     def gradient(self, vector: Tensor, batch: Batch, *, training: bool = True, part: slice | None = None) -> Tensor:
         """Return the gradient of the mean loss on `batch` at `vector`, shape [P]; zero for float buffers.

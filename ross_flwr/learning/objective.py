@@ -1,6 +1,6 @@
 """What an agent minimises: the loss on its own data, at any flat vector."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import exp, isnan
 from typing import Protocol
 
@@ -8,14 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from ross_flwr.config import ConfigError
-from ross_flwr.learning.examples import Batch, Split
+from ross_flwr.learning.examples import Batch, Drawn, Split
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.module_loss import ModuleLoss
 from ross_flwr.learning.optimizers import Factory
-from ross_flwr.learning.outputs import Loss, Metric, Test, Trainer, mean_of
+from ross_flwr.learning.outputs import Loss, Metric, Test, Trainer, accuracies, mean_of, refuse_nan
+from ross_flwr.learning.probes import Probes
+from ross_flwr.learning.stacked import Stack, losses
 from ross_flwr.learning.tensors import Tree, map_tensors
 
 __all__ = ["ModuleObjective", "Objective", "Performance"]
+
+
+MOST = 2**24
+"""Numbers in the model and the directions of probes that are computed on at once: 64 MB."""
 
 
 class Performance(dict[str, float]):
@@ -173,7 +179,7 @@ class ModuleObjective(ModuleLoss):
 
     def batch(self, indices: Tensor) -> Batch:
         """Return the training examples at `indices`, shape [B]."""
-        return self.train_data.batch(indices)
+        return Drawn(self.train_data, indices)
 
     def trained(self, vector: Tensor, batches: Sequence[Tensor]) -> Tensor:
         """Return what the app's own training on mini-batches, int64 of shape [B] each, makes of `vector`, shape [P]."""
@@ -203,12 +209,27 @@ class ModuleObjective(ModuleLoss):
             if self.own_utility is None:
                 raise ConfigError("utility = 'own' is the app's own function, and it has none: use utility = 'loss'")
             return float(self.own_utility(self.outputs(vector, batch), batch.targets))
-        loss, correct = self.evaluate(vector, batch)
-        if isnan(correct) and kind == "accuracy":
-            raise ConfigError("utility = 'accuracy' needs targets that are classes, and these are not: use 'loss'")
-        if kind == "accuracy-then-loss" and not isnan(correct):
-            return correct + exp(-loss) / len(batch)
-        return correct if kind == "accuracy" else -loss
+        return _utility(kind, *self.evaluate(vector, batch), len(batch))
+
+    def utilities(self, models: Iterable[Tensor], kind: str, batch: Batch) -> list[float]:
+        """Return the `utility` of each of the models, of many probes in one computation."""
+        whole = len(batch) <= self.chunk and isinstance(batch.inputs, Tensor) and isinstance(batch.targets, Tensor)
+        if not (self.stack and isinstance(models, Probes) and whole and models.entries <= MOST) or kind == "own":
+            return [self.utility(model, kind, batch) for model in models]
+        try:
+            return self._utilities(self.stack, models, kind, batch)
+        except OverflowError:
+            return [self.utility(model, kind, batch) for model in models]
+
+    @torch.inference_mode()
+    def _utilities(self, stack: Stack, probes: Probes, kind: str, batch: Batch) -> list[float]:
+        found: list[float] = []
+        for outputs in stack.probed(probes, batch.inputs):
+            lost = losses(outputs, batch.targets.expand(len(outputs), *batch.targets.shape), self.loss_function)
+            refuse_nan(lost, batch.inputs, batch.targets)
+            right = accuracies(outputs, batch.targets, self.criterion)
+            found += [_utility(kind, *pair, len(batch)) for pair in zip(lost.tolist(), right, strict=True)]
+        return found
 
     def test(self, vector: Tensor) -> Performance:
         """Return loss, accuracy and own metrics on the test set, and how often a trigger succeeds if there is one."""
@@ -231,6 +252,14 @@ class ModuleObjective(ModuleLoss):
 
     def _chunks(self, split: Split) -> Sequence[Tensor]:
         return torch.split(torch.arange(len(split)), self.chunk)
+
+
+def _utility(kind: str, loss: float, correct: float, size: int) -> float:
+    if isnan(correct) and kind == "accuracy":
+        raise ConfigError("utility = 'accuracy' needs targets that are classes, and these are not: use 'loss'")
+    if kind == "accuracy-then-loss" and not isnan(correct):
+        return correct + exp(-loss) / size
+    return correct if kind == "accuracy" else -loss
 
 
 def _cat(*parts: Tensor) -> Tensor:

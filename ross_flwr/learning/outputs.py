@@ -115,6 +115,14 @@ def accuracy(outputs: Any, targets: Tree, loss: Callable[[Any, Any], Tensor]) ->
     return float(((found[..., 0] > (0.5 if probabilities else 0.0)) == targets.bool()).float().mean())
 
 
+def accuracies(outputs: Tensor, targets: Tensor, loss: Callable[[Any, Any], Tensor]) -> list[float]:
+    """Return the `accuracy` of each of K outputs, shape [K, B, ...], on the same targets."""
+    if targets.is_floating_point() or outputs.shape[1:-1] != targets.shape or outputs.shape[-1] == 1:
+        return [accuracy(each, targets, loss) for each in outputs]
+    rates: list[float] = (outputs.argmax(-1) == targets).flatten(1).float().mean(1).tolist()
+    return rates
+
+
 def mean_of(measured: Iterable[tuple[int, tuple[float, float]]]) -> tuple[float, float]:
     """Return the means of losses and accuracies, each of a number of examples.
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from math import inf, isinf
 from typing import Any, Literal, TypeAlias
 
+from numpy.random import Generator
 from torch import Tensor
 
 from ross_flwr.learning.clipping import clipped_mean
 from ross_flwr.learning.examples import Batch
-from ross_flwr.learning.objective import Objective
+from ross_flwr.learning.objective import ModuleObjective, Objective
 from ross_flwr.learning.streams import seeded
 
 __all__ = ["Compute", "Gradient", "Of", "Part", "Utilities", "compute", "cut"]
@@ -36,8 +37,8 @@ class Gradient:
         The model, shape [P].
     batch : Batch
         The mini-batch.
-    noise : int
-        The seed of what the model draws, as dropout does.
+    stream : callable
+        Returns the agent's random stream for a purpose.
     number : int
         The number of the mini-batch in the agent's `Batches`.
     of : {"own", "cross", "exact"}
@@ -51,11 +52,16 @@ class Gradient:
     objective: Objective
     vector: Tensor
     batch: Batch
-    noise: int
+    stream: Callable[[str], Generator]
     number: int
     of: Of = "own"
     clip: float = inf
     part: Part = None
+
+    @property
+    def seed(self) -> int:
+        """The seed of what the model draws, as dropout does."""
+        return int(self.stream("noise").integers(2**62))
 
     def answer(self) -> tuple[Tensor, Tensor | None]:
         """Return the gradient, shape [P] or the part, and by how much the batch moves the float buffers, if it does.
@@ -63,8 +69,8 @@ class Gradient:
         Clipping keeps the buffers as they are: how an example moves them is not bounded.
         """
         if not isinf(self.clip):
-            return clipped_mean(self.objective, self.vector, self.batch, self.clip, noise=self.noise), None
-        with seeded(self.noise, self.vector.device):
+            return clipped_mean(self.objective, self.vector, self.batch, self.clip, noise=self.seed), None
+        with seeded(self.seed, self.vector.device):
             if self.part is None:  # an app's own objective need not know parts
                 return self.objective.gradient(self.vector, self.batch), self.objective.buffer_shift()
             return self.objective.gradient(self.vector, self.batch, part=self.part), self.objective.buffer_shift()
@@ -81,6 +87,8 @@ class Utilities:
 
     def answer(self) -> list[float]:
         """Return a number for each model."""
+        if isinstance(self.objective, ModuleObjective):
+            return self.objective.utilities(self.models, self.kind, self.batch)
         return [self.objective.utility(model, self.kind, self.batch) for model in self.models]
 
 

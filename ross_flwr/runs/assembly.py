@@ -9,6 +9,7 @@ from ross_flwr.algorithms.algorithm import TrainingData
 from ross_flwr.algorithms.messages import MessageTransform
 from ross_flwr.compression.link import Compression
 from ross_flwr.config import ConfigError
+from ross_flwr.engine.batched import choose
 from ross_flwr.engine.engines import Engine
 from ross_flwr.engine.host import Host
 from ross_flwr.engine.rounds import Schedule
@@ -127,20 +128,20 @@ class Assembly:
         self,
         run: str,
         places: Mapping[int, Place] | None = None,
-        engine: Engine | None = None,
+        engine: Engine | str = "auto",
         *,
         secret: bool = False,
     ) -> Host:
         """Return the host of the agents in these `places`, or of all, as at the start of the run.
 
-        With `secret`, the noise of private agents does not follow from the seed.
+        `engine` may be a value of the key. With `secret`, the noise of private agents does not follow from the seed.
         """
         places = self._places(places)
         return Host(
             run,
             self.algorithm,
             self.agents(places, secret=secret),
-            engine=engine,
+            engine=choose(engine, self.task.model, len(places)) if isinstance(engine, str) else engine,
             transforms=self.message_chain,
             places=self.graphs.places(places),
             absent=self.threats.absent,
@@ -154,9 +155,9 @@ class Assembly:
         """Return what the summary says of the parts."""
         return {**self.outline(), **self.task.describe()}
 
-    def summary(self, history: History, dropped: Mapping[str, int]) -> dict[str, Any]:
+    def summary(self, history: History, host: Host) -> dict[str, Any]:
         """Return what ``summary.json`` holds of a run in this process."""
-        return {**self.describe(), **history.summary(), **self.promise(history), "dropped": dict(dropped)}
+        return {**self.describe(), **history.summary(), **self.promise(history), **host.about}
 
     def promise(self, history: History, *, secret: bool = False) -> dict[str, Any]:
         """Return what the summary says of the privacy of a run with this history; nothing where it has none.

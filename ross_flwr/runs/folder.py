@@ -18,7 +18,7 @@ from ross_flwr.typed_json import loads, reader_of
 
 __all__ = ["RunFolder", "reading", "refuse_changes"]
 
-MAY_CHANGE = {"num-rounds", "evaluate-every", "evaluate-at", "checkpoint-every", "device"}
+MAY_CHANGE = {"num-rounds", "evaluate-every", "evaluate-at", "checkpoint-every", "device", "engine"}
 """The keys that may differ when a run is resumed, because they do not change the numbers of a round."""
 
 

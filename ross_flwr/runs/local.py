@@ -96,7 +96,7 @@ class LocalRun:
         self.config = config
         self.assembly = assemble(config)
         self.assembly.check()
-        self.host = self.assembly.host(self.run.algorithm)
+        self.host = self.assembly.host(self.run.algorithm, engine=self.machine.engine)
         self.folder = RunFolder(path) if path else None
         file, threats = self.folder.history if self.folder else None, self.assembly.threats
         self.history = History(self.run.num_agents, threats.attackers, file, threats.corrupted)
@@ -197,7 +197,7 @@ class LocalRun:
 
     def summary(self) -> dict[str, Any]:
         """Return what ``summary.json`` holds."""
-        return self.assembly.summary(self.history, self.host.dropped)
+        return self.assembly.summary(self.history, self.host)
 
 
 def _layout(state: Message) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -45,6 +45,11 @@ class MachineOptions:
         "where gradients are computed; auto takes a GPU if there is one",
         choices=("auto", "cpu", "cuda"),
     )
+    engine: str = option(
+        "auto",
+        "how agents of one process compute gradients: one after the other, together, or as is faster for the model",
+        choices=("auto", "loop", "batched"),
+    )
     checkpoint_every: int = option(
         10,
         "rounds between two checkpoints, from which a run resumes; 0 for one when it ends",

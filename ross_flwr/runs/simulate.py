@@ -76,7 +76,7 @@ def simulate(
     threats: Threats | None = None,
     compress: str = "none",
     privacy: Privacy | None = None,
-    engine: Engine | None = None,
+    engine: Engine | str = "auto",
     folder: Path | None = None,
     on_round: Callable[[dict[str, Any]], None] = lambda _line: None,
 ) -> Result:
@@ -104,8 +104,8 @@ def simulate(
         How what agents send is compressed, as in the key of this name: ``"int8"``, ``"gradient: topk(0.01)"``.
     privacy : Privacy, optional
         How training examples are protected: ``Privacy(clip=1.0, epsilon=4.0)``.
-    engine : Engine, optional
-        What runs a step for all agents; by default, one agent after the other.
+    engine : Engine or str (default: "auto")
+        What runs a step for all agents, as in the key of this name: ``"loop"``, ``"batched"``.
     folder : Path, optional
         Where to write ``history.jsonl``, ``summary.json`` and ``model.safetensors``; without it, nothing is written.
     on_round : callable, optional
@@ -151,7 +151,7 @@ def simulate(
         finally:
             torch.set_num_threads(threads)
         mean = consensus(host, history)
-        summary = assembly.summary(history, host.dropped)
+        summary = assembly.summary(history, host)
         if results:
             results.write_summary(summary)
             results.write_model(assembly.task.model.named(mean, frozen=True))

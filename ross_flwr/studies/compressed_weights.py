@@ -18,6 +18,7 @@ from ross_flwr.compression.codec import Codec, Leg, Memory
 from ross_flwr.compression.options import read_codecs
 from ross_flwr.config import Config, ConfigError, resolve
 from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.probes import after_steps
 from ross_flwr.learning.shapley import WEIGHTINGS, Game, shapley_values
 from ross_flwr.report.table import markdown, percent
 from ross_flwr.runs.local import LocalRun
@@ -84,7 +85,7 @@ def _values(method: ROSS, agent: Agent, gradients: list[Tensor]) -> NDArray[np.f
     game = Game(
         len(gradients),
         lambda coalitions: agent.utilities(
-            (method.probe(agent, [gradients[k] for k in each]) for each in coalitions), method.utility
+            after_steps(agent["model"], gradients, method.learning_rate, coalitions), method.utility
         ),
     )
     return shapley_values(game, "exact", generator=agent.stream("shapley"))

@@ -14,7 +14,7 @@ from ross_flwr.data import Records
 from ross_flwr.learning.examples import Batch, Split
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import ModuleObjective
-from ross_flwr.learning.outputs import Metric, Test
+from ross_flwr.learning.outputs import Loss, Metric, Test
 from ross_flwr.tasks.corruptions import CORRUPTIONS, Corruption
 from ross_flwr.tasks.options import CorruptionOptions, DataOptions
 from ross_flwr.tasks.shares import Dealable, Shares
@@ -163,9 +163,10 @@ class Dealt(ABC):
     def part(self, indices: Tensor, *, test: bool = False) -> Targeted:
         """Return the training or test examples at `indices`, int64 of shape [n]."""
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss of the outputs of a batch: the cross-entropy of classes, in nats."""
-        return nn.functional.cross_entropy(outputs, targets)
+    @property
+    def loss(self) -> Loss:
+        """The mean loss of outputs and targets of a batch: the cross-entropy of classes, in nats."""
+        return nn.functional.cross_entropy
 
     def corruption(self, kind: str, rate: float) -> Corruption:
         """Return what does `kind` to a share `rate` of an agent's examples."""

@@ -37,9 +37,22 @@ class Subset:
         """The labels of all examples, int64 of shape [n]."""
         return self.examples.labels[self.indices]
 
+    @property
+    def pool(self) -> tuple[Source, Examples]:
+        """What it is a part of."""
+        return self.source, self.examples
+
+    def places(self, indices: Tensor) -> Tensor:
+        """Return where in the pool the examples at `indices` of this subset are."""
+        return self.indices.index_select(0, indices)
+
     def batch(self, indices: Tensor) -> Batch:
         """Return the examples at `indices`, int64 of shape [B], of this subset."""
-        taken = self.examples.take(self.indices.index_select(0, indices))
+        return self.at(self.places(indices))
+
+    def at(self, places: Tensor) -> Batch:
+        """Return the examples at these `places` in the pool."""
+        taken = self.examples.take(places)
         return Batch(data.normalize(taken.images, self.source), taken.labels)
 
 

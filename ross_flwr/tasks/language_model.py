@@ -11,7 +11,7 @@ from ross_flwr.config import Specs
 from ross_flwr.data import Place, Records, read_text, tuning_records
 from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.flat import FlatModel
-from ross_flwr.learning.outputs import Test, accuracy, mean_of
+from ross_flwr.learning.outputs import Loss, Test, accuracy, mean_of
 from ross_flwr.tasks.dealt import Dealt, Part
 from ross_flwr.tasks.transformer import BYTES, LANGUAGE_MODELS, Transformer
 
@@ -88,9 +88,10 @@ class LanguageModel(Dealt):
         """Return the training or test windows at `indices`."""
         return Windows(self.source, indices, test=test)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean cross-entropy of a byte, in nats."""
-        return nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+    @property
+    def loss(self) -> Loss:
+        """The mean cross-entropy of a byte, in nats."""
+        return _cross_entropy
 
     def own_test(self) -> Test:
         """Return a test that also measures bits per byte and perplexity."""
@@ -120,3 +121,7 @@ class LanguageModel(Dealt):
 
 language_model = LanguageModel.deal
 """Return a function that makes a language model from N and a seed, for `simulate`; see `Dealt.deal`."""
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())

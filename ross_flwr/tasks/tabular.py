@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ross_flwr.config import ConfigError, require
 from ross_flwr.data import Place, Records, read_table, tuning_records
 from ross_flwr.learning.flat import FlatModel
-from ross_flwr.learning.outputs import Metric
+from ross_flwr.learning.outputs import Loss, Metric
 from ross_flwr.tasks.corruptions import CORRUPTIONS
 from ross_flwr.tasks.dealt import Dealt, Part
 
@@ -99,11 +99,10 @@ class Tabular(Dealt):
         """Return the training or test rows at `indices`."""
         return Part(self.source, indices, test=test)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy of classes, or the mean squared error of standardised numbers."""
-        if targets.is_floating_point():
-            return nn.functional.mse_loss(outputs.squeeze(1), targets)
-        return super().loss(outputs, targets)
+    @property
+    def loss(self) -> Loss:
+        """The cross-entropy of classes, or the mean squared error of standardised numbers."""
+        return _loss
 
     def describe(self) -> dict[str, Any]:
         """Return what the summary of a run says of the data and the model."""
@@ -136,3 +135,9 @@ def area_under_curve(outputs: Tensor, targets: Tensor) -> float:
             least = int(positive.sum()) * (int(positive.sum()) + 1) / 2
             areas.append((float(middle[ranks[positive]].sum()) - least) / pairs)
     return sum(areas) / len(areas) if areas else float("nan")
+
+
+def _loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    if targets.is_floating_point():
+        return nn.functional.mse_loss(outputs.squeeze(1), targets)
+    return nn.functional.cross_entropy(outputs, targets)

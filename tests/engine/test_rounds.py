@@ -91,15 +91,15 @@ def stop_after(run, rounds):
 
 def interrupt(run, gradients):
     """Press Ctrl-C while an agent computes gradient number `gradients`."""
-    objective = run.host.agents[2].objective
-    compute, calls = objective.gradient, iter(range(gradients))
+    batches, calls = run.host.agents[2].batches, iter(range(gradients))
+    take = batches.take
 
-    def gradient(vector, batch):
+    def taken(number):
         if next(calls, None) is None:
             raise KeyboardInterrupt
-        return compute(vector, batch)
+        return take(number)
 
-    objective.gradient = gradient
+    batches.take = taken
     with pytest.raises(KeyboardInterrupt):
         for _ in run.rounds():
             pass

@@ -15,6 +15,7 @@ from ross_flwr.config import ConfigError
 from ross_flwr.learning.classes import by_class, f1_scores
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import ModuleObjective
+from ross_flwr.learning.probes import after_steps
 
 
 def mlp():
@@ -352,3 +353,30 @@ def test_a_part_of_a_gradient_is_that_of_the_whole_and_no_other_is_computed(name
         assert all(p.requires_grad and p.grad is None for p in parameters)
     first, last = [True] + [False] * (len(parameters) - 1), [False] * (len(parameters) - 1) + [True]
     assert (learning[0], learning[2], learning[3]) == (first, last, [True] * len(parameters))
+
+
+CONVOLUTIONS = [nn.Conv2d(1, 4, 2), nn.MaxPool2d((1, 2)), nn.Conv2d(4, 2, 1), nn.Flatten(), nn.Linear(2, 3)]
+CHAINS = {
+    "linear": ([nn.Linear(6, 3)], (6,)),
+    "mlp": ([nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3, bias=False)], (6,)),
+    "cnn": (CONVOLUTIONS, (1, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("size", [8, 30])
+def test_utilities_of_a_game_are_those_of_its_models_one_by_one(name, size):
+    layers, shape = CHAINS[name]
+    model, data, draw = FlatModel(nn.Sequential(*layers)), examples(shape, size, 0), torch.Generator().manual_seed(0)
+    objective = ModuleObjective(model, data, data, data)
+    assert objective.stack
+    gradients = list(torch.randn(3, model.size, generator=draw))
+    huge = 1e38 * gradients[0]  # overflows, and does not spoil coalitions without it
+    for players in (gradients, [*gradients, huge]):
+        coalitions = [tuple(j for j in range(len(players)) if mask >> j & 1) for mask in range(1 << len(players))]
+        probes = after_steps(model.initial, players, 1.0, coalitions)
+        for kind in ("loss", "accuracy", "accuracy-then-loss"):
+            alone = [objective.utility(probe, kind, objective.validation) for probe in probes]
+            assert objective.utilities(probes, kind, objective.validation) == pytest.approx(
+                alone, abs=1e-5, nan_ok=True
+            )

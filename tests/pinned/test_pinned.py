@@ -22,6 +22,7 @@ FILE = Path(__file__).with_name("pinned.json")
 PINNED = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
 
 SETTING = {
+    "engine": "loop",  # others agree with it to rounding, which decides what cgsv-server and cgsv-reward leave out
     "num-agents": 6,
     "num-rounds": 3,
     "topology": "random-regular",
@@ -73,7 +74,7 @@ def on_two_nodes(config):
     hosts = []
     for block in (range(0, 6, 2), range(1, 6, 2)):
         assembly = assemble(config)
-        hosts.append(assembly.host("run", {i: assembly.topology.place(i) for i in block}))
+        hosts.append(assembly.host("run", {i: assembly.topology.place(i) for i in block}, "loop"))
     sent, gradients = Counter(), 0
     for number in range(config.part(RunOptions).num_rounds):
         mail = [(), ()]

@@ -62,7 +62,7 @@ def test_what_agents_add_has_the_covariance_and_is_never_added_twice(method):
     def released(number):
         noise = []
         for agent in agents:
-            request = Gradient(agent.objective, agent["model"], agent.batches.take(number), 0, number)
+            request = Gradient(agent.objective, agent["model"], agent.batches.take(number), agent.stream, number)
             noise.append(agent.gradient_chain[0](torch.zeros_like(agent["model"]), agent, request))
         return torch.stack(noise).numpy() / (3.0 * 2 / agents[0].batches.size)
 

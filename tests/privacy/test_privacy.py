@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from math import inf, nan
 
 import dp_accounting
@@ -27,6 +28,7 @@ from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import ModuleObjective
 from ross_flwr.learning.requests import Gradient
+from ross_flwr.learning.streams import stream
 from ross_flwr.privacy.accounting import epsilon_of, precision_of
 from ross_flwr.privacy.link import QUERIES, SPENT, Blurred
 from ross_flwr.privacy.privacy import planned_queries
@@ -123,7 +125,7 @@ def request_of(name, seed=0):
     model = FlatModel(make())
     data = Table(inputs, targets)
     objective = ModuleObjective(model, data, None, data)
-    return Gradient(objective, model.initial.clone(), data.batch(torch.arange(6)), 5, 0)
+    return Gradient(objective, model.initial.clone(), data.batch(torch.arange(6)), partial(stream, 5), 0)
 
 
 def parts_of(request):
@@ -137,7 +139,7 @@ def test_the_clipped_mean_is_that_of_a_loop_over_examples(name, entries):
     alone = [request.objective.gradient(request.vector, part) for part in request.batch.parts(1)]
     clip = float(torch.stack([each.norm() for each in alone]).median())
     expected = sum(each * min(1.0, clip / float(each.norm())) for each in alone) / 6
-    found = clipped_mean(*parts_of(request), clip, noise=request.noise, entries=entries)
+    found = clipped_mean(*parts_of(request), clip, noise=request.seed, entries=entries)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert (request.objective.model.module in clipping._one_by_one) == (name == "branching")
 
@@ -155,10 +157,11 @@ def test_an_example_whose_gradient_is_not_finite_moves_nothing():
 def test_what_a_model_draws_differs_by_example_and_not_by_call():
     model = FlatModel(nn.Sequential(nn.Dropout(0.5), nn.Linear(40, 2)))
     data = Table(torch.ones(4, 40), torch.zeros(4, dtype=torch.int64))
-    request = Gradient(ModuleObjective(model, data, None, data), model.initial, data.batch(torch.arange(4)), 7, 0)
-    found = next(clipping._gradients(*parts_of(request), 7, 4))
+    objective = ModuleObjective(model, data, None, data)
+    batch = data.batch(torch.arange(4))
+    found = next(clipping._gradients(objective, model.initial, batch, 7, 4))
     assert len(found.unique(dim=0)) == 4
-    assert torch.equal(found, next(clipping._gradients(*parts_of(request), 7, 4)))
+    assert torch.equal(found, next(clipping._gradients(objective, model.initial, batch, 7, 4)))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -299,7 +302,8 @@ def drawn(link, queries, *, index=0, seed=0, after=0):
     found = []
     for pass_number, of in queries:
         agent.pass_number = pass_number
-        request = Gradient(agent.objective, agent["model"], agent.batches.take(pass_number), 0, pass_number, of)
+        batch = agent.batches.take(pass_number)
+        request = Gradient(agent.objective, agent["model"], batch, partial(stream, 0), pass_number, of)
         found.append(link(torch.zeros_like(agent["model"]), agent, request))
     return torch.stack(found)
 
