@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from itertools import islice
 from math import isfinite
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, cast
 
 import torch
 from greenlet import getcurrent, greenlet
@@ -122,14 +122,13 @@ def _kind(request: Gradient | Utilities) -> Hashable | None:
 
 def _gradients(requests: Sequence[Gradient]) -> list[tuple[Tensor, Tensor | None]]:
     """Return the gradients of one module on mini-batches of one size."""
-    objective = requests[0].objective
-    assert isinstance(objective, ModuleObjective)
-    assert objective.stack
+    objective = cast(ModuleObjective, requests[0].objective)
+    stack = cast(Stack, objective.stack)
     if not objective.model.module.training:
         objective.model.module.train()
     vectors = torch.stack([each.vector for each in requests])
     batches = stacked([each.batch for each in requests])
-    gradients, lost = objective.stack.gradients(vectors, *batches, objective.loss_function)
+    gradients, lost = stack.gradients(vectors, *batches, objective.loss_function)
     if lost.isnan().any():  # either a model has diverged, or the data is refused
         return [each.answer() for each in requests]
     return [(row, None) for row in gradients]
