@@ -170,9 +170,8 @@ class Dealt(ABC):
 
     def corruption(self, kind: str, rate: float) -> Corruption:
         """Return what does `kind` to a share `rate` of an agent's examples."""
-        return Corruption(
-            kind=kind, rate=rate, sigma=self._bad.noise_sigma, num_classes=self.num_outputs, seed=self.seed
-        )
+        sigma, classes = self._bad.noise_sigma, self.num_outputs
+        return Corruption(kind=kind, rate=rate, sigma=sigma, num_classes=classes, seed=self.seed)
 
     @property
     def num_outputs(self) -> int:
