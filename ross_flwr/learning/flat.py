@@ -23,11 +23,8 @@ class FlatModel:
     statistics) in the module's order, each row-major. Binding copies nothing: the module computes on the vector's own
     memory.
 
-    Frozen parameters, with ``requires_grad=False``, are no part of the vector and never travel. The models of a process
-    share those that are equal. So it is with buffers that stay `still`.
-
-    Buffers that are not in the `state_dict`, and those with infinities or NaN (attention masks), are no part of the
-    vector: each process has its own.
+    Frozen parameters, with ``requires_grad=False``, and buffers that stay `still` never travel; the models of a process
+    share those that are equal. Each process has buffers of its own that are not in the `state_dict` or hold infinities.
 
     Parameters
     ----------
