@@ -132,7 +132,7 @@ class Cosine(Schedule):
 
     Examples
     --------
-    >>> Cosine(final=0.2).factor(0.5)
+    >>> round(Cosine(final=0.2).factor(0.5), 6)
     0.6
     """
 

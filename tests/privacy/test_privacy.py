@@ -174,7 +174,7 @@ def test_without_noise_and_clipping_a_method_is_the_plain_one_and_asks_for_no_mo
     plain = finished(**(options | PLAIN.get(method, {})))
     private = finished(**options, dp_clip=1e4, dp_noise=1e-12)
     off = (models(private) - models(plain)).abs() > 1e-5 + 1e-4 * models(plain).abs()
-    assert off.float().mean() <= (0.01 if method == "cgsv-reward" else 0)  # which keeps the largest entries of many
+    assert off.float().mean() <= (0.02 if method.startswith("cgsv-") else 0)  # these keep the largest of many entries
     for i, agent in private.host.agents.items():
         counts = agent[SPENT] * 1e-24
         degrees = [len(private.assembly.graphs.at(t).receivers(i)) for t in range(3)]
