@@ -3,7 +3,9 @@
 import csv
 from collections import Counter
 from itertools import chain, product
+from math import inf
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich import box
@@ -71,6 +73,7 @@ class Results:
         found: dict[tuple[str, ...], dict[str, dict[int, dict[str, Any]]]] = {}
         self.refused: set[tuple[str, ...]] = set()
         self.failed: Counter[tuple[str, ...]] = Counter()
+        self.losses: dict[tuple[str, ...], list[float]] = {}
         for cell in cells:
             method, scenario, topology, seed = cell.place
             result = cell.result(root) or {}
@@ -78,6 +81,9 @@ class Results:
                 self.refused.add((method, scenario, topology))
             elif "failed" in result:
                 self.failed[method, scenario, topology] += 1
+            elif result.get("classes") == 1:  # a number is predicted
+                loss = result["loss"]["mean"]
+                self.losses.setdefault((method, scenario, topology), []).append(inf if loss is None else loss)
             elif result:
                 found.setdefault((scenario, topology), {}).setdefault(method, {})[int(seed)] = result
         self.scores = {
@@ -91,6 +97,8 @@ class Results:
     def text(self, method: str, place: tuple[str, ...]) -> str:
         """Return what stands in the table for `method` in `place`."""
         score = self.scores.get(place, {}).get(method)
+        if losses := self.losses.get((method, *place)):
+            return f"loss {fmean(losses):.4g}"
         failed = self.failed[method, *place]
         if score is None:
             return "refused" if (method, *place) in self.refused else "failed" if failed else "…"
@@ -104,6 +112,8 @@ class Results:
 
     def legend(self) -> list[str]:
         """Return what numbers and marks mean."""
+        if self.losses:
+            return ["The mean loss over agents and seeds on test data: a task that predicts a number has no accuracy."]
         return legend(self.ours, self.differences)
 
 

@@ -266,6 +266,23 @@ def test_methods_stand_beside_each_other_in_a_table_of_more_places(file, tmp_pat
 
 
 @cells_here()
+def test_a_task_that_predicts_a_number_is_compared_by_its_loss(tmp_path):
+    table = tmp_path / "prices.csv"
+    table.write_text("size,price\n" + "".join(f"{k},{2 * k + 0.5}\n" for k in range(600)))
+    keys = {"task": "tabular", "data-path": str(table), "label-column": "price", "num-agents": 2, "num-rounds": 1}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in (keys | {"topology": "complete", "attackers": 0}).items()]
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        "\n".join(["seeds = [0]", "[keys]", *lines, "[methods.dpsgd]", "[scenarios.clean]", "[topologies.complete]"])
+    )
+    result = CliRunner().invoke(cli, ["compare", str(plan), "--out", str(tmp_path / "out"), "--jobs", "1"])
+    assert result.exit_code == 0, result.output
+    (line,) = csv.DictReader((tmp_path / "out/cells.csv").open())
+    assert f"loss {float(line['loss']):.4g}" in result.output
+    assert "has no accuracy" in " ".join(result.output.split())
+    assert "collapsed" not in result.output
+
+
 def test_the_quick_form_of_the_digits_shows_who_learns_and_who_falls(tmp_path):
     words = "compare digits --quick --methods ross,dpsgd --scenarios clean,poisoned --topologies ring --jobs 1 --out"
     done = CliRunner().invoke(cli, [*words.split(), str(tmp_path)], catch_exceptions=False)
