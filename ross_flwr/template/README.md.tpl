@@ -4,7 +4,7 @@ Agents that learn together along the edges of a graph, with ross_flwr on [Flower
 data are in `$module/task.py`: begin there.
 
 ```bash
-python -m pytest                                                     # the tests
+python -m pytest                                                     # the tests (pip install pytest)
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1                # use this environment
 flwr run . --stream --federation-config "num-supernodes=4"           # four agents, in Flower's simulation
 flwr run . --stream --run-config "algorithm='dpsgd' num-rounds=5"    # other keys; `ross-flwr config` lists all
