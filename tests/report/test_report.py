@@ -371,6 +371,17 @@ def test_twelve_variants_of_ross_and_twenty_four_others_are_told_apart():
     assert len({symbol for _, _, symbol in list(found.values())[:8]}) == 8  # also without colours
 
 
+def test_a_legend_of_long_names_leaves_the_title_of_a_picture_free(tmp_path, monkeypatch):
+    line = Series("to poisoned neighbours, mean", {"rounds": [0, 1]}, [0, 1], "#000000")
+    title = "gradient-scaling: weight given to honest and to poisoned neighbours"
+    chart = Chart("", "weights", title, "", [[Panel("", "", [line])]], {"rounds": "rounds"})
+    figures = []
+    monkeypatch.setattr(png, "save", lambda figure, *_: figures.append(figure))
+    png.draw(chart, tmp_path)
+    figures[0].draw_without_rendering()
+    assert not figures[0]._suptitle.get_window_extent().overlaps(figures[0].legends[0].get_window_extent())
+
+
 def test_two_tests_are_points_and_no_line():
     lines = [
         Series(str(len(y)), {"rounds": list(range(len(y)))}, y, "#000000", symbol="square")
