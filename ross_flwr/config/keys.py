@@ -58,9 +58,10 @@ def require(key: str, value: str, known: Iterable[str]) -> None:
     """
     known = sorted(known)
     if value not in known:
-        nearest = get_close_matches(value, known, n=1)
+        plain = value.lower()
+        nearest = get_close_matches(plain, known, n=1)
         hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
-        names = known if len(known) <= _MANY else get_close_matches(value, known, n=8, cutoff=0)
+        names = known if len(known) <= _MANY else get_close_matches(plain, known, n=8, cutoff=0)
         others = f" or {len(known) - len(names)} others" * (len(names) < len(known))
         raise ConfigError(f"{key} = {shown(value)} is not known: use one of {', '.join(names)}{others}{hint}")
 

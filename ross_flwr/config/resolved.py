@@ -29,6 +29,8 @@ TRIED = {
     "local-epochs": "local-steps",
     "lr": "learning-rate",
     "method": "algorithm",
+    "min-available-clients": "num-nodes",
+    "min-available-nodes": "num-nodes",
     "n": "num-agents",
     "net": "model",
     "network": "topology",

@@ -129,6 +129,8 @@ def test_a_name_that_is_not_registered_is_refused_with_the_nearest_that_is():
     with pytest.raises(ConfigError) as refusal:
         require("topology", "rign", ["star", "ring"])
     assert str(refusal.value) == "topology = 'rign' is not known: use one of ring, star; did you mean 'ring'?"
+    with pytest.raises(ConfigError, match="did you mean 'ring'"):
+        require("topology", "RING", ["star", "ring"])
 
 
 def test_of_very_many_names_only_the_nearest_are_told():
