@@ -134,7 +134,9 @@ _REPORTED = ("loss", "accuracy", "attack-success")
 """Names that metrics cannot have, because every test reports them."""
 
 
-def _refuse_mods(mods: Iterable[Mod]) -> None:
+def _refuse_mods(mods: list[Mod]) -> None:
+    if not isinstance(mods, list):
+        raise ConfigError(f"mods is a {type(mods).__name__}, not a list: give an app by name, peer_app(app=app, …)")
     for mod in mods:
         if mod in (fixedclipping_mod, adaptiveclipping_mod) or isinstance(mod, LocalDpMod):
             name = getattr(mod, "__name__", type(mod).__name__)
@@ -207,8 +209,9 @@ def peer_app(
     Raises
     ------
     ConfigError
-        When only some of model, train_data and test_data are given, or a task beside them, a metric has a name that is
-        taken, or a mod rewrites the one model that it expects in a message.
+        When an object stands where a function belongs, only some of model, train_data and test_data are given, or a
+        task beside them, a metric has a name that is taken, or a mod rewrites the one model that it expects in a
+        message.
 
     Examples
     --------
@@ -220,9 +223,9 @@ def peer_app(
     >>> isinstance(app, ClientApp)
     True
     """
-    _refuse_mods(mods or [])
-    if taken := [name for name in metrics or {} if name in _REPORTED]:
-        raise ConfigError(f"metrics have the name '{taken[0]}', which every test reports: use another name")
+    _refuse_mods([] if mods is None else mods)
+    _refuse_objects(task=task, model=model, train_data=train_data, validation_data=validation_data, test_data=test_data)
+    _refuse_names(metrics or {})
     scoring = (loss is not nn.functional.cross_entropy, metrics, utility, test)
     functions = (model, train_data, validation_data, test_data, pair, train, optimizer, *scoring)
     if train and optimizer:
@@ -266,6 +269,20 @@ def _handling(
     peer.query("done", mods=mods)(handlers.done)
     peer.train("segment", mods=mods)(partial(handlers.segment, make_task=make_task))
     return peer
+
+
+def _refuse_names(metrics: Mapping[str, Metric]) -> None:
+    if taken := [name for name in metrics if name in _REPORTED]:
+        raise ConfigError(f"metrics have the name '{taken[0]}', which every test reports: use another name")
+
+
+def _refuse_objects(**functions: object) -> None:
+    for name, given in functions.items():
+        if given is not None and (isinstance(given, nn.Module) or not callable(given)):
+            raise ConfigError(
+                f"{name} is a {type(given).__name__}: give peer_app a function of the node's Context that returns it, "
+                f"{name}=lambda context: …"
+            )
 
 
 def _alone(task: Callable[[Context], Task]) -> MakeTask:

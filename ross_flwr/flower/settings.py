@@ -29,6 +29,8 @@ def config_of(
         When an option is not known, not possible, or given twice.
     """
     given = {name.replace("_", "-"): value for name, value in options.items()}
+    if shares := [name for name in options if name.startswith("fraction_")]:
+        raise ConfigError(f"{shares[0]} is an argument of FedAvg: leave it out, as all agents take part in every round")
     if given.setdefault("transport", transport) != transport:
         raise ConfigError(
             f"transport = '{given['transport']}' is another strategy: use PeerRelay for relay, PeerDirect for direct, "

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ross_flwr.algorithms import Algorithm
 from ross_flwr.compression.options import CompressionOptions
+from ross_flwr.config import ConfigError
 from ross_flwr.engine import rounds as engine_rounds
 from ross_flwr.engine.engines import Engine
 from ross_flwr.engine.host import Host
@@ -114,7 +115,8 @@ def simulate(
     Raises
     ------
     ConfigError
-        When the parts do not fit each other, the folder holds a run already, or another process runs in it.
+        When a part is a name and not an object, the parts do not fit each other, the folder holds a run already, or
+        another process runs in it.
 
     Examples
     --------
@@ -123,6 +125,7 @@ def simulate(
     >>> [line["round"] for line in result.history], sorted(result.models)
     ([1, 2], [0, 1, 2, 3])
     """
+    _require_objects(algorithm, topology, task)
     graphs = _graphs(topology, passes)
     assembly = Assembly(
         algorithm=algorithm,
@@ -155,13 +158,22 @@ def simulate(
         if results:
             results.write_summary(summary)
             results.write_model(assembly.task.model.named(mean, frozen=True))
-    models = {index: agent["model"] for index, agent in host.agents.items()}
-    return Result(history.lines, summary, models, mean, assembly.task.model)
+    return Result(history.lines, summary, {i: a["model"] for i, a in host.agents.items()}, mean, assembly.task.model)
 
 
 def consensus(host: Host, history: History) -> Tensor:
     """Return the mean of the honest agents' models, shape [P]."""
     return torch.stack([host.agents[i]["model"] for i in history.honest]).mean(0)
+
+
+def _require_objects(algorithm: object, topology: object, task: object) -> None:
+    for name, part, fits, example in (
+        ("algorithm", algorithm, isinstance(algorithm, Algorithm), "ROSS(learning_rate=0.1)"),
+        ("topology", topology, isinstance(topology, nx.Graph | Topology | Graphs), "graph.ring(10)"),
+        ("task", task, callable(task) or hasattr(task, "objective"), 'tasks.images("digits")'),
+    ):
+        if not fits:
+            raise ConfigError(f"{name} = {part!r} is not an object that simulate takes: use {example}, say")
 
 
 def _graphs(topology: nx.Graph | Topology | Graphs, passes: int) -> Graphs:

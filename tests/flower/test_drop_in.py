@@ -373,6 +373,9 @@ def test_what_does_not_fit_an_app_of_its_own_is_told_in_a_sentence(changed, opti
             REGRESSION | {"train": r2, "optimizer": r2},
             "peer_app takes train, or an optimizer for the local steps: give it",
         ),
+        (REGRESSION | {"model": nn.Linear(3, 1)}, "model is a Linear: give peer_app a function of the node's Context"),
+        (REGRESSION | {"test_data": [1]}, "test_data is a list: give peer_app a function"),
+        ({"mods": ClientApp()}, r"mods is a ClientApp, not a list: give an app by name, peer_app\(app=app, …\)"),
         (REGRESSION | {"metrics": {"loss": r2}}, "metrics have the name 'loss', which every test reports"),
     ],
 )

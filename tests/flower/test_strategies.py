@@ -89,6 +89,13 @@ def test_a_graph_that_cannot_be_is_refused(graph, options, sentence):
         PeerRelay(algorithm="dpsgd", topology=graph, **options)
 
 
+def test_arguments_of_fedavg_are_refused_in_words_of_its_users():
+    with pytest.raises(ConfigError, match="fraction_evaluate is an argument of FedAvg: leave it out"):
+        PeerRelay(fraction_evaluate=0.5)
+    with pytest.raises(ConfigError, match="did you mean num-nodes"):
+        PeerRelay(min_available_nodes=2)
+
+
 def test_an_algorithm_that_is_not_registered_here_is_refused():
     class Mine(DPSGD):
         pass

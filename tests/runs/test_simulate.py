@@ -75,3 +75,10 @@ def test_threats_are_objects_too():
 def test_parts_that_do_not_fit_are_refused_in_one_sentence():
     with pytest.raises(ConfigError, match="sends gradients back to where the models came from"):
         simulate(ROSS(), graph.of_graph(graph.directed_ring(4), "push"), tasks.images("digits", **TINY))
+    for name, parts in {
+        "algorithm": ("ross", graph.ring(4), tasks.images("digits")),
+        "topology": (ROSS(), "ring", tasks.images("digits")),
+        "task": (ROSS(), graph.ring(4), "digits"),
+    }.items():
+        with pytest.raises(ConfigError, match=f"{name} = '.*' is not an object that simulate takes: use .*, say"):
+            simulate(*parts)
