@@ -142,7 +142,7 @@ def ask(post: Post, nodes: Collection[int], setup: Setup, config: ConfigRecord, 
         answer = answer_of(reply.message, others, post.drop, direct=direct) if reply.message else None
         if answer is None:
             failures[node] += 1
-            problems[node] = f"it failed: {reply.problem[:200]}" if reply.problem else "its answer was refused"
+            problems[node] = _failure(reply.problem)
             questions.lose(node)
             continue
         told.add(node)
@@ -169,3 +169,9 @@ def ask(post: Post, nodes: Collection[int], setup: Setup, config: ConfigRecord, 
             WARNING, "\t├──> node %d cannot take part, and its agents are absent until it can: %s", node, problem
         )
     return answers
+
+
+def _failure(problem: str) -> str:
+    if "No query function registered" in problem:
+        return "its ClientApp hosts no agents: call peer_app(app=app, …) in the ClientApp's file"
+    return f"it failed: {problem[:200]}" if problem else "its answer was refused"

@@ -1,7 +1,8 @@
 """The question to the nodes before a run; with a clock that only it moves."""
 
 import pytest
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Error, RecordDict
+from flwr.clientapp import ClientApp
 from tables import Table
 
 from ross_flwr import ConfigError
@@ -67,6 +68,16 @@ def test_a_node_whose_app_is_broken_is_given_up_at_once_with_what_it_says(caplog
     assert "node 3 cannot take part, and its agents are absent until it can: it failed: broken" in caplog.text
     with pytest.raises(ConfigError, match=r"2 of 4 nodes .* half: node 2 .* broken"):
         asked(Table(content, n0=1.0, n1=1.0, n2=-1.0, n3=-1.0))
+
+
+def test_nodes_whose_client_app_hosts_no_agents_are_told_what_to_call():
+    def fail(message):
+        with pytest.raises(ValueError, match="who") as failure:
+            ClientApp()(message, Context(1, 1, {}, RecordDict(), {}))
+        return Error(code=1, reason=str(failure.value))
+
+    with pytest.raises(ConfigError, match=r"its ClientApp hosts no agents: call peer_app\(app=app, …\)"):
+        asked(Table(fail, n0=1.0, n1=1.0, n2=1.0, n3=1.0))
 
 
 def test_a_node_with_certificates_of_another_authority_takes_no_part_and_is_told_so(caplog):
