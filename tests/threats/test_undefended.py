@@ -109,7 +109,7 @@ def test_an_attacker_mixes_by_the_mean_whatever_the_rule():
     assert torch.equal(agent.mix(vectors), undefended)
 
 
-@pytest.mark.parametrize("method", ["bristle", "pfedgame", "sybilwall"])
+@pytest.mark.parametrize("method", ["bristle", "fgrpo", "pfedgame", "sybilwall"])
 def test_an_attacker_takes_the_plain_mean_where_its_method_judges_models(method):
     host, attackers = host_of(method)
     host.activate(0, 0)
