@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ross_flwr.cli.completion import Hinting
+from ross_flwr.cli.completion import Hinting, completing, known
 from ross_flwr.cli.keys import read, run_config
 from ross_flwr.cli.screen import FOLDER, console, quoted, stoppable
+from ross_flwr.files import home
 
 if TYPE_CHECKING:
     from ross_flwr.runs.compare import Cell, Plan
@@ -29,7 +30,7 @@ Examples:
   ross-flwr compare mnist -c data-path=FOLDER --quick
   ross-flwr compare my.toml --methods ross,dpsgd --jobs 4""",
 )
-@click.argument("experiment")
+@click.argument("experiment", shell_complete=completing("experiments"))
 @run_config
 @click.option("--out", type=FOLDER, metavar="FOLDER", help="Where the results go [results/<experiment>].")
 @click.option("--methods", default="", metavar="A,B", help="Only these rows of the experiment.")
@@ -58,7 +59,8 @@ def compare(
     a budget, methods are read at equal rounds, equal work and equal bytes.
     """
     folder = out or Path("results") / (Path(experiment).stem + ("-quick" if quick else ""))
-    click.echo(f"Comparing {experiment}; results go to {folder}")
+    if experiment in known("experiments") or home(experiment).is_file():  # others are refused below
+        click.echo(f"Comparing {experiment}; results go to {folder}")
     from ross_flwr.runs import budgets
     from ross_flwr.runs import compare as comparison
     from ross_flwr.runs.cells import CellsFailedError, collecting_failures, run_cells

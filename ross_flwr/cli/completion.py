@@ -1,30 +1,35 @@
 """What a shell completes, and hints for names that people try. It imports neither methods nor PyTorch."""
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 from click.shell_completion import CompletionItem
 
 from ross_flwr.config import likely_key
 
-__all__ = ["FILE", "Hinting", "complete_list", "complete_pair", "known"]
+__all__ = ["FILE", "Hinting", "complete_pair", "completing", "known"]
 
 FILE = Path(__file__).with_name("completion.json")
 """What `names.for_completion` wrote."""
 
 
+Completer: TypeAlias = Callable[[click.Context, click.Parameter, str], list[str]]
+"""From what was typed to what it may become."""
+
+
 @cache
 def known(what: str) -> Any:
-    """Return the names of a kind: ``"formats"``, ``"lists"``, ``"trackers"``; or ``"keys"``, each with its meaning."""
+    """Return the names of a kind, such as ``"experiments"`` or ``"lists"``; or ``"keys"``, each with its meaning."""
     return json.loads(FILE.read_text(encoding="utf-8"))[what]
 
 
-def complete_list(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
-    """Return the lists whose names begin with what was typed."""
-    return [name for name in known("lists") if name.startswith(begun)]
+def completing(what: str) -> Completer:
+    """Return what completes the names of a kind that `known` knows."""
+    return lambda _context, _parameter, begun: [name for name in known(what) if name.startswith(begun)]
 
 
 def complete_pair(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:

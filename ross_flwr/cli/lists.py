@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ross_flwr.cli.completion import Hinting, complete_list, known
+from ross_flwr.cli.completion import Hinting, completing, known
 from ross_flwr.cli.keys import read, read_run, run_config
 from ross_flwr.cli.screen import FILE, console
-from ross_flwr.config import require, to_toml
+from ross_flwr.config import ConfigError, shown, to_toml
 
 if TYPE_CHECKING:
     from ross_flwr.algorithms import Algorithm
@@ -68,19 +69,24 @@ def data(run_config: Sequence[str], plot: Path | None) -> None:
 @click.command(
     "list",
     short_help="List the values that a key takes.",
-    help=f"List the values that a key takes. WHAT is one of {', '.join(known('lists'))}; without it, list all names.",
+    help=f"List the values that a key takes. WHAT is the key, or one of {', '.join(known('lists'))}; without it, list "
+    "all names.",
     epilog="\b\nExample:\n  ross-flwr list topologies",
 )
-@click.argument("what", default="", shell_complete=complete_list)
+@click.argument("what", default="", shell_complete=completing("lists"))
 def list_(what: str) -> None:
     """List the values that a key takes."""
     from ross_flwr.algorithms import ALGORITHMS
-    from ross_flwr.cli.names import LISTS
+    from ross_flwr.cli.names import LIST_OF_KEY, LISTS
 
     if not what:
         show({name: ", ".join(entries) for name, entries in LISTS.items()})
         return
-    require("list", what, LISTS)
+    what = LIST_OF_KEY.get(what, what)
+    if what not in LISTS:
+        nearest = get_close_matches(what.lower(), LISTS, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise ConfigError(f"there is no list called {shown(what)}: the lists are {', '.join(LISTS)}{hint}")
     entries = {name: about(entry) for name, entry in LISTS[what].items()}
     if what == "algorithms":
         by_family = sorted(entries, key=lambda name: (ALGORITHMS[name].family, name))

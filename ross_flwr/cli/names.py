@@ -18,6 +18,7 @@ from ross_flwr.learning.optimizers import OPTIMIZERS, SCHEDULES, Clip
 from ross_flwr.learning.rules import RULES
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS
 from ross_flwr.report.trackers import TRACKERS
+from ross_flwr.runs.compare import experiments
 from ross_flwr.runs.side_by_side import BESIDE
 from ross_flwr.runs.trained import FORMATS
 from ross_flwr.tasks.corruptions import CORRUPTIONS
@@ -29,7 +30,7 @@ from ross_flwr.threats.attacks import ATTACKS
 from ross_flwr.threats.faults import FAULTS
 from ross_flwr.threats.poisons import POISONS
 
-__all__ = ["LISTS", "for_completion"]
+__all__ = ["LISTS", "LIST_OF_KEY", "for_completion"]
 
 
 def _of_tasks(*known: tuple[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -82,9 +83,9 @@ LIST_OF_KEY = {
 def for_completion() -> str:
     """Return what a shell completes, as JSON: the keys with their meanings and values, and other names."""
     of_keys = {key.name: [key.meaning, *_values(key)] for key in (BESIDE, *keys())}
-    return json.dumps(
-        {"keys": of_keys, "lists": [*LISTS], "formats": [*FORMATS], "trackers": sorted(TRACKERS)}, indent=1
-    )
+    names: dict[str, Iterable[str]] = {"lists": LISTS, "formats": FORMATS, "experiments": experiments()}
+    names["trackers"] = sorted(TRACKERS)
+    return json.dumps({"keys": of_keys, **{kind: [*known] for kind, known in names.items()}}, indent=1)
 
 
 def _values(key: Key) -> Iterable[str]:

@@ -98,7 +98,7 @@ def resume(folder: Path, shown: str | None, log: str) -> None:
     The results equal those of runs that never stopped. To make a run longer, first raise num-rounds in its config.toml.
     --json and --log also show the earlier rounds, so they work for a finished run too.
     """
-    if not shown:
+    if not shown and (folder / "config.toml").is_file():  # other folders are refused below
         click.echo(f"Going on with the run in {folder}")
     from ross_flwr.report.trackers import trackers
     from ross_flwr.runs.local import resume as resume_runs

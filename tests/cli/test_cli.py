@@ -96,7 +96,8 @@ def test_a_first_run_shows_what_came_out_and_keeps_it(tmp_path):
         ("config -c num-agnts=3", ["did you mean num-agents?"]),
         ("resume nowhere", ["nowhere holds no run: there is no config.toml in it"]),
         ("resume file", ["file holds no run"]),
-        ("list topologys", ["list = 'topologys'", "algorithms, attacks", "did you mean 'topologies'?"]),
+        ("list topologys", ["no list called 'topologys'", "algorithms, attacks", "did you mean topologies?"]),
+        ("compare nosuch", ["nosuch is neither a file that can be read nor one of attackers"]),
     ],
 )
 def test_bad_input_ends_in_one_sentence_and_exit_code_2(ross_flwr, tmp_path, arguments, parts):
@@ -108,6 +109,7 @@ def test_bad_input_ends_in_one_sentence_and_exit_code_2(ross_flwr, tmp_path, arg
     for part in parts:
         assert part in ended.err
     assert "holds" not in ended.out
+    assert "results" not in ended.out
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
@@ -211,6 +213,10 @@ def test_a_list_names_all_that_is_registered_and_what_it_is(ross_flwr, what):
         assert about(entry)
 
 
+def test_a_key_leads_to_the_list_of_its_values(ross_flwr):
+    assert ross_flwr("list", "topology").out == ross_flwr("list", "topologies").out
+
+
 def test_the_list_of_lists_holds_every_name(ross_flwr):
     words = ross_flwr("list").out.replace(",", " ").split()
     for what, entries in LISTS.items():
@@ -268,6 +274,7 @@ def test_a_log_that_cannot_be_written_is_refused_before_anything_is(ross_flwr, t
         ("run -c see", {"seed=0"}),
         ("run -c nothing", set()),
         ("list to", {"topologies"}),
+        ("compare dig", {"digits"}),
         ("export out --format o", {"onnx"}),
     ],
 )
