@@ -204,6 +204,10 @@ class Assembly:
             agent.gradient_chain = [link, *agent.gradient_chain]
         agent["model"] = self.task.model.initial.clone()
         self.algorithm.start(agent)
+        self.threats.check_agent(agent)
+        utility = getattr(self.algorithm, "utility", "")
+        if utility in ("accuracy", "own"):  # not every task has them
+            objective.utility(agent["model"], utility, objective.validation)
         return agent
 
     def _objective(self, index: int) -> Objective:

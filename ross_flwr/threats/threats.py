@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ross_flwr.algorithms import Algorithm
 from ross_flwr.algorithms.messages import MessageTransform
 from ross_flwr.config import ConfigError
-from ross_flwr.learning.agent import GradientTransform
+from ross_flwr.learning.agent import Agent, GradientTransform
 from ross_flwr.learning.rules import Rule
 from ross_flwr.learning.streams import stream
 from ross_flwr.threats.adversary import Adversary
@@ -62,6 +62,19 @@ class Threats:
     def gradient_chain(self, agent: int) -> list[GradientTransform]:
         """Return the gradient chain of an agent: the poisons, if it attacks."""
         return list(self.poisons) if agent in self.attackers else []
+
+    def check_agent(self, agent: Agent) -> None:
+        """Refuse poisons that do not suit the data of an agent that attacks.
+
+        Raises
+        ------
+        ConfigError
+            Naming the attack.
+        """
+        for link in self.gradient_chain(agent.index):
+            poison = link.poison if isinstance(link, Poisoning) else link
+            if isinstance(poison, Poison):
+                poison.check(agent)
 
     def check(self, algorithm: Algorithm) -> None:
         """Refuse an attack on cross-gradients alone if the algorithm sends none.

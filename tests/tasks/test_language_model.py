@@ -59,6 +59,10 @@ def test_validation_sets_have_equally_many_windows_of_each_source_and_wrong_byte
         ({"hidden": 8}, "hidden = 8 means nothing with task = 'language-model'"),
         ({"corruption": "backdoor"}, "corruption cannot do 'backdoor' to the data of this task: it can do label-noise"),
         ({"algorithm": "bristle"}, "expected those of an output layer"),
+        (
+            {"attack": "flipped-labels", "attackers": 1},
+            "attack = 'flipped-labels' takes a task with one class for each",
+        ),
     ],
 )
 def test_what_a_text_cannot_do_is_refused(keys, error):

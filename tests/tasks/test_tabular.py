@@ -86,6 +86,12 @@ def test_the_area_under_the_curve_is_that_of_scikit_learn():
         ),
         ({"validation-noise": 0.5}, "validation-noise cannot do 'label-noise' to the data"),
         ({"algorithm": "bristle"}, "bristle judges classes, and the targets of this task are not classes"),
+        (
+            {"attack": "flipped-labels", "attackers": 1},
+            "attack = 'flipped-labels' takes a task with one class for each",
+        ),
+        ({"algorithm": "ross", "utility": "accuracy"}, "utility = 'accuracy' needs targets that are classes"),
+        ({"algorithm": "ross", "utility": "own"}, "utility = 'own' is the app's own function, and it has none"),
     ],
 )
 def test_what_a_table_of_numbers_cannot_do_is_refused(table, keys, error):

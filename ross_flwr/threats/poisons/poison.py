@@ -20,6 +20,15 @@ class Poison(ABC):
     with `option`.
     """
 
+    def check(self, agent: Agent) -> None:  # noqa: B027
+        """Refuse an attacker whose data the poison does not suit.
+
+        Raises
+        ------
+        ConfigError
+            Before the run begins.
+        """
+
     @abstractmethod
     def __call__(self, gradient: Tensor, agent: Agent, request: Gradient) -> Tensor:
         """Return what the poison makes of `gradient`, a new tensor of shape [P]."""

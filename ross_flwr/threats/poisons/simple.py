@@ -62,13 +62,17 @@ class GradientConstant(Poison):
 class FlippedLabels(Poison):
     """Compute every gradient on the same mini-batch with the labels C − 1 − y, y = 0 … C − 1 being the true ones."""
 
-    def __call__(self, gradient: Tensor, agent: Agent, request: Gradient) -> Tensor:
-        """Return the gradient on the flipped labels."""
-        inputs, targets = request.batch.inputs, request.batch.targets
+    def check(self, agent: Agent) -> None:
+        """Refuse data whose examples have no class, or several."""
+        targets = agent.objective.batch(torch.tensor([0])).targets
         if not isinstance(targets, Tensor) or targets.dim() != 1 or targets.is_floating_point():
             raise ConfigError(
                 "attack = 'flipped-labels' takes a task with one class for each example: use another attack"
             )
+
+    def __call__(self, gradient: Tensor, agent: Agent, request: Gradient) -> Tensor:
+        """Return the gradient on the flipped labels."""
+        inputs, targets = request.batch.inputs, request.batch.targets
         num_classes = request.objective.outputs(request.vector, request.batch).shape[-1]
         flipped = replace(request, batch=Batch(inputs, num_classes - 1 - targets))
         with agent.counts.timed("gradients", len(targets)):
