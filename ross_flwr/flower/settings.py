@@ -43,7 +43,13 @@ def config_of(
     own["topology"] = topology if isinstance(topology, str) else GIVEN
     if not isinstance(topology, str) and given.setdefault("num-agents", len(topology)) != len(topology):
         raise ConfigError(f"num-agents = {given['num-agents']} and a graph of {len(topology)} agents: leave one out")
-    return resolve({**own, **given})
+    config = resolve({**own, **given})
+    if transport == "hybrid" and not config.part(GraphOptions).average_every:
+        raise ConfigError(
+            "PeerHybrid relays the rounds of average-every, and average-every = 0 has none: use average_every=10, "
+            "say, or PeerDirect"
+        )
+    return config
 
 
 def graphs_of(graph: nx.Graph, config: Config) -> Graphs:

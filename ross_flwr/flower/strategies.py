@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from ross_flwr.config import Config, ConfigError
 from ross_flwr.flower.direct import Segments
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.relay import Relay
@@ -109,14 +108,6 @@ class PeerHybrid(PeerStrategy):
     """
 
     transport = "hybrid"
-
-    def _plan(self, config: Config) -> None:
-        if not config.part(GraphOptions).average_every:
-            raise ConfigError(
-                "PeerHybrid relays the rounds of average-every, and average-every = 0 has none: use average_every=10, "
-                "say, or PeerDirect"
-            )
-        super()._plan(config)
 
     def _stretches(self, num_rounds: int) -> Iterator[tuple[int, int, Way]]:
         every, length = self.config.part(GraphOptions).average_every, self.config.part(FlowerOptions).segment_rounds

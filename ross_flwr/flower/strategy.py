@@ -27,7 +27,7 @@ from ross_flwr.flower.replies import has_models
 from ross_flwr.flower.results import Results
 from ross_flwr.flower.run import Drops, Run
 from ross_flwr.flower.settings import config_of, graphs_of
-from ross_flwr.runs.assemble import assemble
+from ross_flwr.runs.assemble import assemble, refuse_impossible
 from ross_flwr.runs.history import History
 from ross_flwr.runs.options import RunOptions
 
@@ -86,8 +86,7 @@ class PeerStrategy(Strategy):
         self.about: Mapping[str, Any] = {}
         self.outcome: Mapping[str, Any] = {}
         self.on_round: Callable[[dict[str, Any]], None] = lambda _line: None
-        if not self._agent_per_node:
-            self._plan(self._given)
+        (refuse_impossible if self._agent_per_node else self._plan)(self._given)
 
     @property
     def history(self) -> History:

@@ -22,7 +22,18 @@ from ross_flwr.graph.mixing import MIXING_RULES, Matrix
 from ross_flwr.graph.registry import TOPOLOGIES
 from ross_flwr.graph.undirected import edge_list
 
-__all__ = ["CHANGING", "MIXING_RULES", "TOPOLOGIES", "Place", "Places", "Topology", "build", "of_graph", "redrawn"]
+__all__ = [
+    "CHANGING",
+    "MIXING_RULES",
+    "TOPOLOGIES",
+    "Place",
+    "Places",
+    "Topology",
+    "build",
+    "of_graph",
+    "redrawn",
+    "require_topology",
+]
 
 Place = tuple[Mapping[int, float], Mapping[int, float]]
 """Row and column of W that belong to an agent, by the other agent."""
@@ -153,9 +164,7 @@ def build(
     >>> build("random-regular", 10, degree=4, seed=1).neighbors(0)
     (3, 4, 5, 6)
     """
-    is_file = "." in name or "/" in name
-    if not is_file:
-        require("topology", name, TOPOLOGIES)
+    require_topology(name)
     require("mixing", mixing, MIXING_RULES)
     if num_agents < 2:
         raise ConfigError(f"num-agents = {num_agents} is not allowed: a topology takes at least 2")
@@ -167,7 +176,7 @@ def build(
         "epoch": epoch,
         "clusters": clusters,
     }
-    builder = partial(edge_list, file=name) if is_file else TOPOLOGIES[name]
+    builder = TOPOLOGIES.get(name) or partial(edge_list, file=name)
     wanted = signature(builder).parameters
     drawn = builder(num_agents, **{key: value for key, value in settings.items() if key in wanted})
     if drawn.is_directed() and mixing != "push":
@@ -176,6 +185,12 @@ def build(
         )
     drawn.add_nodes_from(range(num_agents))  # in a matching an agent may have no edge
     return of_graph(drawn, mixing)
+
+
+def require_topology(name: str) -> None:
+    """Refuse a name that is neither known nor the path of an edge list."""
+    if "." not in name and "/" not in name:
+        require("topology", name, TOPOLOGIES)
 
 
 def of_graph(drawn: nx.Graph, mixing: str = "metropolis") -> Topology:

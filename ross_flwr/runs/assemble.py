@@ -11,6 +11,7 @@ from ross_flwr.config import Config, ConfigError, options_of, require, shown
 from ross_flwr.engine.rounds import Schedule
 from ross_flwr.graph.options import GraphOptions
 from ross_flwr.graph.schedule import Graphs, read_graphs
+from ross_flwr.graph.topology import MIXING_RULES, require_topology
 from ross_flwr.learning.options import RobustOptions
 from ross_flwr.learning.rules import PRE_AGGREGATIONS, RULES, Rule
 from ross_flwr.privacy.options import PrivacyOptions
@@ -25,7 +26,7 @@ from ross_flwr.tasks.task import Task
 from ross_flwr.threats.options import AttackOptions, FaultOptions
 from ross_flwr.threats.threats import draw_attackers, read_threats
 
-__all__ = ["assemble", "choose_device", "limit_threads", "read_aggregator", "read_task"]
+__all__ = ["assemble", "choose_device", "limit_threads", "read_aggregator", "read_task", "refuse_impossible"]
 
 
 def assemble(config: Config, task: Task | None = None) -> Assembly:
@@ -78,6 +79,26 @@ def assemble(config: Config, task: Task | None = None) -> Assembly:
         privacy=config.part(PrivacyOptions).read(algorithm),
         aggregator=aggregator,
     )
+
+
+def refuse_impossible(config: Config) -> None:
+    """Refuse what is possible with no number of agents, where that is not known yet.
+
+    Raises
+    ------
+    ConfigError
+        When a name is not known, keys contradict each other, or compression or privacy do not fit the method.
+    """
+    run, graph = config.part(RunOptions), config.part(GraphOptions)
+    require("algorithm", run.algorithm, ALGORITHMS)
+    require_topology(graph.topology)
+    require("mixing", graph.mixing, MIXING_RULES)
+    _read_graphs(config)
+    algorithm = config.part(ALGORITHMS[run.algorithm])
+    read_aggregator(config)
+    config.part(AttackOptions).chosen()
+    config.part(CompressionOptions).link(algorithm)
+    config.part(PrivacyOptions).read(algorithm)
 
 
 def read_task(config: Config) -> Dealt:

@@ -96,6 +96,22 @@ def test_arguments_of_fedavg_are_refused_in_words_of_its_users():
         PeerRelay(min_available_nodes=2)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "options", "sentence"),
+    [
+        (PeerRelay, {"algorithm": "fedavg"}, "algorithm = 'fedavg' is not known: .*; did you mean 'dfedavgm'"),
+        (PeerRelay, {"topology": "rign"}, "topology = 'rign' is not known: .*; did you mean 'ring'"),
+        (PeerDirect, {"aggregator": "medain"}, "did you mean 'median'"),
+        (PeerRelay, {"topology": "ring", "topology_every": 2}, "topology-every = 2 changes nothing"),
+        (PeerRelay, {"attack": "sign", "attackers": 1}, "attack = 'sign' is not known"),
+        (PeerHybrid, {}, "average-every = 0 has none: use average_every=10"),
+    ],
+)
+def test_what_no_number_of_nodes_makes_possible_is_refused_before_they_are_counted(strategy, options, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        strategy(**options)
+
+
 def test_an_algorithm_that_is_not_registered_here_is_refused():
     class Mine(DPSGD):
         pass
