@@ -1,9 +1,10 @@
 """The Flower ClientApp: the agents of one node."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, partial
+from inspect import signature
 from logging import INFO, getLogger
 from typing import Any
 
@@ -115,6 +116,8 @@ class Functions:
 
 def _apart(module: nn.Module) -> nn.Module:
     """Return a copy: an app may keep its module, and give it to several nodes of a process."""
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"model returned {_a(module)}: expected the nn.Module that the agent trains")
     try:
         return deepcopy(module)
     except RuntimeError:  # it holds results of computations, as those of `torch.nn.utils.weight_norm`
@@ -225,18 +228,17 @@ def peer_app(
     """
     _refuse_mods([] if mods is None else mods)
     _refuse_objects(task=task, model=model, train_data=train_data, validation_data=validation_data, test_data=test_data)
-    _refuse_names(metrics or {})
+    _refuse_objects(loss=loss, utility=utility, pair=pair, train=train, optimizer=optimizer, test=test)
+    _refuse_metrics(metrics or {})
     scoring = (loss is not nn.functional.cross_entropy, metrics, utility, test)
     functions = (model, train_data, validation_data, test_data, pair, train, optimizer, *scoring)
     if train and optimizer:
         raise ConfigError("peer_app takes train, or an optimizer for the local steps: give it one of the two")
     if task and any(functions):
         raise ConfigError("peer_app takes a task, or functions for a model and data: give it one of the two")
-    make_task: MakeTask | None = None
+    make_task: MakeTask | None = _alone(task) if task else None
     check: Callable[[Config], None] | None = None
-    if task:
-        make_task = _alone(task)
-    elif model and train_data and test_data:
+    if model and train_data and test_data:
         own = Functions(
             model=model,
             train_data=train_data,
@@ -271,18 +273,60 @@ def _handling(
     return peer
 
 
-def _refuse_names(metrics: Mapping[str, Metric]) -> None:
+def _refuse_metrics(metrics: Mapping[str, Metric]) -> None:
+    if not isinstance(metrics, Mapping):
+        raise ConfigError(
+            f"metrics is {_a(metrics)}: give peer_app functions of (outputs, targets) by name, {{'f1': f1}}"
+        )
     if taken := [name for name in metrics if name in _REPORTED]:
         raise ConfigError(f"metrics have the name '{taken[0]}', which every test reports: use another name")
+    for name, metric in metrics.items():
+        _refuse_object(f"the metric '{name}'", metric, ("outputs", "targets"), f"metrics={{'{name}': ")
+
+
+_TAKES = {
+    "loss": ("outputs", "targets"),
+    "utility": ("outputs", "targets"),
+    "pair": ("batch",),
+    "train": ("module", "loader", "context"),
+    "test": ("module", "loader", "context"),
+    "optimizer": ("parameters",),
+}
+"""What a function of the user's takes; any other takes the node's Context."""
+
+_INSTEAD = {"loss": "nn.functional.cross_entropy", "optimizer": "partial(torch.optim.Adam, lr=1e-3)"}
+"""What to give where people write the name of one."""
 
 
 def _refuse_objects(**functions: object) -> None:
+    """Refuse what is no function, or cannot be called as it will be."""
     for name, given in functions.items():
-        if given is not None and (isinstance(given, nn.Module) or not callable(given)):
-            raise ConfigError(
-                f"{name} is a {type(given).__name__}: give peer_app a function of the node's Context that returns it, "
-                f"{name}=lambda context: …"
-            )
+        if given is not None:
+            _refuse_object(name, given, _TAKES.get(name, ("context",)), f"{name}=")
+
+
+def _refuse_object(name: str, given: object, takes: Sequence[str], written: str) -> None:
+    arguments = ", ".join(takes)
+    right = f"give peer_app a function, {written}{_INSTEAD.get(name, f'lambda {arguments}: …')}"
+    if not callable(given) or (isinstance(given, nn.Module) and takes == ("context",)):
+        raise ConfigError(f"{name} is {_a(given)}: {right}")
+    if name == "loss" and isinstance(given, type):
+        raise ConfigError(f"{name} is {_a(given)}: give peer_app an object of it, {written}{given.__name__}()")
+    try:
+        parameters = signature(given).parameters
+    except (TypeError, ValueError):  # of a function in C
+        return
+    named = {"model": None} if name == "loss" and "model" in parameters else {}
+    try:
+        signature(given).bind(*takes, **named)
+    except TypeError as error:
+        raise ConfigError(f"{name} cannot be called with ({arguments}), {error}: {right}") from None
+
+
+def _a(given: object) -> str:
+    if isinstance(given, str | type):
+        return f"'{given}'" if isinstance(given, str) else f"the class {given.__name__}"
+    return f"a {type(given).__name__}"
 
 
 def _alone(task: Callable[[Context], Task]) -> MakeTask:

@@ -355,6 +355,7 @@ def test_data_is_loaded_once_by_a_node_and_its_loaders_batch_size_counts():
             {"algorithm": "local-dsgd", "use_validation": True},
             "this app trains its model itself, and not on Q_i: use use-validation = false",
         ),
+        ({"model": lambda context: nn.Linear}, {}, "model returned the class Linear: expected the nn.Module"),
         ({"utility": None}, {"utility": "own"}, "utility = 'own' is the app's own function, and it has none"),
     ],
 )
@@ -368,13 +369,32 @@ def test_what_does_not_fit_an_app_of_its_own_is_told_in_a_sentence(changed, opti
     [
         ({"model": REGRESSION["model"]}, "an app of its own needs train_data, test_data too: give peer_app all of"),
         ({"loss": nn.MSELoss()}, "an app of its own needs model, train_data, test_data too"),
-        ({"task": r2, "loss": nn.MSELoss()}, "peer_app takes a task, or functions for a model and data"),
         (
-            REGRESSION | {"train": r2, "optimizer": r2},
+            {"task": lambda context: None, "loss": nn.MSELoss()},
+            "peer_app takes a task, or functions for a model",
+        ),
+        (
+            REGRESSION | {"train": lambda module, loader, context: None, "optimizer": torch.optim.AdamW},
             "peer_app takes train, or an optimizer for the local steps: give it",
         ),
-        (REGRESSION | {"model": nn.Linear(3, 1)}, "model is a Linear: give peer_app a function of the node's Context"),
+        (
+            REGRESSION | {"model": nn.Linear(3, 1)},
+            "model is a Linear: give peer_app a function, model=lambda",
+        ),
         (REGRESSION | {"test_data": [1]}, "test_data is a list: give peer_app a function"),
+        (
+            REGRESSION | {"model": lambda: nn.Linear(2, 1)},
+            r"model cannot be called with \(context\), too many .*: give peer_app a function, model=lambda context: …",
+        ),
+        (
+            REGRESSION | {"train": lambda net, loader: None},
+            r"train cannot be called with .*: give peer_app a function, train=lambda module, loader, context: …",
+        ),
+        (REGRESSION | {"loss": "cross_entropy"}, "loss is 'cross_entropy': .* loss=nn.functional.cross_entropy"),
+        (REGRESSION | {"loss": nn.MSELoss}, r"loss is the class MSELoss: .* an object of it, loss=MSELoss\(\)"),
+        (REGRESSION | {"optimizer": "adam"}, r"optimizer is 'adam': .* optimizer=partial\(torch.optim.Adam, lr=1e-3\)"),
+        (REGRESSION | {"metrics": [r2]}, r"metrics is a list: give peer_app functions of \(outputs, targets\) by name"),
+        (REGRESSION | {"metrics": {"r2": 0.5}}, "the metric 'r2' is a float: give peer_app a function"),
         ({"mods": ClientApp()}, r"mods is a ClientApp, not a list: give an app by name, peer_app\(app=app, …\)"),
         (REGRESSION | {"metrics": {"loss": r2}}, "metrics have the name 'loss', which every test reports"),
     ],
