@@ -33,6 +33,8 @@ def result_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     caption = f"accuracy on test data of each {'honest ' if attacked else ''}agent's own model"
     if any(map(has_diverged, summaries.values())):
         caption += f"\ndiverged: models over {DIVERGED:,.0f} apart, or no numbers"
+    if any(summary["consensus-distance"] is None and not has_diverged(summary) for summary in summaries.values()):
+        caption += "\nconsensus distance –: no models came; direct brings them with return-model = 'final'"
     for name, summary in summaries.items():
         tested = summary.get("tested")
         if tested and 0 < tested["agents"] < tested["of"]:

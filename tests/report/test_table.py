@@ -68,6 +68,7 @@ def test_a_diverged_run_is_said_to_be_one(changes, cell):
     (row,) = (line for line in text.splitlines() if "ross" in line)
     assert cell in row
     assert ("diverged:" in text) == (cell == " diverged ")
+    assert ("no models came" in " ".join(text.split())) == (cell == " – ")
 
 
 @pytest.mark.parametrize(("share", "text"), [(0.5, "50.0%"), (0, "0.0%"), (None, "–"), (math.nan, "–")])
