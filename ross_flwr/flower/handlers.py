@@ -17,6 +17,7 @@ from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.protocol import Answer, Call, Report, RoundReport, Segment, Setup, model_key
 from ross_flwr.flower.records import from_json, pack, record_of, unpack
 from ross_flwr.graph.topology import Place
+from ross_flwr.privacy.seeds import renew
 from ross_flwr.runs.options import MachineOptions, RunOptions
 
 __all__ = ["activate", "done", "models", "segment", "who"]
@@ -29,9 +30,7 @@ def activate(message: Message, context: Context, make_task: MakeTask | None = No
     the agents carry to the next activation.
     """
     content = message.content
-    if Setup.key in content.config_records:
-        begin(content, context, make_task)
-    hosted = wake(context, make_task)
+    hosted = _begin(content, context, make_task) if Setup.key in content.config_records else wake(context, make_task)
     host, assembly = hosted.host, hosted.assembly
     setup = Setup.of(context.state)
     host.places = assembly.graphs.places(setup.places)  # not those of an earlier segment
@@ -93,8 +92,7 @@ def done(message: Message, context: Context) -> Message:
 def segment(message: Message, context: Context, make_task: MakeTask | None = None) -> Message:
     """Run the rounds that the message names, talking to the neighbours directly; reply with what happened in each."""
     call = Segment.of(message.content)
-    begin(message.content, context, make_task)
-    hosted = wake(context, make_task)
+    hosted = _begin(message.content, context, make_task)
     host, config, schedule = hosted.host, hosted.config, hosted.assembly.schedule
     run, machine, flower = config.part(RunOptions), config.part(MachineOptions), config.part(FlowerOptions)
     finished = max((ran for ran, _ in host.ran.values()), default=-1) + 1
@@ -110,6 +108,14 @@ def segment(message: Message, context: Context, make_task: MakeTask | None = Non
     if flower.return_model == "final" and call.last == run.num_rounds:
         reply.update(_named_models(hosted, context))
     return Message(reply, reply_to=message)
+
+
+def _begin(content: RecordDict, context: Context, make_task: MakeTask | None) -> Hosted:
+    """Return the agents that the message assigns to this node, with new keys: the last process may have died midway."""
+    begin(content, context, make_task)
+    hosted = wake(context, make_task)
+    renew(hosted.host.agents.values())
+    return hosted
 
 
 def _save(hosted: Hosted, context: Context) -> None:

@@ -35,6 +35,9 @@ def pairwise(mixing: Array) -> Array:
     DECOR (Allouah, Koloskova, El Firdoussi, Jaggi and Guerraoui, ICML 2024, arXiv:2405.01031). L is the Laplacian of
     the graph. Of all σ² and s², these let the least noise survive, `RIDGE` included.
 
+    Where two neighbours share nothing and draw noise of the same variance instead, no (Σ⁻¹)_ii grows, as Σ has no
+    positive entry beside its diagonal (it is an M-matrix).
+
     Parameters
     ----------
     mixing : Array

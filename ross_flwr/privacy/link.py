@@ -13,6 +13,7 @@ from ross_flwr.config import ConfigError
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.requests import Gradient
 from ross_flwr.learning.streams import stream
+from ross_flwr.privacy import seeds
 from ross_flwr.privacy.correlated import Source
 
 __all__ = ["Blurred"]
@@ -45,10 +46,11 @@ class Blurred:
     shared : mapping of Source to float, optional
         The factors, in units of z·Δ, on noise from seeds that agents share; without, the noise is the agent's own.
     leak : float (default: 1)
-        The precision of a query with z = 1: less than 1 where others' noise hides it better than its own does.
+        The precision of a query with z = 1: less than 1 where others' noise hides it better than its own does. It is a
+        bound where neighbours have yet to agree on a seed: then each draws noise of its own of the same variance.
     secret : bool (default: False)
-        Whether the operating system gives the noise, anew for every query. Without, it follows from the run's seed:
-        runs repeat, and whoever knows the seed can take the noise away.
+        Whether the operating system gives the noise, anew for every query, and pairs of agents agree on secret seeds.
+        Without, it follows from the run's seed: runs repeat, and whoever knows the seed can take the noise away.
     """
 
     clip: float
@@ -64,6 +66,8 @@ class Blurred:
         agent.clip = self.clip
         agent[QUERIES] = torch.zeros(1, dtype=torch.int64)
         agent[SPENT] = torch.zeros(agent.objective.num_examples, dtype=torch.float64)
+        if self.secret and self.shared:
+            seeds.begin(agent)
 
     def __call__(self, gradient: Tensor, agent: Agent, request: Gradient) -> Tensor:
         """Return what may be released instead of `gradient`, the mean of clipped gradients, shape [P].
@@ -97,14 +101,23 @@ class Blurred:
         size = sum(agent.objective.parameter_sizes)
         if self.shared:
             total = np.zeros(size, dtype=np.float32)
-            for (one, other), factor in self.shared.items():  # by number, which is the same for all who share
-                generator = stream(agent.seed, "shared noise", one, request.number, other)
+            for source, factor in self.shared.items():  # by number, which is the same for all who share
+                generator = self._shared(agent, source, request.number)
                 total += np.float32(factor) * generator.standard_normal(size, dtype=np.float32)
         else:
             total = self._generator(agent).standard_normal(size, dtype=np.float32)
         noise = torch.zeros_like(request.vector)
         noise[:size] = torch.from_numpy(total) * (self.noise * 2 * self.clip / agent.batches.size)
         return noise
+
+    def _shared(self, agent: Agent, source: Source, number: int) -> np.random.Generator:
+        """Return what draws the noise of a source for a mini-batch."""
+        one, other = source
+        if not self.secret:
+            return stream(agent.seed, "shared noise", one, number, other)
+        neighbor = other if one == agent.index else one
+        seed = None if neighbor == agent.index else seeds.shared_seed(agent, neighbor, number)
+        return self._generator(agent) if seed is None else np.random.Generator(np.random.Philox(key=seed))
 
     def _generator(self, agent: Agent) -> np.random.Generator:
         """Return what draws the noise of the agent's own next query."""

@@ -142,10 +142,10 @@ class Privacy:
         link = Blurred(self.clip, noise, budget if bounded else inf, exposed=bool(algorithm.exposed), secret=secret)
         if algorithm.noise == "independent" or not noise:
             return link
-        if secret:
+        if secret and algorithm.noise == "joint":
             raise ConfigError(
-                f"{algorithm.name} draws noise from seeds that agents share, and nodes share none but the run's: use "
-                "reproducible-noise=true in the --node-config of every node, to see what privacy costs, or dpsgd"
+                f"{algorithm.name} draws noise from seeds that all agents share, and nodes agree on seeds in pairs: "
+                "use decor; or reproducible-noise=true in the --node-config of every node, to see what privacy costs"
             )
         shared, leak = sources(algorithm.noise, mixing(), agent.index)
         return replace(link, shared=shared, leak=leak)

@@ -20,6 +20,7 @@ from ross_flwr.learning.objective import ModuleObjective, Objective
 from ross_flwr.learning.rules import Mean, Rule, require_feasible
 from ross_flwr.learning.splits import trained_on
 from ross_flwr.privacy.privacy import CLIP, EPSILON, Privacy
+from ross_flwr.privacy.seeds import Keys
 from ross_flwr.runs.history import History
 from ross_flwr.runs.promises import promised
 from ross_flwr.tasks.dealt import Dealt
@@ -94,8 +95,10 @@ class Assembly:
 
     @property
     def message_chain(self) -> list[MessageTransform]:
-        """What happens to messages: they are lied about, compressed, lost."""
-        return [*self.threats.lies, *([self.compression] if self.compression else []), *self.threats.losses]
+        """What happens to messages: they are lied about, compressed, lost, and carry keys for noise in common."""
+        compressed = [self.compression] if self.compression else []
+        keys = [Keys()] if self.privacy and self.algorithm.noise == "pairwise" else []
+        return [*self.threats.lies, *compressed, *self.threats.losses, *keys]
 
     def check(self) -> None:
         """Refuse parts that do not fit each other.

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 
+from ross_flwr import peer_app
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.flower.hosting import begin, wake
-from ross_flwr.flower.protocol import Setup
-from ross_flwr.flower.records import record_of
+from ross_flwr.flower.protocol import Call, Setup
+from ross_flwr.flower.records import record_of, tensors_of
 from ross_flwr.runs.assemble import read_task
 
 CHOSEN = {"algorithm": "dpsgd", "num-agents": 3, "topology": "complete", "attackers": 0, "validation-size": 20}
@@ -80,6 +81,17 @@ def test_a_node_is_told_its_agents_places_and_needs_no_file_of_the_graph():
     begin(beginning([1, 2], topology="on the server.txt"), context)
     hosted = wake(context)
     assert {i: agent.mixing_row for i, agent in hosted.host.agents.items()} == ROWS
+
+
+def test_a_node_keeps_its_key_for_noise_until_it_is_set_up_again():
+    """It is after a restart, when rounds may come that it had released noise for."""
+    context, keys = context_of(), []
+    for pass_number, again in enumerate((True, False, True)):
+        content = beginning(AGENT, algorithm="decor", **{"dp-noise": 1.0}) if again else RecordDict()
+        content["call"] = Call(pass_number, 0, 3).to_record()
+        reply = peer_app()(Message(content, 7, "train.mix"), context)
+        keys.append(tensors_of(reply.content.array_records["message.0"])["noise-key"].tolist())
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_two_agents_do_not_share_a_devices_data(own_data):

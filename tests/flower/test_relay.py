@@ -15,6 +15,7 @@ from ross_flwr.config import ConfigError
 from ross_flwr.flower import strategy
 from ross_flwr.flower.grid import Post
 from ross_flwr.flower.records import record_of, tensors_of
+from ross_flwr.privacy.correlated import pairwise
 from ross_flwr.runs.local import LocalRun
 
 SAME = {"num_agents": 6, "topology_degree": 3, "attackers": 1, "validation_size": 20, "test_size": 50, "hidden": 8}
@@ -139,6 +140,22 @@ def test_noise_on_nodes_is_their_own_unless_their_owner_says_otherwise(said):
         same = torch.isclose(model.flatten(tensors_of(relay.models[index])), agent["model"])
         assert same.float().mean() < 0.01
     assert "Nodes took the noise from their operating systems" in relay.outcome["privacy"]["statement"]
+
+
+def test_neighbours_agree_on_noise_that_cancels_from_the_second_pass_on():
+    """On a complete graph every model is the mean, where only agents' own noise is left."""
+    options = SAME | {"algorithm": "decor", "num_agents": 4, "topology": "complete", "attackers": 0}
+    options |= {"dp_noise": 1e4, "learning_rate": 1e-3}
+    relay, _ = play(2, node_config=lambda k: {"reproducible-noise": False}, **options)
+    assembly = relay.assembly
+    model, covariance = assembly.task.model, pairwise(assembly.topology.mixing)
+    moved = model.flatten(tensors_of(relay.models[0])) - model.initial
+    alone, agreed = covariance.trace() / 16, covariance.sum() / 16  # the variance of the mean, at z · Δ · η = 1
+    unit = 1e-3 * 1e4 * 2 / assembly.task.batch_size(0)
+    assert float(moved.var()) / unit**2 == pytest.approx(alone + 2 * agreed, rel=0.2)
+    assert alone > 3 * agreed
+    assert relay.history.lines[0]["bytes"] == 12 * (4 * len(model.initial) + 32)
+    assert not relay.dropped
 
 
 def test_agents_are_spread_evenly_and_spare_nodes_stay_idle():

@@ -50,6 +50,17 @@ def test_the_covariance_fulfils_the_kkt_conditions_and_never_lets_more_survive_t
     assert surviving(mixing, best) <= surviving(mixing, other) + 1e-3
 
 
+@given(graph=graphs(), lost=st.randoms(use_true_random=False))
+@settings(max_examples=40, deadline=None)
+def test_noise_of_ones_own_in_place_of_what_a_pair_shares_hides_no_less(graph, lost):
+    covariance = pairwise(MIXING_RULES["metropolis"](graph))
+    apart = covariance.copy()
+    for i, j in graph.edges:
+        if lost.random() < 0.5:
+            apart[i, j] = apart[j, i] = 0.0
+    assert (leaks(apart) <= leaks(covariance) + 1e-9).all()
+
+
 @pytest.mark.parametrize("method", KINDS)
 def test_what_agents_add_has_the_covariance_and_is_never_added_twice(method):
     parts = assemble(resolve(SMALL | {"algorithm": method}))
@@ -75,7 +86,8 @@ def test_what_agents_add_has_the_covariance_and_is_never_added_twice(method):
     assert [sources(kind, parts.topology.mixing, i)[1] for i in range(6)] == pytest.approx(leaks(covariance).tolist())
 
 
-def test_nodes_that_share_no_seeds_refuse_correlated_noise():
-    parts = assemble(resolve(SMALL | {"algorithm": "decor"}))
-    with pytest.raises(ConfigError, match="decor draws noise from seeds that agents share, and nodes share none"):
+def test_nodes_agree_on_seeds_by_pairs_and_refuse_noise_that_takes_the_seeds_of_all():
+    assemble(resolve(SMALL | {"algorithm": "decor"})).agents(secret=True)
+    parts = assemble(resolve(SMALL | {"algorithm": "corn-dsgd"}))
+    with pytest.raises(ConfigError, match="corn-dsgd draws noise from seeds that all agents share, and nodes agree"):
         parts.agents(secret=True)
