@@ -2,6 +2,7 @@
 
 from ross_flwr.compression.choco import Choco
 from ross_flwr.compression.codec import Codec
+from ross_flwr.compression.entropy import Zlib
 from ross_flwr.compression.floats import BFloat16, Float16
 from ross_flwr.compression.integers import QSGD, Int4, Int8
 from ross_flwr.compression.low_rank import PowerSGD
@@ -21,6 +22,7 @@ __all__ = [
     "RandomK",
     "Sign",
     "TopK",
+    "Zlib",
 ]
 
 CODECS: dict[str, type[Codec]] = {
@@ -34,5 +36,6 @@ CODECS: dict[str, type[Codec]] = {
     "randomk": RandomK,
     "powersgd": PowerSGD,
     "choco": Choco,
+    "zlib": Zlib,
 }
 """Codecs by name."""

@@ -41,7 +41,6 @@ class Choco(Codec):
     holds, and who sees that a neighbour holds an old one sends it the whole vector next.
     """
 
-    coarse: ClassVar[bool] = False
     fixed: ClassVar[bool] = False
     hears: ClassVar[tuple[str, ...]] = ("copy", "state")
 
@@ -56,6 +55,10 @@ class Choco(Codec):
     def size(self, n: int) -> int:
         """Return the bytes of a difference: sixteen say what it builds on, and what its sender holds."""
         return _HEAD + self.codec.size(n)
+
+    def most(self, n: int) -> int:
+        """Return the bytes of a difference or of a whole vector."""
+        return _HEAD + max(self.codec.size(n), _FULL.size(n))
 
     def encode(self, vector: Tensor, leg: Leg, memory: Memory) -> Tensor:
         """Encode as the other codec does."""

@@ -70,14 +70,20 @@ class Codec(ABC):
 
     biased: ClassVar[bool] = False
     """Whether the mean of what is decoded is another vector. What such a codec leaves out is added to the next one."""
-    coarse: ClassVar[bool] = False
-    """Whether most of a single vector is lost: gradients survive that, models and momenta only as differences."""
     fixed: ClassVar[bool] = True
     """Whether all messages have the same size."""
     remembers: ClassVar[tuple[str, ...]] = ()
     """What the sender remembers for `encode`."""
-    hears: ClassVar[tuple[str, ...]] = ()
-    """What the receiver remembers."""
+
+    @property
+    def coarse(self) -> bool:
+        """Whether most of a single vector is lost: gradients survive that, models and momenta only as differences."""
+        return False
+
+    @property
+    def hears(self) -> tuple[str, ...]:
+        """What the receiver remembers."""
+        return ()
 
     @property
     def damping(self) -> float:
@@ -87,6 +93,10 @@ class Codec(ABC):
     @abstractmethod
     def size(self, n: int) -> int:
         """Return how many bytes n numbers take."""
+
+    def most(self, n: int) -> int:
+        """Return the most bytes that a message of n numbers takes."""
+        return self.size(n)
 
     @abstractmethod
     def encode(self, vector: Tensor, leg: Leg, memory: Memory) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 from ross_flwr.algorithms import ALGORITHMS, Algorithm
-from ross_flwr.compression import CODECS, Choco, Codec
+from ross_flwr.compression import CODECS, Choco, Codec, Zlib
 from ross_flwr.compression.link import EVERYTHING, Compression
 from ross_flwr.config import ConfigError, Spec, Specs, group, option, require
 
@@ -39,7 +39,7 @@ class CompressionOptions:
             return None
         codecs = read_codecs(self.compress)
         _require_kinds(codecs)
-        if not algorithm.averages and any(isinstance(codec, Choco) for codec in codecs.values()):
+        if not algorithm.averages and any(isinstance(_inner(codec), Choco) for codec in codecs.values()):
             raise ConfigError(
                 f"compress = 'choco' needs models that are averaged, and {algorithm.name} adds up shares of them, of "
                 "which differences would lose a part: use compress = 'int8', say"
@@ -75,11 +75,17 @@ def _codec(specs: Specs, spec: Spec) -> Codec:
     require("compress", spec.name, CODECS)
     cls = CODECS[spec.name]
     given = [_codec(specs, each) if isinstance(each, Spec) else each for each in spec.arguments]
-    if cls is not Choco:
+    if cls not in (Choco, Zlib):
         return specs.make(cls, spec, given)
-    if not given or not isinstance(given[0], Codec) or isinstance(given[0], Choco):
-        raise specs.refusal("choco takes another codec first, such as choco(topk(0.1))")
-    return specs.make(Choco, spec, given[1:], codec=given[0])
+    inside, *numbers = given or [None]
+    if not isinstance(inside, Codec) or isinstance(inside, Zlib) or cls is type(inside):
+        raise specs.refusal(f"{spec.name} takes another codec first, such as {spec.name}(topk(0.1))")
+    return specs.make(cls, spec, numbers, codec=inside)
+
+
+def _inner(codec: Codec | None) -> Codec | None:
+    """Return the codec whose bytes `zlib` compresses, or the codec itself."""
+    return codec.codec if isinstance(codec, Zlib) else codec
 
 
 def _require_kinds(codecs: Mapping[str, Codec | None]) -> None:
@@ -89,7 +95,7 @@ def _require_kinds(codecs: Mapping[str, Codec | None]) -> None:
         if kind != EVERYTHING:
             require("compress", kind, known)
         if codec and codec.coarse and kind not in GRADIENTS:
-            name = next(name for name, cls in CODECS.items() if type(codec) is cls)
+            name = next(name for name, cls in CODECS.items() if type(_inner(codec)) is cls)
             raise ConfigError(
                 f"compress = '{name}' for {kind or 'all vectors'} would leave too little of "
                 f"{'a ' + kind if kind else 'models'}: use 'gradient: {name}' or choco({name})"

@@ -40,7 +40,9 @@ LIMIT = 1 << 16
 SMALL = {"algorithm": "ross", "beside": "dpsgd", "num-agents": 3, "num-rounds": 2, "topology": "ring", "attackers": 1}
 SMALL |= {"validation-size": 20, "test-size": 50, "hidden": 2}
 
-CODERS = [read_codecs(name)[""] for name in (*sorted(CODECS.keys() - {"choco"}), "choco(int8)")]
+CODERS = [
+    read_codecs(name)[""] for name in (*sorted(CODECS.keys() - {"choco", "zlib"}), "choco(int8)", "zlib(choco(int8))")
+]
 
 RECORDS = (Setup, Call, Segment, Report, Answer)
 

@@ -1,5 +1,7 @@
 """Codecs, one by one: what they leave of a vector, in how many bytes, and what they refuse."""
 
+import tracemalloc
+import zlib
 from contextlib import suppress
 from math import ceil
 
@@ -23,8 +25,10 @@ from ross_flwr.compression import (
     RandomK,
     Sign,
     TopK,
+    Zlib,
 )
 from ross_flwr.compression.codec import Leg
+from ross_flwr.compression.entropy import inflated
 from ross_flwr.compression.options import CompressionOptions, read_codecs
 from ross_flwr.compression.sparse import largest
 from ross_flwr.config import ConfigError
@@ -131,7 +135,11 @@ def test_what_a_biased_codec_leaves_out_comes_with_the_next_vectors():
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from([*EVERY, Choco(TopK(0.05)), Choco(Int8())]), st.binary(max_size=400), st.integers(64, 600))
+@given(
+    st.sampled_from([*EVERY, Choco(TopK(0.05)), Choco(Int8()), Zlib(TopK(0.05)), Zlib(Choco(Int8()))]),
+    st.binary(max_size=400),
+    st.integers(64, 600),
+)
 def test_a_decoder_takes_any_bytes_and_refuses_them_or_returns_as_many_numbers_as_it_should(codec, garbage, n):
     wanted = codec.size(n)
     data = torch.tensor(list((garbage * ceil(wanted / max(1, len(garbage))))[:wanted]), dtype=torch.uint8)
@@ -140,6 +148,26 @@ def test_a_decoder_takes_any_bytes_and_refuses_them_or_returns_as_many_numbers_a
         assert (vector.dtype, vector.shape) == (torch.float32, (n,))
     with pytest.raises(Refused, match="shape" if codec.fixed else ""):
         codec.receive(data[:-1] if garbage else torch.empty(1, dtype=torch.uint8), n, {}, {}, leg(), mixed=True)
+
+
+def test_zlib_loses_nothing_and_takes_no_more_memory_than_its_codec_makes_bytes():
+    gradient = normal(0, 4000) * (normal(1, 4000) > 0.5)
+    for codec in (BFloat16(), Int8(), TopK(0.05), Choco(TopK(0.05))):
+        packed, memories = Zlib(codec), ({}, {})
+        for t in range(3):
+            plain, short = (
+                each.send(gradient, None, sent, {}, leg(t))
+                for each, sent in zip((codec, packed), memories, strict=True)
+            )
+            assert len(short) < 0.9 * len(plain)
+            assert torch.equal(inflated(short, packed.most(4000)), plain)
+    bomb = torch.frombuffer(bytearray(zlib.compress(bytes(10**7))), dtype=torch.uint8)
+    tracemalloc.start()
+    for data, reason in ((bomb, "oversize"), (short[:-1], "malformed"), (torch.cat([short, short]), "malformed")):
+        with pytest.raises(Refused, match=reason):
+            packed.receive(data, 4000, {}, {}, leg(), mixed=True)
+    assert tracemalloc.get_traced_memory()[1] < 10**5
+    tracemalloc.stop()
 
 
 def test_places_that_no_sender_names_are_refused():
@@ -160,6 +188,7 @@ def test_places_that_no_sender_names_are_refused():
         ("gradient:powersgd( 4 ),choco(topk(1e-2), 0.25)", {"gradient": PowerSGD(4), "": Choco(TopK(0.01), 0.25)}),
         ("choco(qsgd(3))", {"": Choco(QSGD(3))}),
         ("int8, gradient: none", {"": Int8(), "gradient": None}),
+        ("zlib(choco(int4, 0.25)), gradient: zlib(topk)", {"": Zlib(Choco(Int4(), 0.25)), "gradient": Zlib(TopK())}),
     ],
 )
 def test_a_text_names_codecs(text, codecs):
@@ -183,6 +212,9 @@ def test_a_text_names_codecs(text, codecs):
         ("choco", "choco takes another codec first"),
         ("choco(none)", "compress = 'none' is not known"),
         ("choco(choco(int8))", "choco takes another codec first"),
+        ("zlib(0.1)", "zlib takes another codec first"),
+        ("choco(zlib(int8))", "choco takes another codec first"),
+        ("zlib(topk(0.1))", r"compress = 'topk' for all vectors would leave too little of models"),
         ("modle: int8", "compress = 'modle' is not known: use one of .*did you mean 'model'"),
         ("topk(0.1)", r"too little of models: use 'gradient: topk' or choco\(topk\)"),
         ("model: sign", r"too little of a model: use 'gradient: sign' or choco\(sign\)"),
@@ -201,4 +233,4 @@ def test_differences_are_refused_where_models_are_added_up():
 
 
 def test_every_codec_has_its_place_in_the_list():
-    assert {type(codec) for codec in EVERY} | {Choco} == set(CODECS.values())
+    assert {type(codec) for codec in EVERY} | {Choco, Zlib} == set(CODECS.values())

@@ -30,7 +30,7 @@ SMALL = {
     "test-size": 50,
     "hidden": 8,
 }
-MIXED = "choco(topk(0.1)), momentum: int4, gradient: powersgd"
+MIXED = "zlib(choco(topk(0.1))), momentum: int4, gradient: powersgd"
 """Memories of every kind, and random numbers."""
 
 
