@@ -3,6 +3,7 @@
 import asyncio
 import random
 from contextlib import suppress
+from math import inf
 from threading import Thread
 
 
@@ -10,13 +11,16 @@ class Door:
     """Who calls here is connected with `target`. The attributes say what happens to the bytes.
 
     TCP delivers all bytes once and in order, or breaks the connection, whatever packets are lost, doubled or swapped.
-    So a network does to TLS what `delay`, `hold` (as a partition, which keeps them until it is over), `cut` and
-    `close` do. `spoil` is what only somebody in the middle does: TLS must break the connection.
+    So a network does to TLS what `delay`, `rate` (bytes a second in each direction, all connections together), `hold`
+    (as a partition, which keeps them until it is over), `cut` and `close` do. `spoil` is what only somebody in the
+    middle does: TLS must break the connection.
     """
 
     def __init__(self, target: str) -> None:
         self.target = target.split(":")
         self.delay = 0.0
+        self.rate = inf
+        self.busy_until = {"there": 0.0, "back": 0.0}
         self.open = True
         self.spoilt = ""
         self.flows = {"there": asyncio.Event(), "back": asyncio.Event()}
@@ -75,6 +79,10 @@ class Door:
                     self.recorded += data
                 if self.delay:
                     await asyncio.sleep(self.delay * random.random())
+                if self.rate < inf:
+                    now = asyncio.get_running_loop().time()
+                    self.busy_until[way] = max(self.busy_until[way], now) + len(data) / self.rate
+                    await asyncio.sleep(self.busy_until[way] - now)
                 await self.flows[way].wait()
                 how, self.spoilt = self.spoilt, ""
                 writer.write(spoil(data, how))
