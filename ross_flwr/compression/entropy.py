@@ -73,14 +73,14 @@ class Zlib(Codec):
 
 def deflated(data: Tensor) -> Tensor:
     """Return the bytes compressed, uint8 of shape [m]."""
-    return torch.frombuffer(bytearray(zlib.compress(data.numpy(), LEVEL)), dtype=torch.uint8)
+    return torch.frombuffer(bytearray(zlib.compress(data.numpy().data, LEVEL)), dtype=torch.uint8)
 
 
 def inflated(data: Tensor, most: int) -> Tensor:
     """Return the bytes of which `deflated` made `data`; refuse more than `most` without making more."""
     stream = zlib.decompressobj()
     try:
-        found = stream.decompress(data.numpy(), most + 1)
+        found = stream.decompress(data.numpy().data, most + 1)
     except zlib.error:
         raise Refused("malformed") from None
     if len(found) > most:

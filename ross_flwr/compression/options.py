@@ -77,10 +77,10 @@ def _codec(specs: Specs, spec: Spec) -> Codec:
     given = [_codec(specs, each) if isinstance(each, Spec) else each for each in spec.arguments]
     if cls not in (Choco, Zlib):
         return specs.make(cls, spec, given)
-    inside, *numbers = given or [None]
+    inside = given[0] if given else None
     if not isinstance(inside, Codec) or isinstance(inside, Zlib) or cls is type(inside):
         raise specs.refusal(f"{spec.name} takes another codec first, such as {spec.name}(topk(0.1))")
-    return specs.make(cls, spec, numbers, codec=inside)
+    return specs.make(cls, spec, given[1:], codec=inside)
 
 
 def _inner(codec: Codec | None) -> Codec | None:
