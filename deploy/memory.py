@@ -2,8 +2,9 @@
 
     python3 deploy/memory.py PID        prints when the process ends
 
-Sizes are resident sets in MB. What processes share is counted in each of them. Of processes that QEMU emulates, the
-emulator's own memory is told apart: its heap, its program, and the code that it has translated.
+Sizes are resident sets in MB. Files that processes share, their programs and libraries, are counted in each of them,
+and once in what they take together. Of processes that QEMU emulates, the emulator's own memory is told apart: its heap,
+its program, and the code that it has translated.
 """
 
 import os
@@ -11,6 +12,7 @@ import re
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
@@ -20,11 +22,16 @@ AREA = re.compile(r"^[0-9a-f]+-[0-9a-f]+ (?P<rights>\S+) \S+ \S+ \S+ *(?P<file>.
 
 
 class Use(NamedTuple):
-    """MB without the emulator, MB of the emulator, and seconds of the processor so far."""
+    """What a process uses: MB without the emulator, MB of the emulator, and seconds of the processor so far.
+
+    Of the first, `own` is what belongs to no file, and `files` what belongs to each.
+    """
 
     memory: float
     emulator: float
     seconds: float
+    own: float
+    files: dict[str, float]
 
 
 def below(pid: int) -> list[int]:
@@ -41,18 +48,32 @@ def name(pid: int) -> str:
 
 def use(pid: int) -> Use:
     """Return what a process uses."""
-    total = emulator = 0
+    total = emulator = anonymous = 0
+    files: dict[str, float] = defaultdict(float)
     emulated = Path(f"/proc/{pid}/exe").readlink().name.startswith("qemu-")
-    own = False
+    own, size, file = False, 0, ""
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if area := AREA.match(line):
-            own = emulated and ("x" in area["rights"] or "[heap]" in area["file"] or "qemu-" in area["file"])
+            file = area["file"]
+            own = emulated and ("x" in area["rights"] or "[heap]" in file or "qemu-" in file)
         elif line.startswith("Rss:"):
             size = int(line.split()[1])
             total += size
             emulator += own * size
+        elif line.startswith("Pss:") and not own and not file.startswith("/"):  # forked processes share even this
+            anonymous += int(line.split()[1])
+        elif line.startswith("Anonymous:") and not own and file.startswith("/"):
+            anonymous += int(line.split()[1])
+            files[file] += (size - int(line.split()[1])) / 1e3
+    sizes = [each / 1e3 for each in (total - emulator, emulator, anonymous)]
     ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return Use((total - emulator) / 1e3, emulator / 1e3, sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"))
+    return Use(*sizes[:2], sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), sizes[2], files)
+
+
+def sum_of(uses: Collection[Use]) -> float:
+    """Return the MB of processes, with each file counted once, at its largest."""
+    files = {file for used in uses for file in used.files}
+    return sum(used.own for used in uses) + sum(max(used.files.get(file, 0.0) for used in uses) for file in files)
 
 
 def main(pid: int) -> None:
@@ -62,17 +83,17 @@ def main(pid: int) -> None:
     first: dict[str, float] = {}
     together: dict[int, list[float]] = defaultdict(list)
     while Path(f"/proc/{pid}/exe").exists():
-        now: dict[str, Use] = {}
+        now: list[Use] = []
         with suppress(OSError):  # one of them has ended
             for each in below(pid):
-                now[name(each)] = use(each)
-        for what, used in now.items():
-            first.setdefault(what, time.monotonic() - began)
-            uses[what].append(used)
-        together[len(now)].append(sum(used.memory for used in now.values()))
+                what = name(each)
+                now.append(use(each))
+                first.setdefault(what, time.monotonic() - began)
+                uses[what].append(now[-1])
+        together[len(now)].append(sum_of(now))
         time.sleep(2)
     for what, all_ in uses.items():
-        memory, emulator, seconds = map(max, zip(*all_, strict=True))
+        memory, emulator, seconds = (max(used[k] for used in all_) for k in range(3))
         beside = f", the emulator {emulator:.0f} MB beside it" if emulator else ""
         print(
             f"{what:<18} after {first[what]:.0f} s, {memory:.0f} MB at most{beside}; {seconds:.0f} s of the processor"

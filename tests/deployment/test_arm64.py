@@ -12,9 +12,10 @@ from deployed import PATH, ROOT, environment
     not all(shutil.which(each, path=PATH) for each in ("qemu-aarch64-static", "mmdebstrap", "uv")),
     reason="needs Debian's qemu-user-static and mmdebstrap",
 )
-def test_a_device_learns_what_this_machine_does(tmp_path):
-    within = {**environment(tmp_path / "flwr"), "WORK": str(tmp_path / "work")}
+def test_a_device_learns_what_this_machine_does_in_one_process_and_as_a_node_among_others(tmp_path):
+    within = {"WORK": str(tmp_path / "work"), **environment(tmp_path / "flwr")}  # WORK may name an installation
     done = subprocess.run(
         [ROOT / "deploy/arm64.sh"], env=within, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert done.returncode == 0, done.stdout  # the script compares the models
+    assert done.stdout.count("the models differ by") == 2
