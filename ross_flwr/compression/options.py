@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 from ross_flwr.algorithms import ALGORITHMS, Algorithm
-from ross_flwr.compression import CODECS, Choco, Codec, Zlib
+from ross_flwr.compression import CODECS, Choco, Codec, RandomK, TopK, Zlib
 from ross_flwr.compression.link import EVERYTHING, Compression
 from ross_flwr.config import ConfigError, Spec, Specs, group, option, require
 
@@ -80,6 +80,8 @@ def _codec(specs: Specs, spec: Spec) -> Codec:
     inside = given[0] if given else None
     if not isinstance(inside, Codec) or isinstance(inside, Zlib) or cls is type(inside):
         raise specs.refusal(f"{spec.name} takes another codec first, such as {spec.name}(topk(0.1))")
+    if cls is Choco and isinstance(inside, TopK | RandomK) and inside.momentum:
+        raise specs.refusal("choco sends differences, which have no momentum")
     return specs.make(cls, spec, given[1:], codec=inside)
 
 

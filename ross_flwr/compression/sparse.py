@@ -20,16 +20,37 @@ _SAMPLE = 100
 
 
 class Sparse(Codec):
-    """A codec that sends a `share` of the numbers."""
+    """A codec that sends a `share` of the numbers.
+
+    With `momentum` m > 0 the sender takes over the momentum that the receiver would have, which is then to have none:
+    momentum correction and masking of Deep Gradient Compression (Lin, Han, Mao, Wang and Dally, ICLR 2018). ::
+
+        u ← m u + g;   v ← v + u;   send some of v, and set u and v to zero there
+    """
 
     biased: ClassVar[bool] = True
     coarse: ClassVar[bool] = True
 
     share: float
+    momentum: float
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """What the sender remembers: v is what it owes."""
+        return (*super().keeps, "velocity") if self.momentum else super().keeps
 
     def kept(self, n: int) -> int:
         """Return k, how many of n numbers are sent."""
         return max(1, round(self.share * n))
+
+    def send(self, vector: Tensor, own: Tensor | None, sent: Memory, heard: Memory, leg: Leg) -> Tensor:
+        """Return what travels for `vector`, or for its momentum."""
+        if self.momentum and "velocity" in sent:
+            vector = vector.add(sent["velocity"], alpha=self.momentum)
+        data = super().send(vector, own, sent, heard, leg)
+        if self.momentum:
+            sent["velocity"] = vector * (sent["owed"] != 0)
+        return data
 
 
 @dataclass(frozen=True)
@@ -37,6 +58,7 @@ class TopK(Sparse):
     """The `share` (0.01) of the numbers with the largest absolute values (Stich et al., NeurIPS 2018). 8 bytes each."""
 
     share: float = option(0.01, "the part of the numbers that is sent", minimum=1e-6, maximum=1.0)
+    momentum: float = option(0.0, "m, of a momentum that the sender keeps", minimum=0.0, maximum=0.9999)
 
     def size(self, n: int) -> int:
         """Return eight bytes for every number that is sent: four for its place."""
@@ -61,6 +83,7 @@ class RandomK(Sparse):
     """A `share` (0.1) of the numbers. A seed of eight bytes says which, so no places are sent. 4 bytes each."""
 
     share: float = option(0.1, "the part of the numbers that is sent", minimum=1e-6, maximum=1.0)
+    momentum: float = option(0.0, "m, of a momentum that the sender keeps", minimum=0.0, maximum=0.9999)
 
     def size(self, n: int) -> int:
         """Return four bytes for every number that is sent, and those of the seed."""

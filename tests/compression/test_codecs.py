@@ -134,6 +134,19 @@ def test_what_a_biased_codec_leaves_out_comes_with_the_next_vectors():
         torch.testing.assert_close(told + sent["owed"], 200 * vector, rtol=1e-3, atol=1e-2)
 
 
+def test_a_sender_with_momentum_does_what_deep_gradient_compression_does():
+    codec, sent, u, v = TopK(0.05, momentum=0.8), {}, torch.zeros(400), torch.zeros(400)
+    for t in range(30):
+        gradient = normal(t, 400)
+        u = 0.8 * u + gradient
+        v = v + u
+        waits = torch.ones(400).index_fill_(0, v.abs().topk(20).indices, 0)
+        told = codec.decode(codec.send(gradient, None, sent, {}, leg(t)), 400, leg(t))
+        torch.testing.assert_close(told, v * (1 - waits), rtol=1e-5, atol=1e-5)
+        u, v = u * waits, v * waits
+    assert sent.keys() == set(codec.keeps)
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from([*EVERY, Choco(TopK(0.05)), Choco(Int8()), Zlib(TopK(0.05)), Zlib(Choco(Int8()))]),
@@ -213,6 +226,7 @@ def test_a_text_names_codecs(text, codecs):
         ("choco(none)", "compress = 'none' is not known"),
         ("choco(choco(int8))", "choco takes another codec first"),
         ("zlib(0.1)", "zlib takes another codec first"),
+        ("choco(topk(0.1, 0.9))", "choco sends differences, which have no momentum"),
         ("choco(zlib(int8))", "choco takes another codec first"),
         ("zlib(topk(0.1))", r"compress = 'topk' for all vectors would leave too little of models"),
         ("modle: int8", "compress = 'modle' is not known: use one of .*did you mean 'model'"),
