@@ -2,28 +2,35 @@
 
 ROSS runs on the digits without compression. In every round each honest agent's cross-gradients also pass each codec,
 with its error feedback, and in every fourth round the game is played with these and with the gradients as they are, at
-the same model and on the same mini-batches. What is compared are the exact Shapley values φ and the weights π.
+the same model and on the same mini-batches. What is compared are the exact Shapley values φ and the weights π. For
+ross-plus, which plays no game by default, it is its screen's verdict, and the game among those that pass.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import product
 from statistics import fmean
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ross_flwr.algorithms.ross import ROSS
+from ross_flwr.algorithms.ross_plus import ROSSPlus
 from ross_flwr.compression.codec import Codec, Leg, Memory
 from ross_flwr.compression.options import read_codecs
 from ross_flwr.config import Config, ConfigError, resolve
 from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.classes import class_gradients
 from ross_flwr.learning.probes import after_steps
 from ross_flwr.learning.shapley import WEIGHTINGS, Game, shapley_values
 from ross_flwr.report.table import markdown, percent
 from ross_flwr.runs.local import LocalRun
 
 __all__ = ["Shift", "main", "shifts"]
+
+Weighed: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""φ and π by player; zero for those that the screen of ross-plus leaves out."""
 
 EVERY = 4
 KIND = "gradient"
@@ -35,6 +42,7 @@ SCENARIOS: dict[str, dict[str, object]] = {
     "clean": {"attackers": 0},
     "poisoned": {"attackers": 3, "aggregator": "softmin"},
 }
+"""ross-plus mixes by `softmin` in any case."""
 
 
 class Shift(NamedTuple):
@@ -50,26 +58,27 @@ class Shift(NamedTuple):
 
 
 def shifts(config: Config, codecs: Mapping[str, Codec]) -> Iterator[Shift]:
-    """Run ROSS, and yield what each codec does to the game of every honest agent in every fourth round."""
+    """Run ROSS or ross-plus, and yield what each codec does to the game of every honest agent in every fourth round."""
     run = LocalRun(config)
     method, agents = run.host.algorithm, run.host.agents
-    if not isinstance(method, ROSS):
-        raise ConfigError(f"algorithm = '{method.name}' plays no game that is compared here: use 'ross'")
+    if not isinstance(method, ROSS | ROSSPlus):
+        raise ConfigError(f"algorithm = '{method.name}' plays no game that is compared here: use 'ross' or 'ross-plus'")
     memories: dict[tuple[str, int, int], tuple[Memory, Memory]] = {}
     for line in run.rounds():
         for i in run.history.honest:
             model, players = agents[i]["model"], list(agents[i].mixing_row)
             plain = [agents[j].gradient(model, of="own" if j == i else "cross") for j in players]
-            phi = None
+            found: Weighed | None = None
+            play = _game(method, agents[i], players) if line["round"] % EVERY == 0 else None
             for name, codec in codecs.items():
                 decoded = [
                     _through(codec, gradient, agents[j], i, memories.setdefault((name, j, i), ({}, {})))
                     for j, gradient in zip(players, plain, strict=True)
                 ]
-                if line["round"] % EVERY == 0:
-                    phi = _values(method, agents[i], plain) if phi is None else phi
+                if play:
+                    found = play(plain) if found is None else found
                     hostile = np.isin(players, list(run.assembly.threats.attackers))
-                    yield _shift(name, method, phi, _values(method, agents[i], decoded), hostile)
+                    yield _shift(name, found, play(decoded), hostile)
 
 
 def _through(codec: Codec, gradient: Tensor, source: Agent, destination: int, memory: tuple[Memory, Memory]) -> Tensor:
@@ -81,41 +90,47 @@ def _through(codec: Codec, gradient: Tensor, source: Agent, destination: int, me
     return codec.receive(data, len(gradient), {}, heard, leg, mixed=False)
 
 
-def _values(method: ROSS, agent: Agent, gradients: list[Tensor]) -> NDArray[np.float64]:
-    game = Game(
-        len(gradients),
-        lambda coalitions: agent.utilities(
-            after_steps(agent["model"], gradients, method.learning_rate, coalitions), method.utility
-        ),
-    )
-    return shapley_values(game, "exact", generator=agent.stream("shapley"))
+def _game(method: ROSS | ROSSPlus, agent: Agent, players: list[int]) -> Callable[[list[Tensor]], Weighed]:
+    """Return what plays an agent's game of these players with any gradients of theirs."""
+    classes = class_gradients(agent, agent["model"]) if isinstance(method, ROSSPlus) else None
+
+    def play(gradients: list[Tensor]) -> Weighed:
+        sent = dict(zip(players, gradients, strict=True))
+        if isinstance(method, ROSSPlus) and classes is not None:
+            sent = method.plausible(agent, sent, classes)
+        game = Game(
+            len(sent),
+            lambda coalitions: agent.utilities(
+                after_steps(agent["model"], list(sent.values()), method.learning_rate, coalitions), method.utility
+            ),
+        )
+        values = dict(zip(sent, shapley_values(game, "exact", generator=agent.stream("shapley")), strict=True))
+        weights = dict(zip(sent, WEIGHTINGS[method.weighting](np.array(list(values.values()))), strict=True))
+        phi, pi = (np.array([found.get(j, 0.0) for j in players]) for found in (values, weights))
+        return phi, pi
+
+    return play
 
 
-def _shift(
-    name: str, method: ROSS, phi: NDArray[np.float64], found: NDArray[np.float64], hostile: NDArray[np.bool_]
-) -> Shift:
+def _shift(name: str, plain: Weighed, coded: Weighed, hostile: NDArray[np.bool_]) -> Shift:
+    (phi, before), (found, after) = plain, coded
     ranks = np.corrcoef(phi.argsort().argsort(), found.argsort().argsort())[0, 1]
-    weigh = WEIGHTINGS[method.weighting]
-    plain, coded = weigh(phi), weigh(found)
-    return Shift(name, float(ranks), float(abs(plain - coded).sum() / 2), float((coded - plain)[hostile].sum()))
+    return Shift(name, float(ranks), float(abs(before - after).sum() / 2), float((after - before)[hostile].sum()))
 
 
 def main() -> None:
-    """Print a row per codec and scenario."""
+    """Print a row per method, codec and scenario."""
     codecs = {name: codec for name in CODECS if (codec := read_codecs(name)[""])}
-    rows = [["codec", "scenario", "rank correlation of φ", "weight that moved", "of it to attackers"]]
-    for scenario, keys in SCENARIOS.items():
-        found = [
-            shift
-            for seed in range(3)
-            for shift in shifts(
-                resolve({"algorithm": "ross", "seed": seed, "num-rounds": 60, "evaluate-every": 60, **keys}), codecs
-            )
-        ]
+    rows = [["method", "codec", "scenario", "rank correlation of φ", "weight that moved", "of it to attackers"]]
+    for method, (scenario, keys) in product(("ross", "ross-plus"), SCENARIOS.items()):
+        chosen = {"algorithm": method, "num-rounds": 60, "evaluate-every": 60, **keys}
+        found = [shift for seed in range(3) for shift in shifts(resolve({**chosen, "seed": seed}), codecs)]
         for name in codecs:
             mine = [shift for shift in found if shift.codec == name]
             moved, to = fmean(shift.moved for shift in mine), fmean(shift.attackers for shift in mine)
-            rows.append([name, scenario, f"{fmean(shift.ranks for shift in mine):.2f}", percent(moved), percent(to)])
+            rows.append(
+                [method, name, scenario, f"{fmean(shift.ranks for shift in mine):.2f}", percent(moved), percent(to)]
+            )
     print(markdown(rows))
 
 

@@ -23,6 +23,14 @@ def test_what_a_codec_leaves_out_moves_weights_and_ranks():
     assert fmean(shift.ranks for shift in coarse) < fmean(shift.ranks for shift in fine)
 
 
+def test_of_ross_plus_it_is_told_who_else_passes_its_screen():
+    codecs = {name: read_codecs(name)[""] for name in ("int8", "randomk(0.001)")}
+    keys = KEYS | {"algorithm": "ross-plus", "num-rounds": 4, "evaluate-every": 4}
+    found = list(shifts(resolve(keys), codecs))
+    fine, coarse = ([shift for shift in found if shift.codec == name] for name in codecs)
+    assert max(shift.moved for shift in fine) < 0.1 < max(shift.moved for shift in coarse)
+
+
 def test_only_ross_plays_this_game():
     with pytest.raises(ConfigError, match="algorithm = 'dpsgd' plays no game"):
         next(shifts(resolve(KEYS | {"algorithm": "dpsgd"}), {}))
