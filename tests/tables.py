@@ -5,6 +5,7 @@ from collections import Counter
 from flwr.app import Error, Message, RecordDict
 
 from ross_flwr.flower.grid import Post
+from ross_flwr.flower.patience import Patience
 from ross_flwr.flower.protocol import Segment
 
 
@@ -25,9 +26,8 @@ class Table:
         self.pushed = []
         self.looks = []
         self.dropped = Counter()
-        self.post = Post(
-            self, lambda reason, node, text: self.dropped.update([reason]), clock=self.clock, sleep=self.sleep
-        )
+        drop = lambda reason, node, text: self.dropped.update([reason])  # noqa: E731
+        self.post = Post(self, drop, Patience(1.7), clock=self.clock, sleep=self.sleep)
 
     def segments(self, node):
         """The segments that a node was told, in order."""

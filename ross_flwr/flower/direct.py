@@ -7,6 +7,7 @@ from logging import INFO, WARNING, getLogger
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from ross_flwr.flower.grid import Reply
+from ross_flwr.flower.patience import Wait
 from ross_flwr.flower.protocol import Segment, Setup
 from ross_flwr.flower.questions import Questions
 from ross_flwr.flower.replies import answer_of, report_of
@@ -90,7 +91,8 @@ class Telling:
 
     - Until more than half of the nodes at work have reported, it waits for as long as Flower says that the others are
       there. A node that reports early, or nothing, ends the segment for nobody.
-    - From then on, the others get as long as those took, `timeout` at least, from the latest report on.
+    - From then on, the others get as long as those took, `timeout` at least, from the latest report on, unless their
+      budgets are spent.
     - A node that, Flower says, is not there is not waited for once there is a report.
 
     A node that answers a question asked after it was told the segment does not run it: it has died and come back.
@@ -119,6 +121,7 @@ class Telling:
         self.reports: dict[int, Message] = {}
         self._numbers, self._segments = numbers, segments
         self._began = self.post.clock()
+        self._wait = Wait(self.post.patience, run.timeout, self._began)
         self._took: list[float] = []
         self._refused: set[int] = set()
         self._earlier = {number: node for number, node in owed.items() if number in self.post.waiting}
@@ -148,7 +151,7 @@ class Telling:
     def go_on(self, _elapsed: float) -> bool:
         """Return whether to wait on, and ask the silent nodes who they are if it is time."""
         waiting = self._segments.keys() - self.reports.keys() - self._refused
-        if not waiting or not self._is_patient(waiting & {*self._working.values(), *self._earlier.values()}):
+        if not waiting or not self._is_patient(waiting & self._at_work()):
             return False
         for node in [node for node, until in self._rests_until.items() if until <= self.post.clock()]:
             del self._rests_until[node]
@@ -156,12 +159,16 @@ class Telling:
         self._questions.ask_again(waiting)
         return True
 
+    def _at_work(self) -> set[int]:
+        return {*self._working.values(), *self._earlier.values()}
+
     def _is_patient(self, at_work: set[int]) -> bool:
         done, working = len(self._took), len(at_work)
         if not (done and working) or done <= working:
             return bool(working) or not done
         most = self._took[(done + working) // 2]  # when more than half had reported
-        return self.post.clock() - self._began < self._took[-1] + max(self.run.timeout, most)
+        self._wait.longest = max(self.run.timeout, most)
+        return self.post.clock() < self._wait.until(at_work)
 
     def take(self, number: str, reply: Reply) -> None:
         """Take a reply to a segment, or to a question."""
@@ -191,6 +198,7 @@ class Telling:
     def _report(self, node: int, message: Message) -> None:
         now = self.post.clock()
         if report_of(message, self._numbers, now - self._began, self.run):
+            self._wait.heard({node} | self._at_work(), now)
             self.reports[node] = message
             self._took.append(now - self._began)
         else:
@@ -208,6 +216,7 @@ class Telling:
     def end(self) -> dict[str, int]:
         """Wait no longer; return the nodes that owe a reply, by the number of the message."""
         self._questions.forget()
+        self.post.give_up(self._wait, self._at_work())
         for node in self._segments.keys() - self.reports.keys():
             logger.log(WARNING, "\t├──> no word from agents %s", self.run.placement.blocks[node])
         return {

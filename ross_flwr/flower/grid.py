@@ -11,6 +11,8 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from ross_flwr.flower.patience import Patience, Wait
+
 __all__ = ["Post", "Reply"]
 
 RESTING = 2.0
@@ -45,7 +47,10 @@ class Post:
         Reaches the nodes.
     drop : callable
         Called with a reason, a node and an explanation when a message or a reply is lost: ``unreachable``, ``error``,
-        ``late``, ``malformed`` (Flower cannot read it) or ``stranger`` (it comes from another node).
+        ``late``, ``malformed`` (Flower cannot read it) or ``stranger`` (it comes from another node); and when a node
+        is ``overdue``.
+    patience : Patience
+        The budgets from which nodes are waited for.
     clock, sleep : callable, optional
         The time in seconds, and how to wait.
 
@@ -59,6 +64,7 @@ class Post:
         self,
         grid: Grid,
         drop: Callable[[str, int, str], None],
+        patience: Patience,
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -67,6 +73,7 @@ class Post:
         self.waiting: dict[str, int] = {}
         self.clock = clock
         self.drop = drop
+        self.patience = patience
         self._sleep = sleep
 
     @property
@@ -135,22 +142,37 @@ class Post:
         """Send messages and return the replies that come within `timeout` seconds, also late ones to earlier messages.
 
         A node whose reply is awaited gets no message, because it does one thing at a time. If no node is free, this
-        waits for a late one.
+        waits for a late one. It does not wait for nodes whose budgets are spent.
         """
         busy = self.busy
         own = set(self.send(message for message in messages if message.metadata.dst_node_id not in busy))
+        wait = Wait(self.patience, timeout, self.clock())
         replies: list[Reply] = []
 
         def go_on(elapsed: float) -> bool:
-            owed = own & self.waiting.keys() if own else not replies and self.waiting
-            return bool(owed) and elapsed < timeout
+            if not own:
+                return not replies and bool(self.waiting) and elapsed < timeout
+            owed = self.owed(own)
+            return bool(owed) and elapsed < timeout and self.clock() < wait.until(owed)
 
         for number, reply in self.receive(go_on):
             late = number not in own
-            if late and reply.message:
+            if not late:
+                wait.heard({reply.node, *self.owed(own)}, self.clock())
+            elif reply.message:
                 self.drop("late", reply.node, "its reply came after the exchange")
             replies.append(replace(reply, late=late))
+        self.give_up(wait, self.owed(own))
         return replies
+
+    def owed(self, numbers: Iterable[str]) -> set[int]:
+        """Return the nodes that have not replied to these messages."""
+        return {self.waiting[number] for number in numbers if number in self.waiting}
+
+    def give_up(self, wait: Wait, owed: set[int]) -> None:
+        """Wait no longer for these nodes, and count those whose budgets are spent."""
+        for node in wait.end(owed, self.clock()):
+            self.drop("overdue", node, "the others have waited for it for long enough; if it is slow, set slowest")
 
 
 def said(reason: str) -> str:

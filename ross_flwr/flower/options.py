@@ -23,8 +23,8 @@ class FlowerOptions:
     )
     slowest: float = option(
         1.7,
-        "how many times as long as a node itself a neighbour may work for an exchange under transport = 'direct' and "
-        "still be waited for in every round; a slower one is left behind in time, and so is one that only pretends",
+        "how many times as long as the others a node may work for an exchange and still be waited for in every round; "
+        "a slower one is left behind in time, and so is one that only pretends",
         unit="times",
         minimum=1.0,
     )

@@ -13,7 +13,7 @@ from ross_flwr.flower.run import Run
 __all__ = ["Relay"]
 
 TRIES = 3
-"""After this many times the seconds that an exchange may take, a message expires and its node is sent a new one."""
+"""After this many times the seconds that a node gets, a message expires and the node is sent a new one."""
 
 
 @dataclass
@@ -70,16 +70,12 @@ class Relay:
             if node not in self.ready:
                 content[Setup.key] = self.run.setup(block).to_record()
                 content["initial"] = initial
-            yield Message(content, node, f"train.{step}", ttl=self._patience * TRIES, group_id=str(number))
+            ttl = TRIES * self._longest(new=node not in self.ready)
+            yield Message(content, node, f"train.{step}", ttl=ttl, group_id=str(number))
 
-    @property
-    def _patience(self) -> float:
-        known = self.ready | self.run.post.busy
-        return (
-            self.run.timeout
-            if len(known) == len(self.run.placement.blocks)
-            else max(self.run.timeout, self.run.setup_timeout)
-        )
+    def _longest(self, *, new: bool) -> float:
+        """Return the seconds that a node gets, which may be new and has to set up its agents first."""
+        return max(self.run.timeout, self.run.setup_timeout) if new else self.run.timeout
 
     def exchange(self, messages: Iterable[Message]) -> list[Message]:
         """Send the messages; return the replies that come in time, and keep their mail for the next exchange.
@@ -89,7 +85,8 @@ class Relay:
         ConfigError
             When the app fails on every node, right after each was set up.
         """
-        replies, came = [], self.run.post.exchange(messages, self._patience)
+        # A node that has to be set up once others are at work is late, and takes part when it is ready.
+        replies, came = [], self.run.post.exchange(messages, self._longest(new=not self.ready))
         # A node that was set up before may have restarted, and is set up anew.
         self.run.require_work({each.node: each.problem for each in came if each.raised and each.node not in self.ready})
         for reply in came:

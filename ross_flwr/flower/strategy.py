@@ -19,6 +19,7 @@ from ross_flwr.flower.grid import Post
 from ross_flwr.flower.logs import Evaluate, evaluate, log_end, log_plan, log_rounds, log_start
 from ross_flwr.flower.options import FlowerOptions
 from ross_flwr.flower.outcome import Outcome
+from ross_flwr.flower.patience import Patience
 from ross_flwr.flower.placement import NODE_TIMEOUT, Placement, first_round, place, wait_for_nodes
 from ross_flwr.flower.protocol import Setup
 from ross_flwr.flower.questions import ask
@@ -211,7 +212,8 @@ class PeerStrategy(Strategy):
         if flower.resume and not flower.state_dir:
             raise ConfigError(f"resume = '{flower.resume}' needs the state-dir that the run had")
         told = relevant(self.config, options.algorithm)
-        name, post = flower.resume or f"{grid.run.run_id}-{token_hex(4)}", Post(grid, drops.add)
+        name = flower.resume or f"{grid.run.run_id}-{token_hex(4)}"
+        post = Post(grid, drops.add, Patience(flower.slowest))
         answers = ask(post, nodes, Setup(name, told, {}), config, direct=self.transport != "relay")
         placement = place(assembly.topology, nodes, answers)
         drops.blocks = placement.blocks

@@ -56,6 +56,48 @@ def test_a_node_that_never_answers_costs_the_timeout_of_each_exchange_and_no_mor
     assert table.now == pytest.approx(4.0, abs=0.3)
 
 
+STALLS = {
+    "replies at the last moment": 9.9,
+    "is a little late": 2.9,
+    "is just too late": 10.1,
+    "never replies": None,
+    "fails at the last moment": -9.9,
+}
+
+
+@pytest.mark.parametrize("stall", STALLS)
+def test_a_node_that_keeps_all_others_waiting_does_so_for_a_while_only(stall):
+    """They take a second. The rate is that from twenty times the timeout on."""
+    table, lasted = Table(n1=1.0, n2=1.0, n3=1.0, n4=STALLS[stall]), []
+    while table.now < 300:
+        began = table.now
+        assert sum(sound for _, sound, late in exchange(table, 1, 2, 3, 4) if not late) >= 3
+        lasted += [table.now - began] * (began > 200)
+    assert len(lasted) >= 0.5 * 100
+    assert (table.dropped["overdue"] > 0) == (stall != "never replies")
+
+
+def test_a_node_that_was_slow_is_waited_for_again_when_it_is_not():
+    table = Table(n1=1.0, n2=1.0, n3=5.0)
+    while not table.dropped["overdue"]:
+        exchange(table, 1, 2, 3)
+    table.answers[3] = 1.0
+    while table.now < 600:
+        exchange(table, 1, 2, 3)
+    table.answers[3] = 9.0
+    assert exchange(table, 1, 2, 3)[2] == (3, *SOUND)
+
+
+@pytest.mark.parametrize(
+    "answers", [{"n1": 1.0, "n2": 1.6, "n3": 2.6}, {f"n{k}": k for k in range(1, 10)}, {"n1": 1.0, "n2": 9.0}]
+)
+def test_nodes_that_work_in_turn_or_no_more_slowly_than_is_allowed_and_pairs_spend_nothing(answers):
+    table = Table(**answers)
+    for _ in range(20):
+        exchange(table, *table.answers)
+    assert all(table.post.patience.left(node) == 6 for node in table.answers)
+
+
 def test_looks_are_close_at_first_and_seldom_in_a_long_wait():
     table = Table(n1=60.0)
     exchange(table, 1, timeout=100.0)

@@ -164,6 +164,20 @@ def test_once_most_have_reported_the_others_get_as_long_as_those_took(assembly):
     assert 203 <= table.now < 206
 
 
+@pytest.mark.parametrize("late", [39.0, None])
+def test_a_node_that_keeps_the_others_waiting_in_every_segment_does_so_for_a_while_only(assembly, late):
+    """They take ten seconds. Without a budget each segment would take as long as it likes, up to forty."""
+    table = Table(content, n0=10.0, n1=10.0, n2=10.0, n3=late)
+    segments, lasted = segments_of(table, assembly, timeout=30.0), []
+    for number in range(60):
+        began = table.now
+        assert play(segments, 20 * number + 1, 20 * number + 20)[:3] == [0, 1, 2]
+        lasted.append(table.now - began)
+    assert lasted[0] > 18
+    assert sum(lasted[30:]) <= 2 * 10 * 30
+    assert table.dropped["overdue"] > 0
+
+
 def test_a_late_node_gets_no_second_segment_before_it_has_answered_the_first(assembly):
     """It answers in the third segment, is told that one, and learns how far the others may be ahead."""
     table = Table(content, n0=10.0, n1=10.0, n2=105.0, n3=10.0)
