@@ -92,6 +92,38 @@ def test_when_a_fault_is_over_all_nodes_are_in_step_again(fault):
         assert jumps[0] <= 12, f"{name}: {jumps}"
 
 
+@pytest.mark.parametrize(
+    ("graph", "works"),
+    [("ring", [0.15, *[0.1] * 4]), ("ring", [0.3, *[0.1] * 4]), ("complete", [0.15, 0.15, 0.1, 0.1])],
+)
+def test_a_slower_part_that_was_cut_off_catches_up_though_the_others_went_on(graph, works):
+    net, part = Net(GRAPHS[graph], works, patience=2.0), {i for i, work in enumerate(works) if work > 0.1}
+    net.run(3)
+    cut(net, edges_of(net, part))
+    behind = [node.exchange for node in net.nodes]
+    net.run(10)
+    assert max(behind) - min(behind) > 30
+    assert [len(node.jumps) for node in net.nodes] == [int(i in part) for i in range(len(works))]
+    assert not any(missing for node in net.nodes for _, _, missing in node.history[-8:])
+
+
+def test_the_halves_of_a_ring_that_worked_at_different_speeds_are_one_again_in_the_next_segment():
+    """Each node has one neighbour in its half, and cannot tell the other one, far ahead, from one that lies."""
+    net = Net(GRAPHS["ring"], [0.15, 0.15, 0.1, 0.1, 0.1], patience=2.0)
+    net.run(3)
+    cut(net, edges_of(net, {0, 1}))
+    net.run(5)
+    assert sum(missing for node in net.nodes for *_, missing in node.history[-1:]) == 4
+    end = max(node.exchange for node in net.nodes) // EXCHANGES * EXCHANGES
+    for node in net.nodes:
+        node.saved = end, net.now
+        node.start()
+    net.run(5)
+    assert {node.history[-1][1] > end for node in net.nodes} == {True}
+    assert not any(missing for node in net.nodes for _, _, missing in node.history[-8:])
+    assert not any(node.jumps for node in net.nodes)
+
+
 def test_where_nothing_happens_nobody_misses_anything():
     for graph in GRAPHS.values():
         net = Net(graph, [0.1, 0.3, *[0.1] * (len(graph) - 2)], patience=2.0)
