@@ -1,14 +1,17 @@
 """Runs all agents of a node up to their next requests, and answers these together."""
 
-from collections.abc import Hashable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import accumulate, repeat
 from math import isfinite
+from threading import local
 from time import perf_counter_ns
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from greenlet import getcurrent, greenlet
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from ross_flwr.algorithms.algorithm import Algorithm
 from ross_flwr.algorithms.messages import Inbox, Outbox
@@ -17,7 +20,8 @@ from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.examples import alike, stacked
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import ModuleObjective
-from ross_flwr.learning.requests import Gradient, Utilities, compute
+from ross_flwr.learning.requests import Average, Gradient, Request, compute
+from ross_flwr.learning.rows import matrix_of, rows_of
 from ross_flwr.learning.stacked import ENTRIES, Stack
 
 __all__ = ["Batched", "choose"]
@@ -30,7 +34,8 @@ class Batched:
     """Runs each agent's step in a greenlet, pauses it at every request, and answers those of all agents together.
 
     The steps are the same code as in the `Loop`, and the numbers agree to float tolerance. Gradients of one module on
-    mini-batches of one size are computed in stacks (`learning.stacked`); the rest is answered one by one.
+    mini-batches of one size are computed in stacks (`learning.stacked`), and averages of models that are rows of one
+    matrix at once; the rest is answered one by one.
     """
 
     name = "batched"
@@ -40,44 +45,68 @@ class Batched:
     ) -> dict[int, Outbox]:
         """Return what each agent sends, by agent."""
         outboxes: dict[int, Outbox] = {}
-        rows = max([1, *(ENTRIES // agent.objective.size for agent in agents.values())])
-        for first in range(0, len(agents), rows):  # the vectors of a few agents stay in the processor's cache
-            some = dict(islice(agents.items(), first, first + rows))
-            outboxes |= _together(algorithm, step, some, inboxes)
-        return outboxes
+        waiting: list[Paused] = []
+        hub = getcurrent()
+
+        def work(index: int) -> None:
+            outboxes[index] = algorithm.run_step(step, agents[index], inboxes[index])
+
+        def go_on(runner: greenlet, agent: Agent, value: Any) -> None:
+            request = runner.switch(value)
+            if request is None:
+                _idle.runners.append(runner)
+            else:
+                waiting.append(Paused(runner, agent, request, perf_counter_ns()))
+
+        try:
+            for index, agent in agents.items():
+                agent.compute = hub.switch
+                go_on(_runner(hub), agent, partial(work, index))
+            while waiting:
+                paused, waiting[:] = list(waiting), []
+                for group in _groups(paused):
+                    for each, (answer, took) in zip(group, _answers([each.request for each in group]), strict=True):
+                        if not isinstance(each.request, Average):  # it did not compute all the while
+                            kind = "gradients" if isinstance(each.request, Gradient) else "utilities"
+                            each.agent.counts[f"{kind}-ns"] += took - (perf_counter_ns() - each.since)
+                        go_on(each.runner, each.agent, answer)
+        finally:
+            for agent in agents.values():
+                agent.compute = compute
+        return {index: outboxes[index] for index in agents}
 
 
-def _together(
-    algorithm: Algorithm, step: str, agents: Mapping[int, Agent], inboxes: Mapping[int, Inbox]
-) -> dict[int, Outbox]:
-    """Run the step of some agents, in a greenlet each."""
-    outboxes: dict[int, Outbox] = {}
-    waiting: list[tuple[greenlet, Agent, Any, int]] = []
-    hub = getcurrent()
+class Paused(NamedTuple):
+    """A step that waits for an answer, and since when, in nanoseconds."""
 
-    def work(index: int) -> None:
-        outboxes[index] = algorithm.run_step(step, agents[index], inboxes[index])
+    runner: greenlet
+    agent: Agent
+    request: Request
+    since: int
 
-    def go_on(runner: greenlet, agent: Agent, value: Any) -> None:
-        request = runner.switch(value)
-        if not runner.dead:
-            waiting.append((runner, agent, request, perf_counter_ns()))
 
-    try:
-        for index, agent in agents.items():
-            agent.compute = hub.switch
-            go_on(greenlet(work), agent, index)
-        while waiting:
-            paused, waiting[:] = list(waiting), []
-            answers = _answer([request for _, _, request, _ in paused])
-            for (runner, agent, request, since), (answer, took) in zip(paused, answers, strict=True):
-                kind = "gradients" if isinstance(request, Gradient) else "utilities"
-                agent.counts[f"{kind}-ns"] += took - (perf_counter_ns() - since)  # it did not compute all the while
-                go_on(runner, agent, answer)
-    finally:
-        for agent in agents.values():
-            agent.compute = compute
-    return {index: outboxes[index] for index in agents}
+class _Idle(local):
+    """The greenlets of a thread that wait for work. Making one takes ten times as long as switching to it."""
+
+    def __init__(self) -> None:
+        self.runners: list[greenlet] = []
+
+
+_idle = _Idle()
+
+
+def _runner(hub: greenlet) -> greenlet:
+    """Return a greenlet that runs what it is given, and gives None to the `hub` when it has."""
+    runner = _idle.runners.pop() if _idle.runners else greenlet(_serve)
+    runner.parent = hub
+    return runner
+
+
+def _serve(work: Callable[[], None]) -> None:
+    while True:
+        work()
+        del work
+        work = getcurrent().parent.switch(None)
 
 
 def choose(wanted: str, model: FlatModel, num_agents: int) -> Engine:
@@ -96,28 +125,53 @@ def choose(wanted: str, model: FlatModel, num_agents: int) -> Engine:
     return Loop() if stack.convolves and model.device.type == "cpu" else Batched()
 
 
-def _answer(requests: Sequence[Gradient | Utilities]) -> list[tuple[Any, int]]:
-    """Return the answer to each request, and the nanoseconds that it took."""
-    groups: dict[Hashable, list[int]] = {}
-    for k, request in enumerate(requests):
-        groups.setdefault(_kind(request) or k, []).append(k)
-    found: dict[int, tuple[Any, int]] = {}
+def _groups(paused: Sequence[Paused]) -> Iterator[Sequence[Paused]]:
+    """Yield the steps that wait, those together whose requests are answered together."""
+    groups: dict[Hashable, list[Paused]] = {}
+    for k, each in enumerate(paused):
+        groups.setdefault(_kind(each.request) or k, []).append(each)
     for group in groups.values():
-        began = perf_counter_ns()
-        alike = [requests[k] for k in group]
-        answers = _gradients(alike) if len(alike) > 1 else [alike[0].answer()]  # type: ignore[arg-type]
-        share = (perf_counter_ns() - began) // len(group)
-        found |= {k: (answer, share) for k, answer in zip(group, answers, strict=True)}
-    return [found[k] for k in range(len(requests))]
+        request = group[0].request
+        most = max(1, ENTRIES // request.objective.size) if isinstance(request, Gradient) else len(group)
+        for first in range(0, len(group), most):  # the gradients of a few agents stay in the processor's cache
+            yield group[first : first + most]
 
 
-def _kind(request: Gradient | Utilities) -> Hashable | None:
+def _kind(request: Request) -> Hashable | None:
     """Return what requests have in common that are answered together; None for one that is answered alone."""
-    objective, batch = request.objective, request.batch
-    if not isinstance(request, Gradient) or isfinite(request.clip) or type(objective) is not ModuleObjective:
+    if isinstance(request, Average):
+        return request.own.shape, request.own.dtype
+    if not isinstance(request, Gradient) or isfinite(request.clip) or type(request.objective) is not ModuleObjective:
         return None
-    common = alike(batch) if objective.stack and not objective.stack.draws else None
+    objective, batch = request.objective, request.batch
+    common = None if objective.draws else alike(batch)
     return common and (objective.model, objective.loss_function, common)
+
+
+def _answers(requests: Sequence[Any]) -> Iterator[tuple[Any, int]]:
+    """Return the answers to requests of one kind, and the nanoseconds that each took."""
+    began = perf_counter_ns()
+    if len(requests) == 1:
+        answers: Sequence[Any] = [requests[0].answer()]
+    else:
+        answers = _averages(requests) if isinstance(requests[0], Average) else _gradients(requests)
+    share = (perf_counter_ns() - began) // len(requests)
+    return zip(answers, repeat(share))
+
+
+def _averages(requests: Sequence[Average]) -> Sequence[Tensor]:
+    """Return the averages, as rows of one matrix."""
+    found = rows_of([vector for each in requests for vector in (each.own, *each.others)])
+    if found is None:
+        mixed = requests[0].own.new_empty(len(requests), len(requests[0].own))
+        for row, each in zip(mixed, requests, strict=True):
+            row.copy_(each.answer())
+        return mixed.unbind()
+    matrix, rows = found
+    ends = list(accumulate(len(each.others) + 1 for each in requests))
+    weights = [weight for each in requests for weight in (1 - sum(each.weights), *each.weights)]
+    index, begins = (torch.tensor(each, device=matrix.device) for each in (rows, [0, *ends[:-1]]))
+    return embedding_bag(index, matrix, begins, mode="sum", per_sample_weights=matrix.new_tensor(weights)).unbind()
 
 
 def _gradients(requests: Sequence[Gradient]) -> list[tuple[Tensor, Tensor | None]]:
@@ -126,9 +180,9 @@ def _gradients(requests: Sequence[Gradient]) -> list[tuple[Tensor, Tensor | None
     stack = cast(Stack, objective.stack)
     if not objective.model.module.training:
         objective.model.module.train()
-    vectors = torch.stack([each.vector for each in requests])
+    vectors = matrix_of([each.vector for each in requests])
     batches = stacked([each.batch for each in requests])
     gradients, lost = stack.gradients(vectors, *batches, objective.loss_function)
     if lost.isnan().any():  # either a model has diverged, or the data is refused
         return [each.answer() for each in requests]
-    return [(row, None) for row in gradients]
+    return [(row, None) for row in gradients.unbind()]

@@ -68,6 +68,8 @@ class Mailroom:
 
         With `silence`, receivers to which the step sends nothing get an empty message, so that they do not wait.
         """
+        if not (outbox or self.transforms or silence):
+            return []
         if source.index in outbox:
             self.waiting.setdefault(source.index, {})[source.index] = outbox[source.index]
         others = {j: message for j, message in outbox.items() if j != source.index}

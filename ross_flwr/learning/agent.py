@@ -13,7 +13,7 @@ from ross_flwr.learning.batches import Batches, Portions
 from ross_flwr.learning.counts import Counts
 from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.objective import Objective
-from ross_flwr.learning.requests import Compute, Gradient, Of, Part, Utilities, compute, cut
+from ross_flwr.learning.requests import Average, Compute, Gradient, Of, Part, Utilities, compute, cut
 from ross_flwr.learning.rules import Mean, Rule, View
 from ross_flwr.learning.rules.stacks import distance
 from ross_flwr.learning.streams import stream
@@ -238,6 +238,9 @@ class Agent:
             Whether they are models. Rules that judge models give momenta the same weights, so mix models first.
         """
         others = {j: vectors[j] for j in self.neighbors if j in vectors}
+        if self.undefended or type(self.rule) is Mean:
+            weights = [self.mixing_row[j] for j in others]
+            return cast(Tensor, self.compute(Average(vectors[self.index], list(others.values()), weights)))
         view = View(
             weights={j: self.mixing_row[j] for j in others},
             progress=self.progress,
@@ -249,4 +252,4 @@ class Agent:
             models=models,
             given=self._given,
         )
-        return (Mean() if self.undefended else self.rule)(vectors[self.index], others, view)
+        return self.rule(vectors[self.index], others, view)

@@ -39,7 +39,8 @@ class Batches:
     """
 
     def __init__(self, examples: Examples, agent: int, seed: int, size: int) -> None:
-        self.size = min(size, examples.num_examples)
+        self._num_examples = examples.num_examples
+        self.size = min(size, self._num_examples)
         self._examples = examples
         self._agent = agent
         self._seed = seed
@@ -54,9 +55,9 @@ class Batches:
 
     def indices(self, number: int) -> Tensor:
         """Return the indices of the examples in batch `number`, int64 of shape [size]."""
-        epoch, position = divmod(number, self._examples.num_examples // self.size)
+        epoch, position = divmod(number, self._num_examples // self.size)
         if self._order is None or self._order[0] != epoch:
-            order = stream(self._seed, "batches", self._agent, epoch).permutation(self._examples.num_examples)
+            order = stream(self._seed, "batches", self._agent, epoch).permutation(self._num_examples)
             self._order = epoch, torch.from_numpy(order)
         start = position * self.size
         return self._order[1][start : start + self.size]

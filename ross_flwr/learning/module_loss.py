@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.flat import FlatModel
-from ross_flwr.learning.outputs import Loss, accuracy, call, criterion, mean_of, plain, refuse_nan
+from ross_flwr.learning.outputs import Loss, accuracy, call, criterion, is_of_torch, mean_of, plain, refuse_nan
 from ross_flwr.learning.stacked import Stack
 from ross_flwr.learning.streams import seeded
 from ross_flwr.learning.tensors import Tree, map_tensors
@@ -43,6 +43,12 @@ class ModuleLoss:
     def stack(self) -> Stack | None:
         """What computes on many models at once, if the module is a chain of common layers."""
         return None if isinstance(self.criterion, partial) else Stack.of(self.model)
+
+    @cached_property
+    def draws(self) -> bool:
+        """Whether module or loss may draw random numbers in training."""
+        stack = self.stack
+        return stack is None or stack.draws or not is_of_torch(self.loss_function)
 
     def gradient(self, vector: Tensor, batch: Batch, *, training: bool = True, part: slice | None = None) -> Tensor:
         """Return the gradient of the mean loss on `batch` at `vector`, shape [P]; zero for float buffers.
@@ -114,10 +120,7 @@ class ModuleLoss:
                         torch.autograd.backward(loss if len(each) == len(batch) else loss * (len(each) / len(batch)))
             finally:
                 model.settle()
-            parts = [
-                (torch.zeros_like(p) if p.grad is None else p.grad.to_dense()).reshape(-1)[within]
-                for p, within in entries
-            ]
+            parts = [_flat(p)[within] if part else _flat(p) for p, within in entries]
         if part is not None:
             self._forget_gradients()
         elif model.has_buffers:
@@ -144,6 +147,13 @@ class ModuleLoss:
     def _mode(self, *, training: bool) -> None:
         if self.model.module.training is not training:
             self.model.module.train(training)
+
+
+def _flat(parameter: nn.Parameter) -> Tensor:
+    gradient = parameter.grad
+    if gradient is None:
+        return torch.zeros_like(parameter).view(-1)
+    return (gradient.to_dense() if gradient.is_sparse else gradient).reshape(-1)
 
 
 def _cat(*parts: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from inspect import Parameter, signature
-from math import nan
+from math import isnan, nan
 from operator import mul
 from typing import Any, TypeAlias
 
@@ -21,6 +21,7 @@ __all__ = [
     "accuracy",
     "call",
     "criterion",
+    "is_of_torch",
     "mean_of",
     "plain",
     "refuse_nan",
@@ -85,13 +86,18 @@ def scores(outputs: Any) -> Any:
     return outputs
 
 
+def is_of_torch(loss: Loss) -> bool:
+    """Return whether a loss is one of ``torch.nn``."""
+    return (loss.__module__ or "").startswith("torch.nn.")
+
+
 def criterion(loss: Loss, module: nn.Module) -> Callable[[Any, Any], Tensor]:
     """Return the loss as a function of (outputs, targets).
 
     A loss of ``torch.nn`` gets the `scores` of the outputs; any other gets what the module returns, and the module
     itself if it takes an argument called ``model``.
     """
-    if (loss.__module__ or "").startswith("torch.nn."):
+    if is_of_torch(loss):
         return lambda outputs, targets: loss(scores(outputs), targets)
     return partial(loss, model=module) if "model" in signature(loss).parameters else loss
 
@@ -139,5 +145,5 @@ def mean_of(measured: Iterable[tuple[int, tuple[float, float]]]) -> tuple[float,
 
 def refuse_nan(loss: Tensor, *examples: Tree) -> None:
     """Refuse examples that make the loss NaN because they hold NaN themselves."""
-    if loss.isnan().any() and any(bool(leaf.isnan().any()) for leaf in leaves(examples)):
+    if isnan(loss.sum().item()) and any(bool(leaf.isnan().any()) for leaf in leaves(examples)):
         raise ConfigError("the agent's data holds NaN, which makes its loss NaN: remove or replace such examples")

@@ -1,6 +1,7 @@
 """What an agent asks an engine to compute."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import inf, isinf
 from typing import Any, Literal, TypeAlias
@@ -11,9 +12,10 @@ from torch import Tensor
 from ross_flwr.learning.clipping import clipped_mean
 from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.objective import ModuleObjective, Objective
+from ross_flwr.learning.rules.stacks import weighed
 from ross_flwr.learning.streams import seeded
 
-__all__ = ["Compute", "Gradient", "Of", "Part", "Utilities", "compute", "cut"]
+__all__ = ["Average", "Compute", "Gradient", "Of", "Part", "Request", "Utilities", "compute", "cut"]
 
 Of: TypeAlias = Literal["own", "cross", "exact"]
 """Whose model a gradient is of: the agent's own, or a neighbour's that asked for a cross-gradient.
@@ -25,7 +27,7 @@ Part: TypeAlias = slice | None
 """Which entries of a gradient are wanted; None for all."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen: one is made for every gradient, and a frozen one takes thrice as long
 class Gradient:
     """A request for the gradient of an objective at `vector` on `batch`.
 
@@ -70,13 +72,14 @@ class Gradient:
         """
         if not isinf(self.clip):
             return clipped_mean(self.objective, self.vector, self.batch, self.clip, noise=self.seed), None
-        with seeded(self.seed, self.vector.device):
+        draws = not isinstance(self.objective, ModuleObjective) or self.objective.draws
+        with seeded(self.seed, self.vector.device) if draws else nullcontext():
             if self.part is None:  # an app's own objective need not know parts
                 return self.objective.gradient(self.vector, self.batch), self.objective.buffer_shift()
             return self.objective.gradient(self.vector, self.batch, part=self.part), self.objective.buffer_shift()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Utilities:
     """A request for the utility, of some `kind`, of each of the `models` on `batch`, examples of the validation set."""
 
@@ -92,11 +95,26 @@ class Utilities:
         return [self.objective.utility(model, self.kind, self.batch) for model in self.models]
 
 
-Compute: TypeAlias = Callable[[Gradient | Utilities], Any]
+@dataclass(slots=True, eq=False)
+class Average:
+    """A request for (1 − Σ_j c_j) x_i + Σ_j c_j x_j, a new vector; x_i is `own`, and c_j are the `weights`."""
+
+    own: Tensor
+    others: Sequence[Tensor]
+    weights: Sequence[float]
+
+    def answer(self) -> Tensor:
+        """Return it."""
+        return weighed(self.own, self.others, self.weights)
+
+
+Request: TypeAlias = Gradient | Utilities | Average
+
+Compute: TypeAlias = Callable[[Request], Any]
 """Answers a request. An engine that gives its agents another one sees all requests of a step at once."""
 
 
-def compute(request: Gradient | Utilities) -> Any:
+def compute(request: Request) -> Any:
     """Answer a request at once."""
     return request.answer()
 

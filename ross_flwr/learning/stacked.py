@@ -63,10 +63,18 @@ class Stack:
         parts = torch.split(vectors, [shape.numel() for _, shape in shapes], 1)
         return {name: part.view(-1, *shape) for (name, shape), part in zip(shapes, parts, strict=True)}
 
-    def outputs(self, named: Named, inputs: Tensor, first: int = 0, last: int | None = None) -> Tensor:
-        """Return what layers `first` … `last` − 1 make of `inputs`, shape [K, B, ...], or [1, B, ...] for the same."""
+    def outputs(
+        self, named: Named, inputs: Tensor, first: int = 0, last: int | None = None, into: Named | None = None
+    ) -> Tensor:
+        """Return what layers `first` … `last` − 1 make of `inputs`, shape [K, B, ...], or [1, B, ...] for the same.
+
+        Backward writes the gradients of fully connected layers `into` tensors of the same names.
+        """
         for name, layer in self.layers[first:last]:
-            if isinstance(layer, nn.Linear):
+            if isinstance(layer, nn.Linear) and into:
+                taken = [each.get(f"{name}.{key}") for each in (named, into) for key in ("weight", "bias")]
+                inputs = _Linear.apply(inputs, *taken)  # type: ignore[no-untyped-call]
+            elif isinstance(layer, nn.Linear):
                 inputs = _linear(inputs, named[f"{name}.weight"], named.get(f"{name}.bias"))
             elif isinstance(layer, nn.Conv2d):
                 inputs = _convolution(layer, inputs, named[f"{name}.weight"], named.get(f"{name}.bias"))
@@ -106,9 +114,14 @@ class Stack:
 
         The K mini-batches have the shapes [K, B, ...].
         """
-        vectors.requires_grad_()
-        found = losses(self.outputs(self.named(vectors), inputs), targets, loss)
-        (gradients,) = torch.autograd.grad(found.sum(), vectors)
+        gradients = torch.empty_like(vectors)
+        named = {name: view.detach().requires_grad_() for name, view in self.named(vectors).items()}
+        into = self.named(gradients)
+        found = losses(self.outputs(named, inputs, into=into), targets, loss)
+        torch.autograd.backward(found.sum())
+        for name, view in named.items():
+            if view.grad is not None:
+                into[name].copy_(view.grad)
         return gradients, found.detach()
 
 
@@ -125,7 +138,7 @@ def _chain(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     if type(module) is not nn.Sequential or _is_hooked(module):
         yield prefix, module
         return
-    for name, layer in module.named_children():
+    for name, layer in module._modules.items():  # one that occurs twice is two layers; named_children leaves it out
         yield from _chain(f"{prefix}.{name}" if prefix else name, layer)
 
 
@@ -146,10 +159,35 @@ def _is_hooked(module: nn.Module) -> bool:
 
 
 def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return x Wᵀ + b, shape [K, B, O], computed as W xᵀ so that the gradient of W is as W lies in memory."""
-    flipped = inputs.flatten(1, -2).transpose(1, 2).expand(len(weight), -1, -1)
-    found = torch.bmm(weight, flipped) if bias is None else torch.baddbmm(bias[:, :, None], weight, flipped)
-    return found.transpose(1, 2).reshape(len(weight), *inputs.shape[1:-1], -1)
+    """Return x Wᵀ + b, shape [K, B, ..., O]."""
+    flat = inputs.flatten(1, -2).expand(len(weight), -1, -1)
+    flipped = weight.transpose(1, 2)
+    found = torch.bmm(flat, flipped) if bias is None else torch.baddbmm(bias[:, None], flat, flipped)
+    return found.view(len(weight), *inputs.shape[1:-1], -1)
+
+
+class _Linear(torch.autograd.Function):
+    """`_linear`, whose backward writes the gradients of W and b where they belong, so that nobody has to copy them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, into: Tensor, into_bias: Tensor | None
+    ) -> Tensor:
+        """Compute it."""
+        ctx.save_for_backward(inputs, weight)
+        ctx.into = into, into_bias
+        return _linear(inputs, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradient of the inputs, if it is wanted."""
+        (inputs, weight), (into, into_bias) = ctx.saved_tensors, ctx.into
+        flat = outputs[0].flatten(1, -2)
+        torch.bmm(flat.transpose(1, 2), inputs.flatten(1, -2), out=into)
+        if into_bias is not None:
+            torch.sum(flat, 1, out=into_bias)
+        back = torch.bmm(flat, weight).view_as(inputs) if ctx.needs_input_grad[0] else None
+        return back, None, None, None, None
 
 
 def _convolution(layer: nn.Conv2d, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -150,11 +150,13 @@ class LocalRun:
             self.history.rewrite()
         else:
             self._begin()
-        snapshot = self.host.snapshot()
+        snapshot: Snapshot = self.host.snapshot() if folder else ({}, {})
         try:
             for finished in rounds(self.host, self.assembly.schedule, done + 1, run.num_rounds):
                 line = self.history.add(finished)
-                done, snapshot = finished.number, self.host.snapshot()
+                done = finished.number
+                if folder:
+                    snapshot = self.host.snapshot()
                 if every and done % every == 0:
                     self._save(done, snapshot)
                     saved = done

@@ -9,6 +9,7 @@ from ross_flwr.config import resolve
 from ross_flwr.engine import batched
 from ross_flwr.engine.batched import choose
 from ross_flwr.learning.flat import FlatModel
+from ross_flwr.learning.stacked import Stack
 from ross_flwr.runs.local import LocalRun
 
 SETTING = {
@@ -86,3 +87,13 @@ def test_whatever_else_a_run_does_the_engines_agree(more):
 )
 def test_models_that_stack_are_batched_where_it_pays(module, wanted, name):
     assert choose(wanted, FlatModel(module), 10).name.startswith(name)
+
+
+def test_a_layer_that_occurs_twice_is_computed_twice():
+    tanh = nn.Tanh()
+    model = FlatModel(nn.Sequential(nn.Linear(4, 3), tanh, nn.Linear(3, 3), tanh))
+    stack, inputs = Stack.of(model), torch.randn(2, 5, 4)
+    outputs = stack.outputs(stack.named(model.initial.repeat(2, 1)), inputs)
+    torch.testing.assert_close(outputs[1], model.module(inputs[1]))
+    linear = nn.Linear(3, 3)
+    assert Stack.of(FlatModel(nn.Sequential(linear, tanh, linear))) is None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ross_flwr.config import ConfigError, declare
 from ross_flwr.learning import options
+from ross_flwr.learning.rules.stacks import weighed
 
 __all__ = ["RULES", "Bounded", "Rule", "Stacked", "View", "Weighing", "register_rule", "require_feasible"]
 
@@ -201,10 +202,7 @@ class Weighing(Rule):
         """Weigh the neighbours, and mix."""
         weights = self.weights(own, others, view)
         kept = {j: weights[j] for j in others if weights.get(j)}
-        mixed = own * (1 - sum(kept.values()))
-        for j, weight in kept.items():
-            mixed.add_(others[j], alpha=weight)
-        return mixed
+        return weighed(own, [others[j] for j in kept], list(kept.values()))
 
     @abstractmethod
     def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:

@@ -21,6 +21,7 @@ __all__ = [
     "middle",
     "ordered",
     "squared_distances",
+    "weighed",
 ]
 
 Matrix = NDArray[np.float64]
@@ -32,6 +33,14 @@ BLOCK = 2**16
 def distance(one: Tensor, other: Tensor) -> float:
     """Return ‖one − other‖, from the difference itself and in double precision: no finite vectors overflow it."""
     return float(torch.linalg.vector_norm(one - other, dtype=torch.float64))
+
+
+def weighed(own: Tensor, others: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return (1 − Σ_j c_j) x_i + Σ_j c_j x_j, a new tensor of shape [P]."""
+    mixed = own * (1 - sum(weights))
+    for other, weight in zip(others, weights, strict=True):
+        mixed.add_(other, alpha=weight)
+    return mixed
 
 
 def average(rows: Sequence[Tensor]) -> Tensor:
