@@ -60,7 +60,7 @@ def compare(
     """
     folder = out or Path("results") / (Path(experiment).stem + ("-quick" if quick else ""))
     if experiment in known("experiments") or home(experiment).is_file():  # others are refused below
-        click.echo(f"Comparing {experiment}; results go to {folder}")
+        click.echo(f"Comparing {experiment}")
     from ross_flwr.runs import budgets
     from ross_flwr.runs import compare as comparison
     from ross_flwr.runs.cells import CellsFailedError, collecting_failures, run_cells
@@ -71,6 +71,7 @@ def compare(
     plan = plan.only(methods=methods, scenarios=scenarios, topologies=topologies)
     plan = plan.quick() if quick else plan
     plan = replace(plan, tuned={}) if again else plan
+    click.echo(f"Results go to {folder}")
     jobs = jobs or os.cpu_count() or 1
     columns = TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     hint = "the same command continues the comparison"

@@ -177,8 +177,8 @@ def accuracy_of_agents(rows: Sequence[Row]) -> list[Chart]:
                 )
             line.append(panel)
         caption = (
-            "Test accuracy of each agent's own model in the last test. Above a method, its agents from left to "
-            "right; a point per seed, and none for an agent that was absent or whose accuracy is not a number."
+            "Accuracy of each agent's own model in the last test. The agents of a method stand side by side, with a "
+            "point for each seed; an agent that was absent, or whose accuracy is not a number, has none."
         )
         title = f"{scenario}: final accuracy per agent"
         charts.append(Chart(scenario, f"agents-{scenario}", title, caption, [line], {"method": ""}))

@@ -140,8 +140,8 @@ def _about(runs: list[Run]) -> list[str]:
         f"{len(done)} runs: {len({run.method for run in done})} methods, seeds {seeds}.",
         *([f"Refused, because the method cannot run there: {', '.join(refused)}."] if refused else []),
         *legend(*tables.compared(next(iter(budgets.values())))),
-        "Below an accuracy stand the mean work of a run (example passes: forward and backward are one, a forward alone "
-        "is a third) and the bytes that all its agents sent.",
+        "Under each accuracy are the mean work of a run, in example passes (forward and backward are one, a forward "
+        "pass alone is a third), and the bytes that all its agents sent.",
         *([BUDGETS] if len(budgets) > 1 else []),
         "A ratio is the accuracy of ross-plus or ross over that of the best baseline (named beside it), or over the "
         "mean of all baselines, which are all other methods.",

@@ -159,7 +159,7 @@ def _lines(found: RunFolder, summary: Mapping[str, Any]) -> list[dict[str, Any]]
     lines = found.read_history()
     if len(lines) != summary["rounds"]:
         raise ConfigError(
-            f"{found.history} is damaged, or not from this run: it holds {len(lines)} rounds, and the run has "
-            f"{summary['rounds']}"
+            f"{found.history} is damaged, or not from this run: it holds {len(lines)} of the run's "
+            f"{summary['rounds']} rounds"
         )
     return lines

@@ -185,7 +185,7 @@ def test_every_command_tells_damage_in_one_sentence(finished, tmp_path, name):
 def test_a_history_that_lacks_rounds_of_the_run_is_refused(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "out")
     (folder / "history.jsonl").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"history\.jsonl is damaged, .* it holds 0 rounds, and the run has 4"):
+    with pytest.raises(ConfigError, match=r"history\.jsonl is damaged, .* it holds 0 of the run's 4 rounds"):
         find_runs(folder)
 
 
