@@ -208,7 +208,7 @@ class FlatModel:
             if name not in named:
                 peft = "; PEFT's own functions leave '.default' out: take the names of the module's state_dict"
                 more = peft if name.replace(".default.", ".") in named else ""
-                raise ConfigError(f"the model has no tensor '{name}': expected {', '.join(self.shapes)}{more}")
+                raise ConfigError(f"tensor '{name}' is missing: expected {', '.join(self.shapes)}{more}")
             self._check_shape(name, named[name], shape)
         return torch.cat([named[name].detach().float().reshape(-1) for name in self.shapes])
 

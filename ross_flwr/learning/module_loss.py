@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ross_flwr.config import ConfigError
 from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.outputs import Loss, accuracy, call, criterion, is_of_torch, mean_of, plain, refuse_nan
@@ -114,8 +115,7 @@ class ModuleLoss:
         with _learning(model.parameters, part) as entries:
             try:
                 for each in [batch] if training else batch.parts(self.chunk):
-                    loss = self.criterion(call(model.module, each.inputs), each.targets)
-                    refuse_nan(loss, each.inputs, each.targets)
+                    loss = self._loss(call(model.module, each.inputs), each)
                     if part is None or loss.requires_grad:
                         torch.autograd.backward(loss if len(each) == len(batch) else loss * (len(each) / len(batch)))
             finally:
@@ -129,9 +129,16 @@ class ModuleLoss:
 
     def _measure(self, vector: Tensor, batch: Batch) -> tuple[float, float]:
         outputs = self._outputs(vector, batch)
-        loss = self.criterion(outputs, batch.targets)
-        refuse_nan(loss, batch.inputs, batch.targets)
+        loss = self._loss(outputs, batch)
         return float(loss.detach()), accuracy(outputs, batch.targets, self.criterion)
+
+    def _loss(self, outputs: Any, batch: Batch) -> Tensor:
+        loss = self.criterion(outputs, batch.targets)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            raise ConfigError(f"the loss returned {found}: expected a tensor of one number, the mean over the batch")
+        refuse_nan(loss, batch.inputs, batch.targets)
+        return loss
 
     def _outputs(self, vector: Tensor, batch: Batch) -> Any:
         return self.evaluating(vector, lambda module: call(module, batch.inputs))

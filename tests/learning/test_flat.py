@@ -206,7 +206,7 @@ def test_a_refusal_names_the_tensor(name):
     named = flat.named(flat.initial)
     for key, tensor in named.items():
         without = {other: value for other, value in named.items() if other != key}
-        with pytest.raises(ConfigError, match=f"no tensor '{key}'"):
+        with pytest.raises(ConfigError, match=f"tensor '{key}' is missing"):
             flat.flatten(without)
         with pytest.raises(ConfigError, match=f"tensor '{key}' has shape"):
             flat.flatten({**named, key: tensor.new_zeros(*tensor.shape, 2)})

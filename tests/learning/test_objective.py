@@ -310,6 +310,18 @@ def test_examples_that_make_the_loss_nan_are_refused():
     assert math.isnan(objective.loss(torch.full((objective.size,), math.nan), split.batch(torch.arange(3))))
 
 
+@pytest.mark.parametrize(
+    ("loss", "found"),
+    [(nn.CrossEntropyLoss(reduction="none"), r"a tensor of shape \(4,\)"), (lambda outputs, targets: 1.0, "a float")],
+)
+def test_a_loss_that_is_not_one_number_is_refused(loss, found):
+    split = examples((6,), 12, 0)
+    objective = ModuleObjective(FlatModel(mlp()), split, split, split, loss=loss)
+    for ask in (objective.gradient, objective.loss):
+        with pytest.raises(ConfigError, match=f"the loss returned {found}: expected a tensor of one number, the mean"):
+            ask(objective.model.initial, split.batch(torch.arange(4)))
+
+
 def test_targets_that_are_not_a_class_for_each_row_of_outputs_have_no_accuracy():
     split = Table(torch.randn(6, 4), torch.randint(3, (6, 4)))  # an output for each class and place, classes first
     module = nn.Sequential(nn.Linear(4, 12), nn.Unflatten(1, (3, 4)))
