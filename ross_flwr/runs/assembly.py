@@ -205,7 +205,7 @@ class Assembly:
             )
             link.begin(agent)
             agent.gradient_chain = [link, *agent.gradient_chain]
-        agent["model"] = self.task.model.initial.clone()
+        agent["model"] = self.task.model.initial
         self.algorithm.start(agent)
         self.threats.check_agent(agent)
         utility = getattr(self.algorithm, "utility", "")
