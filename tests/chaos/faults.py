@@ -3,7 +3,7 @@
 import shutil
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from cluster import COMPILER, until
 
@@ -99,11 +99,19 @@ def close(run, who, way):
     run.doors[way].open = True
 
 
-@contextmanager
-def partition(run, who, way):
-    """Between two nodes nothing passes at all."""
-    with hold(run, way, "there"), hold(run, way, "back"), hold(run, way[::-1], "there"), hold(run, way[::-1], "back"):
-        yield
+def parted(is_parted):
+    """Nothing passes between two nodes, either way, if `is_parted` says so of the pair."""
+
+    @contextmanager
+    def fault(run, who, way):
+        with ExitStack() as stack:
+            for pair in run.doors:
+                if is_parted({*pair}, who, {*way}):
+                    stack.enter_context(hold(run, pair, "there"))
+                    stack.enter_context(hold(run, pair, "back"))
+            yield
+
+    return fault
 
 
 @contextmanager
@@ -155,7 +163,13 @@ def replay(run, who, way):
     yield
 
 
-OUTAGES = {"kill -9, resume": kill, "kill -9, state lost": lose, "SIGSTOP": stop, "certificate expires": expire}
+OUTAGES = {
+    "kill -9, resume": kill,
+    "kill -9, state lost": lose,
+    "SIGSTOP": stop,
+    "certificate expires": expire,
+    "cut off": parted(lambda pair, who, way: who in pair),
+}
 """Those that neighbours notice."""
 FAULTS = (
     OUTAGES
@@ -164,7 +178,8 @@ FAULTS = (
         "state read-only": readonly,
         "connections broken": cut,
         "connections refused": close,
-        "partition": partition,
+        "partition": parted(lambda pair, who, way: pair == way),
+        "halves": parted(lambda pair, who, way: len(pair & way) == 1),
         "one-way partition": one_way,
         "delay": delay,
         "bytes duplicated": spoiled("duplicate"),

@@ -1,9 +1,12 @@
 """What a node takes, answers and refuses, whoever calls."""
 
 import asyncio
+import os
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 import threading
 from contextlib import ExitStack
 from dataclasses import replace
@@ -199,6 +202,36 @@ def test_nonsense_is_counted_and_fills_no_log(door, certs, caplog):
                 assert caught.value.details() == "malformed"
     assert dict(peer.mail.dropped) == {"malformed": 100}
     assert [message.partition(" from ")[0] for message in caplog.messages] == ["refused a message"]
+
+
+STRANGERS = """
+import socket, sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from ross_flwr.direct import certificates
+import grpc
+certificates.init(Path(sys.argv[1]))
+node = certificates.Credentials.read(certificates.issue(Path(sys.argv[1]), "n0"))
+server = grpc.server(ThreadPoolExecutor(1))
+identity = grpc.ssl_server_credentials([(node.key, node.certificate)], node.authority, require_client_auth=True)
+port = server.add_secure_port("127.0.0.1:0", identity)
+server.start()
+for _ in range(5):
+    with suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), timeout=5) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1")
+        while stranger.recv(100):
+            pass
+server.stop(None).wait()
+"""
+
+
+def test_strangers_whose_handshake_fails_leave_nothing_in_the_log(tmp_path):
+    """In a process of its own: gRPC looks how much to log when it is imported."""
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
+    command = [sys.executable, "-c", STRANGERS, str(tmp_path / "certs")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_grpc_is_told_how_much_one_connection_may_take(door, certs, tmp_path):
