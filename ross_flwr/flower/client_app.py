@@ -21,6 +21,7 @@ from ross_flwr.config import Config, ConfigError, shown
 from ross_flwr.flower import handlers
 from ross_flwr.flower.hosting import MakeTask
 from ross_flwr.flower.protocol import Setup
+from ross_flwr.flower.settings import described
 from ross_flwr.learning.outputs import Loss, Metric
 from ross_flwr.runs.assemble import choose_device, read_aggregator
 from ross_flwr.runs.assembly import needs_validation
@@ -117,7 +118,7 @@ class Functions:
 def _apart(module: nn.Module) -> nn.Module:
     """Return a copy: an app may keep its module, and give it to several nodes of a process."""
     if not isinstance(module, nn.Module):
-        raise ConfigError(f"model returned {_a(module)}: expected the nn.Module that the agent trains")
+        raise ConfigError(f"model returned {described(module)}: expected the nn.Module that the agent trains")
     try:
         return deepcopy(module)
     except RuntimeError:  # it holds results of computations, as those of `torch.nn.utils.weight_norm`
@@ -276,7 +277,7 @@ def _handling(
 def _refuse_metrics(metrics: Mapping[str, Metric]) -> None:
     if not isinstance(metrics, Mapping):
         raise ConfigError(
-            f"metrics is {_a(metrics)}: give peer_app functions of (outputs, targets) by name, {{'f1': f1}}"
+            f"metrics is {described(metrics)}: give peer_app functions of (outputs, targets) by name, {{'f1': f1}}"
         )
     if taken := [name for name in metrics if name in _REPORTED]:
         raise ConfigError(f"metrics have the name '{taken[0]}', which every test reports: use another name")
@@ -309,9 +310,9 @@ def _refuse_object(name: str, given: object, takes: Sequence[str], written: str)
     arguments = ", ".join(takes)
     right = f"give peer_app a function, {written}{_INSTEAD.get(name, f'lambda {arguments}: …')}"
     if not callable(given) or (isinstance(given, nn.Module) and takes == ("context",)):
-        raise ConfigError(f"{name} is {_a(given)}: {right}")
+        raise ConfigError(f"{name} is {described(given)}: {right}")
     if name == "loss" and isinstance(given, type):
-        raise ConfigError(f"{name} is {_a(given)}: give peer_app an object of it, {written}{given.__name__}()")
+        raise ConfigError(f"{name} is {described(given)}: give peer_app an object of it, {written}{given.__name__}()")
     try:
         parameters = signature(given).parameters
     except (TypeError, ValueError):  # of a function in C
@@ -321,12 +322,6 @@ def _refuse_object(name: str, given: object, takes: Sequence[str], written: str)
         signature(given).bind(*takes, **named)
     except TypeError as error:
         raise ConfigError(f"{name} cannot be called with ({arguments}), {error}: {right}") from None
-
-
-def _a(given: object) -> str:
-    if isinstance(given, str | type):
-        return f"'{given}'" if isinstance(given, str) else f"the class {given.__name__}"
-    return f"a {type(given).__name__}"
 
 
 def _alone(task: Callable[[Context], Task]) -> MakeTask:

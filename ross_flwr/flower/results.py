@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ross_flwr.config import Config, ConfigError
 from ross_flwr.files import home
+from ross_flwr.flower.settings import described
 from ross_flwr.report.report import write_report
 from ross_flwr.report.trackers import numbers, trackers
 from ross_flwr.runs.folder import RunFolder
@@ -36,6 +37,8 @@ class Results:
     """
 
     def __init__(self, path: str, log: str) -> None:
+        if not isinstance(log, str):
+            raise ConfigError(f"log is {described(log)}: give names in one text, log='tensorboard,mlflow'")
         if log and not path:
             raise ConfigError(f"log = '{log}' needs a folder of results: give results='results/first', say, too")
         self.folder = RunFolder(home(path)) if path else None

@@ -10,10 +10,26 @@ from ross_flwr.graph.topology import of_graph
 from ross_flwr.learning.rules import NNM, PRE_AGGREGATIONS, RULES, Bucketing, Rule
 from ross_flwr.runs.options import RunOptions
 
-__all__ = ["config_of", "graphs_of"]
+__all__ = ["config_of", "described", "graphs_of"]
 
 GIVEN = "graph"
 """The name of a topology that is given as a graph. Nodes need no more, since they are told their agents' places."""
+
+
+def described(given: object) -> str:
+    """Return what an argument is, for a sentence.
+
+    Examples
+    --------
+    >>> described("adam"), described(dict), described([]), described(3)
+    ("'adam'", 'the class dict', 'a list', 'an int')
+    """
+    if isinstance(given, str):
+        return f"'{given}'"
+    if isinstance(given, type):
+        return f"the class {given.__name__}"
+    name = type(given).__name__
+    return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
 
 
 def config_of(
@@ -28,6 +44,10 @@ def config_of(
     ConfigError
         When an option is not known, not possible, or given twice.
     """
+    if not isinstance(algorithm, str | Algorithm):
+        raise ConfigError(f"algorithm is {described(algorithm)}: give its name, 'ross', or an object of it, ROSS()")
+    if not isinstance(topology, str | nx.Graph):
+        raise ConfigError(f"topology is {described(topology)}: give its name, 'ring', or a networkx graph")
     given = {name.replace("_", "-"): value for name, value in options.items()}
     if shares := [name for name in options if name.startswith("fraction_")]:
         raise ConfigError(f"{shares[0]} is an argument of FedAvg: leave it out, as all agents take part in every round")

@@ -105,6 +105,9 @@ def test_arguments_of_fedavg_are_refused_in_words_of_its_users():
         (PeerRelay, {"topology": "ring", "topology_every": 2}, "topology-every = 2 changes nothing"),
         (PeerRelay, {"attack": "sign", "attackers": 1}, "attack = 'sign' is not known"),
         (PeerHybrid, {}, "average-every = 0 has none: use average_every=10"),
+        (PeerRelay, {"algorithm": DPSGD}, "algorithm is the class DPSGD: give its name"),
+        (PeerRelay, {"topology": 3}, "topology is an int: give its name"),
+        (PeerRelay, {"log": ["mlflow"], "results": "out"}, "log is a list: give names in one text"),
     ],
 )
 def test_what_no_number_of_nodes_makes_possible_is_refused_before_they_are_counted(strategy, options, sentence):
