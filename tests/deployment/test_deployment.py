@@ -130,7 +130,7 @@ def test_a_killed_node_is_missing_and_takes_part_again_when_it_returns(standing,
     until(lambda: (at := position(first)) and at.pass_number >= 5, "agent 0 did not begin")
     nodes[1].kill()
     until(lambda: run.says("[ROUNDS 101–"), "the others did not finish the segment")
-    until(nodes[1].restart, "the SuperLink did not take the node back")
+    until(nodes[1].restart, "the SuperLink did not take the node back", pause=3)
     run.finish()
     lines = run.history()
     assert [line["round"] for line in lines] == list(range(1, 201))

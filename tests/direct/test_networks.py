@@ -11,7 +11,7 @@ from virtual import EXCHANGES, LATENCY, Net, complete, ring
 from ross_flwr.direct.pace import MARGIN, SLOWEST
 from ross_flwr.direct.standings import BUDGET, GREETING, REGAINED
 
-SCHEDULES = int(os.environ.get("SCHEDULES", "40"))
+SCHEDULES = int(os.environ.get("SCHEDULES", "30"))
 """How many schedules of lies and faults to try; thousands in the long form."""
 
 GRAPHS = {"pair": ring(2), "ring": ring(5), "complete": complete(4)}
