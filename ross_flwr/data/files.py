@@ -108,12 +108,12 @@ def _images(array: NDArray[Any], name: str) -> Tensor:
     if kind not in "biuf":
         raise ConfigError(f"{name} holds {array.dtype}: pixels are whole or real numbers")
     if kind == "f":
-        images = torch.from_numpy(array.astype(np.float32))
+        images = torch.from_numpy(array.astype(np.float32, copy=False))
     else:
         low, high = (int(each) for each in (array.min(initial=0), array.max(initial=0)))
         if low < 0 or high > 65535:
             raise ConfigError(f"{name} holds whole numbers from {low} to {high}: pixels go from 0 to 255, or to 65535")
-        images = torch.from_numpy(array.astype(np.uint8 if high <= 255 else np.float32))
+        images = torch.from_numpy(array.astype(np.uint8 if high <= 255 else np.float32, copy=False))
     last = array.ndim == 3 or (shape[1] not in (1, 3, 4) and shape[3] in (1, 3, 4))
     return channels_first(images) if last else images
 
