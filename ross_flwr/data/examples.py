@@ -131,7 +131,9 @@ def normalize(images: Tensor, source: Source) -> Tensor:
     >>> images.shape, round(float(images.std()), 2)
     (torch.Size([1437, 1, 8, 8]), 1.0)
     """
-    gain, offset = (each.to(images.device) for each in source._gain_and_offset)
+    gain, offset = source._gain_and_offset
+    if images.device != gain.device:
+        gain, offset = gain.to(images.device), offset.to(images.device)
     return images.to(torch.float32, copy=True).mul_(gain).add_(offset)
 
 

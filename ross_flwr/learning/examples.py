@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -98,9 +98,10 @@ class Drawn(Batch):
 
     @cached_property
     def _read(self) -> Batch:
+        if not torch.is_inference_mode_enabled():
+            return cast(Batch, self.split.batch(self.indices))
         with torch.inference_mode(False):  # whoever looks first, others train on them
-            read: Batch = self.split.batch(self.indices)
-        return read
+            return cast(Batch, self.split.batch(self.indices))
 
     @property
     def inputs(self) -> Tree:

@@ -145,5 +145,7 @@ def mean_of(measured: Iterable[tuple[int, tuple[float, float]]]) -> tuple[float,
 
 def refuse_nan(loss: Tensor, *examples: Tree) -> None:
     """Refuse examples that make the loss NaN because they hold NaN themselves."""
-    if isnan(loss.sum().item()) and any(bool(leaf.isnan().any()) for leaf in leaves(examples)):
+    if isnan((loss.sum() if loss.dim() else loss).item()) and any(
+        bool(leaf.isnan().any()) for leaf in leaves(examples)
+    ):
         raise ConfigError("the agent's data holds NaN, which makes its loss NaN: remove or replace such examples")
