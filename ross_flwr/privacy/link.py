@@ -45,9 +45,11 @@ class Blurred:
         Whether the method gets gradients that it wants exact without noise; they are in no account.
     shared : mapping of Source to float, optional
         The factors, in units of z·Δ, on noise from seeds that agents share; without, the noise is the agent's own.
+    common : bool (default: False)
+        Whether all agents know all these seeds.
     leak : float (default: 1)
         The precision of a query with z = 1: less than 1 where others' noise hides it better than its own does. It is a
-        bound where neighbours have yet to agree on a seed: then each draws noise of its own of the same variance.
+        bound where agents have yet to agree on a seed: then each draws noise of its own of the same variance.
     secret : bool (default: False)
         Whether the operating system gives the noise, anew for every query, and pairs of agents agree on secret seeds.
         Without, it follows from the run's seed: runs repeat, and whoever knows the seed can take the noise away.
@@ -58,6 +60,7 @@ class Blurred:
     budget: float = inf
     exposed: bool = False
     shared: Mapping[Source, float] = field(default_factory=dict)
+    common: bool = False
     leak: float = 1.0
     secret: bool = False
 
@@ -67,7 +70,7 @@ class Blurred:
         agent[QUERIES] = torch.zeros(1, dtype=torch.int64)
         agent[SPENT] = torch.zeros(agent.objective.num_examples, dtype=torch.float64)
         if self.secret and self.shared:
-            seeds.begin(agent)
+            seeds.begin(agent, common=self.common)
 
     def __call__(self, gradient: Tensor, agent: Agent, request: Gradient) -> Tensor:
         """Return what may be released instead of `gradient`, the mean of clipped gradients, shape [P].
@@ -115,8 +118,11 @@ class Blurred:
         one, other = source
         if not self.secret:
             return stream(agent.seed, "shared noise", one, number, other)
-        neighbor = other if one == agent.index else one
-        seed = None if neighbor == agent.index else seeds.shared_seed(agent, neighbor, number)
+        if self.common:
+            seed: int | None = seeds.common_seed(agent, one, number)
+        else:
+            neighbor = other if one == agent.index else one
+            seed = None if neighbor == agent.index else seeds.shared_seed(agent, neighbor, number)
         return self._generator(agent) if seed is None else np.random.Generator(np.random.Philox(key=seed))
 
     def _generator(self, agent: Agent) -> np.random.Generator:

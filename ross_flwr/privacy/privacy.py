@@ -142,13 +142,8 @@ class Privacy:
         link = Blurred(self.clip, noise, budget if bounded else inf, exposed=bool(algorithm.exposed), secret=secret)
         if algorithm.noise == "independent" or not noise:
             return link
-        if secret and algorithm.noise == "joint":
-            raise ConfigError(
-                f"{algorithm.name} draws noise from seeds that all agents share, and nodes agree on seeds in pairs: "
-                "use decor; or reproducible-noise=true in the --node-config of every node, to see what privacy costs"
-            )
         shared, leak = sources(algorithm.noise, mixing(), agent.index)
-        return replace(link, shared=shared, leak=leak)
+        return replace(link, shared=shared, common=algorithm.noise == "joint", leak=leak)
 
 
 def planned_queries(algorithm: Algorithm, agent: Agent, degrees: Iterable[int]) -> int:

@@ -97,7 +97,8 @@ class Assembly:
     def message_chain(self) -> list[MessageTransform]:
         """What happens to messages: they are lied about, compressed, lost, and carry keys for noise in common."""
         compressed = [self.compression] if self.compression else []
-        keys = [Keys()] if self.privacy and self.algorithm.noise == "pairwise" else []
+        noise = self.algorithm.noise
+        keys = [Keys(common=noise == "joint")] if self.privacy and noise != "independent" else []
         return [*self.threats.lies, *compressed, *self.threats.losses, *keys]
 
     def check(self) -> None:

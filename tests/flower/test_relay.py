@@ -15,7 +15,7 @@ from ross_flwr.config import ConfigError
 from ross_flwr.flower import strategy
 from ross_flwr.flower.grid import Post
 from ross_flwr.flower.records import record_of, tensors_of
-from ross_flwr.privacy.correlated import pairwise
+from ross_flwr.privacy.correlated import joint, pairwise
 from ross_flwr.runs.local import LocalRun
 
 SAME = {"num_agents": 6, "topology_degree": 3, "attackers": 1, "validation_size": 20, "test_size": 50, "hidden": 8}
@@ -142,19 +142,21 @@ def test_noise_on_nodes_is_their_own_unless_their_owner_says_otherwise(said):
     assert "Nodes took the noise from their operating systems" in relay.outcome["privacy"]["statement"]
 
 
-def test_neighbours_agree_on_noise_that_cancels_from_the_second_pass_on():
-    """On a complete graph every model is the mean, where only agents' own noise is left."""
-    options = SAME | {"algorithm": "decor", "num_agents": 4, "topology": "complete", "attackers": 0}
+@pytest.mark.parametrize(("method", "passes", "extra"), [("decor", 1, 32), ("corn-dsgd", 2, 40)])
+def test_agents_agree_on_noise_that_cancels_after_a_pass_or_two(method, passes, extra):
+    """On a complete graph every model is the mean, where only what does not cancel is left."""
+    options = SAME | {"algorithm": method, "num_agents": 4, "topology": "complete", "attackers": 0}
     options |= {"dp_noise": 1e4, "learning_rate": 1e-3}
     relay, _ = play(2, node_config=lambda k: {"reproducible-noise": False}, **options)
     assembly = relay.assembly
-    model, covariance = assembly.task.model, pairwise(assembly.topology.mixing)
+    covariance_of = {"decor": pairwise, "corn-dsgd": joint}[method]
+    model, covariance = assembly.task.model, covariance_of(assembly.topology.mixing)
     moved = model.flatten(tensors_of(relay.models[0])) - model.initial
     alone, agreed = covariance.trace() / 16, covariance.sum() / 16  # the variance of the mean, at z · Δ · η = 1
     unit = 1e-3 * 1e4 * 2 / assembly.task.batch_size(0)
-    assert float(moved.var()) / unit**2 == pytest.approx(alone + 2 * agreed, rel=0.2)
+    assert float(moved.var()) / unit**2 == pytest.approx(passes * alone + (3 - passes) * agreed, rel=0.2)
     assert alone > 3 * agreed
-    assert relay.history.lines[0]["bytes"] == 12 * (4 * len(model.initial) + 32)
+    assert relay.history.lines[0]["bytes"] == 12 * (4 * len(model.initial) + extra)
     assert not relay.dropped
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ross_flwr.config import ConfigError, resolve
+from ross_flwr.config import resolve
 from ross_flwr.graph.mixing import MIXING_RULES
 from ross_flwr.learning.requests import Gradient
 from ross_flwr.privacy.correlated import RIDGE, joint, leaks, pairwise, sources, surviving
@@ -59,6 +59,10 @@ def test_noise_of_ones_own_in_place_of_what_a_pair_shares_hides_no_less(graph, l
         if lost.random() < 0.5:
             apart[i, j] = apart[j, i] = 0.0
     assert (leaks(apart) <= leaks(covariance) + 1e-9).all()
+    together = joint(MIXING_RULES["metropolis"](graph))
+    some = [i for i in graph if lost.random() < 0.5] or [0]  # those who have the seed of all already
+    assert (leaks(together[np.ix_(some, some)]) <= 1 + 1e-7).all()
+    assert (1 / together.diagonal() <= 1 + 1e-7).all()
 
 
 @pytest.mark.parametrize("method", KINDS)
@@ -84,10 +88,3 @@ def test_what_agents_add_has_the_covariance_and_is_never_added_twice(method):
     assert np.abs(first @ second.T).max() / first.shape[1] < spread
     assert (released(0) == first).all()  # it follows from the seed
     assert [sources(kind, parts.topology.mixing, i)[1] for i in range(6)] == pytest.approx(leaks(covariance).tolist())
-
-
-def test_nodes_agree_on_seeds_by_pairs_and_refuse_noise_that_takes_the_seeds_of_all():
-    assemble(resolve(SMALL | {"algorithm": "decor"})).agents(secret=True)
-    parts = assemble(resolve(SMALL | {"algorithm": "corn-dsgd"}))
-    with pytest.raises(ConfigError, match="corn-dsgd draws noise from seeds that all agents share, and nodes agree"):
-        parts.agents(secret=True)

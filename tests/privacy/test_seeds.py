@@ -1,5 +1,6 @@
 """Seeds that neighbours agree on: both ends draw the same noise, a third cannot, and none of it comes twice."""
 
+from itertools import chain
 from math import inf
 
 import pytest
@@ -9,7 +10,7 @@ from peers import RING, Net, method
 from ross_flwr.algorithms.messages import Exchange
 from ross_flwr.privacy import seeds
 from ross_flwr.privacy.link import Blurred
-from ross_flwr.privacy.seeds import Keys, renew, shared_seed
+from ross_flwr.privacy.seeds import Keys, begin, renew, shared_seed
 
 EXCHANGE = Exchange(pass_number=0, number=0, step="share")
 
@@ -79,6 +80,30 @@ def test_an_agent_that_starts_again_has_no_seed_of_before_until_its_neighbours_h
     assert seen.isdisjoint({shared_seed(agents[0], j, 0) for j in (1, 3)})
     tell(agents, 0, 1)
     assert shared_seed(agents[0], 1, 0) == shared_seed(agents[1], 0, 0) not in seen
+
+
+def test_all_come_to_have_the_seed_that_was_drawn_last_and_nobody_else_reads_it():
+    net = Net(method("decor", learning_rate=1.0), transforms=[Keys(common=True)])
+    host = net.host(range(4))
+    for agent in host.agents.values():
+        seeds.begin(agent, common=True)
+    last, heard = host.agents[3]["privacy.common"], {t: [] for t in range(7)}
+    for t in range(7):
+        if t == 5:
+            renew([host.agents[1]])  # it has the newest seed then, and takes up none of before
+            last = host.agents[1]["privacy.common"]
+        for number in range(2):
+            host.activate(t, number)
+            heard[t] += [m for sack in host.mailroom.waiting.values() for m in sack.values() if seeds.SEALED in m]
+        held = [torch.equal(agent["privacy.common"], last) for agent in host.agents.values()]
+        assert all(held) == (t in (2, 3, 4, 6)), (t, held)
+    assert [t for t, sealed in heard.items() if not sealed] == [0, 4], (
+        "without keys, and where all are known to have it"
+    )
+    outsider = host.agents[0]
+    begin(outsider)
+    for message in chain.from_iterable(heard.values()):
+        assert torch.equal(seeds._opened(outsider, 2, message[seeds.SEALED]), outsider["privacy.common"])
 
 
 def test_noise_cancels_between_nodes_that_talk_directly():
