@@ -7,8 +7,9 @@ from operator import itemgetter
 from statistics import fmean
 from typing import Any
 
-from ross_flwr.report.tables import AXES, BAND, Row, by
+from ross_flwr.report.tables import AXES, Row, by, drawn
 from ross_flwr.runs.finished import OURS
+from ross_flwr.runs.measures import ACCURACY, Measure
 
 __all__ = ["Chart", "Panel", "Series", "accuracy_of_agents", "colours", "curves", "time_spent", "weights_over_time"]
 
@@ -119,16 +120,19 @@ class Chart:
         return ". ".join([self.title, *(f"{panel.title}, {kind}: {panel.told}" for panel in panels)])
 
 
-def curves(rows: Sequence[Row], colours: Mapping[str, Look]) -> list[Chart]:
-    """Return a chart per scenario of accuracy, loss and consensus distance against cost, from `tables.bands`."""
+def curves(rows: Sequence[Row], colours: Mapping[str, Look], measure: Measure = ACCURACY) -> list[Chart]:
+    """Return a chart per scenario of what is judged, loss and consensus distance against cost, from `tables.bands`."""
+    names = drawn(measure)
+    told = f"{', '.join(dict.fromkeys([measure.title, *names[1:-1]]))} and consensus distance"
     charts = []
     for (scenario,), of_scenario in by(rows, "scenario"):
-        grid: list[list[Panel]] = [[], [], []]
+        grid: list[list[Panel]] = [[] for _ in names]
         for (topology,), of_topology in by(of_scenario, "topology"):
-            for k, name in enumerate(BAND):
+            for k, name in enumerate(names):
                 zero = any(row[f"{name}-min"] == 0 for row in of_topology)  # which a logarithmic axis has no place for
                 log = k > 0 and not zero
-                panel = Panel(topology if k == 0 else "", TITLES[name], log=log, share=k == 0)
+                share, title = name == ACCURACY.name, TITLES.get(name, measure.title)
+                panel = Panel(topology if k == 0 else "", title, log=log, share=share)
                 for (method,), group in by(of_topology, "method"):
                     colour, dash, symbol = colours[method]
                     panel.series.append(
@@ -149,7 +153,7 @@ def curves(rows: Sequence[Row], colours: Mapping[str, Look]) -> list[Chart]:
             Chart(
                 scenario,
                 f"curves-{scenario}",
-                f"{scenario}: accuracy, loss and consensus distance",
+                f"{scenario}: {told}",
                 "Mean over honest agents and seeds; the band goes from the lowest to the highest seed. A line breaks "
                 "where a seed has no finite number. An axis is linear where a value is 0. Up to two tests are points.",
                 grid,

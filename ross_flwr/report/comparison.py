@@ -3,9 +3,7 @@
 import csv
 from collections import Counter
 from itertools import chain, product
-from math import inf
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from rich import box
@@ -17,6 +15,7 @@ from ross_flwr.report.statistics import Score, differences, legend, marks, our_m
 from ross_flwr.report.table import Fitting, markdown
 from ross_flwr.runs.budgets import by_budget
 from ross_flwr.runs.compare import Cell, Plan
+from ross_flwr.runs.measures import ACCURACY
 
 __all__ = ["result_tables", "write_csv", "write_markdown"]
 
@@ -73,7 +72,6 @@ class Results:
         found: dict[tuple[str, ...], dict[str, dict[int, dict[str, Any]]]] = {}
         self.refused: set[tuple[str, ...]] = set()
         self.failed: Counter[tuple[str, ...]] = Counter()
-        self.losses: dict[tuple[str, ...], list[float]] = {}
         for cell in cells:
             method, scenario, topology, seed = cell.place
             result = cell.result(root) or {}
@@ -81,9 +79,6 @@ class Results:
                 self.refused.add((method, scenario, topology))
             elif "failed" in result:
                 self.failed[method, scenario, topology] += 1
-            elif result.get("classes") == 1:  # a number is predicted
-                loss = result["loss"]["mean"]
-                self.losses.setdefault((method, scenario, topology), []).append(inf if loss is None else loss)
             elif result:
                 found.setdefault((scenario, topology), {}).setdefault(method, {})[int(seed)] = result
         self.scores = {
@@ -97,8 +92,6 @@ class Results:
     def text(self, method: str, place: tuple[str, ...]) -> str:
         """Return what stands in the table for `method` in `place`."""
         score = self.scores.get(place, {}).get(method)
-        if losses := self.losses.get((method, *place)):
-            return f"loss {fmean(losses):.4g}"
         failed = self.failed[method, *place]
         if score is None:
             return "refused" if (method, *place) in self.refused else "failed" if failed else "…"
@@ -106,15 +99,14 @@ class Results:
         return " ".join(filter(None, [str(score), mark, f"({failed} failed)" if failed else ""]))
 
     def best(self, place: tuple[str, ...]) -> str | None:
-        """Return the method with the highest mean in `place`; None where nothing is done."""
+        """Return the method with the best mean in `place`; None where nothing is done."""
         scores = self.scores.get(place, {})
-        return max(scores, key=lambda method: scores[method].mean, default=None)
+        return max(scores, key=lambda method: scores[method].worth, default=None)
 
     def legend(self) -> list[str]:
         """Return what numbers and marks mean."""
-        if self.losses:
-            return ["The mean loss over agents and seeds on test data: a task that predicts a number has no accuracy."]
-        return legend(self.ours, self.differences)
+        measures = (score.measure for scores in self.scores.values() for score in scores.values())
+        return legend(self.ours, self.differences, next(measures, ACCURACY))
 
 
 COLUMNS = ("method", "scenario", "topology", "seed", "budget", "learning-rate", "rounds")
@@ -127,13 +119,14 @@ def write_csv(cells: list[Cell], root: Path) -> Path:
     path = fresh(root / "cells.csv")
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow([*COLUMNS, "accuracy", "accuracy-min", "loss", *TOTALS, *REASONS])
-        for cell in chain(*by_budget(cells).values()):
-            result = cell.result(root)
-            if result is None:
-                continue
+        results = ((cell, cell.result(root)) for cell in chain(*by_budget(cells).values()))
+        done = [(cell, result) for cell, result in results if result is not None]
+        metrics = list(dict.fromkeys(name for _, result in done for name in result.get("metrics") or {}))
+        writer.writerow([*COLUMNS, "accuracy", "accuracy-min", "loss", *metrics, *TOTALS, *REASONS])
+        for cell, result in done:
             accuracy, loss = result.get("accuracy") or {}, result.get("loss") or {}
-            numbers = [accuracy.get("mean"), accuracy.get("min"), loss.get("mean"), *map(result.get, TOTALS)]
+            measured = (((result.get("metrics") or {}).get(name) or {}).get("mean") for name in metrics)
+            numbers = [accuracy.get("mean"), accuracy.get("min"), loss.get("mean"), *measured, *map(result.get, TOTALS)]
             key = [*cell.place, cell.budget, cell.learning_rate, result.get("rounds")]
             writer.writerow([*key, *numbers, *(result.get(name, "") for name in REASONS)])
     return path

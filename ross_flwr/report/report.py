@@ -1,6 +1,7 @@
 """``ross-flwr report``: a folder of results as a page, pictures and tables."""
 
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from pathlib import Path
 
 from ross_flwr.config import ConfigError
@@ -15,6 +16,7 @@ from ross_flwr.report.statistics import legend
 from ross_flwr.report.table import latex
 from ross_flwr.report.tables import Row
 from ross_flwr.runs.finished import Run, by_budget, find_runs
+from ross_flwr.runs.measures import ACCURACY, Measure
 
 __all__ = ["of_chart", "write_report"]
 
@@ -45,10 +47,10 @@ def write_report(folder: Path) -> Path:
     """
     runs = find_runs(folder)
     done = [run for run in runs if run.summary]
-    progress = tables.progress(done)
+    progress, measure = tables.progress(done), tables.measured(done)
     found = {
         "progress": progress,
-        "curves": tables.bands(progress),
+        "curves": tables.bands(progress, measure),
         "accuracy": _at_budgets(runs, tables.accuracies),
         "differences": _at_budgets(done, tables.differing),
         "ratios": _at_budgets(done, tables.ratios),
@@ -60,7 +62,7 @@ def write_report(folder: Path) -> Path:
     }
     colours = charts.colours({run.method: run.summary["algorithm"] for run in done})
     drawn = [
-        *charts.curves(found["curves"], colours),
+        *charts.curves(found["curves"], colours, measure),
         *charts.accuracy_of_agents(found["agents"]),
         *charts.weights_over_time(found["weights"]),
         *charts.time_spent(found["time"]),
@@ -81,7 +83,7 @@ def write_report(folder: Path) -> Path:
         for name, rows in found.items():
             if rows:
                 tables.write_table(rows, fresh(figures / f"{name}.csv"))
-        fresh(figures / "tables.tex").write_text(_latex(found["accuracy"]), encoding="utf-8")
+        fresh(figures / "tables.tex").write_text(_latex(found["accuracy"], measure), encoding="utf-8")
         for chart in drawn:
             draw(chart, figures)
         for graph in graphs:
@@ -110,19 +112,25 @@ def _tables(found: Mapping[str, list[Row]], scenario: str, budgets: Iterable[str
     return "\n".join(result_table(of("accuracy", each), of("ratios", each), budget=each) for each in budgets)
 
 
-def _latex(accuracies: Iterable[Row]) -> str:
+def _latex(accuracies: Iterable[Row], measure: Measure) -> str:
     """Return a table per scenario and budget, methods by topologies, for LaTeX; the best of a topology is bold."""
     texts = ["% needs \\usepackage{amssymb,booktabs}"]
     rows = [{"budget": "", **row} for row in accuracies]
     for (scenario, budget), found in tables.by(rows, "scenario", "budget"):
         topologies, methods = (list(dict.fromkeys(row[name] for row in found)) for name in ("topology", "method"))
         shown = {(row["method"], row["topology"]): row["text"] for row in found}
-        best = [max(group, key=lambda row: row["accuracy"] or 0.0) for _, group in tables.by(found, "topology")]
+        best = [max(group, key=lambda row: _worth(row, measure)) for _, group in tables.by(found, "topology")]
         lines = [[method, *(shown.get((method, each), "–") for each in topologies)] for method in methods]
-        caption = f"Accuracy in %: {', '.join(filter(None, [scenario, budget]))}"
+        title = "Accuracy in %" if measure == ACCURACY else f"{measure.title} (lower is better)"
+        caption = f"{title}: {', '.join(filter(None, [scenario, budget]))}"
         bold = {(methods.index(row["method"]), 1 + topologies.index(row["topology"])) for row in best}
         texts.append(latex([["method", *topologies], *lines], caption, bold))
     return "\n\n".join(texts) + "\n"
+
+
+def _worth(row: Row, measure: Measure) -> float:
+    """Return a number that is larger for a better result; the least there is for a refused run."""
+    return -inf if row[measure.name] is None else measure.worth(row[measure.name])
 
 
 def _at_budgets(runs: list[Run], make: Callable[[list[Run]], list[Row]]) -> list[Row]:
@@ -139,12 +147,12 @@ def _about(runs: list[Run]) -> list[str]:
     return [
         f"{len(done)} runs: {len({run.method for run in done})} methods, seeds {seeds}.",
         *([f"Refused, because the method cannot run there: {', '.join(refused)}."] if refused else []),
-        *legend(*tables.compared(next(iter(budgets.values())))),
+        *legend(*tables.compared(next(iter(budgets.values()))), tables.measured(done)),
         "Under each accuracy are the mean work of a run, in example passes (forward and backward are one, a forward "
         "pass alone is a third), and the bytes that all its agents sent.",
         *([BUDGETS] if len(budgets) > 1 else []),
         "A ratio is the accuracy of ross-plus or ross over that of the best baseline (named beside it), or over the "
-        "mean of all baselines, which are all other methods.",
+        "mean of all baselines, which are all other methods. Where lower is better, it is the other way round.",
         *promises(done),
         "The folder report beside this page has the figures as PNG, SVG and PDF, all numbers as CSV, and the tables in "
         "tables.tex.",

@@ -1,17 +1,19 @@
 """What a table of results may claim: intervals of means, paired tests with Holm's correction, and collapses.
 
 A run *collapses* when the mean accuracy of its honest agents ends within two points of chance, 1 / C for C classes, or
-is not a number. Means are over all seeds, including collapsed ones, whose number stands beside the mean.
+is not a number; where another `Measure` takes the place of accuracy, when it is not a number, or the loss is that of a
+guess, ln C. Means are over all seeds, including collapsed ones, whose number stands beside the mean.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import atan, cos, inf, pi, sin, sqrt
+from math import atan, cos, isfinite, pi, sin, sqrt
 from statistics import fmean, stdev
 from typing import Any
 
 from ross_flwr.runs.finished import OURS
+from ross_flwr.runs.measures import ACCURACY, NEAR_CHANCE, Measure, collapsed, measure_of
 
 __all__ = [
     "SIGNIFICANT",
@@ -30,23 +32,22 @@ __all__ = [
 SIGNIFICANT = 0.05
 """A difference with a smaller p, after Holm's correction, is significant."""
 
-NEAR_CHANCE = 0.02
-"""A run whose accuracy is at most this far above chance has collapsed."""
-
 Table = Mapping[tuple[str, ...], Mapping[str, "Score"]]
-"""By place (a scenario and a topology, say) and method: the accuracies over seeds."""
+"""By place (a scenario and a topology, say) and method: what methods are judged by, such as accuracies, over seeds."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """The final accuracy of a method in one place: the mean over honest agents, by seed.
+    """The final accuracy of a method in one place, or what else it is judged by: the mean over honest agents, by seed.
 
     Attributes
     ----------
     by_seed : dict of int to float
-        A run whose accuracy is not a number counts as 0.
+        A run whose accuracy is not a number counts as 0, and one with another measure as ∞.
     collapsed : int
         How many of the runs collapsed.
+    measure : Measure
+        What it is.
 
     Examples
     --------
@@ -58,19 +59,25 @@ class Score:
 
     by_seed: Mapping[int, float]
     collapsed: int
+    measure: Measure = ACCURACY
 
     @classmethod
     def of(cls, summaries: Mapping[int, Mapping[str, Any]]) -> "Score":
         """Return the score of the runs with these summaries, by seed."""
-        means = {seed: (summary["accuracy"] or {}).get("mean") for seed, summary in summaries.items()}
-        chance = {seed: 1 / classes if (classes := summaries[seed].get("classes")) else -inf for seed in summaries}
-        fallen = [seed for seed, mean in means.items() if mean is None or mean <= chance[seed] + NEAR_CHANCE]
-        return cls({seed: mean or 0.0 for seed, mean in means.items()}, len(fallen))
+        measures = map(measure_of, summaries.values())
+        measure = next((each for each in measures if each != ACCURACY), ACCURACY)
+        means = {seed: measure.value(summary) for seed, summary in summaries.items()}
+        return cls(means, sum(collapsed(summary, measure) for summary in summaries.values()), measure)
 
     @cached_property
     def mean(self) -> float:
         """The mean over all seeds."""
         return fmean(self.by_seed.values())
+
+    @property
+    def worth(self) -> float:
+        """A number that is larger where the mean is better."""
+        return self.measure.worth(self.mean)
 
     @cached_property
     def half_width(self) -> float | None:
@@ -78,10 +85,11 @@ class Score:
         return half_width(list(self.by_seed.values()))
 
     def text(self, *, interval: bool = True) -> str:
-        """Return it in percent: the mean, half of its interval, and how many runs collapsed."""
-        spread = f" ± {100 * self.half_width:.1f}" if interval and self.half_width is not None else ""
+        """Return the mean, half of its interval, and how many runs collapsed; accuracy in percent."""
+        shown = (lambda value: f"{100 * value:.1f}") if self.measure == ACCURACY else self.measure.text
+        spread = f" ± {shown(self.half_width)}" if interval and self.half_width is not None else ""
         fallen = f" ({self.collapsed}/{len(self.by_seed)} collapsed)" if self.collapsed else ""
-        return f"{100 * self.mean:.1f}{spread}{fallen}"
+        return f"{shown(self.mean)}{spread}{fallen}"
 
     __str__ = text
 
@@ -99,7 +107,7 @@ class Difference:
     seeds : int
         How many seeds both have.
     mean : float
-        Our accuracy minus the other's.
+        Our mean minus the other's.
     half_width : float or None
         Half of the 95 % interval of the mean; None for one seed.
     p : float or None
@@ -159,17 +167,19 @@ def marks(table: Table, found: Iterable[Difference]) -> dict[tuple[str, ...], st
     for place, scores in table.items():
         others = [method for method in scores if (place, method) in by_pair]
         if others:
-            against = by_pair[place, max(others, key=lambda method: scores[method].mean)]
-            result[place] = ("▲" if against.mean > 0 else "▼") if against.significant else ""
+            against = by_pair[place, max(others, key=lambda method: scores[method].worth)]
+            better = (against.mean > 0) == scores[others[0]].measure.higher
+            result[place] = ("▲" if better else "▼") if against.significant else ""
     return result
 
 
-def legend(ours: str | None, found: Sequence[Difference]) -> list[str]:
+def legend(ours: str | None, found: Sequence[Difference], measure: Measure = ACCURACY) -> list[str]:
     """Return what the numbers and marks of a table mean, in sentences, and what its tests can tell apart at all."""
-    sentences = [
-        "Accuracy in %: the mean over seeds ± half of its 95 % interval. A run collapsed if the mean over its honest "
-        f"agents ended within {100 * NEAR_CHANCE:.0f} points of chance."
-    ]
+    near, mean = f"within {100 * NEAR_CHANCE:.0f} points of chance", "the mean over seeds ± half of its 95 % interval."
+    sentences = [f"Accuracy in %: {mean} A run collapsed if the mean over its honest agents ended {near}."]
+    if measure != ACCURACY:
+        named = measure.title[0].upper() + measure.title[1:]
+        sentences = [f"{named}, lower is better: {mean} A run collapsed if it ended no better than a guess."]
     if not found:
         return sentences
     tested = [each for each in found if each.p is not None]
@@ -179,15 +189,15 @@ def legend(ours: str | None, found: Sequence[Difference]) -> list[str]:
     least = quantile(1 - alpha, seeds - 1) / sqrt(seeds)
     return [
         *sentences,
-        f"▲ and ▼: {ours} is above or below the best other method with p < {SIGNIFICANT}, in a two-sided t-test paired "
-        f"by seed, after Holm's correction for {len(tested)} comparisons: {ours} with every other method in every "
-        f"place. On {seeds} seeds the first of these is significant from a mean difference of {least:.1f} times its "
-        "standard deviation on.",
+        f"▲ and ▼: {ours} is better or worse than the best other method with p < {SIGNIFICANT}, in a two-sided t-test "
+        f"paired by seed, after Holm's correction for {len(tested)} comparisons: {ours} with every other method in "
+        f"every place. On {seeds} seeds the first of these is significant from a mean difference of {least:.1f} times "
+        "its standard deviation on.",
     ]
 
 
 def paired(own: Sequence[float], theirs: Sequence[float]) -> float | None:
-    """Return p of the two-sided paired t-test; None for fewer than two pairs, 1 where all pairs are equal.
+    """Return p of the two-sided paired t-test; None for fewer than two pairs or an infinite one, 1 where all are equal.
 
     Examples
     --------
@@ -195,6 +205,8 @@ def paired(own: Sequence[float], theirs: Sequence[float]) -> float | None:
     0.2543
     """
     apart = [a - b for a, b in zip(own, theirs, strict=True)]
+    if not all(map(isfinite, apart)):
+        return None
     if len(apart) < 2 or not any(apart):
         return 1.0 if len(apart) > 1 else None
     spread = stdev(apart)
@@ -220,8 +232,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def half_width(values: Sequence[float]) -> float | None:
-    """Return half of Student's 95 % interval of the mean; None for fewer than two values."""
-    if len(values) < 2:
+    """Return half of Student's 95 % interval of the mean; None for fewer than two values, or an infinite one."""
+    if len(values) < 2 or not all(map(isfinite, values)):
         return None
     return quantile(0.95, len(values) - 1) * stdev(values) / sqrt(len(values))
 

@@ -11,7 +11,19 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Fitting", "distance", "latex", "markdown", "percent", "performance_table", "result_table", "short"]
+from ross_flwr.runs.measures import LOSS, measure_of, percent
+
+__all__ = [
+    "Fitting",
+    "distance",
+    "latex",
+    "markdown",
+    "others",
+    "percent",
+    "performance_table",
+    "result_table",
+    "short",
+]
 
 DIVERGED = 1e6
 """A consensus distance above this, or one that is not finite, is shown as "diverged": no sound run comes near it."""
@@ -30,7 +42,8 @@ def result_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
         By the name of the run, what `History.summary` returned.
     """
     attacked = any(summary.get("attackers") for summary in summaries.values())
-    caption = f"accuracy on test data of each {'honest ' if attacked else ''}agent's own model"
+    measure = measure_of(next((each for each in summaries.values() if each["loss"]), {}))
+    caption = f"{measure.title} on test data of each {'honest ' if attacked else ''}agent's own model"
     if any(map(has_diverged, summaries.values())):
         caption += f"\ndiverged: models over {DIVERGED:,.0f} apart, or no numbers"
     if any(summary["consensus-distance"] is None and not has_diverged(summary) for summary in summaries.values()):
@@ -43,20 +56,30 @@ def result_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
             caption += f"\n{name}: a trigger deceives agents with clean data in {percent(success['mean'])} of images"
     table = Table(title="Result", caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("method", no_wrap=True)
-    for heading in ("rounds", "accuracy\nmean", "accuracy\nmin", "consensus\ndistance", "bytes\nsent", "seconds"):
+    title = measure.title.replace(" per ", " per\n")
+    means = list(dict.fromkeys(name for summary in summaries.values() for name in others(summary)))
+    ends = f"{title}\nmean", f"{title}\n{'min' if measure.higher else 'max'}"
+    for heading in ("rounds", *ends, *means, "consensus\ndistance", "bytes\nsent", "seconds"):
         table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
     for name, summary in summaries.items():
-        accuracy = summary["accuracy"] or {}
         table.add_row(
             name,
             str(summary["rounds"]),
-            percent(accuracy.get("mean")),
-            percent(accuracy.get("min")),
+            measure.text(measure.spread(summary).get("mean")),
+            measure.text(measure.worst(summary)),
+            *(others(summary).get(each, "–") for each in means),
             distance(summary),
             decimal(summary["bytes"]),
             f"{summary['seconds']:.1f}",
         )
     return table
+
+
+def others(tested: Mapping[str, Any]) -> dict[str, str]:
+    """Return the means of the metrics in a line or a summary beside what it is judged by, formatted for people."""
+    metrics = tested.get("metrics") or {}
+    first = measure_of(tested)
+    return {name: LOSS.text(spread["mean"]) for name, spread in metrics.items() if name != first.name and spread}
 
 
 class Fitting:
@@ -88,11 +111,11 @@ def performance_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
     """Return a table with accuracy, loss and the other metrics of each model; ``f1`` as a share."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("model", no_wrap=True)
-    others = [name for name in next(iter(rows.values())) if name not in ("accuracy", "loss")]
-    for heading in ("accuracy", "loss", *("F1" if name == "f1" else name for name in others)):
+    more = [name for name in next(iter(rows.values())) if name not in ("accuracy", "loss")]
+    for heading in ("accuracy", "loss", *("F1" if name == "f1" else name for name in more)):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, tested in rows.items():
-        shown = (percent(tested[each]) if each == "f1" else f"{tested[each]:.4g}" for each in others)
+        shown = (percent(tested[each]) if each == "f1" else f"{tested[each]:.4g}" for each in more)
         table.add_row(name, percent(tested["accuracy"]), f"{tested['loss']:.4g}", *shown)
     return table
 
@@ -124,11 +147,6 @@ def short(count: float) -> str:
     """
     power = min((len(str(round(count))) - 1) // 3, 4)
     return f"{count / 1000**power:.3g} {('', 'k', 'M', 'G', 'T')[power]}"
-
-
-def percent(share: float | None) -> str:
-    """Return a share, formatted for people; a dash if there is none."""
-    return f"{share:.1%}" if share is not None and isfinite(share) else "–"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, groupby
+from math import isfinite
 from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
@@ -10,10 +11,10 @@ from typing import Any
 
 from ross_flwr.report.statistics import Difference, Score, differences, marks, our_method
 from ross_flwr.runs.finished import OURS, Run
+from ross_flwr.runs.measures import ACCURACY, Measure, measure_of
 
 __all__ = [
     "AXES",
-    "BAND",
     "Row",
     "accuracies",
     "agents",
@@ -21,7 +22,9 @@ __all__ = [
     "by",
     "compared",
     "differing",
+    "drawn",
     "edges",
+    "measured",
     "progress",
     "ratios",
     "scores",
@@ -35,9 +38,6 @@ Row = dict[str, Any]
 AXES = {"rounds": "rounds", "work": "work (example passes)", "bytes": "sent (bytes)", "seconds": "time (s)"}
 """The costs against which progress is drawn: columns and their titles."""
 
-BAND = ("accuracy", "loss", "consensus-distance")
-"""What is drawn against the costs."""
-
 FRAMES = 40
 """The most rounds of a run that are drawn one by one."""
 
@@ -50,21 +50,32 @@ def by(rows: Iterable[Row], *columns: str) -> Iterator[tuple[tuple[Any, ...], li
     yield from groups.items()
 
 
+def measured(runs: Sequence[Run]) -> Measure:
+    """Return what the runs are judged by."""
+    return next((measure_of(run.summary) for run in runs if run.summary.get("loss")), ACCURACY)
+
+
+def drawn(measure: Measure) -> tuple[str, ...]:
+    """Return what is drawn against the costs."""
+    return tuple(dict.fromkeys((measure.name, "loss", "consensus-distance")))
+
+
 def progress(runs: Sequence[Run]) -> list[Row]:
     """Return a row per run and tested round: the cost so far, and how good the honest agents were."""
-    rows = []
+    rows, measure = [], measured(runs)
     for run in runs:
         costs = {name: accumulate([line[name] for line in run.lines]) for name in list(AXES)[1:]}
         for line, *spent in zip(run.lines, *costs.values(), strict=True):
             if line["accuracy"]:
-                measured = {name: (line[name] or {}).get("mean") for name in ("accuracy", "loss")}
+                means = {name: (line[name] or {}).get("mean") for name in ("accuracy", "loss")}
+                means[measure.name] = measure.spread(line).get("mean")
                 distance = {"consensus-distance": line["consensus-distance"]}
                 cost = dict(zip(costs, spent, strict=True))
-                rows.append({**run.place, "rounds": line["round"], **cost, **measured, **distance})
+                rows.append({**run.place, "rounds": line["round"], **cost, **means, **distance})
     return rows
 
 
-def bands(rows: Sequence[Row]) -> list[Row]:
+def bands(rows: Sequence[Row], measure: Measure = ACCURACY) -> list[Row]:
     """Return mean, smallest and largest over seeds of what `progress` measured; empty where a seed has no number."""
     result = []
     for (scenario, topology, method), of_method in by(rows, "scenario", "topology", "method"):
@@ -72,7 +83,7 @@ def bands(rows: Sequence[Row]) -> list[Row]:
         for (number,), group in by(sorted(of_method, key=itemgetter("rounds")), "rounds"):
             row: Row = {"scenario": scenario, "topology": topology, "method": method, "seeds": len(group)}
             row |= {"rounds": number} | {axis: fmean(each[axis] for each in group) for axis in list(AXES)[1:]}
-            for name in BAND:
+            for name in drawn(measure):
                 values = [each[name] for each in group]
                 sound = None not in values and len(group) == len(seeds)
                 for suffix, statistic in (("", fmean), ("-min", min), ("-max", max)):
@@ -91,11 +102,11 @@ def scores(runs: Sequence[Run]) -> dict[tuple[str, ...], dict[str, Score]]:
 
 
 def accuracies(runs: Sequence[Run]) -> list[Row]:
-    """Return a row per scenario, topology and method: the last accuracy over seeds, and a run's work and bytes.
+    """Return a row per scenario, topology and method: the last mean over seeds, and a run's work and bytes.
 
     They are empty where it was refused.
     """
-    table, (ours, found) = scores(runs), compared(runs)
+    table, (ours, found), measure = scores(runs), compared(runs), measured(runs)
     signs = marks(table, found)
     costs = {name: _means(runs, name) for name in ("work", "bytes")}
     rows = []
@@ -108,7 +119,7 @@ def accuracies(runs: Sequence[Run]) -> list[Row]:
                 "topology": topology,
                 "method": method,
                 "seeds": len(score.by_seed) if score else 0,
-                "accuracy": score.mean if score else None,
+                measure.name: score.mean if score else None,
                 "half-width": score.half_width if score else None,
                 "collapsed": score.collapsed if score else None,
                 **{name: costs[name].get((scenario, topology, method)) for name in costs},
@@ -155,7 +166,8 @@ def differing(runs: Sequence[Run]) -> list[Row]:
 def ratios(runs: Sequence[Run]) -> list[Row]:
     """Return our accuracy as a multiple of the best baseline's, and of the mean of all baselines.
 
-    A baseline is a method whose algorithm is neither ``ross-plus`` nor ``ross``. Means are over the seeds all have.
+    Where lower is better, it is theirs as a multiple of ours. A baseline is a method whose algorithm is neither
+    ``ross-plus`` nor ``ross``. Means are over the seeds all have.
     """
     ours = {run.method for run in runs if run.summary and run.summary["algorithm"] in OURS}
     rows = []
@@ -167,11 +179,13 @@ def ratios(runs: Sequence[Run]) -> list[Row]:
             means = {each: fmean(values[seed] for seed in common) for each, values in baselines.items() if common}
             if not common:
                 continue
-            best = max(means, key=means.__getitem__)
+            measure, mean = found[method].measure, fmean(own[seed] for seed in common)
+            best = max(means, key=lambda each: measure.worth(means[each]))
             for against, name, theirs in (
                 ("best baseline", best, means[best]),
                 ("mean baseline", "", fmean(means.values())),
             ):
+                over, under = (mean, theirs) if measure.higher else (theirs, mean)
                 rows.append(
                     {
                         "scenario": scenario,
@@ -180,7 +194,7 @@ def ratios(runs: Sequence[Run]) -> list[Row]:
                         "against": against,
                         "baseline": name,
                         "seeds": len(common),
-                        "ratio": fmean(own[seed] for seed in common) / theirs if theirs else None,
+                        "ratio": over / under if under and isfinite(over) else None,
                     }
                 )
     return rows

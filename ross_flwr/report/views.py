@@ -17,8 +17,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ross_flwr.report.table import Fitting, distance, percent, result_table
+from ross_flwr.report.table import Fitting, distance, others, result_table
 from ross_flwr.runs.history import finite
+from ross_flwr.runs.measures import measure_of
 
 __all__ = ["Board", "Json", "Plain", "View", "sparkline"]
 
@@ -82,7 +83,7 @@ class Course:
         self.round = line["round"]
         if line["accuracy"]:
             self.tested = line
-            mean = line["accuracy"]["mean"]
+            mean = measure_of(line).spread(line).get("mean")
             if mean is not None and isfinite(mean):
                 self.means.append(mean)
         self.bytes += line["bytes"]
@@ -90,6 +91,13 @@ class Course:
         self.lost = sum(j not in self.absent for _, j in line["missing"])
         self.seconds += line["seconds"]
         self.recent.append(line["seconds"])
+
+    @property
+    def top(self) -> float:
+        """How high its curve is drawn: the best mean so far, or the first where lower is better."""
+        if not self.means:
+            return 0.0
+        return max(self.means) if measure_of(self.tested).higher else self.means[0]
 
     @property
     def rounds(self) -> str:
@@ -106,11 +114,12 @@ class Course:
 
     @property
     def quality(self) -> str:
-        """The accuracy of the last test and its spread over the honest agents."""
+        """What the run is judged by, in the last test, with its spread over the honest agents; then other metrics."""
         if not self.tested:
             return "not tested yet"
-        mean, low, high = (percent(self.tested["accuracy"][name]) for name in ("mean", "min", "max"))
-        return f"accuracy {mean} ({low} to {high})"
+        measure = measure_of(self.tested)
+        mean, low, high = (measure.text(measure.spread(self.tested).get(name)) for name in ("mean", "min", "max"))
+        return ", ".join([f"{measure.title} {mean} ({low} to {high})", *map(" ".join, others(self.tested).items())])
 
     @property
     def state(self) -> str:
@@ -176,7 +185,7 @@ class Board(Plain):
         board = Table.grid(padding=(0, 2, 0, 0))
         board.add_column(no_wrap=True, min_width=self.width)
         board.add_column()
-        top = max((mean for course in self.courses.values() for mean in course.means), default=0.0)
+        top = max((course.top for course in self.courses.values()), default=0.0)
         for method, course in self.courses.items():
             head = Table.grid(padding=(0, 2, 0, 0))
             head.add_row(ProgressBar(course.total, course.round, width=30), course.rounds, Text(course.time))
@@ -189,10 +198,10 @@ class Board(Plain):
 
 
 def sparkline(values: list[float], width: int, top: float) -> str:
-    """Return a curve of at most `width` characters, from 0 to `top`, through the last of `values`."""
+    """Return a curve of at most `width` characters, from 0 to `top` at most, through the last of `values`."""
     points = min(width, len(values))
     chosen = (values[(len(values) * (point + 1) - 1) // points] for point in range(points))
-    return "".join(BARS[round(value / top * (len(BARS) - 1))] if top else BARS[0] for value in chosen)
+    return "".join(BARS[round(min(value / top, 1.0) * (len(BARS) - 1))] if top else BARS[0] for value in chosen)
 
 
 def _clock(seconds: float) -> str:

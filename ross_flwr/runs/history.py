@@ -205,6 +205,7 @@ def totals(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "rounds": lines[-1]["round"] if lines else 0,
         **{name: tested.get(name) for name in measured},
+        "metrics": tested.get("metrics", {}),
         **{name: sum(line[name] for line in lines) for name in ("bytes", "gradients", "utilities", "work")},
         "seconds": round(sum(line["seconds"] for line in lines), 3),
         "sent": sent,

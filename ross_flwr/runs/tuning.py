@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from math import ceil
+from math import ceil, inf, isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,6 +25,7 @@ from ross_flwr.files import fresh
 from ross_flwr.runs.budgets import probe
 from ross_flwr.runs.compare import Budget, Cell, Plan
 from ross_flwr.runs.grids import RATE, Point, Tuning
+from ross_flwr.runs.measures import measure_of
 
 __all__ = ["tune", "without_tuning"]
 
@@ -127,11 +128,11 @@ class _Race:
         return bool(beyond)
 
     def best(self) -> Point | None:
-        """Return the point with the best mean accuracy, of equals that with the smaller learning rate; None for none.
+        """Return the point with the best mean, of equals that with the smaller learning rate; None for none.
 
         There is none where the method cannot run.
         """
-        return min(filter(self._accuracy, self.points), key=self._rank, default=None)
+        return min((each for each in self.points if isfinite(self._rank(each)[0])), key=self._rank, default=None)
 
     def rows(self) -> Iterable[dict[str, Any]]:
         """Yield what is known of each run."""
@@ -182,16 +183,23 @@ class _Race:
         )
 
     def _rank(self, point: Point) -> tuple[float, float]:
-        return -self._accuracy(point), float(point.get(RATE, 0.0))
+        """Return what points are sorted by: the mean over scenarios and seeds of what runs are judged by, best first.
 
-    def _accuracy(self, point: Point) -> float:
-        """Return the mean accuracy over scenarios and seeds; a run that was refused has 0."""
-        return fmean(_accuracy(cell.result(self.root) or {}) or 0.0 for cell in self._cells(point, self.seeds))
+        It is ∞ for a point that was refused, and where nobody was right.
+        """
+        worth = fmean(_worth(cell.result(self.root) or {}) for cell in self._cells(point, self.seeds))
+        return -worth or inf, float(point.get(RATE, 0.0))
 
 
 def _accuracy(result: Mapping[str, Any]) -> float | None:
     accuracy: float | None = (result.get("accuracy") or {}).get("mean")
     return accuracy
+
+
+def _worth(result: Mapping[str, Any]) -> float:
+    """Return what a run is judged by, more of it being better; the least there is where it was refused."""
+    measure = measure_of(result)
+    return measure.worth(measure.value(result)) if measure.spread(result) else -inf
 
 
 def _named(point: Point) -> str:

@@ -26,6 +26,7 @@ from ross_flwr.report.report import of_chart, write_report
 from ross_flwr.runs import compare
 from ross_flwr.runs.cells import run_cells
 from ross_flwr.runs.finished import Run, find_runs
+from ross_flwr.runs.measures import ACCURACY
 
 for each in ("matplotlib", "plotly"):
     pytest.importorskip(each, reason="needs the extra 'plots'")
@@ -307,7 +308,7 @@ def test_a_round_that_one_seed_did_not_test_breaks_the_line_in_its_place():
 
 def test_a_zero_is_drawn_as_a_zero():
     cost = dict.fromkeys(tables.AXES, 1)
-    ends = {f"{name}{end}": 0.0 for name in tables.BAND for end in ("", "-min", "-max")}
+    ends = {f"{name}{end}": 0.0 for name in tables.drawn(ACCURACY) for end in ("", "-min", "-max")}
     rows = [
         {"scenario": "s", "topology": "ring", "method": method, **cost, **values}
         for method, values in {"a": ends, "b": dict.fromkeys(ends, 2.0)}.items()

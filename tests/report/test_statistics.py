@@ -1,5 +1,7 @@
 """What a table may claim, against SciPy and by hand."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,22 @@ def test_our_method_is_compared_with_every_other_and_corrected_over_the_whole_ta
 def test_a_method_that_loses_is_marked_so():
     lost = table(ours=[0.5, 0.52, 0.51], a=[0.8, 0.81, 0.82], b=[0.2, 0.2, 0.21])
     assert marks(lost, differences(lost, "ours")) == {("poisoned", "ring"): "▼"}
+
+
+def test_bits_per_byte_are_better_where_they_are_fewer_and_have_collapsed_where_they_are_those_of_a_guess():
+    def bits(*values):
+        found = {"classes": 256, "accuracy": {"mean": 0.2}}
+        return {
+            seed: found | {"loss": {"mean": value * math.log(2)}, "metrics": {"bits-per-byte": {"mean": value}}}
+            for seed, value in enumerate(values)
+        }
+
+    ours, other, lost = Score.of(bits(3.5, 3.6, 3.55)), Score.of(bits(4.5, 4.4, 4.6)), Score.of(bits(math.nan, 8.1, 4))
+    assert [str(each) for each in (ours, lost)] == ["3.55 ± 0.1242", "– (2/3 collapsed)"]
+    table = {("poisoned", "ring"): {"lost": lost, "ours": ours, "other": other}}
+    found = differences(table, "ours")
+    assert marks(table, found) == {("poisoned", "ring"): "▲"}
+    assert statistics.legend("ours", found, ours.measure)[0].startswith("Bits per byte, lower is better: the mean over")
 
 
 def test_one_seed_proves_nothing_and_says_so():

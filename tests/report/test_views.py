@@ -43,6 +43,14 @@ def test_the_board_tells_of_each_method_how_far_it_is_how_good_and_what_it_sent(
     assert (other.split()[0], other.split()[-1]) == ("dpsgd", "0/20")
 
 
+def test_a_text_is_told_in_bits_per_byte_which_fall_and_other_metrics_after_them():
+    board = Board({"ross": 20}, Console())
+    for number, line in enumerate(lines(3, metrics={"bits-per-byte": 2.5, "perplexity": 5.657}), start=1):
+        line["metrics"]["bits-per-byte"]["mean"] = 6.0 / number
+        board.add("ross", line)
+    assert drawn(board)[1].strip() == "bits per byte 2 (2.5 to 2.5), perplexity 5.657  █▅▃"
+
+
 def test_a_method_that_has_ended_says_how_long_it_took():
     board = Board({"ross": 5}, Console())
     for line in lines(5):
