@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import Algorithm, Momentum, require_undirected, step
+from ross_flwr.algorithms.local_steps import local_steps
 from ross_flwr.algorithms.messages import Inbox, Message, Outbox, broadcast
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
@@ -155,6 +156,7 @@ class OwnGradient(WeightedCrossGradients):
     """What attackers run: π_ii = 1, and K steps that nothing bounds, z ← z − η (α u_i + ∇F_i(z))."""
 
     local_steps: int = 1
+    optimizer: str = "sgd"
 
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         """Return π_ii = 1."""
@@ -164,12 +166,14 @@ class OwnGradient(WeightedCrossGradients):
         self, agent: Agent, momentum: Tensor, weights: dict[int, float], gradients: dict[int, Tensor]
     ) -> Tensor:
         """Return x̂_i after K steps."""
-        model = super().proposal(agent, momentum, weights, gradients)
-        inertia = momentum - gradients[agent.index]
-        for s in range(1, self.local_steps):
-            gradient = agent.gradient(model, self.local_steps * agent.pass_number + s)
-            model = model - self.learning_rate * (inertia + gradient)
-        return model
+        inertia, rate = momentum - gradients[agent.index], self.learning_rate
+
+        def direction(z: Tensor, number: int) -> Tensor:
+            if number == self.local_steps * agent.pass_number:
+                return momentum
+            return inertia + agent.gradient(z, number)
+
+        return agent["model"] - rate * local_steps(agent, self.local_steps, rate, direction, optimizer=self.optimizer)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,7 +77,7 @@ class ROSS(Momentum):
     @property
     def undefended(self) -> Algorithm:
         """Attackers follow their own gradient alone."""
-        same = ("learning_rate", "momentum", "mix_momentum", "local_steps")
+        same = ("learning_rate", "momentum", "mix_momentum", "local_steps", "optimizer")
         return OwnGradient(**{name: getattr(self, name) for name in same})
 
     def batches(self, pass_number: int, degree: int) -> list[int]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import register
 from ross_flwr.algorithms.cross_gradients import OwnGradient, WeightedCrossGradients
+from ross_flwr.algorithms.local_steps import local_steps
 from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
@@ -51,7 +52,7 @@ class ROSSPlus(WeightedCrossGradients):
 
     The local steps get more out of a pass: its three exchanges pay for K steps instead of one. The neighbours say where
     to go, and Q_i, which has all classes, how that changes on the way, as in DANE and SVRG. Q_iˢ is a mini-batch of
-    Q_i. ``local-steps=1`` is a single step.
+    Q_i. ``local-steps=1`` is a single step. With another `optimizer`, it takes a step along what stands after η.
 
     The guard weighs what neighbours propose by its loss on Q_i, and lets none pull farther than two steps of one's own
     (`rules.Softmin`); momenta follow their models. ``guard=false`` mixes as the key `aggregator` says.
@@ -87,6 +88,7 @@ class ROSSPlus(WeightedCrossGradients):
     )
     gradients_from: int = options.gradients_from(1)
     local_steps: int = options.local_steps(5)
+    optimizer: str = options.optimizer("sgd")
     guard: bool = option(True, "whether models weigh by their loss on Q_i when agents mix; else `aggregator` decides")
 
     def __post_init__(self) -> None:
@@ -102,7 +104,7 @@ class ROSSPlus(WeightedCrossGradients):
     @property
     def undefended(self) -> OwnGradient:
         """Attackers follow their own gradient alone, for K steps on their own data."""
-        return replace(super().undefended, local_steps=self.local_steps)
+        return replace(super().undefended, local_steps=self.local_steps, optimizer=self.optimizer)
 
     def descend(self, agent: Agent, inbox: Inbox) -> Outbox:
         """Screen and weigh the gradients, take K steps, and send x̂_i and û_i."""
@@ -117,11 +119,16 @@ class ROSSPlus(WeightedCrossGradients):
         momentum.add_(trusted, alpha=1 - sum(weights.values()))
         for j, weight in weights.items():
             momentum.add_(players[j], alpha=weight)
-        model = agent["model"] - self.learning_rate * momentum
         batches = Batches(Whole(agent.objective.validation), agent.index, agent.seed, agent.batches.size)
-        for s in range(1, self.local_steps):
-            ahead = agent.validation_gradient(model, batches.take(self.local_steps * agent.pass_number + s))
-            model = model - self.learning_rate * (momentum + ahead - trusted)
+
+        def direction(z: Tensor, number: int) -> Tensor:
+            if number == self.local_steps * agent.pass_number:
+                return momentum
+            return momentum + agent.validation_gradient(z, batches.take(number)) - trusted
+
+        rate, optimizer = self.learning_rate, self.optimizer
+        descent = local_steps(agent, self.local_steps, rate, direction, optimizer=optimizer)
+        model = torch.sub(agent["model"], descent, alpha=rate)
         if self.mix_momentum:
             return broadcast(model=model, momentum=momentum)
         agent["momentum"] = momentum

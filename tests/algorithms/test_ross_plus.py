@@ -5,6 +5,7 @@ from itertools import permutations
 import pytest
 import torch
 from quadratics import Quadratic, full_gradients, normal, run_round, stack, started
+from torch import nn, optim
 
 from ross_flwr.algorithms.ross_plus import ROSSPlus
 from ross_flwr.config import resolve
@@ -22,12 +23,16 @@ def cross_gradients(agents, models):
     return models[:, None] - means[None]
 
 
-@pytest.mark.parametrize("mixed", [True, False])
-def test_the_neighbours_say_where_to_go_and_q_says_how_that_changes_on_the_way(mixed):
-    """Without screen and guard. Q_i is the origin, so its gradient at z is z."""
+@pytest.mark.parametrize(
+    ("mixed", "optimizer", "make"), [(True, "sgd", optim.SGD), (False, "sgd", optim.SGD), (False, "adam", optim.Adam)]
+)
+def test_the_neighbours_say_where_to_go_and_q_says_how_that_changes_on_the_way(mixed, optimizer, make):
+    """Without screen and guard. Q_i is the origin: its gradient at z is z. PyTorch's optimizer takes the steps."""
     graph, steps = topology.build("ring", 5), 3
-    method = ROSSPlus(**ALL, momentum=0.5, mix_momentum=mixed, local_steps=steps, screen=0.0, guard=False)
-    host, agents = started(graph, method)
+    shape = {"momentum": 0.5, "mix_momentum": mixed, "local_steps": steps, "optimizer": optimizer}
+    host, agents = started(graph, ROSSPlus(**ALL, **shape, screen=0.0, guard=False))
+    ahead = nn.Parameter(torch.zeros(5, 6).double())
+    walk = make([ahead], lr=RATE)
     weights = torch.from_numpy(graph.mixing.copy())
     heard = (weights > 0).double()
     models, momenta = stack(agents), torch.zeros(5, 6).double()
@@ -35,10 +40,11 @@ def test_the_neighbours_say_where_to_go_and_q_says_how_that_changes_on_the_way(m
         run_round(host, number)
         directions = (models + torch.einsum("ij,ijp->ip", heard, cross_gradients(agents, models))) / 4
         momenta = 0.5 * momenta + directions
-        ahead = models - RATE * momenta
-        for _ in range(1, steps):
-            ahead = ahead - RATE * (momenta + ahead - models)
-        models, momenta = weights @ ahead, weights @ momenta if mixed else momenta
+        ahead.data = models.clone()
+        for _ in range(steps):
+            ahead.grad = momenta + ahead.data - models
+            walk.step()
+        models, momenta = weights @ ahead.data, weights @ momenta if mixed else momenta
         torch.testing.assert_close(stack(agents), models, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(stack(agents, "momentum"), momenta, atol=1e-5, rtol=1e-5)
 
