@@ -18,7 +18,7 @@ from ross_flwr.data.files import from_tensors
 from ross_flwr.data.pixels import decode
 from ross_flwr.extras import import_extra
 
-__all__ = ["huggingface"]
+__all__ = ["huggingface", "splits"]
 
 LABELS = ("bool", "int", "uint", "float", "string", "large_string")
 """How the types of columns of labels begin."""
@@ -26,27 +26,33 @@ LABELS = ("bool", "int", "uint", "float", "string", "large_string")
 
 def huggingface(place: Place) -> Source:
     """Images of a Hugging Face data set: data-path is its folder or, with download = true, its name on the hub."""
-    folder = place.located
-    local = bool(place.path) and folder.is_dir()
+    local = _is_local(place)
+    key = ["huggingface", place.image_size, place.label_column, place.owner_column]
+    if local:
+        files = [file for file in place.located.rglob("*") if file.is_file()]
+        tensors = cached([*key, stamps(files)], lambda: _decoded(splits(place), place))
+    else:
+        found = splits(place)
+        files = [Path(entry["filename"]) for split in found for entry in split.cache_files]
+        tensors = cached([*key, stamps(files)], lambda: _decoded(found, place))
+    names, count = json.loads(bytes(tensors["classes"].tolist()))
+    return from_tensors(tensors, names, count)
+
+
+def _is_local(place: Place) -> bool:
+    """Return whether data-path is a folder, and not a name on the hub; refuse it if it is neither."""
+    local = bool(place.path) and place.located.is_dir()
     if not local and not (place.path and place.download):
         raise ConfigError(
             f"data-path = '{place.path}' is not a folder: dataset = 'huggingface' takes one, or with download = true "
             "a name on the Hugging Face hub"
         )
-    key = ["huggingface", place.image_size, place.label_column, place.owner_column]
-    if local:
-        files = [file for file in folder.rglob("*") if file.is_file()]
-        tensors = cached([*key, stamps(files)], lambda: _decoded(_splits(place), place))
-    else:
-        splits = _splits(place)
-        files = [Path(entry["filename"]) for split in splits for entry in split.cache_files]
-        tensors = cached([*key, stamps(files)], lambda: _decoded(splits, place))
-    names, count = json.loads(bytes(tensors["classes"].tolist()))
-    return from_tensors(tensors, names, count)
+    return local
 
 
-def _splits(place: Place) -> list[Any]:
-    """Return the training data and, if there are any, the test data."""
+def splits(place: Place) -> list[Any]:
+    """Return the training data of a Hugging Face data set and, if there are any, the test data."""
+    _is_local(place)
     datasets = import_extra("datasets", "data")
     folder = place.located
     datasets.disable_progress_bars()

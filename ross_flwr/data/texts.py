@@ -1,9 +1,12 @@
-"""Texts, by the name that the key `dataset` takes with task = 'language-model'. Tokens are bytes.
+"""Texts, by the name that the key `dataset` takes with task = 'language-model'.
 
 | dataset | data-path |
 |---|---|
 | ``python`` | nothing: every Python has its standard library |
 | ``folder`` | a folder of text files; each subfolder is a source, or, where there is none, each file |
+| ``huggingface`` | a folder as the hub stores it, or, with ``download = true``, a name on the hub |
+
+Tokens are bytes, or, as in ``python(vocabulary=1024)``, learned by byte-level BPE.
 """
 
 import sysconfig
@@ -12,13 +15,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ross_flwr.config import ConfigError, Specs, option
+from ross_flwr.data.bpe import BYTES, bpe
 from ross_flwr.data.examples import Place
+from ross_flwr.data.huggingface import splits
 from ross_flwr.data.records import Records, Rows
 
 __all__ = ["TEXTS", "Text", "read_text"]
@@ -39,25 +45,36 @@ class Text(ABC):
 
     kib: int = option(64, "how much of each source is to train on at most", unit="KiB", minimum=1)
     test_kib: int = option(1, "how much of each source is to test on at most", unit="KiB", minimum=1)
+    vocabulary: int = option(
+        BYTES,
+        "how many tokens there are: 256 for bytes, or more, learned from the training text by byte-level BPE (extra "
+        "`text`)",
+        unit="tokens",
+        minimum=BYTES,
+        maximum=2**15,
+    )
 
     @abstractmethod
-    def sources(self, place: Place) -> Mapping[str, Sequence[Path]]:
-        """Return the files of each source by its name."""
+    def sources(self, place: Place) -> Mapping[str, tuple[bytes, bytes]]:
+        """Return the text of each source, by its name: what is to train on, and what is to test on."""
 
     def read(self, place: Place, context: int) -> Records:
-        """Return windows of `context` + 1 bytes, each of one source, which owns them. Neighbours share a byte.
+        """Return windows of `context` + 1 tokens, each of one source, which owns them. Neighbours share a token.
 
         Raises
         ------
         ConfigError
             When there is no text, or too little of a source.
         """
+        sources = {
+            name: (train[: 1024 * self.kib], test[: 1024 * self.test_kib])
+            for name, (train, test) in self.sources(place).items()
+        }
+        trained = bpe(self.vocabulary, [train for train, _ in sources.values()]) if self.vocabulary > BYTES else None
         rows: tuple[list[Tensor], list[Tensor]] = ([], [])
-        sources = self.sources(place)
-        for name, files in sources.items():
-            parts = _split(files)
-            for found, part, most in zip(rows, parts, (self.kib, self.test_kib), strict=True):
-                windows = _windows(part[: 1024 * most], context)
+        for name, parts in sources.items():
+            for found, part in zip(rows, parts, strict=True):
+                windows = _windows(trained.encode(part) if trained else _bytes(part), context)
                 if not len(windows):
                     raise ConfigError(
                         f"source '{name}' has {sum(map(len, parts))} bytes, which are too few to train and test on "
@@ -65,7 +82,8 @@ class Text(ABC):
                     )
                 found.append(windows)
         train, test = (_rows(found) for found in rows)
-        return Records(train, test, tuple(sources), owners=train.labels)
+        names = trained.tokens if trained else ()
+        return Records(train, test, tuple(sources), inputs=names, owners=train.labels)
 
 
 @lru_cache(maxsize=4)
@@ -80,21 +98,21 @@ def read_text(name: str, place: Place, context: int) -> Records:
 class PythonLibrary(Text):
     """Code of Python's standard library, whatever version runs: eleven packages and the single modules."""
 
-    def sources(self, place: Place) -> dict[str, list[Path]]:
-        """Return the files of each package."""
+    def sources(self, place: Place) -> dict[str, tuple[bytes, bytes]]:
+        """Return the text of each package."""
         root = Path(sysconfig.get_paths()["stdlib"])
         found = {name: sorted((root / name).rglob("*.py")) for name in PACKAGES}
         found["modules"] = sorted(root.glob("*.py"))
         if lost := [name for name, files in found.items() if not files]:
             raise ConfigError(f"dataset = 'python' is not there: {root} has no source files of {lost[0]}; use a folder")
-        return found
+        return {name: _split(files) for name, files in found.items()}
 
 
 class Folder(Text):
     """A folder of text files: each subfolder is a source, or, where there is none, each file."""
 
-    def sources(self, place: Place) -> dict[str, list[Path]]:
-        """Return the files below each subfolder, or each file."""
+    def sources(self, place: Place) -> dict[str, tuple[bytes, bytes]]:
+        """Return the text below each subfolder, or of each file."""
         root = place.located
         if not place.path or not root.is_dir():
             raise ConfigError(f"data-path = '{place.path}' is not a folder: dataset = 'folder' takes one of text files")
@@ -106,11 +124,49 @@ class Folder(Text):
         found = {name: files for name, files in found.items() if files}
         if not found:
             raise ConfigError(f"data-path = '{place.path}' holds no text file: it takes some, perhaps in subfolders")
-        return found
+        return {name: _split(files) for name, files in found.items()}
 
 
-TEXTS: dict[str, type[Text]] = {"python": PythonLibrary, "folder": Folder}
+class HuggingFace(Text):
+    """Texts of a Hugging Face data set: data-path is its folder or, with download = true, its name on the hub.
+
+    Its text stands in the column ``text``, or the only one with words. The words or numbers in owner-column are its
+    sources; without one, all of it is one source.
+    """
+
+    def sources(self, place: Place) -> dict[str, tuple[bytes, bytes]]:
+        """Return the text of each source: its rows, and those of the test data, each with a line's end."""
+        train, *test = splits(place)
+        words = [name for name, kind in train.features.items() if getattr(kind, "dtype", "") in _WORDS]
+        words = [name for name in words if name != place.owner_column]
+        column = "text" if "text" in words else words[0] if len(words) == 1 else ""
+        owner = place.owner_column
+        where, columns = f"data-path = '{place.path}'", ", ".join(train.features)
+        if not column:
+            raise ConfigError(f"{where} has the columns {columns}: call the one with the text text")
+        if owner and owner not in train.features:
+            raise ConfigError(f"owner-column = '{owner}' is not a column of {where}: {columns} are")
+        parts = [_by_source(each, column, owner) for each in (train, *test)]
+        if len(parts) > 1:
+            return {name: (text, parts[1].get(name, b"")) for name, text in parts[0].items()}
+        cuts = {name: len(text) - len(text) // HELD_OUT for name, text in parts[0].items()}
+        return {name: (text[: cuts[name]], text[cuts[name] :]) for name, text in parts[0].items()}
+
+
+_WORDS = ("string", "large_string")
+
+TEXTS: dict[str, type[Text]] = {"python": PythonLibrary, "folder": Folder, "huggingface": HuggingFace}
 """Texts by name."""
+
+
+def _by_source(rows: Any, column: str, owner: str) -> dict[str, bytes]:
+    """Return the text in a column, by what stands in the column `owner`."""
+    texts = rows[column][:]
+    names = map(str, rows[owner][:]) if owner else ["text"] * len(texts)
+    found: dict[str, list[str]] = {}
+    for name, text in zip(names, texts, strict=True):
+        found.setdefault(name, []).append(text or "")
+    return {name: "".join(f"{text}\n" for text in found[name]).encode() for name in sorted(found)}
 
 
 def _texts(files: Iterable[Path]) -> list[Path]:
@@ -146,11 +202,14 @@ def _read(files: Iterable[Path], most: int = -1) -> bytes:
     return b"".join(parts)
 
 
-def _windows(text: bytes, context: int) -> Tensor:
-    """Return uint8 of shape [n, context + 1]; the last byte of a window is the first of the next."""
-    count = max((len(text) - 1) // context, 0)
-    flat = torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.zeros(0, dtype=torch.uint8)
-    return flat[: count * context + 1].unfold(0, context + 1, context) if count else torch.zeros(0, context + 1)
+def _bytes(text: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.zeros(0, dtype=torch.uint8)
+
+
+def _windows(tokens: Tensor, context: int) -> Tensor:
+    """Return windows, shape [n, context + 1], of tokens of shape [m]; the last of a window is the first of the next."""
+    count = max((len(tokens) - 1) // context, 0)
+    return tokens[: count * context + 1].unfold(0, context + 1, context) if count else tokens.new_zeros(0, context + 1)
 
 
 def _rows(windows: Sequence[Tensor]) -> Rows:

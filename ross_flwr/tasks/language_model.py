@@ -1,7 +1,8 @@
-"""Texts: the next byte."""
+"""Texts: the next token."""
 
 from functools import cached_property
 from math import exp, log
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -9,24 +10,25 @@ from torch import Tensor, nn
 
 from ross_flwr.config import Specs
 from ross_flwr.data import Place, Records, read_text, tuning_records
+from ross_flwr.data.bpe import BYTES
 from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.outputs import Loss, Test, accuracy, mean_of
 from ross_flwr.tasks.dealt import Dealt, Part
-from ross_flwr.tasks.transformer import BYTES, LANGUAGE_MODELS, Transformer
+from ross_flwr.tasks.transformer import LANGUAGE_MODELS, Transformer
 
 __all__ = ["LanguageModel", "language_model"]
 
 AT_ONCE = 2**14
-"""Bytes of test and validation data that are computed on at once."""
+"""Tokens of test and validation data that are computed on at once."""
 
 
 class Windows(Part):
-    """Some windows of a text: bytes, and for each the next one."""
+    """Some windows of a text: tokens, and for each the next one."""
 
     @property
     def targets(self) -> Tensor:
-        """The next bytes, int64 of shape [n, T]."""
+        """The next tokens, int64 of shape [n, T]."""
         return super().targets.long()
 
     def batch(self, indices: Tensor) -> Batch:
@@ -36,7 +38,7 @@ class Windows(Part):
 
 
 class LanguageModel(Dealt):
-    """Prediction of the next byte of a text, whose sources are dealt to the agents. See `Dealt` for the parameters.
+    """Prediction of the next byte or token of a text, whose sources are dealt to the agents. See `Dealt`.
 
     Sources stand in for classes: partitions deal by them, and validation sets have equally many windows of each.
 
@@ -50,7 +52,8 @@ class LanguageModel(Dealt):
     name = "language-model"
     defaults = ("python", "folder")
     corruptions = ("label-noise", "asymmetric-label-noise", "label-flip")
-    unused = frozenset({"download", "image-size", "num-classes", "label-column", "owner-column", "hidden"})
+    unused = frozenset({"image-size", "num-classes", "label-column", "hidden"})
+    first_run = MappingProxyType({"optimizer": "adam", "learning-rate": 0.01, "momentum": 0.0, "mix-momentum": False})
 
     @cached_property
     def shape(self) -> Transformer:
@@ -60,24 +63,28 @@ class LanguageModel(Dealt):
 
     @property
     def takes(self) -> str:
-        """How many bytes it looks at."""
-        return f"bytes, numbers from 0 to 255, {self.shape.context} of them at most"
+        """How many tokens it looks at."""
+        kind = "tokens" if self.source.inputs else "bytes"
+        return f"{kind}, numbers from 0 to {self.num_outputs - 1}, {self.shape.context} of them at most"
 
     @cached_property
     def source(self) -> Records:
         """The text in windows, on the device."""
-        source = read_text(self.dataset, Place(self.options.data_path), self.shape.context)
+        options = self.options
+        place = Place(options.data_path, options.download, owner_column=options.owner_column)
+        source = read_text(self.dataset, place, self.shape.context)
         return (tuning_records(source) if self.options.test_split == "tuning" else source).to(self.device)
 
     @property
     def num_outputs(self) -> int:
-        """The number of bytes that there are."""
-        return BYTES
+        """The number of tokens that there are."""
+        return len(self.source.inputs) or BYTES
 
     @cached_property
     def model(self) -> FlatModel:
         """The module that all agents of this process compute with, and the model that each starts from."""
-        return FlatModel(self.shape.build(self.seed).to(self.device))
+        module = self.shape.build(self.seed, self.num_outputs)
+        return FlatModel(module.to(self.device), outputs=self.source.inputs)
 
     @property
     def chunk(self) -> int:
@@ -90,12 +97,15 @@ class LanguageModel(Dealt):
 
     @property
     def loss(self) -> Loss:
-        """The mean cross-entropy of a byte, in nats."""
+        """The mean cross-entropy of a token, in nats."""
         return _cross_entropy
 
     def own_test(self) -> Test:
         """Return a test that also measures bits per byte and perplexity."""
         windows = self.part(self.shares.test, test=True)
+        lengths = torch.tensor([len(token) for token in self.source.inputs] or [1] * BYTES)
+        targets = windows.targets
+        tokens_per_byte = targets.numel() / int(lengths[targets.cpu()].sum())
 
         def test(module: nn.Module) -> dict[str, float]:
             measured = []
@@ -108,7 +118,7 @@ class LanguageModel(Dealt):
             return {
                 "loss": loss,
                 "accuracy": correct,
-                "bits-per-byte": loss / log(2),
+                "bits-per-byte": loss / log(2) * tokens_per_byte,
                 "perplexity": exp(min(loss, 700)),
             }
 

@@ -1,4 +1,4 @@
-"""A small causal transformer over bytes."""
+"""A small causal transformer over tokens."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
 from ross_flwr.config import ConfigError, option
+from ross_flwr.data.bpe import BYTES
 
-__all__ = ["BYTES", "LANGUAGE_MODELS", "Transformer"]
-
-BYTES = 256
-"""The tokens that there are."""
+__all__ = ["LANGUAGE_MODELS", "Transformer"]
 
 
 @dataclass(frozen=True)
@@ -19,12 +17,12 @@ class Transformer:
     """A causal transformer in the shape of GPT-2 (Radford et al., 2019), whose input and output share weights."""
 
     layers: int = option(1, "blocks of attention and a layer of four times the width", minimum=1)
-    width: int = option(32, "numbers that stand for a byte", minimum=1)
+    width: int = option(32, "numbers that stand for a token", minimum=1)
     heads: int = option(2, "heads of attention; they divide the width", minimum=1)
-    context: int = option(32, "how many bytes are looked at", unit="bytes", minimum=1)
+    context: int = option(32, "how many tokens are looked at", unit="tokens", minimum=1)
 
-    def build(self, seed: int) -> nn.Module:
-        """Build the module; the same seed gives the same initial parameters.
+    def build(self, seed: int, tokens: int = BYTES) -> nn.Module:
+        """Build the module for so many tokens; the same seed gives the same initial parameters.
 
         Raises
         ------
@@ -37,7 +35,7 @@ class Transformer:
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return _Network(self)
+            return _Network(self, tokens)
 
 
 LANGUAGE_MODELS: dict[str, type[Transformer]] = {"transformer": Transformer}
@@ -45,11 +43,11 @@ LANGUAGE_MODELS: dict[str, type[Transformer]] = {"transformer": Transformer}
 
 
 class _Network(nn.Module):
-    """From bytes, int64 of shape [B, T], to the scores of the next ones, shape [B, T, 256]."""
+    """From tokens, int64 of shape [B, T], to the scores of the next ones, shape [B, T, V]."""
 
-    def __init__(self, shape: Transformer) -> None:
+    def __init__(self, shape: Transformer, tokens: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(BYTES, shape.width)
+        self.embedding = nn.Embedding(tokens, shape.width)
         self.positions = nn.Parameter(torch.empty(shape.context, shape.width))
         self.blocks = nn.Sequential(*(_Block(shape.width, shape.heads) for _ in range(shape.layers)))
         self.norm = nn.LayerNorm(shape.width)

@@ -1,6 +1,7 @@
 """Texts as a task: the next byte is learned, sources stand in for classes, and wrong requests are refused."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -68,3 +69,33 @@ def test_validation_sets_have_equally_many_windows_of_each_source_and_wrong_byte
 def test_what_a_text_cannot_do_is_refused(keys, error):
     with pytest.raises(ConfigError, match=error.replace("(", r"\(")):
         assemble(resolve({**KEYS, **keys})).agents()
+
+
+def test_a_hugging_face_set_of_texts_is_dealt_by_a_column(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = {"text": [f"{who} says {n}, and nothing else." for n in range(60) for who in "ab"], "who": ["a", "b"] * 60}
+    datasets.Dataset.from_dict(rows).save_to_disk(str(tmp_path))
+    task = read_task(resolve({**KEYS, "dataset": "huggingface", "data-path": str(tmp_path), "owner-column": "who"}))
+    assert task.source.classes == ("a", "b")
+    first = task.source.train
+    assert bytes(first.inputs[first.labels == 1][0].tolist()) == b"b says 0, and no"
+    wrong = {"dataset": "huggingface", "data-path": str(tmp_path), "owner-column": "whom"}
+    with pytest.raises(ConfigError, match=r"owner-column = 'whom' is not a column of data-path = .*: text, who are"):
+        assemble(resolve({**KEYS, **wrong})).agents()
+
+
+def test_tokens_of_several_bytes_are_told_in_bits_per_byte():
+    pytest.importorskip("tokenizers")
+    task = read_task(resolve({**KEYS, "dataset": "python(kib=8,vocabulary=300)"}))
+    measured = task.objective(0).test(task.model.initial)
+    targets = task.part(task.shares.test, test=True).targets
+    read = "".join(task.source.inputs[token] for token in targets.flatten().tolist())  # a letter for each byte
+    assert measured["bits-per-byte"] == pytest.approx(measured["loss"] / math.log(2) * targets.numel() / len(read))
+    assert len(read) > targets.numel()
+    assert task.num_outputs == len(set(task.source.inputs)) == 300
+
+
+def test_without_the_tokenizers_their_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ConfigError, match="the package tokenizers is not installed: pip install"):
+        assemble(resolve({**KEYS, "dataset": "python(kib=9,vocabulary=300)"})).agents()
