@@ -54,8 +54,16 @@ def read(entries: Sequence[str]) -> dict[str, Any]:
 
 
 def read_run(entries: Sequence[str]) -> dict[str, Any]:
-    """Return the keys of the first run, changed as the ``-c`` options say."""
-    return {**read_file(str(FIRST_RUN)), **read(entries)}
+    """Return the keys of the first run, and those of the task, changed as the ``-c`` options say."""
+    given = read(entries)
+    return {**read_file(str(FIRST_RUN)), **first_run_of(given.get("task", "")), **given}
+
+
+def first_run_of(task: str) -> dict[str, str | float]:
+    """Return the keys that a task adds to the first run."""
+    from ross_flwr.tasks.registry import NAMED
+
+    return dict(NAMED[task].first_run) if task in NAMED else {}
 
 
 def read_file(name: str) -> dict[str, Any]:

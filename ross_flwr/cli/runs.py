@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ross_flwr.cli.completion import Hinting, known
-from ross_flwr.cli.keys import FIRST_RUN, read_run, run_config
+from ross_flwr.cli.keys import FIRST_RUN, first_run_of, read, read_run, run_config
 from ross_flwr.cli.screen import FOLDER, console, quoted, stoppable
 from ross_flwr.config import ConfigError
+from ross_flwr.config import shown as shown_value
 from ross_flwr.files import new_folder
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def run(run_config: Sequence[str], out: Path | None, shown: str | None, log: str
     are done.
     """
     if not shown:
-        click.echo(f"Keys that -c does not set are those of the first run, {FIRST_RUN}")
+        click.echo(f"Keys that -c does not set are those of the first run, {FIRST_RUN}{_of_task(run_config)}")
     from ross_flwr.report.trackers import trackers
     from ross_flwr.runs.folder import RunFolder
     from ross_flwr.runs.local import start
@@ -105,6 +106,13 @@ def resume(folder: Path, shown: str | None, log: str) -> None:
 
     with resumable(folder):
         finish(resume_runs(folder), folder, shown, trackers(log))
+
+
+def _of_task(entries: Sequence[str]) -> str:
+    """Return the keys that the task adds to the first run, in words."""
+    task = str(read(entries).get("task", ""))
+    told = ", ".join(f"{key} = {shown_value(value)}" for key, value in first_run_of(task).items())
+    return f", and of task = '{task}': {told}" if told else ""
 
 
 def resumable(folder: Path) -> AbstractContextManager[None]:

@@ -17,6 +17,7 @@ from ross_flwr.learning.rules import PRE_AGGREGATIONS, RULES, Rule
 from ross_flwr.privacy.options import PrivacyOptions
 from ross_flwr.runs.assembly import Assembly
 from ross_flwr.runs.options import MachineOptions, RunOptions
+from ross_flwr.tasks.arithmetic import Arithmetic
 from ross_flwr.tasks.corruptions import draw_corrupted
 from ross_flwr.tasks.dealt import Dealt
 from ross_flwr.tasks.options import CorruptionOptions, DataOptions
@@ -51,6 +52,8 @@ def assemble(config: Config, task: Task | None = None) -> Assembly:
     schedule = Schedule(run.num_rounds, run.batches_per_round, run.evaluate_every, run.tested)
     graphs = _read_graphs(config)
     corrupted: frozenset[int] = frozenset()
+    if not task and config.part(DataOptions).task == Arithmetic.name:
+        task = Arithmetic(run.num_agents, run.seed)
     if task:
         _refuse_unused(config, task)
     else:
@@ -102,14 +105,15 @@ def refuse_impossible(config: Config) -> None:
 
 
 def read_task(config: Config) -> Dealt:
-    """Return the task that a configuration names.
+    """Return the task that a configuration names, whose data is dealt to the agents.
 
     Raises
     ------
     ConfigError
-        When the data cannot be corrupted as the configuration asks, or the device is missing.
+        When it deals no data, the data cannot be corrupted as the configuration asks, or the device is missing.
     """
     run, bad, options = config.part(RunOptions), config.part(CorruptionOptions), config.part(DataOptions)
+    require("task", options.task, TASKS)
     return TASKS[options.task](
         options,
         num_agents=run.num_agents,
@@ -160,11 +164,14 @@ def _read_attackers(config: Config) -> frozenset[int]:
 
 
 def _refuse_unused(config: Config, task: Task) -> None:
-    """Refuse keys about data and a model that the configuration names, where an app has its own."""
+    """Refuse keys about data and a model that the configuration names, where a task has its own."""
     used = {"batch-size", "validation-size"} if isinstance(task, Own) else set()
+    owner, else_where = "this app", ", and see to it where the app makes them"
+    if isinstance(task, Arithmetic):
+        used, owner, else_where = {"task"}, "task = 'arithmetic'", ""
     for key in (*options_of(DataOptions), *options_of(CorruptionOptions)):
         if key.name not in used and config.values[key.name] != key.default:
             raise ConfigError(
                 f"{key.name} = {shown(config.values[key.name])} is about data or a model that the configuration names, "
-                "and this app has its own: leave the key out, and see to it where the app makes them"
+                f"and {owner} has its own: leave the key out{else_where}"
             )

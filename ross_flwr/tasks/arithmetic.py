@@ -1,9 +1,10 @@
 """Arithmetic by a transformer that is rewarded for right answers: group-relative policy optimisation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from operator import add, mul, sub
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -142,6 +143,15 @@ class Arithmetic:
     >>> task.model.size, task.objective(1).num_examples
     (21216, 256)
     """
+
+    name: ClassVar[str] = "arithmetic"
+    """The value of the key `task`."""
+
+    first_run: ClassVar[Mapping[str, str | float]] = MappingProxyType(
+        {"algorithm": "fgrpo", "beside": "local-dsgd", "attackers": 0, "num-agents": 6, "num-rounds": 20}
+        | {"topology": "ring", "local-steps": 2, "optimizer": "adam", "learning-rate": 0.005}
+    )
+    """The keys that ``ross-flwr run`` sets with this task, unless ``-c`` does."""
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -73,12 +74,6 @@ class Dealt(ABC):
         What is wrong with the data of corrupted agents.
     corrupted : collection of int
         Whose data is bad. They follow the protocol.
-
-    Examples
-    --------
-    >>> from ross_flwr.tasks.registry import TASKS
-    >>> {name: issubclass(each, Dealt) for name, each in TASKS.items()}["tabular"]
-    True
     """
 
     name: ClassVar[str]
@@ -86,6 +81,9 @@ class Dealt(ABC):
 
     defaults: ClassVar[tuple[str, str]]
     """What the empty text stands for in the key `dataset`: without a data-path, and with one."""
+
+    first_run: ClassVar[Mapping[str, str | float]] = MappingProxyType({})
+    """The keys that ``ross-flwr run`` sets with this task, unless ``-c`` does."""
 
     unused: ClassVar[frozenset[str]] = frozenset()
     """The keys of the data that mean nothing here."""

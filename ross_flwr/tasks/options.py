@@ -11,8 +11,9 @@ class DataOptions:
 
     task: str = option(
         "images",
-        "what is learned: the classes of images or signals, the next byte of a text, or a column of a table",
-        choices=("images", "language-model", "signals", "tabular"),
+        "what is learned: the classes of images or signals, the next byte of a text, a column of a table, or, by "
+        "rewards, arithmetic",
+        choices=("images", "language-model", "signals", "tabular", "arithmetic"),
     )
     dataset: str = option(
         "",
