@@ -3,7 +3,8 @@
 | dataset | data-path |
 |---|---|
 | ``motions`` | nothing: they are drawn here, by no sensor |
-| ``file`` | a .npz file with the arrays series, [n, channels, length], and labels, and perhaps owners |
+| ``aeon`` | nothing: the package aeon or sktime ships them, where one is installed |
+| ``file`` | a .npz file with the arrays series, [n, channels, length], and labels, and perhaps owners; or a .ts file |
 """
 
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
 from ross_flwr.config import ConfigError, Specs, option
+from ross_flwr.data.archive import read_ts, shipped
 from ross_flwr.data.columns import classes_of
 from ross_flwr.data.examples import Place
 from ross_flwr.data.files import read_arrays
@@ -91,11 +93,24 @@ class _Body:
         return self.turned @ signal
 
 
+@dataclass(frozen=True)
+class Shipped(Series):
+    """Series that the package aeon or sktime ships: four activities as a watch measured them, or another problem."""
+
+    problem: str = option("basic-motions", "which of them, such as gun-point or italy-power-demand")
+
+    def read(self, place: Place) -> Records:
+        """Return the windows of the problem."""
+        return _standardised(read_ts(shipped(self.problem)))
+
+
 class SeriesFile(Series):
-    """A .npz file with the arrays series, [n, channels, length] or [n, length], and labels, and perhaps owners."""
+    """A .npz file with the arrays series, [n, channels, length] or [n, length], labels and perhaps owners; or .ts."""
 
     def read(self, place: Place) -> Records:
         """Return what the file holds."""
+        if place.located.suffix == ".ts":
+            return _standardised(read_ts(place.located))
         arrays = read_arrays(place)
         where, names = f"data-path = '{place.path}'", ", ".join(map(str, arrays)) or "no arrays"
         if not {"series", "labels"} <= set(arrays):
@@ -115,7 +130,7 @@ class SeriesFile(Series):
         return _standardised(records(inputs, targets, classes, owners=found))
 
 
-SERIES: dict[str, type[Series]] = {"motions": Motions, "file": SeriesFile}
+SERIES: dict[str, type[Series]] = {"motions": Motions, "aeon": Shipped, "file": SeriesFile}
 """Series by name."""
 
 

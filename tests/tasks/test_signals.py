@@ -8,6 +8,7 @@ import torch
 
 from ross_flwr import resolve
 from ross_flwr.config import ConfigError
+from ross_flwr.data.archive import read_ts
 from ross_flwr.runs.assemble import read_task
 from ross_flwr.runs.local import LocalRun
 
@@ -53,3 +54,26 @@ def test_a_file_that_cannot_be_learned_from_is_refused_in_one_sentence(tmp_path,
     np.savez(tmp_path / "set.npz", **arrays)
     with pytest.raises(ConfigError, match=re.escape(error)):
         _ = read_task(resolve({**KEYS, "data-path": str(tmp_path / "set.npz")})).source
+
+
+def test_series_of_the_archives_are_read_from_their_files_and_from_a_package_that_ships_them(tmp_path, monkeypatch):
+    folder = tmp_path / "sktime/datasets/data/TwoSteps"
+    folder.mkdir(parents=True)
+    (tmp_path / "sktime/__init__.py").touch()
+    lines = {"TRAIN": [f"{k},1,2:0,{k},1:{'up' if k % 2 else 'down'}" for k in range(40)], "TEST": ["5,5,5:1,2,3:up"]}
+    for part, windows in lines.items():
+        (folder / f"TwoSteps_{part}.ts").write_text("\n".join(["#by hand", "@problemName TwoSteps", "@data", *windows]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    keys = KEYS | {"dataset": "aeon(problem=two-steps)", "num-agents": 2, "batch-size": 2, "validation-size": 4}
+    source = read_task(resolve(keys)).source
+    assert source.classes == ("down", "up")
+    assert (source.train.inputs.shape, source.test.inputs.shape) == ((40, 2, 3), (1, 2, 3))
+    assert source.train.targets[:3].tolist() == [0, 1, 0]
+    assert source.train.inputs.mean((0, 2)).abs().max() < 1e-6
+    file = read_task(resolve(keys | {"dataset": "file", "data-path": str(folder / "TwoSteps_TRAIN.ts")})).source
+    assert torch.equal(file.test.inputs, source.test.inputs)
+    with pytest.raises(ConfigError, match=r"problem = 'leaps' is not shipped: .*two-steps"):
+        _ = read_task(resolve(keys | {"dataset": "aeon(problem=leaps)"})).source
+    (folder / "TwoSteps_TRAIN.ts").write_text("@data\n1,2,3:up\n1,?,3:down\n")
+    with pytest.raises(ConfigError, match=r"window 2 of .* has gaps or words"):
+        read_ts(folder / "TwoSteps_TRAIN.ts")
