@@ -113,7 +113,8 @@ def read_task(config: Config) -> Dealt:
         When it deals no data, the data cannot be corrupted as the configuration asks, or the device is missing.
     """
     run, bad, options = config.part(RunOptions), config.part(CorruptionOptions), config.part(DataOptions)
-    require("task", options.task, TASKS)
+    if options.task not in TASKS:
+        raise ConfigError(f"task = '{options.task}' deals no data, and this is about data: use {', '.join(TASKS)}")
     return TASKS[options.task](
         options,
         num_agents=run.num_agents,

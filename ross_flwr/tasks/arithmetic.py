@@ -148,8 +148,17 @@ class Arithmetic:
     """The value of the key `task`."""
 
     first_run: ClassVar[Mapping[str, str | float]] = MappingProxyType(
-        {"algorithm": "fgrpo", "beside": "local-dsgd", "attackers": 0, "num-agents": 6, "num-rounds": 20}
-        | {"topology": "ring", "local-steps": 2, "optimizer": "adam", "learning-rate": 0.005}
+        {
+            "algorithm": "fgrpo",
+            "beside": "local-dsgd",
+            "attackers": 0,
+            "num-agents": 6,
+            "num-rounds": 20,
+            "topology": "ring",
+            "local-steps": 2,
+            "optimizer": "adam",
+            "learning-rate": 0.005,
+        }
     )
     """The keys that ``ross-flwr run`` sets with this task, unless ``-c`` does."""
 

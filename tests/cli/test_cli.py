@@ -143,6 +143,12 @@ def test_the_first_run_is_what_c_changes(ross_flwr):
     assert changed == {**resolve({}).values, **first, "attackers": 0, "beside": ""}
 
 
+def test_a_task_adds_keys_to_the_first_run_which_c_changes_too():
+    of_texts = read_run(["task=language-model", "learning-rate=0.5"])
+    assert (of_texts["optimizer"], of_texts["learning-rate"], of_texts["attackers"]) == ("adam", 0.5, 3)
+    assert read_run(["task=arithmetic"])["algorithm"] == "fgrpo"
+
+
 def test_the_methods_beside_have_the_same_keys_and_folders_of_their_own(ross_flwr, tmp_path):
     ended = ross_flwr("run", *SMALL, "-c", "beside=dmsgd, ross,dpsgd,", "-c", "num-rounds=1", "--out", "out")
     assert ended.code == 0

@@ -192,6 +192,7 @@ def test_the_summary_totals_rounds_and_tells_the_last_test():
         "sent": {"0>1": {"model": 16, "gradient": 8}, "1>0": {"model": 10}, "1>2": {"model": 4}},
         "clean-accuracy": None,
         "attack-success": None,
+        "metrics": {},
         "tested": {"agents": 1, "of": 2},
         "attackers": [1],
         "corrupted": [],

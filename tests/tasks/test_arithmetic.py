@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from ross_flwr import graph, simulate
+from ross_flwr import graph, resolve, simulate
 from ross_flwr.algorithms.fgrpo import FGRPO
+from ross_flwr.config import ConfigError
+from ross_flwr.runs.assemble import assemble, read_task
 from ross_flwr.tasks.arithmetic import Arithmetic, grpo_loss
 
 
@@ -40,3 +42,12 @@ def test_fgrpo_learns_arithmetic_and_does_so_again():
     learned, again = (simulate(method, graph.ring(3), task, rounds=n, evaluate_every=n) for n in (5, 5))
     assert learned.history[-1]["accuracy"]["min"] > before + 0.01
     assert torch.equal(learned.consensus, again.consensus)
+
+
+def test_the_key_names_it_and_keys_of_data_mean_nothing_then():
+    keys = {"task": "arithmetic", "algorithm": "fgrpo", "topology": "ring", "num-agents": 6, "attackers": 0}
+    assert isinstance(assemble(resolve(keys)).task, Arithmetic)
+    with pytest.raises(ConfigError, match=r"batch-size = 4 is about data .* task = 'arithmetic' has its own: leave"):
+        assemble(resolve({**keys, "batch-size": 4}))
+    with pytest.raises(ConfigError, match="task = 'arithmetic' deals no data"):
+        read_task(resolve(keys))
