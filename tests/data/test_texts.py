@@ -55,8 +55,8 @@ def test_the_standard_library_is_read_as_much_of_each_package_as_asked_for():
             {"a.txt": "too short"},
             "source 'a.txt' has 9 bytes, which are too few to train and test on windows of 5",
         ),
-        ("prose", {}, "dataset = 'prose' is not known: use one of folder, python"),
-        ("python(mib=1)", {}, "python takes kib, test-kib and got mib"),
+        ("prose", {}, "dataset = 'prose' is not known: use one of folder, huggingface, python"),
+        ("python(mib=1)", {}, "python takes kib, test-kib, vocabulary and got mib"),
     ],
 )
 def test_a_text_that_cannot_be_learned_from_is_refused_in_one_sentence(tmp_path, name, files, error):
