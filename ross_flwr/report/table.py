@@ -56,7 +56,7 @@ def result_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
             caption += f"\n{name}: a trigger deceives agents with clean data in {percent(success['mean'])} of images"
     table = Table(title="Result", caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("method", no_wrap=True)
-    title = measure.title.replace(" per ", " per\n")
+    title = measure.title.replace(" per ", "/\n")
     means = list(dict.fromkeys(name for summary in summaries.values() for name in others(summary)))
     ends = f"{title}\nmean", f"{title}\n{'min' if measure.higher else 'max'}"
     for heading in ("rounds", *ends, *means, "consensus\ndistance", "bytes\nsent", "seconds"):

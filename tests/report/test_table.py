@@ -74,3 +74,10 @@ def test_a_diverged_run_is_said_to_be_one(changes, cell):
 @pytest.mark.parametrize(("share", "text"), [(0.5, "50.0%"), (0, "0.0%"), (None, "–"), (math.nan, "–")])
 def test_a_share_is_shown_in_percent(share, text):
     assert percent(share) == text
+
+
+def test_a_text_is_told_in_bits_per_byte_with_the_worst_agent_and_other_metrics_on_80_columns():
+    bits, perplexity = {"mean": 3.5214, "min": 3.1, "max": 3.9}, {"mean": 11.4812, "min": 9.0, "max": 14.0}
+    text = summary(metrics={"bits-per-byte": bits, "perplexity": perplexity}, seconds=1029.7, bytes=316_600_000)
+    row = next(line.split() for line in printed(**{"ross-plus": text}).splitlines() if "ross-plus" in line)
+    assert row == ["ross-plus", "60", "3.521", "3.9", "11.48", "0.0123", "316.6", "MB", "1029.7"]
