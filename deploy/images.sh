@@ -13,7 +13,8 @@
 # such as STORAGE_DRIVER and CONTAINERS_CONF.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-arch=${1:-$(dpkg --print-architecture)}
+own=$(dpkg --print-architecture)
+arch=${1:-$own}
 image="localhost/ross-flwr:$arch"
 work=$(mktemp -d)
 names=(superlink agent-1 agent-2)
@@ -25,30 +26,40 @@ stop() {
 }
 trap stop EXIT
 
-if [ -z "${BASE:-}" ]; then
-    BASE="localhost/ross-flwr-base:$arch"
-    sources=/etc/apt/sources.list.d/debian.sources
+base() { # base ARCHITECTURE: make the image $debian:ARCHITECTURE, unless it is there
+    local sources=/etc/apt/sources.list.d/debian.sources
     [ -e $sources ] || sources=/etc/apt/sources.list
-    podman image exists "$BASE" || {
-        mmdebstrap --quiet --variant=minbase --architectures="$arch" --include=python3-venv bookworm \
-            "$work/base.tar" $sources
-        podman import --quiet --arch "$arch" "$work/base.tar" "$BASE"
-        rm "$work/base.tar"
-    }
+    podman image exists "$debian:$1" && return
+    mmdebstrap --quiet --variant=minbase --architectures="$1" --include=python3-venv bookworm "$work/base.tar" $sources
+    podman import --quiet --arch "$1" "$work/base.tar" "$debian:$1"
+    rm "$work/base.tar"
+}
+debian=localhost/ross-flwr-base
+if [ -z "${BASE:-}" ]; then
+    BASE="$debian:$arch" BUILDER="$debian:$own"
+    base "$arch"
+    base "$own"
 fi
-podman build --quiet --format docker --isolation chroot --network host --arch "$arch" -f deploy/Dockerfile -t "$image" \
-    --build-arg BASE="$BASE" ${BUILD:-} .
+podman build --quiet --format docker --isolation chroot --network host --platform "linux/$arch" -f deploy/Dockerfile -t "$image" \
+    --build-arg BUILDPLATFORM="linux/$own" --build-arg BASE="$BASE" --build-arg BUILDER="${BUILDER:-$BASE}" ${BUILD:-} .
 for each in "$BASE" "$image"; do
     echo "$each: $(($(podman image inspect --format '{{.Size}}' "$each") / 1000000)) MB"
 done
 
-run() { podman run --network ross-flwr "$@"; }
+patience=()
+run() { podman run --network ross-flwr "${patience[@]}" "$@"; }
 inside() { podman exec --interactive ross-flwr-superlink "$@"; }
 podman network create ross-flwr >/dev/null
-mkdir "$work/certs"
+mkdir "$work/certs" "$work/app"
+cp -r pyproject.toml README.md LICENSE ross_flwr "$work/app"
 run --rm --user 0 --volume "$work/certs:/certs" --workdir / "$image" sh -c "ross-flwr certs init && chmod 755 certs &&
     ross-flwr certs issue superlink --host superlink --host 127.0.0.1 && ross-flwr certs issue agent-1 agent-2 &&
     chown -R 1000 certs/superlink certs/agent-*"
+if [ "$arch" != "$own" ]; then # Flower has to hear of an app's process within 30 s: too soon for an emulated processor with other work
+    constants=$(run --rm "$image" python3 -c "import flwr.common.constant as module; print(module.__file__)")
+    run --rm "$image" sed 's/^HEARTBEAT_DEFAULT_INTERVAL = 30$/HEARTBEAT_DEFAULT_INTERVAL = 300/' "$constants" >"$work/constant.py"
+    patience=("--volume=$work/constant.py:$constants:ro")
+fi
 cat >"$work/services.py" <<'PYTHON'
 """Print the command that starts each service."""
 import shlex
@@ -56,7 +67,7 @@ import sys
 
 import yaml
 
-image, certs, more, *names = sys.argv[1:]
+image, certs, app, more, *names = sys.argv[1:]
 services = yaml.safe_load(sys.stdin)["services"]
 for name in names:
     service = services[name]
@@ -65,13 +76,13 @@ for name in names:
     words += [f"--volume={volume}" for volume in service["volumes"]]
     for option in ("tmpfs", "cap_drop", "security_opt"):
         words += [f"--{option.replace('_', '-')}={each}" for each in service[option]]
-    words += more.split() if name != "superlink" else []
+    words += more.split() if name != "superlink" else [f"--volume={app}:/app:ro"]
     command = [word.replace("$$", "$") for word in service["command"]]
     print(shlex.join(["run", "--detach", *words, image, *command]))
 PYTHON
 commands=$(sed "s#\.\./certs#$work/certs#; s#\"\([a-z0-9-]*:/state\)#\"ross-flwr-\1#" deploy/compose.yaml |
     podman run --rm --interactive --volume "$work/services.py:/services.py:ro" "$image" \
-        python3 /services.py "$image" "$work/certs" "${AGENT:-}" "${names[@]}")
+        python3 /services.py "$image" "$work/certs" "$work/app" "${AGENT:-}" "${names[@]}")
 start() { # start NAME: and wait until its health check is content
     eval "$(grep -e "--name=ross-flwr-$1 " <<<"$commands")" >/dev/null
     until podman healthcheck run "ross-flwr-$1" >/dev/null 2>&1; do
@@ -90,8 +101,8 @@ for name in agent-1 agent-2; do
     inside flwr supernode register "/deployment/$name/auth.pub" here >/dev/null
     start $name
 done
-! inside touch /src/file 2>/dev/null || { echo "the root can be written" >&2; exit 1; }
-podman exec --workdir /src ross-flwr-superlink flwr run . here --stream --run-config "${KEYS:-num-rounds=2}
+! podman exec --user 0 ross-flwr-superlink touch /file 2>/dev/null || { echo "the root can be written" >&2; exit 1; }
+podman exec --workdir /app ross-flwr-superlink flwr run . here --stream --run-config "${KEYS:-num-rounds=2}
     algorithm='ross' beside='' transport='direct' num-nodes=2 num-agents=2 topology='ring' attackers=0 evaluate-every=2
     phase-timeout=300.0 results='/state/results'" 2>&1 | tee "$work/run.log" | grep -v "^ *$"
 grep -q "Result" "$work/run.log"
