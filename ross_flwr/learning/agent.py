@@ -21,6 +21,12 @@ from ross_flwr.learning.streams import stream
 __all__ = ["Agent", "GradientTransform"]
 
 
+CHANGED_IN_PLACE = (
+    "agent['{name}'] was changed in place, but messages or other agents may hold the same tensor: write "
+    "agent['{name}'] = agent['{name}'] - …, not agent['{name}'] -= …"
+)
+
+
 class GradientTransform(Protocol):
     """One link of the gradient chain: it changes gradients after an agent has computed them."""
 
@@ -57,10 +63,8 @@ class Agent:
 
     Parameters
     ----------
-    index, seed : int
-        i, from 0 to N-1, and the run's seed.
-    objective : Objective
-        Its loss, on its own data.
+    index, seed, objective : int, int, Objective
+        i, from 0 to N-1, the run's seed, and its loss, on its own data.
     mixing_row : mapping of int to float
         w_ij for every j in M_i, i itself included; the row sums to 1 unless the graph is directed.
     batch_size, validation_batch : int
@@ -75,7 +79,7 @@ class Agent:
     neighbors, receivers : tuple[int, ...]
         Those whom i hears, and those who hear i, ascending.
     state : dict[str, Tensor]
-        All that an agent carries from one step to the next; ``agent["model"]`` reads and writes it.
+        All that an agent carries from one step to the next; ``agent["model"]`` reads and replaces it.
     pass_number, total_passes, num_agents : int
         t, counted from 0 and set by the host, how many passes the run has, and N.
     undefended_from : float
@@ -115,8 +119,7 @@ class Agent:
         self.portions = Portions(objective, index, seed, validation_batch)
         self.rule = rule or Mean()
         self.state: dict[str, Tensor] = {}
-        self.pass_number = 0
-        self.total_passes = 1
+        self.pass_number, self.total_passes = 0, 1
         self.num_agents = len(mixing_row)
         self.undefended_from = inf
         self.clip = inf
@@ -131,6 +134,8 @@ class Agent:
         return self.state[name]
 
     def __setitem__(self, name: str, vector: Tensor) -> None:
+        if vector is self.state.get(name):
+            raise ValueError(CHANGED_IN_PLACE.format(name=name))
         self.state[name] = vector
 
     def place(self, mixing_row: Mapping[int, float], mixing_column: Mapping[int, float] | None = None) -> None:

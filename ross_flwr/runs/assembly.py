@@ -164,10 +164,7 @@ class Assembly:
         return {**self.describe(), **history.summary(), **self.promise(history), **host.about}
 
     def promise(self, history: History, *, secret: bool = False) -> dict[str, Any]:
-        """Return what the summary says of the privacy of a run with this history; nothing where it has none.
-
-        `secret` is as in `host`.
-        """
+        """Return what the summary says of the privacy of a run with this history, if any; `secret` is as in `host`."""
         return {"privacy": promised(self, self.privacy, history, secret=secret)} if self.privacy else {}
 
     def outline(self) -> dict[str, Any]:

@@ -179,6 +179,13 @@ def test_a_rule_hears_how_far_the_agent_came_in_this_pass_and_of_a_momentum_its_
     assert steps == [math.inf, 5.0, 5.0, 2.0, math.inf]
 
 
+def test_a_vector_that_is_changed_in_place_is_refused_since_others_may_hold_it():
+    agent = Agent(0, Quadratic(normal(0, 2, 3)), {0: 1.0}, seed=0, batch_size=1)
+    agent["model"] = torch.ones(3)
+    with pytest.raises(ValueError, match=r"agent\['model'\] was changed in place"):
+        agent["model"] -= 1.0
+
+
 def test_the_closed_neighbourhood_is_the_mixing_row():
     agent = Agent(3, Quadratic(normal(0, 2, 4)), {5: 0.25, 3: 0.5, 0: 0.25}, seed=0, batch_size=1)
     assert agent.neighbors == (0, 5)
