@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -89,7 +90,7 @@ def test_links_lead_to_files_that_are_there(name):
 @pytest.mark.parametrize("command", [each for each in SCENARIOS if "data-path" not in each])
 def test_every_scenario_on_the_digits_runs(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = command.split()
+    words = shlex.split(command)
     if words[0] == "run":
         words += ["-c", "num-rounds=2", "--out", "results"]
     done = CliRunner().invoke(cli, words, catch_exceptions=False)

@@ -29,6 +29,7 @@ CALENDAR = {
     "cli/runs.py": "names a folder",
     "direct/certificates.py": "validity of certificates",
     "doctor/node.py": "validity of certificates, and how far the clocks of two machines are apart",
+    "privacy/seeds.py": "which of two seeds was drawn later, on machines of their own",
 }
 """What depends on the date."""
 

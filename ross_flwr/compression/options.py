@@ -58,7 +58,7 @@ def read_codecs(text: str) -> dict[str, Codec | None]:
     Examples
     --------
     >>> read_codecs("gradient: topk(0.05), model: choco(int4, 0.5)")
-    {'gradient': TopK(share=0.05), 'model': Choco(codec=Int4(), rate=0.5)}
+    {'gradient': TopK(share=0.05, momentum=0.0), 'model': Choco(codec=Int4(), rate=0.5)}
     """
     specs = Specs("compress", text, "a codec", "'int8', or like 'model: choco(topk(0.1)), gradient: topk(0.01)'")
     found: dict[str, Codec | None] = {}

@@ -74,6 +74,12 @@ class Dealt(ABC):
         What is wrong with the data of corrupted agents.
     corrupted : collection of int
         Whose data is bad. They follow the protocol.
+
+    Examples
+    --------
+    >>> from ross_flwr import tasks
+    >>> isinstance(tasks.images("digits")(2, 0), Dealt)
+    True
     """
 
     name: ClassVar[str]
