@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from math import inf, isfinite
+from pathlib import PurePath
 from typing import Any, TypeAlias, get_type_hints
 
 __all__ = [
@@ -126,6 +127,8 @@ class Key:
             return ""
         if self.kind is float and type(value) is int and abs(value) < 2**53:
             value = float(value)
+        if isinstance(value, PurePath):
+            value = str(value)
         if (
             not isinstance(value, bool | int | float | str)
             or type(value) is not self.kind

@@ -77,6 +77,10 @@ def test_defaults_are_filled_in_and_what_is_given_stays():
     assert set(defaults()) == {key.name for key in keys()}
 
 
+def test_a_path_is_the_text_of_it():
+    assert resolve({"data-path": Path("data") / "mnist"}).values["data-path"] == str(Path("data") / "mnist")
+
+
 @pytest.mark.parametrize(
     ("raw", "sentence"),
     [
