@@ -60,8 +60,8 @@ start() { # start LOG COMMAND…: run it in the background
     echo "$!" >"${log%.log}.pid"
 }
 
-wait_for() { # wait_for WHAT COMMAND…: wait until the command succeeds, at most a minute, while what was started runs
-    local what=$1 end=$((SECONDS + 60))
+wait_for() { # wait_for WHAT COMMAND…: wait until the command succeeds, at most three minutes, while what was started runs
+    local what=$1 end=$((SECONDS + 180))
     shift
     while ((SECONDS < end)) && running "${started[-1]}"; do
         timeout --foreground 15 "$@" >/dev/null 2>&1 && return # another program on the port may accept and say nothing
