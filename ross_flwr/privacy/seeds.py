@@ -81,7 +81,9 @@ class Keys(MessageTransform):
             if name in message:
                 agent[f"{kept}{source}"] = message[name]
         if SEALED in message and COMMON in agent.state:
-            agent[COMMON] = max(agent[COMMON], _opened(agent, source, message[SEALED]), key=_bytes)
+            seed = _opened(agent, source, message[SEALED])
+            if seed is not None and _bytes(seed) > _bytes(agent[COMMON]):
+                agent[COMMON] = seed
         return {name: tensor for name, tensor in message.items() if name not in (PUBLIC, NAME, SEALED)}
 
 
@@ -125,15 +127,15 @@ def _sealed(agent: Agent, neighbor: int) -> Tensor | None:
     return _tensor(nonce + ChaCha20Poly1305(key).encrypt(nonce, _bytes(agent[COMMON]), None))
 
 
-def _opened(agent: Agent, neighbor: int, sealed: Tensor) -> Tensor:
-    """Return the seed that a neighbour sealed; the agent's own if it was sealed for an older key, or not at all."""
+def _opened(agent: Agent, neighbor: int, sealed: Tensor) -> Tensor | None:
+    """Return the seed that a neighbour sealed; None if it was sealed for an older key, or not at all."""
     key, data = _derived(agent, neighbor, b"seal", 32), _bytes(sealed)
     if key is None:
-        return agent[COMMON]
+        return None
     try:
         return _tensor(ChaCha20Poly1305(key).decrypt(data[:NONCE], data[NONCE:], None))
     except InvalidTag:
-        return agent[COMMON]
+        return None
 
 
 def _derived(agent: Agent, neighbor: int, purpose: bytes, length: int) -> bytes | None:
