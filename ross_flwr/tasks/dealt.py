@@ -64,16 +64,12 @@ class Dealt(ABC):
     ----------
     options : DataOptions
         Source, partition, validation sets and model.
-    num_agents : int
-        N.
-    seed : int
-        Of the run.
+    num_agents, seed : int
+        N, and the run's seed.
     device : torch.device, optional
         Where data and model live; the CPU without.
-    corruption : CorruptionOptions, optional
-        What is wrong with the data of corrupted agents.
-    corrupted : collection of int
-        Whose data is bad. They follow the protocol.
+    corruption, corrupted : CorruptionOptions, optional, and collection of int
+        What is wrong with the data of corrupted agents, and who they are. They follow the protocol.
 
     Examples
     --------
