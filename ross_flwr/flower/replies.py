@@ -18,6 +18,7 @@ from math import isnan
 from typing import TypeAlias
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
+from torch import Tensor
 
 from ross_flwr.algorithms.messages import is_finite
 from ross_flwr.config import host_and_port
@@ -174,14 +175,14 @@ def _names_model(name: str) -> bool:
 def models_of(
     replies: Iterable[Message], layout: ArrayRecord, placement: Placement, drop: Drop
 ) -> dict[int, ArrayRecord]:
-    """Return the models in the replies, by agent, without those of replies that are refused.
+    """Return the models in the replies, by agent, without those of replies that are refused and those that diverged.
 
     A model has arrays of the initial model, `layout`. Which of them agents learn, most of the models tell.
     """
     found: list[tuple[Message, Mapping[int, ArrayRecord]]] = []
     for reply in replies:
         try:
-            found.append((reply, _models_in(reply, layout, placement)))
+            found.append((reply, _models_in(reply, layout, placement, drop)))
         except ValueError as error:
             _refuse(reply, error, drop)
     kinds = Counter(frozenset(model) for _, models in found for model in models.values())
@@ -195,8 +196,8 @@ def models_of(
     return sound
 
 
-def _models_in(reply: Message, layout: ArrayRecord, placement: Placement) -> dict[int, ArrayRecord]:
-    """Return the models in a reply, by agent; other arrays are messages between agents."""
+def _models_in(reply: Message, layout: ArrayRecord, placement: Placement, drop: Drop) -> dict[int, ArrayRecord]:
+    """Return the finite models in a reply, by agent; other arrays are messages between agents."""
     block = placement.blocks.get(reply.metadata.src_node_id, ())
     keys = {model_key(agent): agent for agent in block}
     models = {}
@@ -207,12 +208,15 @@ def _models_in(reply: Message, layout: ArrayRecord, placement: Placement) -> dic
             raise _RefusedError("not-hosted", f"it sends a model '{name}'")
         if not isinstance(record, ArrayRecord):
             raise MalformedError(f"'{name}' is no model")
-        _check_model(name, record, layout)
-        models[keys[name]] = record
+        if bad := next((key for key, tensor in _read(name, record, layout).items() if not is_finite(tensor)), None):
+            drop("not-finite", reply.metadata.src_node_id, f"'{bad}' of '{name}'")
+        else:
+            models[keys[name]] = record
     return models
 
 
-def _check_model(name: str, record: ArrayRecord, layout: ArrayRecord) -> None:
+def _read(name: str, record: ArrayRecord, layout: ArrayRecord) -> dict[str, Tensor]:
+    """Return the tensors of a model, or refuse what no model here can be."""
     for key, array in record.items():
         fits = key in layout and array.shape == layout[key].shape and array.dtype in ("float32", layout[key].dtype)
         _require(fits, f"'{key}' of '{name}', {array.dtype} of shape {array.shape}, is not in the initial model")
@@ -222,8 +226,7 @@ def _check_model(name: str, record: ArrayRecord, layout: ArrayRecord) -> None:
         raise MalformedError(f"'{name}' cannot be read: {error}") from None
     for key, tensor in tensors.items():
         _require(tensor.is_floating_point(), f"'{key}' of '{name}' is of {tensor.dtype}")
-        if not is_finite(tensor):
-            raise _RefusedError("not-finite", f"'{key}' of '{name}'")
+    return tensors
 
 
 def mail_of(reply: Message, sent: int, step: str, layout: ArrayRecord, run: Run) -> Iterator[tuple[int, int, str]]:

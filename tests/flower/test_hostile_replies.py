@@ -1,15 +1,18 @@
 """One node replies what it likes: that reply is refused and counted, and nobody else's report or model is another."""
 
 import json
+from collections import Counter
 from functools import cache
 
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from scripted import Scripted, failing, saying
 
 from ross_flwr import ConfigError, PeerDirect, PeerRelay
+from ross_flwr.flower.placement import Placement
 from ross_flwr.flower.records import record_of
+from ross_flwr.flower.replies import models_of
 
 SMALL = {"algorithm": "dpsgd", "num_agents": 4, "topology": "ring", "hidden": 8, "test_size": 50}
 DIRECT = {"segment_rounds": 2, "return_model": "final"}
@@ -265,6 +268,14 @@ def test_a_false_model_costs_that_reply_only(wrong, kind):
     assert strategy.dropped == {reason: 1}
     weight = next(iter(strategy._outcome.result.arrays.values())).numpy()
     assert weight.flat[0] == pytest.approx(1.0), "the mean of 0, 1 and 2"
+
+
+def test_a_model_that_has_diverged_leaves_the_others_of_its_node():
+    sound, lost = (record_of({"x": torch.full((2,), value)}) for value in (1.0, float("nan")))
+    reply, drops = Message(RecordDict({"agent.0": sound, "agent.1": lost}), 7, "train"), Counter()
+    reply.metadata._src_node_id = 7
+    found = models_of([reply], sound, Placement({7: (0, 1)}, {}), lambda reason, node, text: drops.update([reason]))
+    assert (list(found), drops) == ([0], {"not-finite": 1})
 
 
 def answer(**changes):
