@@ -130,7 +130,7 @@ for default in "num-nodes=$nodes" "num-agents=$nodes" "topology='ring'" "attacke
     [[ " $keys" == *" $key="* ]] || ! grep -q "^$key = " "$app/pyproject.toml" || config="$config $default"
 done
 echo "+ flwr run . here --stream --run-config \"$config\""
-{ flwr run "$app" here --stream --run-config "$config" 2>&1 | tee "$work/run.log" | grep -v "^ *$"; } &
+{ flwr run "$app" here --stream --run-config "$config" 2>&1 | tee "$work/run.log" | grep --line-buffered -v "^ *$"; } &
 started+=($!)
 wait $! || true
 grep -q "Result" "$work/run.log" || { tail -n 30 "$work"/superlink.log "$work"/agent-*.log >&2; exit 1; }

@@ -45,6 +45,8 @@ def write_app(folder: Path) -> Path:
             path = folder / Template(target).substitute(module=module)
             path.parent.mkdir(exist_ok=True)
             path.write_text(Template(text).substitute(name=name, module=module), encoding="utf-8")
+    except FileExistsError:
+        raise ConfigError(f"{folder} is there already: name a folder that is not") from None
     except OSError as error:
         raise ConfigError(f"{folder} cannot be made: {error.strerror or error}") from None
     return folder

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ross_flwr.cli.completion import Hinting, completing, known
 from ross_flwr.cli.keys import read, run_config
 from ross_flwr.cli.screen import FOLDER, console, quoted, stoppable
+from ross_flwr.config import ConfigError
 from ross_flwr.files import home
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def compare(
     from ross_flwr.runs import budgets
     from ross_flwr.runs import compare as comparison
     from ross_flwr.runs.cells import CellsFailedError, collecting_failures, run_cells
+    from ross_flwr.runs.folder import RunFolder
     from ross_flwr.runs.tuning import tune, without_tuning
 
     given = {key: value for key, value in read(run_config).items() if key != "beside"}  # the plan names the methods
@@ -71,6 +73,8 @@ def compare(
     plan = plan.only(methods=methods, scenarios=scenarios, topologies=topologies)
     plan = plan.quick() if quick else plan
     plan = replace(plan, tuned={}) if again else plan
+    if RunFolder(folder).config.exists() or RunFolder(folder).beside():
+        raise ConfigError(f"{folder} holds a run of `ross-flwr run`: name another folder by --out")
     click.echo(f"Results go to {folder}")
     jobs = jobs or os.cpu_count() or 1
     columns = TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

@@ -70,5 +70,6 @@ def read_file(name: str) -> dict[str, Any]:
     """Return the keys that TOML file `name` sets."""
     try:
         return from_toml(home(name), f"-c {name}")
-    except OSError:
-        raise ConfigError(f"-c {name} is neither KEY=VALUE nor a TOML file that can be read") from None
+    except OSError as error:
+        why = error.strerror or error
+        raise ConfigError(f"-c {name} is neither KEY=VALUE nor a TOML file that can be read: {why}") from None

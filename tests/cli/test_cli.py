@@ -90,7 +90,7 @@ def test_a_first_run_shows_what_came_out_and_keeps_it(tmp_path):
         ("run -c attack=scaling", ["attack = 'scaling'", "gradient-scaling"]),
         ("run -c attackers=10", ["attackers = 10", "num-agents = 10"]),
         ("run -c validation-size=100000", ["validation-size", "cannot be drawn"]),
-        ("run -c missing.toml", ["-c missing.toml is neither KEY=VALUE nor a TOML file that can be read"]),
+        ("run -c missing.toml", ["-c missing.toml is neither KEY=VALUE nor a TOML file that can be read: No such file"]),
         ("run -c .", ["-c . is neither KEY=VALUE nor a TOML file"]),
         ("run --out file", ["file cannot take results: File exists"]),
         ("config -c num-agnts=3", ["did you mean num-agents?"]),
@@ -111,6 +111,13 @@ def test_bad_input_ends_in_one_sentence_and_exit_code_2(ross_flwr, tmp_path, arg
     assert "holds" not in ended.out
     assert "results" not in ended.out
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_comparison_does_not_go_where_a_run_lies(ross_flwr, tmp_path):
+    (tmp_path / "first" / "ross").mkdir(parents=True)
+    (tmp_path / "first" / "ross" / "config.toml").touch()
+    ended = ross_flwr("compare", "digits", "--out", "first")
+    assert (ended.code, "first holds a run of `ross-flwr run`: name another folder" in ended.err) == (2, True)
 
 
 @pytest.mark.parametrize("arguments", ["run --rounds 3", "runn", "resume", "list topologies models", ""])
