@@ -90,7 +90,10 @@ def test_a_first_run_shows_what_came_out_and_keeps_it(tmp_path):
         ("run -c attack=scaling", ["attack = 'scaling'", "gradient-scaling"]),
         ("run -c attackers=10", ["attackers = 10", "num-agents = 10"]),
         ("run -c validation-size=100000", ["validation-size", "cannot be drawn"]),
-        ("run -c missing.toml", ["-c missing.toml is neither KEY=VALUE nor a TOML file that can be read: No such file"]),
+        (
+            "run -c missing.toml",
+            ["-c missing.toml is neither KEY=VALUE nor a TOML file that can be read: No such file"],
+        ),
         ("run -c .", ["-c . is neither KEY=VALUE nor a TOML file"]),
         ("run --out file", ["file cannot take results: File exists"]),
         ("config -c num-agnts=3", ["did you mean num-agents?"]),
