@@ -1,6 +1,7 @@
 """What methods with cross-gradients share."""
 
 from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,19 @@ from ross_flwr.algorithms.local_steps import local_steps
 from ross_flwr.algorithms.messages import Inbox, Message, Outbox, broadcast
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.probes import after_steps
+from ross_flwr.learning.shapley import Game
 
-__all__ = ["CrossGradients", "LookAheadCrossGradients", "WeightedCrossGradients"]
+__all__ = ["CrossGradients", "LookAheadCrossGradients", "WeightedCrossGradients", "gradient_game"]
+
+
+def gradient_game(agent: Agent, gradients: Sequence[Tensor], learning_rate: float, utility: str) -> Game:
+    """Return the game of the senders of these gradients: v(S) = U(x_i − η/|S| Σ_{j∈S} G_ij; Q_i)."""
+
+    def values(coalitions: Iterable[tuple[int, ...]]) -> list[float]:
+        return agent.utilities(after_steps(agent["model"], gradients, learning_rate, coalitions), utility)
+
+    return Game(len(gradients), values)
 
 
 @dataclass(frozen=True, kw_only=True)

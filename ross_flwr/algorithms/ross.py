@@ -1,21 +1,18 @@
 """ROSS: cross-gradients weighted by Shapley values."""
 
-from collections.abc import Iterable
-
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import Algorithm, Momentum, register, require_undirected, step
-from ross_flwr.algorithms.cross_gradients import OwnGradient
+from ross_flwr.algorithms.cross_gradients import OwnGradient, gradient_game
 from ross_flwr.algorithms.local_steps import local_steps
 from ross_flwr.algorithms.messages import Inbox, Message, Outbox, broadcast
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.optimizers import read_optimizer
-from ross_flwr.learning.probes import after_steps
 from ross_flwr.learning.requests import Of
-from ross_flwr.learning.shapley import WEIGHTINGS, Game, shapley_values
+from ross_flwr.learning.shapley import WEIGHTINGS, shapley_values
 
 
 @register("ross")
@@ -134,13 +131,8 @@ class ROSS(Momentum):
 
     def weights(self, agent: Agent, gradients: dict[int, Tensor]) -> dict[int, float]:
         """Return π_ij by j; empty when the step is to be skipped."""
-        players = list(gradients)
-
-        def values(coalitions: Iterable[tuple[int, ...]]) -> list[float]:
-            probes = after_steps(agent["model"], list(gradients.values()), self.learning_rate, coalitions)
-            return agent.utilities(probes, self.utility)
-
-        game, generator = Game(len(players), values), agent.stream("shapley")
+        players, generator = list(gradients), agent.stream("shapley")
+        game = gradient_game(agent, list(gradients.values()), self.learning_rate, self.utility)
         phi = shapley_values(game, self.shapley, permutations=self.permutations, generator=generator)
         weights = WEIGHTINGS[self.weighting](phi)
         if weights.any():

@@ -1,6 +1,5 @@
 """ROSS with a screen, local steps on the validation set, and guarded mixing."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -8,17 +7,16 @@ from torch import Tensor
 
 from ross_flwr.algorithms import options
 from ross_flwr.algorithms.algorithm import register
-from ross_flwr.algorithms.cross_gradients import OwnGradient, WeightedCrossGradients
+from ross_flwr.algorithms.cross_gradients import OwnGradient, WeightedCrossGradients, gradient_game
 from ross_flwr.algorithms.local_steps import local_steps
 from ross_flwr.algorithms.messages import Inbox, Outbox, broadcast
 from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.batches import Batches
 from ross_flwr.learning.classes import by_class, class_gradients
-from ross_flwr.learning.probes import after_steps
 from ross_flwr.learning.rules import Softmin
 from ross_flwr.learning.screen import screen
-from ross_flwr.learning.shapley import WEIGHTINGS, Game, shapley_values
+from ross_flwr.learning.shapley import WEIGHTINGS, shapley_values
 from ross_flwr.learning.splits import Whole
 
 
@@ -147,16 +145,8 @@ class ROSSPlus(WeightedCrossGradients):
         """Return π_ij by j; empty where a game was played and nobody helps."""
         if self.weighting == "uniform":
             return dict.fromkeys(gradients, 1 / len(gradients))
-        game, generator = self.game(agent, list(gradients.values())), agent.stream("shapley")
+        generator = agent.stream("shapley")
+        game = gradient_game(agent, list(gradients.values()), self.learning_rate, self.utility)
         phi = shapley_values(game, self.shapley, permutations=self.permutations, generator=generator)
         found = zip(gradients, WEIGHTINGS[self.weighting](phi).tolist(), strict=True)
         return {j: weight for j, weight in found if weight}
-
-    def game(self, agent: Agent, gradients: Sequence[Tensor]) -> Game:
-        """Return the game of the senders of these gradients, in the same order."""
-
-        def values(coalitions: Iterable[tuple[int, ...]]) -> list[float]:
-            probes = after_steps(agent["model"], gradients, self.learning_rate, coalitions)
-            return agent.utilities(probes, self.utility)
-
-        return Game(len(gradients), values)

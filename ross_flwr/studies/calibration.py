@@ -10,6 +10,7 @@ from statistics import fmean, median
 
 import numpy as np
 
+from ross_flwr.algorithms.cross_gradients import gradient_game
 from ross_flwr.algorithms.ross_plus import ROSSPlus
 from ross_flwr.config import Config, ConfigError
 from ross_flwr.learning.shapley import Game, shapley_values
@@ -37,8 +38,8 @@ def games(config: Config) -> Iterator[Game]:
     for line in run.rounds():
         if line["round"] % EVERY == 0:
             for i in run.history.honest:
-                model = agents[i]["model"]
-                yield method.game(agents[i], [agents[j].gradient(model) for j in agents[i].mixing_row])
+                gradients = [agents[j].gradient(agents[i]["model"]) for j in agents[i].mixing_row]
+                yield gradient_game(agents[i], gradients, method.learning_rate, method.utility)
 
 
 def errors(played: list[Game], estimator: str, budget: int) -> Errors:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ross_flwr.algorithms.cross_gradients import gradient_game
 from ross_flwr.algorithms.ross import ROSS
 from ross_flwr.algorithms.ross_plus import ROSSPlus
 from ross_flwr.compression.codec import Codec, Leg, Memory
@@ -22,8 +23,7 @@ from ross_flwr.compression.options import read_codecs
 from ross_flwr.config import Config, ConfigError, resolve
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.classes import class_gradients
-from ross_flwr.learning.probes import after_steps
-from ross_flwr.learning.shapley import WEIGHTINGS, Game, shapley_values
+from ross_flwr.learning.shapley import WEIGHTINGS, shapley_values
 from ross_flwr.report.table import markdown, percent
 from ross_flwr.runs.local import LocalRun
 
@@ -98,12 +98,7 @@ def _game(method: ROSS | ROSSPlus, agent: Agent, players: list[int]) -> Callable
         sent = dict(zip(players, gradients, strict=True))
         if isinstance(method, ROSSPlus) and classes is not None:
             sent = method.plausible(agent, sent, classes)
-        game = Game(
-            len(sent),
-            lambda coalitions: agent.utilities(
-                after_steps(agent["model"], list(sent.values()), method.learning_rate, coalitions), method.utility
-            ),
-        )
+        game = gradient_game(agent, list(sent.values()), method.learning_rate, method.utility)
         values = dict(zip(sent, shapley_values(game, "exact", generator=agent.stream("shapley")), strict=True))
         weights = dict(zip(sent, WEIGHTINGS[method.weighting](np.array(list(values.values()))), strict=True))
         phi, pi = (np.array([found.get(j, 0.0) for j in players]) for found in (values, weights))

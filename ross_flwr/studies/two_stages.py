@@ -19,15 +19,12 @@ from ross_flwr.config import Config, ConfigError, resolve
 from ross_flwr.learning.agent import Agent
 from ross_flwr.report.table import markdown, percent
 from ross_flwr.runs.local import LocalRun
+from ross_flwr.studies.compressed_weights import SCENARIOS
 
 __all__ = ["Saved", "TwoStages", "main", "saved"]
 
 SKETCHES = ("none", "int4", "sign", "topk(0.01)")
 LEAST = (0.0, 0.5)
-SCENARIOS: dict[str, dict[str, object]] = {
-    "clean": {"attackers": 0},
-    "poisoned": {"attackers": 3, "aggregator": "softmin"},
-}
 
 
 @dataclass(frozen=True, kw_only=True)
