@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from ross_flwr.direct.pace import BRIEF
-from ross_flwr.direct.standings import BUDGET, REGAINED
+from ross_flwr.direct.standings import BUDGET, Budget
 
 __all__ = ["Patience", "Wait"]
 
@@ -14,7 +14,7 @@ __all__ = ["Patience", "Wait"]
 class Patience:
     """The patience of a run with each of its nodes, over all exchanges and segments.
 
-    A budget is `BUDGET` times the longest wait for an exchange, and regains a tenth of the time that passes.
+    A `Budget` each, whose unit of time is the longest wait: that of an exchange and that of a segment differ.
 
     Attributes
     ----------
@@ -23,20 +23,21 @@ class Patience:
     """
 
     slowest: float
-    _spent: dict[int, float] = field(default_factory=dict)  # by node, in longest waits
+    _now: float = 0.0  # in longest waits
+    _budgets: dict[int, Budget] = field(default_factory=dict)  # by node
 
     def left(self, node: int) -> float:
         """Return how many of the longest waits are left of a node's budget."""
-        return BUDGET - self._spent.get(node, 0.0)
+        return self._budgets[node].left(self._now) if node in self._budgets else BUDGET
 
     def spend(self, nodes: Collection[int], waits: float) -> None:
         """Take so much out of the budgets of these nodes."""
-        self._spent.update({node: min(BUDGET, self._spent.get(node, 0.0) + waits) for node in nodes})
+        for node in nodes:
+            self._budgets.setdefault(node, Budget(BUDGET, self._now)).spend(waits, self._now)
 
     def regain(self, waits: float) -> None:
         """Note that so much time has passed."""
-        self._spent = {node: spent - REGAINED * waits for node, spent in self._spent.items()}
-        self._spent = {node: spent for node, spent in self._spent.items() if spent > 0}
+        self._now += waits
 
 
 class Wait:
