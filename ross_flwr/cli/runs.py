@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ross_flwr.cli.completion import Hinting, known
-from ross_flwr.cli.keys import FIRST_RUN, first_run_of, read, read_run, run_config
+from ross_flwr.cli.keys import FIRST_RUN, first_run_of, read_run, run_config
 from ross_flwr.cli.screen import FOLDER, console, quoted, stoppable
 from ross_flwr.config import ConfigError
 from ross_flwr.config import shown as shown_value
@@ -66,14 +66,18 @@ def run(run_config: Sequence[str], out: Path | None, shown: str | None, log: str
     are done.
     """
     if not shown:
-        click.echo(f"Keys that -c does not set are those of the first run, {FIRST_RUN}{_of_task(run_config)}")
+        click.echo(f"Keys that -c does not set are those of the first run, {FIRST_RUN}")
     from ross_flwr.report.trackers import trackers
     from ross_flwr.runs.folder import RunFolder
     from ross_flwr.runs.local import start
     from ross_flwr.runs.options import RunOptions
     from ross_flwr.runs.side_by_side import side_by_side
 
-    configs = side_by_side(read_run(run_config))
+    keys = read_run(run_config)
+    if not shown and (of_task := first_run_of(keys.get("task", ""))):
+        told = ", ".join(f"{key} = {shown_value(value)}" for key, value in of_task.items())
+        click.echo(f"and those of task = '{keys['task']}': {told}")
+    configs = side_by_side(keys)
     method = configs[0].part(RunOptions).algorithm
     if out and RunFolder(out).config.exists():
         raise ConfigError(
@@ -106,13 +110,6 @@ def resume(folder: Path, shown: str | None, log: str) -> None:
 
     with resumable(folder):
         finish(resume_runs(folder), folder, shown, trackers(log))
-
-
-def _of_task(entries: Sequence[str]) -> str:
-    """Return the keys that the task adds to the first run, in words."""
-    task = str(read(entries).get("task", ""))
-    told = ", ".join(f"{key} = {shown_value(value)}" for key, value in first_run_of(task).items())
-    return f", and of task = '{task}': {told}" if told else ""
 
 
 def resumable(folder: Path) -> AbstractContextManager[None]:
