@@ -153,7 +153,11 @@ class Assembly:
 
     def agents(self, places: Mapping[int, Place] | None = None, *, secret: bool = False) -> list[Agent]:
         """Return the agents in these `places`, or all in the first topology's, their state as at the start."""
-        return [self._agent(index, place, secret=secret) for index, place in self._places(places).items()]
+        agents = [self._agent(index, place, secret=secret) for index, place in self._places(places).items()]
+        utility = getattr(self.algorithm, "utility", "")
+        for agent in agents[:1] if utility in ("accuracy", "own") else []:  # not every task has them
+            agent.objective.utility(agent["model"], utility, agent.objective.validation)
+        return agents
 
     def describe(self) -> dict[str, Any]:
         """Return what the summary says of the parts."""
@@ -206,9 +210,6 @@ class Assembly:
         agent["model"] = self.task.model.initial
         self.algorithm.start(agent)
         self.threats.check_agent(agent)
-        utility = getattr(self.algorithm, "utility", "")
-        if utility in ("accuracy", "own"):  # not every task has them
-            objective.utility(agent["model"], utility, objective.validation)
         return agent
 
     def _objective(self, index: int) -> Objective:
