@@ -27,6 +27,11 @@ CHANGED_IN_PLACE = (
 )
 
 
+def changes(vector: Tensor) -> int:
+    """Return how often a vector was changed in place, as PyTorch counts it; 0 if it does not."""
+    return 0 if vector.is_inference() else vector._version
+
+
 class GradientTransform(Protocol):
     """One link of the gradient chain: it changes gradients after an agent has computed them."""
 
@@ -121,12 +126,12 @@ class Agent:
         self.state: dict[str, Tensor] = {}
         self.pass_number, self.total_passes = 0, 1
         self.num_agents = len(mixing_row)
-        self.undefended_from = inf
-        self.clip = inf
+        self.undefended_from = self.clip = inf
         self.gradient_chain: Sequence[GradientTransform] = ()
         self.compute: Compute = compute
         self.counts = Counts()
         self.reported: dict[str, Any] = {}
+        self._changes: dict[str, int] = {}  # in place, of the vectors in the state when they were put there
         self._given: dict[int, float] = {}
         self._came = Came()
 
@@ -134,9 +139,9 @@ class Agent:
         return self.state[name]
 
     def __setitem__(self, name: str, vector: Tensor) -> None:
-        if vector is self.state.get(name):
+        if vector is self.state.get(name) and changes(vector) > self._changes.get(name, inf):
             raise ValueError(CHANGED_IN_PLACE.format(name=name))
-        self.state[name] = vector
+        self.state[name], self._changes[name] = vector, changes(vector)
 
     def place(self, mixing_row: Mapping[int, float], mixing_column: Mapping[int, float] | None = None) -> None:
         """Set the agent's place in a graph: row and column i of W, by the other agent."""

@@ -182,6 +182,7 @@ def test_a_rule_hears_how_far_the_agent_came_in_this_pass_and_of_a_momentum_its_
 def test_a_vector_that_is_changed_in_place_is_refused_since_others_may_hold_it():
     agent = Agent(0, Quadratic(normal(0, 2, 3)), {0: 1.0}, seed=0, batch_size=1)
     agent["model"] = torch.ones(3)
+    agent["model"] = agent["model"]  # as it was
     with pytest.raises(ValueError, match=r"agent\['model'\] was changed in place"):
         agent["model"] -= 1.0
 
