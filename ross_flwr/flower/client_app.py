@@ -314,12 +314,12 @@ def _refuse_object(name: str, given: object, takes: Sequence[str], written: str)
     if name == "loss" and isinstance(given, type):
         raise ConfigError(f"{name} is {described(given)}: give peer_app an object of it, {written}{given.__name__}()")
     try:
-        parameters = signature(given).parameters
+        called = signature(given)
     except (TypeError, ValueError):  # of a function in C
         return
-    named = {"model": None} if name == "loss" and "model" in parameters else {}
+    named = {"model": None} if name == "loss" and "model" in called.parameters else {}
     try:
-        signature(given).bind(*takes, **named)
+        called.bind(*takes, **named)
     except TypeError as error:
         raise ConfigError(f"{name} cannot be called with ({arguments}), {error}: {right}") from None
 
