@@ -159,7 +159,7 @@ def test_a_decoder_takes_any_bytes_and_refuses_them_or_returns_as_many_numbers_a
     with suppress(Refused):
         vector = codec.receive(data, n, {}, {}, leg(), mixed=True)
         assert (vector.dtype, vector.shape) == (torch.float32, (n,))
-    with pytest.raises(Refused, match="shape" if codec.fixed else ""):
+    with pytest.raises(Refused, match="shape" if codec.fixed else "malformed|out-of-step|shape"):
         codec.receive(data[:-1] if garbage else torch.empty(1, dtype=torch.uint8), n, {}, {}, leg(), mixed=True)
 
 
