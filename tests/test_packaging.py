@@ -86,7 +86,7 @@ def test_the_source_archive_holds_what_a_clone_does_and_nothing_that_lies_about(
 def test_the_fab_holds_the_package_and_its_data_is_small_and_has_no_tests(tree):
     flwr = "import sys; from flwr.cli.app import app; sys.exit(app())"
     fab, names = packed(tree, "*.fab", sys.executable, "-c", flwr, "build")
-    assert fab.stat().st_size < 2_000_000  # of the 10 MB that Flower takes
+    assert fab.stat().st_size < 2_500_000  # of the 10 MB that Flower takes
     package = {name for name in names if name.startswith("ross_flwr/")}
     assert package == MODULES | TABLES | READMES | DATA
     beside = {"pyproject.toml", "README.md", "LICENSE", ".info/CONTENT"}

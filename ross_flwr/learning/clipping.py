@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from logging import INFO, getLogger
-from weakref import WeakSet
+from math import inf
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
 
 from ross_flwr.learning.examples import Batch
+from ross_flwr.learning.ghost import Ghost
 from ross_flwr.learning.objective import ModuleObjective, Objective
 from ross_flwr.learning.outputs import call
 from ross_flwr.learning.streams import seeded
@@ -18,10 +20,16 @@ __all__ = ["ENTRIES", "clipped_mean"]
 ENTRIES = 2**24
 """Entries of gradients of single examples that are in memory at once, of which P belong to each example."""
 
+MANY = 3 * 2**20
+"""From this many entries on, ghost clipping is faster whatever the layers are: it does not write them to memory."""
+
 logger = getLogger(__name__)
 
 _one_by_one: WeakSet[nn.Module] = WeakSet()
 """Modules that `torch.vmap` cannot run."""
+
+_ghosts: WeakKeyDictionary[nn.Module, Ghost | None] = WeakKeyDictionary()
+"""What clips the gradients of modules; None for those that Opacus cannot."""
 
 
 def clipped_mean(
@@ -46,9 +54,14 @@ def clipped_mean(
     entries : int
         Entries of the g_b that are computed at once; at least one example is.
 
-    The g_b of several examples are computed together by `torch.vmap`. Modules that it cannot run, because they change
-    tensors in place or branch on values, compute one example after the other.
+    Where Opacus is installed and pays, for linear layers and for many entries, it clips without computing the g_b
+    (`Ghost`). Else the g_b of several examples are computed together by `torch.vmap`. Modules that it cannot run,
+    because they change tensors in place or branch on values, compute one example after the other.
     """
+    if isinstance(objective, ModuleObjective) and _pays(objective.model.module, len(batch) * len(vector)):
+        found = _by_ghost(objective, vector, batch, clip, noise)
+        if found is not None:
+            return found
     total = torch.zeros_like(vector)
     for gradients in _gradients(objective, vector, batch, noise, max(1, entries // len(vector))):
         lengths = torch.linalg.vector_norm(gradients, dim=1)
@@ -56,6 +69,46 @@ def clipped_mean(
         factors = torch.where(sound, (clip / lengths).clamp(max=1.0), 0.0)
         total += factors @ torch.where(sound[:, None], gradients, 0.0)
     return total / len(batch)
+
+
+def _pays(module: nn.Module, entries: int) -> bool:
+    """Return whether ghost clipping is the faster way."""
+    layers = [each for each in module.modules() if any(True for _ in each.parameters(recurse=False))]
+    return entries >= MANY or all(type(each) in (nn.Linear, nn.Embedding) for each in layers)
+
+
+def _by_ghost(objective: ModuleObjective, vector: Tensor, batch: Batch, clip: float, noise: int) -> Tensor | None:
+    """Return the clipped mean as Opacus has it, or None if it cannot, or if a gradient is not finite."""
+    module = objective.model.module
+    if module not in _ghosts:
+        _ghosts[module] = _ghost(objective, vector, batch.take(torch.arange(min(len(batch), 8))), noise)
+    ghost = _ghosts[module]
+    if ghost is None:
+        return None
+    mean, lengths = ghost(objective, vector, batch, clip, noise)
+    return mean if bool(lengths.isfinite().all()) else None
+
+
+def _ghost(objective: ModuleObjective, vector: Tensor, batch: Batch, noise: int) -> Ghost | None:
+    """Return what clips the gradients of the module, if it agrees with the gradients of single examples of `batch`."""
+    gradients = torch.cat(list(_gradients(objective, vector, batch, noise, len(batch))))
+    expected = torch.linalg.vector_norm(gradients, dim=1), gradients.mean(dim=0)
+    try:
+        ghost = Ghost(objective)
+        mean, lengths = ghost(objective, vector, batch, inf, noise)
+        torch.testing.assert_close((lengths, mean), expected, rtol=1e-4, atol=1e-6)
+    except (
+        ImportError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        AssertionError,
+    ) as error:
+        logger.log(INFO, "gradients of single examples are computed, since Opacus does not clip them: %s", error)
+        return None
+    return ghost
 
 
 def _gradients(objective: Objective, vector: Tensor, batch: Batch, noise: int, chunk: int) -> Iterator[Tensor]:

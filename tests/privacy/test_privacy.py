@@ -113,6 +113,11 @@ def convolutions():
 MODELS = {
     "convolutions": (convolutions, lambda g: torch.randn(6, 1, 8, 8, generator=g), 3),
     "tied weights": (Tied, lambda g: torch.randint(7, (6, 5), generator=g), 7),
+    "linear": (
+        lambda: nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)),
+        lambda g: torch.randn(6, 5, generator=g),
+        3,
+    ),
     "branching": (Branching, lambda g: torch.randn(6, 5, generator=g), 3),
 }
 
@@ -141,11 +146,14 @@ def test_the_clipped_mean_is_that_of_a_loop_over_examples(name, entries):
     expected = sum(each * min(1.0, clip / float(each.norm())) for each in alone) / 6
     found = clipped_mean(*parts_of(request), clip, noise=request.seed, entries=entries)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert (request.objective.model.module in clipping._one_by_one) == (name == "branching")
+    module = request.objective.model.module
+    assert (module in clipping._one_by_one) == (name == "branching")
+    assert (clipping._ghosts.get(module) is not None) == (name == "linear")
 
 
-def test_an_example_whose_gradient_is_not_finite_moves_nothing():
-    request = request_of("convolutions")
+@pytest.mark.parametrize("name", ["convolutions", "linear"])
+def test_an_example_whose_gradient_is_not_finite_moves_nothing(name):
+    request = request_of(name)
     inputs = request.batch.inputs.clone()
     inputs[2] = torch.inf
     spoiled = replace(request, batch=Batch(inputs, request.batch.targets), clip=0.5)
