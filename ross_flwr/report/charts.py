@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
+from math import ceil
 from operator import itemgetter
 from statistics import fmean
 from typing import Any
@@ -20,6 +21,8 @@ DASHES = ("solid", "dash", "dot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 TITLES = {"accuracy": "accuracy (%)", "loss": "loss (nats)", "consensus-distance": "consensus distance\n(squared norm)"}
 """What is drawn against the costs, with its unit."""
+SHORT, SPANS = 10, 12
+"""How many rounds are drawn one by one; and in how many spans a longer run is."""
 ROLES = {"honest": (HONEST, "circle"), "bad data": ("#e69f00", "square"), "attacker": (POISONED, "x")}
 """Colour and marker of an agent by its role."""
 
@@ -115,8 +118,8 @@ class Chart:
     @property
     def alt(self) -> str:
         """The chart in words: its title, and what the panels of its first kind show in the end."""
-        kind = self.grid[0][0].y_title
-        panels = [panel for line in self.grid for panel in line if panel.y_title == kind]
+        kind, *_ = self.grid[0][0].y_title.splitlines()
+        panels = [panel for line in self.grid for panel in line if panel.y_title.startswith(kind)]
         return ". ".join([self.title, *(f"{panel.title}, {kind}: {panel.told}" for panel in panels)])
 
 
@@ -195,32 +198,32 @@ def weights_over_time(rows: Sequence[Row]) -> list[Chart]:
     for (scenario,), of_scenario in by(rows, "scenario"):
         grid = []
         for (method,), of_method in by(of_scenario, "method"):
+            last = max(row["rounds"] for row in of_method)
+            span = 1 if last <= SHORT else max(SHORT // 2, ceil(last / SPANS))
+            title = "weight (share of 1)" + f"\nmean of {span} rounds" * (span > 1)
             line = []
             for (topology,), group in by(of_method, "topology"):
-                panel = Panel(f"{method}, {topology}", "weight (share of 1)")
+                panel = Panel(f"{method}, {topology}", title)
                 first = group[0]["seed"]
                 for kind, colour, symbol in (("honest", HONEST, "circle"), ("poisoned", POISONED, "x")):
                     known = _of_those_with_neighbours(group, kind)
                     for _, of_agent in by([row for row in known if row["seed"] == first], "agent"):
-                        x, y = _xy(of_agent, kind)
+                        x, y = _means(of_agent, kind, span, last)
                         panel.series.append(
                             Series(f"to {kind} neighbours, an agent", {"rounds": x}, y, _pale(colour), width=0.5)
                         )
-                    means = [
-                        {"rounds": number, kind: _mean([row[kind] for row in of_round])}
-                        for (number,), of_round in by(known, "rounds")
-                    ]
-                    if means:
-                        x, y = _xy(means, kind)
+                    if known:
+                        x, y = _means(known, kind, span, last)
                         name = f"to {kind} neighbours, mean"
                         panel.series.append(Series(name, {"rounds": x}, y, colour, width=2.5, symbol=symbol))
                 line.append(panel)
             grid.append(line)
         caption = (
             "What an honest agent gave to the gradients of its honest and of its poisoned neighbours (attackers, and "
-            "agents with bad data), each summed; an agent's weights sum to 1 with its own. Thin lines are agents "
-            "of the first seed, thick ones the mean over seeds and all agents that have such neighbours, of which some "
-            "gave them 0. A line breaks where a weight is not finite."
+            "agents with bad data), each summed; an agent's weights sum to 1 with its own. Weights jump from round to "
+            f"round, so a run of more than {SHORT} rounds is drawn in means over as many rounds as the axis says. Thin "
+            "lines are agents of the first seed, thick ones the mean over seeds and all agents that have such "
+            "neighbours, of which some gave them 0. A line breaks where a weight is not finite."
         )
         title = f"{scenario}: weight given to honest and to poisoned neighbours"
         charts.append(Chart(scenario, f"weights-{scenario}", title, caption, grid, {"rounds": "rounds"}))
@@ -273,14 +276,14 @@ def _of_those_with_neighbours(rows: Sequence[Row], kind: str) -> list[Row]:
     return sorted(found, key=itemgetter("rounds"))
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Return the mean; None where one is missing, since that of the others is another mean."""
-    known = [value for value in values if value is not None]
-    return fmean(known) if len(known) == len(values) else None
-
-
-def _xy(rows: Sequence[Row], name: str) -> tuple[list[Any], list[Any]]:
-    return [row["rounds"] for row in rows], [row[name] for row in rows]
+def _means(rows: Sequence[Row], kind: str, span: int, last: int) -> tuple[list[float], list[float | None]]:
+    """Return the mean weight in each `span` of rounds up to the `last`, at its middle; None where one is missing."""
+    middles, means = [], []
+    for (part,), group in by([{**row, "part": (row["rounds"] - 1) // span} for row in rows], "part"):
+        values = [row[kind] for row in group]
+        middles.append((part * span + 1 + min((part + 1) * span, last)) / 2)
+        means.append(None if None in values else fmean(values))
+    return middles, means
 
 
 def _pale(colour: str) -> str:

@@ -48,6 +48,8 @@ def draw(chart: Chart, folder: Path) -> list[Path]:
                 _dress(axes, panel)
                 axes.set_ylabel(panel.y_title if column == 0 else "")
                 axes.set_xlabel(axis_title if row is chart.grid[-1] else "")
+                if axis == "rounds":
+                    axes.xaxis.get_major_locator().set_params(integer=True)
         figure.legend(handles.values(), handles.keys(), loc="outside right center")  # above, it would cover the title
         name = f"{chart.name}-{axis}" if len(chart.axes) > 1 else chart.name
         files.append(save(figure, folder, name, chart.title, chart.alt))

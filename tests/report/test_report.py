@@ -364,6 +364,18 @@ def test_agents_that_gave_poisoned_neighbours_nothing_count_in_the_mean():
     assert [halves[t, 1, 0] for t in (1, 2, 3)] == [0.5, 1.0, None]  # agent 1 was absent in round 3
 
 
+def test_weights_of_a_long_run_are_drawn_as_means_over_spans_of_rounds():
+    """Agents 0 and 1 take turns in giving the attacker 1; round 8 is not finite."""
+    lines = [({"0": {"2": float(t % 2)}, "1": {"2": float(t % 2 == 0)}, "3": {"3": 1.0}}, []) for t in range(1, 13)]
+    lines[7][0]["1"]["2"] = None
+    (chart,) = weights_over_time(tables.weights([weighing(0, *lines)]))
+    (panel,) = chart.grid[0]
+    agent, _, mean = (series for series in panel.series if "poisoned" in series.name)
+    assert panel.y_title.endswith("mean of 5 rounds")
+    assert (agent.x, agent.y) == ({"rounds": [3, 8, 11.5]}, [0.6, 0.4, 0.5])
+    assert mean.y == [0.5, None, 0.5]
+
+
 def test_twelve_variants_of_ross_and_twenty_four_others_are_told_apart():
     methods = {f"ross {k}": "ross" for k in range(12)} | {f"other {k}": f"other {k}" for k in range(24)}
     found = colours(methods)
