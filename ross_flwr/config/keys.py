@@ -1,6 +1,7 @@
 """What a configuration key is: its type, its range, how it is written, and the error for a bad value."""
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -29,6 +30,22 @@ _type_hints = cache(get_type_hints)
 _MANY = 30
 """The most names that an error message lists in full."""
 
+
+_CENTRAL = [
+    "fedadagrad",
+    "fedadam",
+    "fedavg",
+    "fedavgm",
+    "feddyn",
+    "fednova",
+    "fedopt",
+    "fedprox",
+    "fedsgd",
+    "fedyogi",
+    "moon",
+    "scaffold",
+]
+"""Methods that people try and that need a server."""
 
 _MANY_METHODS = 6
 """Methods that share a default are counted from this number on, not named."""
@@ -60,6 +77,11 @@ def require(key: str, value: str, known: Iterable[str]) -> None:
     known = sorted(known)
     if value not in known:
         plain = value.lower()
+        if key in ("algorithm", "beside") and re.sub("[-_]", "", plain) in _CENTRAL:
+            raise ConfigError(
+                f"{key} = {shown(value)} is not known: it needs a server, and agents here have none; the nearest are "
+                "'dpsgd' and, with local steps, 'dfedavgm'"
+            )
         nearest = get_close_matches(plain, known, n=1)
         hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
         names = known if len(known) <= _MANY else get_close_matches(plain, known, n=8, cutoff=0)

@@ -52,7 +52,8 @@ def log_plan(run: Run, config: Config, initial: ArrayRecord) -> None:
     log = partial(logger.log, INFO)
     own = ", or as the app's own training has it" if assembly.algorithm.takes_own_steps else ""
     log("\t├──> algorithm: %s, learning rate %g%s", options.algorithm, rate, own)
-    log("\t├──> passes per round: %d, on batches of %d or of the app's DataLoader", options.batches_per_round, batches)
+    loader = ", or of the size that the app's own DataLoader has" * (batches == DataOptions().batch_size)
+    log("\t├──> passes per round: %d, on batches of %d%s", options.batches_per_round, batches, loader)
     if traffic is not None:
         log("\t├──> bytes per round, from all agents: up to %s", in_units(traffic * options.batches_per_round))
     gap = assembly.topology.spectral_gap

@@ -77,7 +77,7 @@ def test_the_log_has_what_users_of_flower_look_for(caplog):
         "ArrayRecord (0.00 MB)",
         "ConfigRecord (train): (empty!)",
         "algorithm: dpsgd, learning rate 0.05",
-        "passes per round: 1, on batches of 32 or of the app's DataLoader",
+        "passes per round: 1, on batches of 32, or of the size that the app's own DataLoader has",
         f"bytes per round, from all agents: up to {4 * 2 * 8 * 4} B",
         "Initial global evaluation results: {'loss': 0.0}",
         "[ROUND 2/2]",

@@ -99,7 +99,7 @@ def test_arguments_of_fedavg_are_refused_in_words_of_its_users():
 @pytest.mark.parametrize(
     ("strategy", "options", "sentence"),
     [
-        (PeerRelay, {"algorithm": "fedavg"}, "algorithm = 'fedavg' is not known: .*; did you mean 'dfedavgm'"),
+        (PeerRelay, {"algorithm": "fedavg"}, "algorithm = 'fedavg' is not known: it needs a server, .*'dpsgd'"),
         (PeerRelay, {"topology": "rign"}, "topology = 'rign' is not known: .*; did you mean 'ring'"),
         (PeerDirect, {"aggregator": "medain"}, "did you mean 'median'"),
         (PeerRelay, {"topology": "ring", "topology_every": 2}, "topology-every = 2 changes nothing"),
