@@ -93,6 +93,13 @@ def find_runs(folder: Path) -> list[Run]:
             raise ConfigError(f"the run in {folder} has not ended: `ross-flwr resume {folder}` continues it")
         if any(folder.glob("*/*/*/*/config.toml")):
             raise ConfigError(f"no run in {folder} has ended: the same `ross-flwr compare` command continues them")
+        for stage, what in (("costs", "measuring what each method costs"), ("tuning", "tuning")):
+            if (folder / stage).is_dir():
+                done = sum(1 for _ in (folder / stage).rglob("summary.json"))
+                raise ConfigError(
+                    f"the comparison in {folder} has not got beyond {what} ({done} runs of that are done): a report "
+                    "shows its cells, which come next; if it was stopped, the same `ross-flwr compare` command goes on"
+                )
         raise ConfigError(
             f"{folder} holds no finished run: name the folder that --out gave to `ross-flwr run` or `ross-flwr compare`"
         )
