@@ -3,23 +3,31 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ross_flwr.cli.completion import Hinting, completing, known
 from ross_flwr.cli.keys import read, run_config
 from ross_flwr.cli.screen import FOLDER, console, quoted, stoppable
-from ross_flwr.config import ConfigError
+from ross_flwr.config import ConfigError, shown
 from ross_flwr.files import home
 
 if TYPE_CHECKING:
     from ross_flwr.runs.compare import Cell, Plan
 
 __all__ = ["compare"]
+
+PAUSE = 5.0
+"""Seconds between two lines about progress where there is no terminal."""
+
+SPEED_OVER = 600.0
+"""Seconds over which the speed is measured: a run may take minutes."""
 
 
 @click.command(
@@ -53,6 +61,8 @@ def compare(
 ) -> None:
     """Run every cell of EXPERIMENT, your own TOML file or one that ships, and show accuracy by method and topology.
 
+    -c sets keys of all cells. It takes none that a table of the file sets: the file alone says what differs.
+
     A cell is an ordinary run in its own folder. To continue a comparison that was stopped, give the same command again:
     finished cells are not run again, and a stopped cell resumes. All methods share initial model and validation sets,
     and the stream of batches of each agent, of which a method takes as many as it has local steps. If the experiment
@@ -63,29 +73,27 @@ def compare(
     if experiment in known("experiments") or home(experiment).is_file():  # others are refused below
         click.echo(f"Comparing {experiment}")
     from ross_flwr.runs import budgets
-    from ross_flwr.runs import compare as comparison
     from ross_flwr.runs.cells import CellsFailedError, collecting_failures, run_cells
     from ross_flwr.runs.folder import RunFolder
     from ross_flwr.runs.tuning import tune, without_tuning
 
-    given = {key: value for key, value in read(run_config).items() if key != "beside"}  # the plan names the methods
-    plan = comparison.read_plan(experiment, given)
-    plan = plan.only(methods=methods, scenarios=scenarios, topologies=topologies)
+    plan = plan_of(experiment, read(run_config), methods=methods, scenarios=scenarios, topologies=topologies)
     plan = plan.quick() if quick else plan
     plan = replace(plan, tuned={}) if again else plan
+    plan.refuse_overruled()
     if RunFolder(folder).config.exists() or RunFolder(folder).beside():
         raise ConfigError(f"{folder} holds a run of `ross-flwr run`: name another folder by --out")
     click.echo(f"Results go to {folder}")
     jobs = jobs or os.cpu_count() or 1
-    columns = TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    hint = "the same command continues the comparison"
-    with stoppable(folder, hint), Progress(*columns, TextColumn("{task.fields[last]}"), console=console) as progress:
+    with stoppable(folder, "the same command continues the comparison"), Course() as course:
 
-        def work(failed: dict[tuple[str, ...], str], description: str, cells: list[comparison.Cell]) -> None:
-            task = progress.add_task(description, total=len(cells), last="")
+        def work(failed: dict[tuple[str, ...], str], description: str, cells: "list[Cell]") -> None:
+            done = {cell.place for cell in cells if cell.result(folder) is not None}
+            task = course.begin(description, len(cells), len(done))
             with collecting_failures(failed):
                 for cell in run_cells(cells, folder, jobs):
-                    progress.update(task, advance=1, last=" ".join(cell.place[:3]))
+                    if cell.place not in done:
+                        course.add(task, "/".join(cell.place))
 
         untuned: dict[tuple[str, ...], str] = {}
         plan = tune(plan, folder, partial(work, untuned))
@@ -100,6 +108,45 @@ def compare(
     tell(plan, cells, folder)
     if failed:
         raise CellsFailedError({cell.place: cell.failed for cell in cells if cell.failed} or failed)
+
+
+def plan_of(experiment: str, given: dict[str, Any], **chosen: str) -> "Plan":
+    """Return the plan of an experiment with the keys that ``-c`` gave and only the names that were `chosen`."""
+    from ross_flwr.runs.compare import read_plan
+
+    if beside := given.pop("beside", ""):
+        raise ConfigError(
+            f"-c beside = {shown(beside)} has no effect in a comparison: its file names the methods in tables "
+            "[methods.NAME], and --methods chooses among them"
+        )
+    return read_plan(experiment, given).only(**chosen)
+
+
+class Course(Progress):
+    """How far a comparison is: bars on a terminal; elsewhere lines, one in `PAUSE` seconds at most."""
+
+    def __init__(self) -> None:
+        columns = TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        lines = not console.is_terminal
+        last = TextColumn("{task.fields[last]}")
+        super().__init__(*columns, last, console=console, disable=lines, speed_estimate_period=SPEED_OVER)
+        self._printed = monotonic()
+
+    def begin(self, description: str, total: int, done: int) -> TaskID:
+        """Show runs that are to be done, some of which are done already."""
+        if self.disable:
+            click.echo(f"{description}: {total} runs" + f", {done} of them done already" * (done > 0))
+        return self.add_task(description, total=total, completed=done, last="")
+
+    def add(self, task_id: TaskID, name: str) -> None:
+        """Show that one more run is done."""
+        self.update(task_id, advance=1, last=name)
+        task = self.tasks[task_id]
+        if not self.disable or (monotonic() < self._printed + PAUSE and not task.finished):
+            return
+        self._printed = monotonic()
+        left = f", about {timedelta(seconds=round(task.time_remaining))} left" if task.time_remaining else ""
+        click.echo(f"{task.description}: {task.completed:.0f} of {task.total:.0f} done{left}, last {name}")
 
 
 def tell(plan: "Plan", cells: "list[Cell]", folder: Path) -> None:

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
+from logging import Formatter, StreamHandler, getLogger
+from logging.handlers import QueueHandler, QueueListener
+from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -52,6 +55,7 @@ def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
     A cell that was stopped resumes from its checkpoint. On interruption, running cells finish and keep their round.
     That a method cannot run with its graph, rule and attackers is the result of its cell. Anything else that stops a
     cell, such as data that is missing, is no result: the other cells run, and the next call tries it again.
+    What a cell logs goes to standard error, with its place before each line.
 
     Raises
     ------
@@ -85,10 +89,10 @@ def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
 
 def _run_waiting(waiting: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    with ProcessPoolExecutor(min(jobs, len(waiting)), context, _listen, (stop,)) as pool:
+    stop, lines = context.Event(), context.Queue()
+    with _printing(lines), ProcessPoolExecutor(min(jobs, len(waiting)), context, _listen, (stop, lines)) as pool:
         with _deaf():
-            pending = {pool.submit(_run, cell.keys, cell.folder(root).path): cell for cell in waiting}
+            pending = {pool.submit(_run, cell.place, cell.keys, cell.folder(root).path): cell for cell in waiting}
             pool.submit(int)  # the pool looks for processes that have died among those that it had at the last call
         try:
             failed: dict[tuple[str, ...], str] = {}
@@ -110,6 +114,17 @@ def _run_waiting(waiting: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
             raise
     if failed:
         raise CellsFailedError({cell.place: failed[cell.place] for cell in waiting if cell.place in failed})
+
+
+@contextmanager
+def _printing(lines: "Queue[Any]") -> Iterator[None]:
+    """Print what other processes log, on a standard error that a progress bar may have replaced."""
+    listener = QueueListener(lines, StreamHandler())
+    listener.start()
+    try:
+        yield
+    finally:
+        listener.stop()
 
 
 @contextmanager
@@ -148,18 +163,35 @@ def _keep_refusal(path: Path, refused: str) -> None:
 _stop: Event
 """Set in a process that runs cells when it must finish its round and stop."""
 
-
-def _listen(stop: Event) -> None:
-    global _stop
-    _stop = stop
+_lines: "Queue[Any]"
+"""Takes what a process that runs cells logs."""
 
 
-def _run(keys: dict[str, Any], path: Path) -> None:
+def _listen(stop: Event, lines: "Queue[Any]") -> None:
+    global _stop, _lines
+    _stop, _lines = stop, lines
+
+
+def _run(place: tuple[str, ...], keys: dict[str, Any], path: Path) -> None:
     if _stop.is_set():
         return
-    run = LocalRun(resolve(keys), path)
-    run.restore()
-    with closing(run.rounds()) as rounds:
-        for _ in rounds:
-            if _stop.is_set():
-                return
+    with _logging_for(place):
+        run = LocalRun(resolve(keys), path)
+        run.restore()
+        with closing(run.rounds()) as rounds:
+            for _ in rounds:
+                if _stop.is_set():
+                    return
+
+
+@contextmanager
+def _logging_for(place: tuple[str, ...]) -> Iterator[None]:
+    """Send what is logged meanwhile to the process that prints it, with the `place` of the cell before it."""
+    handler = QueueHandler(_lines)
+    name = "/".join(place).replace("%", "%%")
+    handler.setFormatter(Formatter(f"{name}: %(message)s"))
+    getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        getLogger().removeHandler(handler)

@@ -19,9 +19,12 @@ An experiment file is TOML::
     [methods.ross-plus]  # and other methods, each with keys of its own
     [scenarios.clean]    # likewise
     [topologies.ring]    # likewise
+
+Keys of ``-c`` hold in every cell, as those of ``[keys]`` do, and replace them. A key that another table sets, tunes or
+has tuned is refused there: the file alone says what differs among cells.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.resources import files
@@ -84,6 +87,10 @@ class Plan:
         Keys that were chosen, by method and topology.
     budget : Budget, optional
         What all methods may spend; without one, every cell is read at its end.
+    given : mapping of str to bool, int, float or str
+        Those of `keys` that the user gave beside the file.
+    file : Path, optional
+        Where it was read.
     """
 
     keys: dict[str, Any]
@@ -94,6 +101,8 @@ class Plan:
     tuning: Tuning | None = None
     tuned: Mapping[tuple[str, str], Mapping[str, Scalar]] = field(default_factory=dict)
     budget: Budget | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+    file: Path | None = None
 
     def only(self, **wanted: str) -> "Plan":
         """Return the plan with only the named ``methods``, ``scenarios`` and ``topologies``; empty texts mean all.
@@ -118,9 +127,45 @@ class Plan:
         return replace(self, **chosen)
 
     def quick(self) -> "Plan":
-        """Return a first impression of the plan: one seed, 20 rounds of every method, no tuning."""
-        topologies = {name: {**keys, "num-rounds": 20} for name, keys in self.topologies.items()}
+        """Return a first impression of the plan: one seed, 20 or the given rounds of every method, no tuning."""
+        rounds = {"num-rounds": self.given.get("num-rounds", 20)}
+        topologies = {name: keys | rounds for name, keys in self.topologies.items()}
         return replace(self, topologies=topologies, seeds=self.seeds[:1], tuning=None, budget=None)
+
+    def refuse_overruled(self) -> None:
+        """Refuse given keys that would have no effect in some cells, because another table sets them there.
+
+        Raises
+        ------
+        ConfigError
+            When there are any.
+        """
+        overruled = {
+            key: where
+            for where, keys in reversed([*self._tables()])  # so that the first is named
+            for key in keys.keys() & self.given.keys()
+            if keys[key] != self.given[key]
+        }
+        if overruled:
+            told = ", ".join(f"{key} in {where}" for key, where in sorted(overruled.items()))
+            raise ConfigError(
+                f"-c cannot set what the experiment sets itself ({told}): choose among its tables by --methods, "
+                f"--scenarios and --topologies, or change a copy of {self.file}"
+            )
+
+    def _tables(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield the tables that overrule the keys of all cells, each with its name in the file."""
+        for part in PARTS:
+            for name, keys in getattr(self, part).items():
+                yield f"[{part}.{name}]", {"algorithm": name} | keys if part == "methods" else keys
+        for method, topology in product(self.methods, self.topologies):
+            if tuned := self.tuned.get((method, topology)):
+                yield f"[tuned.{method}]", tuned
+            elif self.tuning:
+                yield "[tuning]", self.tuning.grids[method].lists
+        yield from (("seeds", {"seed": seed}) for seed in self.seeds)
+        if self.budget:
+            yield "[budget]", {"evaluate-every": "as its rounds ask for", "evaluate-at": "where it is spent"}
 
     def cells(self) -> "list[Cell]":
         """Return all cells, with the keys that are tuned."""
@@ -214,9 +259,10 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
     Raises
     ------
     ConfigError
-        When there is no such file, or it is not an experiment.
+        When there is no such file, it is not an experiment, or an override is not possible.
     """
     path = experiments().get(name, home(name))
+    resolve(overrides)
     try:
         raw = from_toml(path, str(path))
     except OSError:
@@ -253,6 +299,8 @@ def read_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
         tuning=read_tuning(raw) if "tuning" in raw else None,
         tuned=tuned,
         budget=_budget(path, raw, overrides) if "budget" in raw else None,
+        given=dict(overrides),
+        file=path,
     )
 
 

@@ -201,6 +201,7 @@ def test_who_holds_what_is_told_on_the_narrowest_terminal(ross_flwr, monkeypatch
         ("run --rounds 3", "No such option --rounds: a key is set by -c num-rounds=…"),
         ("run --lr=0.1", "a key is set by -c learning-rate=…"),
         ("compare digits --seed 3", "a key is set by -c seed=…"),
+        ("run -c algorithm=FedProx", "it needs a server, and agents here have none; the nearest are 'dpsgd'"),
     ],
 )
 def test_names_that_people_try_lead_to_the_key(ross_flwr, arguments, hint):
@@ -216,3 +217,9 @@ def test_a_report_on_a_run_that_has_not_ended_says_how_to_go_on(tmp_path):
     RunFolder(tmp_path / "compared" / "dpsgd" / "clean" / "ring" / "0").begin(resolve({}))
     with pytest.raises(ConfigError, match="has ended: the same `ross-flwr compare` command continues them"):
         find_runs(tmp_path / "compared")
+    for stage, rest, said in (("tuning", "dpsgd/ring/a=1/clean/7", "tuning"), ("costs", "dpsgd/ring/seeds/0", "costs")):
+        RunFolder(tmp_path / "begun" / stage / rest).begin(resolve({}))
+        with pytest.raises(
+            ConfigError, match=rf"has not got beyond .*{said} \(0 runs of that are done\): a report shows"
+        ):
+            find_runs(tmp_path / "begun")

@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from logging import getLogger
 from statistics import fmean
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -177,7 +179,7 @@ def test_ctrl_c_ends_a_comparison_with_one_sentence_and_the_same_command_goes_on
 def test_a_killed_process_ends_a_comparison_with_a_sentence_also_where_signals_cannot_be_blocked(
     file, tmp_path, monkeypatch
 ):
-    monkeypatch.delattr(signal, "pthread_sigmask")
+    monkeypatch.setattr("ross_flwr.runs.cells.signal", SimpleNamespace())
     plan = compare.read_plan(file, {"num-rounds": 100_000}).only(methods="dpsgd", scenarios="clean")
     cells = plan.cells()[:1]
 
@@ -280,6 +282,46 @@ def test_a_task_that_predicts_a_number_is_compared_by_its_error(tmp_path):
     (line,) = csv.DictReader((tmp_path / "out/cells.csv").open())
     assert re.search(rf"dpsgd +{float(line['rmse']):.4g}", result.output)
     assert "RMSE, lower is better" in result.output
+
+
+@cells_here()
+def test_without_a_terminal_lines_tell_the_progress_and_warnings_name_their_cell(file, tmp_path, monkeypatch):
+    monkeypatch.setattr("ross_flwr.cli.comparison.PAUSE", 0.0)
+    began = LocalRun.rounds
+
+    def warn(run):
+        getLogger("ross_flwr").warning("100% lost")
+        return began(run)
+
+    monkeypatch.setattr(LocalRun, "rounds", warn)
+    command = ["compare", file, "--quick", "--methods", "dpsgd", "--out", str(tmp_path), "-c", "num-rounds=2"]
+    done = CliRunner().invoke(cli, command, catch_exceptions=False)
+    lines = re.findall("^cells: .*", done.stdout, re.MULTILINE)
+    assert lines[0] == "cells: 2 runs"
+    assert re.fullmatch(r"cells: 1 of 2 done(, about .* left)?, last dpsgd/\w+/ring/0", lines[1])
+    assert re.fullmatch(r"cells: 2 of 2 done, last dpsgd/\w+/ring/0", lines[2])
+    assert "dpsgd/clean/ring/0: 100% lost" in done.stderr
+
+
+def test_a_key_of_all_cells_that_a_table_overrules_is_refused(file):
+    given = {
+        "topology": "star",
+        "attackers": 2,
+        "mixing": "uniform",
+        "algorithm": "ross",
+        "learning-rate": 1,
+        "seed": 0,
+    }
+    said = (
+        "(algorithm in [methods.dpsgd], attackers in [scenarios.clean], learning-rate in [tuning], mixing in "
+        "[methods.lazy], seed in seeds, topology in [topologies.ring]): choose among its tables by --methods"
+    )
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        compare.read_plan(file, given).refuse_overruled()
+    plan = compare.read_plan(file, {"attackers": 1, "mixing": "uniform", "learning-rate": 1.0, "num-rounds": 2})
+    some = plan.only(methods="d2", scenarios="poisoned").quick()
+    some.refuse_overruled()
+    assert {cell.keys["num-rounds"] for cell in some.cells()} == {2}
 
 
 def test_the_quick_form_of_the_digits_shows_who_learns_and_who_falls(tmp_path):
