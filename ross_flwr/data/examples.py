@@ -227,10 +227,13 @@ def _hold_out(train: Examples, owners: Tensor | None) -> tuple[Examples, Example
 def _measured(images: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation by channel; the deviation of a constant channel is 1.
 
-    All images as real numbers would take four times their memory, so they are read 1,024 at a time.
+    All images as real numbers would take eight times their memory, so they are read 1,024 at a time, into one place:
+    glibc before 2.38 often takes new memory for a tensor where another of its size was freed.
     """
     parts, count = torch.split(images, 1024), images.numel() // images.shape[1]
-    mean = torch.stack([part.double().sum((0, 2, 3)) for part in parts]).sum(0) / count
-    squares = [(part - mean.view(-1, 1, 1)).square().sum((0, 2, 3)) for part in parts]
+    place = torch.empty(parts[0].shape, dtype=torch.float64)
+    mean = torch.stack([place[: len(part)].copy_(part).sum((0, 2, 3)) for part in parts]).sum(0) / count
+    deviations = (place[: len(part)].copy_(part).sub_(mean.view(-1, 1, 1)) for part in parts)
+    squares = [each.square_().sum((0, 2, 3)) for each in deviations]
     deviation = (torch.stack(squares).sum(0) / count).sqrt()
     return tuple((mean / scale).tolist()), tuple(each or 1.0 for each in (deviation / scale).tolist())

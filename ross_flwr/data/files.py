@@ -72,7 +72,8 @@ def read_arrays(place: Place) -> Arrays:
             stored = np.load(file, allow_pickle=False)
             return {name: partial(_stored, place, stored, name) for name in stored.files}
         if file.suffix == ".pt":
-            found = torch.load(file, map_location="cpu", weights_only=True).items()
+            mapped = zipfile.is_zipfile(file)  # as written since PyTorch 1.6; Linux can drop mapped images from memory
+            found = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped).items()
             return {name: partial(_plain, each, name) for name, each in found if isinstance(each, Tensor)}
     raise ConfigError(f"data-path = '{place.path}' is not a .npz or .pt file, which dataset = 'file' takes")
 

@@ -206,6 +206,16 @@ def test_other_types_of_tensors_are_read(tmp_path):
         assert (found.train.images.dtype, found.num_classes) == (torch.float32, 3)
 
 
+def test_linux_can_drop_the_images_of_a_pt_file_from_memory_unless_pytorch_before_1_6_wrote_it(tmp_path):
+    images, labels = torch.zeros(30, 1, 4, 4, dtype=torch.uint8), torch.arange(30) % 3
+    arrays = {"images": images, "labels": labels, "test_images": images, "test_labels": labels}
+    for name, mapped in (("new.pt", True), ("old.pt", False)):
+        torch.save(arrays, tmp_path / name, _use_new_zipfile_serialization=mapped)
+        source = array_file(place(tmp_path / name))
+        assert (str(tmp_path / name) in Path("/proc/self/maps").read_text()) == mapped
+        assert torch.equal(source.train.images, images)
+
+
 @pytest.mark.parametrize("name", ["image-folder", "file", "huggingface"])
 @pytest.mark.parametrize("path", ["", "nowhere"])
 def test_a_path_that_leads_nowhere_is_refused(name, path):
