@@ -12,6 +12,7 @@ from ross_flwr.cli.comparison import compare
 from ross_flwr.cli.doctor import doctor
 from ross_flwr.cli.lists import config, data, list_
 from ross_flwr.cli.new import new
+from ross_flwr.cli.plan import plan
 from ross_flwr.cli.results import evaluate, export, report
 from ross_flwr.cli.runs import resume, run
 from ross_flwr.config import ConfigError
@@ -42,7 +43,7 @@ def cli() -> None:
     """
 
 
-for command in (run, resume, config, data, compare, audit, report, export, evaluate, list_, certs, doctor, new):
+for command in (run, resume, plan, config, data, compare, audit, report, export, evaluate, list_, certs, doctor, new):
     cli.add_command(command)
 
 

@@ -424,3 +424,14 @@ def test_files_of_different_runs_are_not_resumed(ross_flwr, tmp_path):
     ended = ross_flwr("resume", "out")
     assert ended.code == 2
     assert "out cannot be resumed: config.toml, history.jsonl and checkpoint.safetensors in it are not of" in ended.err
+
+
+def test_the_command_plans_nodes_that_talk_directly(ross_flwr, monkeypatch):
+    monkeypatch.setattr("ross_flwr.plan.handling.handling", lambda sizes: [0.001 for _ in sizes])
+    monkeypatch.setattr("ross_flwr.plan.rehearsal.PASSES", 2)
+    keys = "algorithm=dpsgd attackers=0 num-agents=4 topology=ring transport=direct segment-rounds=100000"
+    ended = ross_flwr("plan", "-c", keys, "--link", "1mbit", "--device", 0.001)
+    assert (ended.code, ended.err) == (0, "")
+    assert "a gradient takes 1 ms" in ended.out
+    assert "Bottleneck: each node's link up, at work for" in ended.out
+    assert "--link 3mb is not a link" in ross_flwr("plan", "--link", "3mb").err

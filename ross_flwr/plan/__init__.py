@@ -1,0 +1,1 @@
+"""What a run will take: time, bytes and memory, before it is made."""
