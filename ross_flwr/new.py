@@ -46,7 +46,7 @@ def write_app(folder: Path) -> Path:
             path.parent.mkdir(exist_ok=True)
             path.write_text(Template(text).substitute(name=name, module=module), encoding="utf-8")
     except FileExistsError:
-        raise ConfigError(f"{folder} is there already: name a folder that is not") from None
+        raise ConfigError(f"{folder} exists already: name a new folder") from None
     except OSError as error:
         raise ConfigError(f"{folder} cannot be made: {error.strerror or error}") from None
     return folder

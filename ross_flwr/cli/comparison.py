@@ -61,6 +61,7 @@ def compare(
 ) -> None:
     """Run every cell of EXPERIMENT, your own TOML file or one that ships, and show accuracy by method and topology.
 
+    `ross-flwr list experiments` tells what ships.
     -c sets keys of all cells. It takes none that a table of the file sets: the file alone says what differs.
 
     A cell is an ordinary run in its own folder. To continue a comparison that was stopped, give the same command again:
@@ -77,12 +78,12 @@ def compare(
     from ross_flwr.runs.folder import RunFolder
     from ross_flwr.runs.tuning import tune, without_tuning
 
-    plan = plan_of(experiment, read(run_config), methods=methods, scenarios=scenarios, topologies=topologies)
-    plan = plan.quick() if quick else plan
-    plan = replace(plan, tuned={}) if again else plan
-    plan.refuse_overruled()
+    chosen = {"methods": methods, "scenarios": scenarios, "topologies": topologies}
+    plan = plan_of(experiment, read(run_config), quick, again, chosen)
     if RunFolder(folder).config.exists() or RunFolder(folder).beside():
         raise ConfigError(f"{folder} holds a run of `ross-flwr run`: name another folder by --out")
+    if quick:
+        click.echo("A first impression: one seed, few rounds, no tuning, and equal rounds instead of equal work")
     click.echo(f"Results go to {folder}")
     jobs = jobs or os.cpu_count() or 1
     with stoppable(folder, "the same command continues the comparison"), Course() as course:
@@ -110,7 +111,7 @@ def compare(
         raise CellsFailedError({cell.place: cell.failed for cell in cells if cell.failed} or failed)
 
 
-def plan_of(experiment: str, given: dict[str, Any], **chosen: str) -> "Plan":
+def plan_of(experiment: str, given: dict[str, Any], quick: bool, again: bool, chosen: dict[str, str]) -> "Plan":
     """Return the plan of an experiment with the keys that ``-c`` gave and only the names that were `chosen`."""
     from ross_flwr.runs.compare import read_plan
 
@@ -119,7 +120,11 @@ def plan_of(experiment: str, given: dict[str, Any], **chosen: str) -> "Plan":
             f"-c beside = {shown(beside)} has no effect in a comparison: its file names the methods in tables "
             "[methods.NAME], and --methods chooses among them"
         )
-    return read_plan(experiment, given).only(**chosen)
+    plan = read_plan(experiment, given).only(**chosen)
+    plan = plan.quick() if quick else plan
+    plan = replace(plan, tuned={}) if again else plan
+    plan.refuse_overruled()
+    return plan
 
 
 class Course(Progress):
@@ -159,6 +164,6 @@ def tell(plan: "Plan", cells: "list[Cell]", folder: Path) -> None:
             console.rule(title)
         for table in result_tables(plan, read_there, folder):
             console.print(table)
-    click.echo(f"A line per run is in {write_csv(cells, folder)}")
-    click.echo(f"All tables in one, as Markdown, is {write_markdown(plan, cells, folder)}")
+    click.echo(f"{write_csv(cells, folder)} has a line for each run")
+    click.echo(f"{write_markdown(plan, cells, folder)} has all tables as Markdown")
     click.echo(f"To see curves and every agent: ross-flwr report {quoted(folder)}")

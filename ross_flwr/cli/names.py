@@ -6,6 +6,8 @@ Shell completion reads them from a file, which `python -m ross_flwr.cli.names` w
 import inspect
 import json
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 from ross_flwr.algorithms import ALGORITHMS
@@ -43,6 +45,12 @@ def _of_tasks(*known: tuple[str, Mapping[str, Any]]) -> dict[str, str]:
     return {name: " ".join(texts) for name, texts in found.items()}
 
 
+def _heading(path: Path) -> str:
+    """Return the comment at the top of a file."""
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    return " ".join(line.lstrip("# ") for line in lines)
+
+
 LISTS: dict[str, Mapping[str, Any]] = {
     "aggregators": RULES,
     "algorithms": ALGORITHMS,
@@ -50,6 +58,7 @@ LISTS: dict[str, Mapping[str, Any]] = {
     "codecs": {"none": "Vectors travel as they are.", **CODECS},
     "corruptions": CORRUPTIONS,
     "datasets": _of_tasks(("images", SOURCES), ("language-model", TEXTS), ("signals", SERIES), ("tabular", TABLES)),
+    "experiments": {name: _heading(path) for name, path in experiments().items()},
     "faults": FAULTS,
     "mixing": topology.MIXING_RULES,
     "models": _of_tasks(

@@ -24,6 +24,8 @@ def report(folder: Path) -> None:
 
     The folder report in FOLDER gets the same figures as PNG, and their numbers as CSV.
     """
+    if folder.is_dir():  # others are refused below
+        click.echo(f"Drawing the results in {folder}, which takes a second or two for each figure")
     from ross_flwr.report.report import write_report
 
     click.echo(f"The report is {write_report(folder)}")

@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 PARTS = ("methods", "scenarios", "topologies")
+QUICK = {"num-rounds": 20, "evaluate-every": 4}
 OTHERS: dict[str, Any] = {
     "seeds": list[int],
     "keys": dict[str, Any],
@@ -127,8 +128,8 @@ class Plan:
         return replace(self, **chosen)
 
     def quick(self) -> "Plan":
-        """Return a first impression of the plan: one seed, 20 or the given rounds of every method, no tuning."""
-        rounds = {"num-rounds": self.given.get("num-rounds", 20)}
+        """Return a first impression of the plan: one seed, no tuning, 20 rounds, five tests (or as given)."""
+        rounds = {key: self.given.get(key, value) for key, value in QUICK.items()}
         topologies = {name: keys | rounds for name, keys in self.topologies.items()}
         return replace(self, topologies=topologies, seeds=self.seeds[:1], tuning=None, budget=None)
 

@@ -53,7 +53,7 @@ def test_nothing_that_exists_is_hidden_or_overwritten(tmp_path):
     with pytest.raises(ConfigError, match="ross-flwr would hide the package ross_flwr, which is installed"):
         write_app(tmp_path / "ross-flwr")
     (tmp_path / "mine").mkdir()
-    with pytest.raises(ConfigError, match="mine is there already: name a folder that is not"):
+    with pytest.raises(ConfigError, match="mine exists already: name a new folder"):
         write_app(tmp_path / "mine")
 
 

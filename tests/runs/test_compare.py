@@ -321,7 +321,7 @@ def test_a_key_of_all_cells_that_a_table_overrules_is_refused(file):
     plan = compare.read_plan(file, {"attackers": 1, "mixing": "uniform", "learning-rate": 1.0, "num-rounds": 2})
     some = plan.only(methods="d2", scenarios="poisoned").quick()
     some.refuse_overruled()
-    assert {cell.keys["num-rounds"] for cell in some.cells()} == {2}
+    assert {(cell.keys["num-rounds"], cell.keys["evaluate-every"]) for cell in some.cells()} == {(2, 4)}
 
 
 def test_the_quick_form_of_the_digits_shows_who_learns_and_who_falls(tmp_path):
