@@ -118,7 +118,7 @@ class Chart:
     @property
     def alt(self) -> str:
         """The chart in words: its title, and what the panels of its first kind show in the end."""
-        kind, *_ = self.grid[0][0].y_title.splitlines()
+        kind, _, _ = self.grid[0][0].y_title.partition("\n")
         panels = [panel for line in self.grid for panel in line if panel.y_title.startswith(kind)]
         return ". ".join([self.title, *(f"{panel.title}, {kind}: {panel.told}" for panel in panels)])
 
