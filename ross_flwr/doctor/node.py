@@ -10,7 +10,7 @@ from errno import EADDRINUSE
 from io import BufferedRWPair
 from ipaddress import ip_address
 from pathlib import Path
-from threading import Thread
+from threading import BoundedSemaphore, Thread
 from typing import Any, TypeAlias
 
 from cryptography import x509
@@ -30,6 +30,12 @@ SKEW = 5.0
 """Seconds by which clocks may differ. Flower rejects nodes whose clock is farther ahead of the SuperLink's."""
 LARGEST = 1 << 26
 """The most bytes sent at once to measure a bandwidth; fewer if they would take much longer than half a second."""
+LINE = 32
+"""The most bytes of a line that doctors tell each other."""
+PIECE = 1 << 16
+"""Bytes written at a time."""
+CALLERS = 16
+"""How many callers are answered at a time."""
 ISSUE = "issue the node a new certificate: `ross-flwr certs issue`"
 PROTOCOL = "ross-flwr-doctor"
 """The protocol name by which two doctors recognise each other in the TLS handshake (ALPN)."""
@@ -179,6 +185,9 @@ def _neighbour(name: str, address: Address, certs: Path) -> Iterator[Finding]:
     except OSError as error:
         yield _failure(what, address, error, "compare names and addresses: another node of the deployment is there")
         return
+    except ValueError:
+        yield Finding(what, f"{host}:{port} answers nonsense", "stop what serves there: it is no doctor")
+        return
     speeds = f"{there / 1e6:.3g} MB/s there, {back / 1e6:.3g} MB/s back"
     yield Finding(what, f"{host}:{port} answers: round trip {1e3 * delay:.2g} ms, {speeds}")
     off = abs(skew) - delay / 2 > SKEW
@@ -206,20 +215,37 @@ def _failure(what: str, address: Address, error: OSError, other_name: str) -> Fi
     return Finding(what, f"{at} cannot be reached: {reason}", "start it, and open its port in firewalls")
 
 
-def _ask(stream: BufferedRWPair, request: bytes, size: int = 0) -> bytes:
-    """Send a request and return the answer: one line, or `size` bytes."""
+def _ask(stream: BufferedRWPair, request: bytes, size: int = 0) -> int:
+    """Send a request; return the number in the answer, or read past `size` bytes."""
     stream.write(request)
     stream.flush()
-    answer = stream.read(size) if size else stream.readline()
-    if len(answer) < (size or 1):
+    if size:
+        _skip(stream, size)
+        return size
+    if not (answer := stream.readline(LINE)):
         raise ConnectionResetError
-    return answer
+    return int(answer)
+
+
+def _skip(stream: BufferedRWPair, size: int) -> None:
+    """Read past so many bytes without keeping them, in four times `PATIENCE` at most."""
+    end = time.monotonic() + 4 * PATIENCE
+    while size > 0 and time.monotonic() < end and (piece := stream.read1(size)):
+        size -= len(piece)
+    if size > 0:
+        raise ConnectionResetError
+
+
+def _fill(stream: BufferedRWPair, size: int) -> None:
+    """Write so many bytes."""
+    for begin in range(0, size, PIECE):
+        stream.write(bytes(min(PIECE, size - begin)))
 
 
 def _clock(stream: BufferedRWPair) -> tuple[float, float]:
     """Return the seconds of a round trip, and by how many seconds the other clock is ahead."""
     began, wall = time.perf_counter(), time.time()
-    there = int(_ask(stream, b"time\n"))
+    there = _ask(stream, b"time\n")
     delay = time.perf_counter() - began
     return delay, there / 1e9 - wall - delay / 2
 
@@ -230,7 +256,9 @@ def _bandwidth(stream: BufferedRWPair, verb: str) -> float:
     while True:
         began = time.perf_counter()
         if verb == "take":
-            _ask(stream, b"take %d\n" % size + bytes(size))
+            stream.write(b"take %d\n" % size)
+            _fill(stream, size)
+            _ask(stream, b"")
         else:
             _ask(stream, b"give %d\n" % size, size)
         took = time.perf_counter() - began
@@ -261,10 +289,19 @@ def serve(address: str, certs: Path, tell: Callable[[Finding], None]) -> None:
         reason = error.strerror or error
         raise ConfigError(f"--address {address} cannot be served with --certs {certs}: {reason}") from None
     context.set_alpn_protocols([PROTOCOL])
+    room = BoundedSemaphore(CALLERS)
+
+    def answer(connection: socket.socket, host: str) -> None:
+        try:
+            _answer(connection, host, context, tell)
+        finally:
+            room.release()
+
     with listening:
         while True:
+            room.acquire()
             connection, (host, *_) = listening.accept()
-            Thread(target=_answer, args=(connection, host, context, tell), daemon=True).start()
+            Thread(target=answer, args=(connection, host), daemon=True).start()
 
 
 def _answer(connection: socket.socket, host: str, context: ssl.SSLContext, tell: Callable[[Finding], None]) -> None:
@@ -274,12 +311,12 @@ def _answer(connection: socket.socket, host: str, context: ssl.SSLContext, tell:
             certificate: Any = link.getpeercert()
             names = [name for _, name in certificate["subjectAltName"] if name.endswith(f".{DOMAIN}")]
             tell(Finding("caller", f"{names[0].removesuffix(f'.{DOMAIN}')}, from {host}"))
-            while words := stream.readline(32).split():
+            while words := stream.readline(LINE).split():
                 verb, size = words[0], min(int(words[-1]), LARGEST) if len(words) > 1 else 0
                 if verb == b"give":
-                    stream.write(bytes(size))
+                    _fill(stream, size)
                 else:
-                    stream.read(size)
+                    _skip(stream, size)
                     stream.write(b"%d\n" % time.time_ns())
                 stream.flush()
     except (OSError, ValueError) as error:

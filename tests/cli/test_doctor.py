@@ -331,3 +331,29 @@ def test_the_command_says_a_line_for_each_finding_and_ends_with_1_if_there_is_a_
 def test_what_cannot_be_looked_at_is_told_in_a_sentence(options, sentence):
     with pytest.raises(ConfigError, match=sentence):
         CliRunner().invoke(cli, ["doctor", *options], catch_exceptions=False)
+
+
+def test_a_neighbour_that_answers_nonsense_or_without_end_is_told_in_a_sentence(authority):
+    context = node._context(authority / "kitchen", node.ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols([node.PROTOCOL])
+    answers = {b"soon\n": "answers nonsense", b"x" * 10**6: "answers nonsense", b"": "hangs up"}
+
+    def lie(listening):
+        for answer in answers:
+            with context.wrap_socket(listening.accept()[0], server_side=True) as link, suppress(OSError):
+                link.recv(64)
+                link.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        Thread(target=lie, args=(listening,), daemon=True).start()
+        for expected in answers.values():
+            text, _ = problem_with(authority / "cellar", f"kitchen@127.0.0.1:{listening.getsockname()[1]}")
+            assert expected in text
+
+
+def test_a_caller_cannot_make_a_serving_doctor_read_without_end(authority):
+    address, _ = serving(authority / "kitchen")
+    host, port = address.split(":")
+    with node._call((host, int(port)), authority / "cellar", "kitchen.ross-flwr") as link:
+        link.sendall(b"take -1\n")
+        assert int(link.recv(32)) > 0, "nothing is to be read, so the answer comes at once"
