@@ -11,6 +11,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from ross_flwr.engine.refusals import one_line
 from ross_flwr.flower.patience import Patience, Wait
 
 __all__ = ["Post", "Reply"]
@@ -134,9 +135,9 @@ class Post:
         return Reply(node, message)
 
     def _lose(self, number: str, reason: str, text: str, *, raised: bool = False) -> Reply:
-        node = self.waiting.pop(number)
-        self.drop(reason, node, text)
-        return Reply(node, None, problem=text, raised=raised)
+        node, problem = self.waiting.pop(number), one_line(text, 500)
+        self.drop(reason, node, problem)
+        return Reply(node, None, problem=problem, raised=raised)
 
     def exchange(self, messages: Iterable[Message], timeout: float) -> list[Reply]:
         """Send messages and return the replies that come within `timeout` seconds, also late ones to earlier messages.

@@ -1,5 +1,6 @@
 """What a run gives the ServerApp: a line for every round, the agents' models, and Flower's Result."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from logging import INFO, WARNING, getLogger
@@ -12,10 +13,10 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import Result
 
 from ross_flwr.config import ConfigError
-from ross_flwr.engine.events import Round
+from ross_flwr.engine.events import AgentReport, Round
 from ross_flwr.flower.protocol import RoundReport
 from ross_flwr.flower.records import tensors_of
-from ross_flwr.flower.replies import models_of, report_of
+from ross_flwr.flower.replies import REASONS, models_of, report_of
 from ross_flwr.flower.run import Run
 from ross_flwr.runs.history import History, consensus_distance
 
@@ -65,6 +66,7 @@ class Outcome:
         self.result = Result(arrays=initial)
         self.models: dict[int, ArrayRecord] = {}
         self._on_round = on_round
+        self._reasons: dict[int, set[str]] = {}
 
     def resume(self, first: int) -> None:
         """Restore the lines of the rounds before `first`. Of those that no file holds, all agents are absent.
@@ -139,10 +141,30 @@ class Outcome:
         for reply in replies:
             report = report_of(reply, numbers, elapsed, self.run)
             if report:
-                self.run.drops.counts.update(report.dropped)
+                self._count(reply.metadata.src_node_id, report.dropped)
                 for each in report.rounds:
                     told[each.number].append(each)
+        for rounds in told.values():
+            self._leave_out_lone_metrics([report for each in rounds for report in each.agents])
         return told
+
+    def _count(self, node: int, dropped: Mapping[str, int]) -> None:
+        """Count what a node refused; it cannot invent ever more reasons."""
+        given = self._reasons.setdefault(node, set())
+        for reason, count in dropped.items():
+            if len(given) < REASONS:
+                given.add(reason)
+            self.run.drops.counts[reason if reason in given else "other"] += count
+
+    def _leave_out_lone_metrics(self, reports: Iterable[AgentReport]) -> None:
+        """Leave out the metrics that no more than half of those have who tested: a mean would tell of a few of them."""
+        tested = [report for report in reports if report.loss is not None]
+        having = Counter(name for report in tested for name in report.metrics)
+        for report in tested:
+            for name in [name for name in report.metrics if 2 * having[name] <= len(tested)]:
+                del report.metrics[name]
+                node = self.run.placement.home[report.agent]
+                self.run.drops.add("lone-metric", node, f"agent {report.agent} alone, or with few, measures '{name}'")
 
     def _log(self, numbers: range) -> None:
         lines = self.history.lines[numbers.start - 1 :]

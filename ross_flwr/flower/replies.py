@@ -12,8 +12,10 @@ That costs this reply, or this message in it, and nothing more; nothing here rai
   step, or is larger than `MODELS` models
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from math import isnan
 from typing import TypeAlias
 
@@ -23,19 +25,24 @@ from torch import Tensor
 from ross_flwr.algorithms.messages import is_finite
 from ross_flwr.config import host_and_port
 from ross_flwr.direct.neighborhood import MODELS
+from ross_flwr.direct.revoked import NAME
 from ross_flwr.engine.events import AgentReport
+from ross_flwr.engine.refusals import one_line
 from ross_flwr.flower.placement import Placement
 from ross_flwr.flower.protocol import Answer, MalformedError, Report, RoundReport, model_key
 from ross_flwr.flower.records import routes, tensors_of
 from ross_flwr.flower.run import Run
 
-__all__ = ["answer_of", "has_models", "mail_of", "models_of", "report_of"]
+__all__ = ["REASONS", "answer_of", "has_models", "mail_of", "models_of", "report_of"]
 
 Drop: TypeAlias = Callable[[str, int, str], None]
 """Counts a refusal: its reason, the node and an explanation."""
 
-MOST = 2**53
-"""What an agent counts in a round is below this."""
+MOST = 2**44
+"""What an agent counts in a round is below this, so that what a run counts has 64 bits, as its reader wants."""
+
+PRECISION = 1e-100, 1e100
+"""Between them is what a private agent has spent, if it is not 0: beyond them, ε could not be computed."""
 
 LENGTH = 2**14, 2**8
 """Letters that a report may have for each round of each agent, and besides for each other agent of the run."""
@@ -43,11 +50,13 @@ LENGTH = 2**14, 2**8
 LONGEST_ANSWER = 2**17
 """Letters that the answer to who a node is may have."""
 
-NAME = 253
-"""The letters that a node's name may have, which is that of a host."""
+PROBLEM = 500
+"""Letters that are told of a node's problem."""
 
 REASONS = 64
-"""The reasons for which a node may have refused messages, and the letters that each may have."""
+"""The reasons for which a node may have refused messages."""
+
+_REASON = re.compile(r"[a-z0-9-]{1,64}")
 
 
 class _RefusedError(ValueError):
@@ -80,11 +89,11 @@ def answer_of(reply: Message, others: Iterable[Answer], drop: Drop, *, direct: b
     except ValueError as error:
         _refuse(reply, error, drop)
         return None
-    return answer
+    return replace(answer, problem=one_line(answer.problem, PROBLEM))
 
 
 def _check_name(answer: Answer, others: Iterable[Answer]) -> None:
-    _require(answer.name.isprintable() and 0 < len(answer.name) <= NAME, f"{answer.name[:64]!r} is no node's name")
+    _require(NAME.fullmatch(answer.name) is not None, f"{answer.name[:64]!r} is no node's name")
     if any(answer.name == other.name for other in others):
         raise _RefusedError("duplicate", f"another node has the name '{answer.name}' too: give each its own")
     host_and_port(answer.address, f"peer-address = {answer.address[:64]!r}")
@@ -104,7 +113,7 @@ def report_of(reply: Message, numbers: range, elapsed: float, run: Run) -> Repor
             for agent in each.agents:
                 _check_agent(agent, agents, tested=run.assembly.schedule.tests(each.number))
         reasons = report.dropped
-        _require(len(reasons) <= REASONS and max(map(len, reasons), default=0) <= REASONS, "it gives endless reasons")
+        _require(len(reasons) <= REASONS and all(map(_REASON.fullmatch, reasons)), "it gives reasons that are none")
         _check_counts("dropped", reasons.values())
     except ValueError as error:
         _refuse(reply, error, run.drops.add)
@@ -145,10 +154,10 @@ def _check_agent(report: AgentReport, agents: Collection[int], *, tested: bool) 
         _require(not strange, f"{who} has no neighbour {strange[:1]}")
     _require(all(j in agents for j in report.weights), f"{who} weighs strangers")
     _require(len(set(report.missing)) == len(report.missing), f"{who} lacks a neighbour twice")
-    _require(report.spent is None or report.spent >= 0, f"{who} has spent {report.spent}")
+    _require(not report.spent or PRECISION[0] < report.spent < PRECISION[1], f"{who} has spent {report.spent}")
     _check_counts(who, [report.gradients, report.utilities, report.work, *report.time.values()])
-    for kinds in report.sent.values():
-        _check_counts(who, kinds.values())
+    sent = [count for kinds in report.sent.values() for count in kinds.values()]
+    _check_counts(who, [*sent, sum(sent)])
     has = {report.loss is not None, report.accuracy is not None, tested}
     _require(
         len(has) == 1, f"{who} has {'no test' if tested else 'a test'} in a round {'with' if tested else 'without'}"

@@ -93,4 +93,4 @@ class Run:
         taking_part = self.placement.answers
         if taking_part and taking_part.keys() <= problems.keys():
             node = min(taking_part)
-            raise ConfigError(f"no node can work, and the run stops: node {node} fails: {problems[node][:500]}")
+            raise ConfigError(f"no node can work, and the run stops: node {node} fails: {problems[node]}")

@@ -31,6 +31,9 @@ def test_what_others_wrote_is_one_short_line(refusals, caplog):
     refusals.add("error", "it says: Traceback\r\n[ROUND 3/60]\n" + "x" * 10**6)
     assert len(caplog.messages[0].splitlines()) == 1
     assert len(caplog.messages[0]) < LONGEST + 20
+    refusals.add("names", "\x1b]0;mine\x07\x9b2J\b\u202e\ud800")
+    assert caplog.messages[1].encode().isascii()
+    assert caplog.messages[1].isprintable()
 
 
 def test_a_count_without_a_text_leaves_no_line(refusals, caplog):

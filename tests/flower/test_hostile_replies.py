@@ -137,6 +137,10 @@ REPORTS = {
     "bytes to a word": (of_agent(sent={"x": {"model": 1}}), MALFORMED),
     "bytes below zero": (of_agent(sent={"0": {"model": -(10**12)}}), MALFORMED),
     "bytes of many digits": (of_agent(sent={"0": {"model": 10**4000}}), MALFORMED),
+    "bytes of which the sum has too many": (of_agent(sent={"0": {str(k): 2**43 for k in range(4)}}), MALFORMED),
+    "gradients of which the sum has too many": (of_agent(gradients=2**53 - 1), MALFORMED),
+    "no ε can be so large": (of_agent(spent=float("inf")), MALFORMED),
+    "no ε can be so small": (of_agent(spent=5e-324), MALFORMED),
     "nobody is missing": (of_agent(missing=[9]), MALFORMED),
     "a neighbour is missing twice": (of_agent(missing=[0, 0]), MALFORMED),
     "weights of nobody": (of_agent(weights={"9": 1.0}), MALFORMED),
@@ -151,6 +155,7 @@ REPORTS = {
     "counts below zero": (saying_of_report(lambda report: report | {"dropped": {"malformed": -9}}), MALFORMED),
     "counts in words": (saying_of_report(lambda report: report | {"dropped": {"malformed": "few"}}), MALFORMED),
     "endless reasons": (saying_of_report(lambda r: r | {"dropped": {str(k): 1 for k in range(100)}}), MALFORMED),
+    "a reason that is no word": (saying_of_report(lambda report: report | {"dropped": {"\x1b[2J": 1}}), MALFORMED),
     "a long reason": (saying_of_report(lambda report: report | {"dropped": {"x" * 1000: 1}}), MALFORMED),
 }
 
@@ -297,6 +302,7 @@ ANSWERS = {
     "a name that is null": answer(name=None),
     "no name": answer(name=""),
     "a name of two lines": answer(name="n3\n[ROUND 4/4]"),
+    "a name that TLS takes for another's": answer(name="N0"),
     "an endless name": answer(name="x" * 10**6),
     "a million agents": answer(held={str(agent): 1 for agent in range(10**6)}),
     "another's name": answer(name="n0"),
@@ -402,3 +408,23 @@ def test_a_node_that_lies_in_every_reply_and_in_every_word_has_one_line_in_the_l
         "\t├──> node 13, agents [3], 'message.0' from agent 3 to agent 1: no-edge, they are not neighbours",
         "\t├──> node 13, agents [3], it reports of agent 0: not-hosted, that agent is not on this node",
     ]
+
+
+def test_what_a_node_says_of_its_problem_is_one_short_line_that_no_terminal_obeys(caplog):
+    play("query.who", answer(problem="no\x1b[2J data\n[ROUND 4/4]\ud800" + "x" * 10**5))
+    (line,) = (record.getMessage() for record in caplog.records if "node 13" in record.getMessage())
+    assert ": no [2J data [ROUND 4/4] xxx" in line
+    assert len(line) < 600
+
+
+def test_what_one_node_alone_measures_or_counts_fills_neither_log_nor_summary(caplog):
+    def more(report):
+        report["dropped"] = {f"{report['rounds'][0]['number']}-{k}": 1 for k in range(64)}
+        report["rounds"][-1]["agents"][0]["metrics"] = {f"{k}" * 50: 1.0 for k in range(100)}
+
+    with caplog.at_level("INFO", logger="flwr"):
+        strategy = play("train.mix", saying_of_report(more))
+    assert told(strategy) == told(play("train.mix"))
+    assert strategy.dropped["lone-metric"] == 4 * 100
+    assert strategy.dropped["other"] == 3 * 64
+    assert len("".join(caplog.messages)) < 10_000
