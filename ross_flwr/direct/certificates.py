@@ -6,7 +6,6 @@ caller's certificate.
 """
 
 import os
-import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ross_flwr.config import ConfigError, require_host
-from ross_flwr.direct.revoked import REVOKED, Revoked, names_in
+from ross_flwr.direct.revoked import NAME, REVOKED, Revoked, names_in
 
 __all__ = ["DOMAIN", "Credentials", "init", "issue", "revoke"]
 
@@ -31,7 +30,6 @@ DOMAIN = "ross-flwr"
 DAYS = 825
 """Days for which a node's certificate is valid; most TLS libraries accept no more. The authority's: ten times that."""
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _OLDER = timedelta(hours=1)  # clocks differ: a Raspberry Pi's stops while it is off
 
 
@@ -120,7 +118,7 @@ def _name_in(path: Path, certificate: x509.Certificate) -> str:
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
         raise ConfigError(f"{path} is not a certificate from `ross-flwr certs issue`") from None
     ours = [name for name in names.get_values_for_type(x509.DNSName) if _is_ours(name)]
-    if len(ours) != 1 or not _NAME.fullmatch(ours[0].removesuffix(f".{DOMAIN}")):
+    if len(ours) != 1 or not NAME.fullmatch(ours[0].removesuffix(f".{DOMAIN}")):
         raise ConfigError(f"{path} does not name one node: make it with `ross-flwr certs issue`")
     return ours[0].removesuffix(f".{DOMAIN}")
 
@@ -173,7 +171,7 @@ def issue(folder: Path, name: str, hosts: Iterable[str] = ()) -> Path:
         When there is no authority, the name is malformed, taken or revoked, a host is malformed, or the folder cannot
         be written.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ConfigError(f"NAME = '{name}' cannot be a node's name: use lower-case letters, digits and hyphens")
     authority, signer = _authority(folder)
     if (folder / name).exists():
@@ -207,7 +205,7 @@ def revoke(folder: Path, names: Sequence[str]) -> list[Path]:
     """
     _authority(folder)
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise ConfigError(f"NAME = '{name}' cannot be a node's name: use lower-case letters, digits and hyphens")
     nodes = sorted(path.parent for path in folder.glob("*/node.pem") if path.parent.name not in names)
     written = [place / REVOKED for place in (folder, *nodes)]

@@ -5,6 +5,7 @@ name in the file ``revoked`` beside its own certificate, and neither calls it no
 again.
 """
 
+import re
 from collections.abc import Container
 from logging import WARNING, getLogger
 from pathlib import Path
@@ -12,7 +13,10 @@ from time import monotonic
 
 from ross_flwr.engine.refusals import Sparing
 
-__all__ = ["REVOKED", "Revoked", "names_in"]
+__all__ = ["NAME", "REVOKED", "Revoked", "names_in"]
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""A node's name."""
 
 REVOKED = "revoked"
 """The file in a node's folder that lists the names of expelled nodes, one on each line."""
@@ -44,7 +48,7 @@ class Revoked(Container[str]):
         if now >= self._look_at:
             self._look_at = now + LOOK_AGAIN
             self._look()
-        return name in self._names
+        return str(name).lower() in self._names  # as TLS compares names
 
     def _look(self) -> None:
         try:
@@ -53,6 +57,8 @@ class Revoked(Container[str]):
             if version != self._read:
                 self._names |= names_in(self._file)
                 self._read = version
+                if strange := [name for name in sorted(self._names) if not NAME.fullmatch(name)]:
+                    self._log.log(WARNING, "strange", f"{self._file} revokes {strange[0]!r}, which is no node's name")
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
@@ -69,4 +75,4 @@ def names_in(file: Path) -> frozenset[str]:
     OSError, ValueError
         When it cannot be read, or is not text.
     """
-    return frozenset(file.read_text(encoding="utf-8").lower().split())
+    return frozenset(file.read_text(encoding="utf-8-sig").lower().replace(",", " ").split())

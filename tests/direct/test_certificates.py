@@ -208,6 +208,7 @@ def test_a_node_is_expelled_by_a_list_that_the_others_read_again(tmp_path, monke
         f"The list is also in {tmp_path / 'kitchen' / 'revoked'}",
     ]
     assert "cellar" in kitchen.revoked
+    assert "Cellar" in kitchen.revoked, "which is the same name to TLS"
     assert "cellar" not in cellar.revoked, "it is not told"
     certificates.revoke(tmp_path, ["attic"])
     assert {"cellar", "attic"} <= {name for name in ("cellar", "attic", "kitchen") if name in kitchen.revoked}
@@ -238,6 +239,10 @@ def test_a_list_that_cannot_be_read_is_told(tmp_path, monkeypatch, caplog):
     assert "cellar" not in names
     assert "cellar" not in names
     assert len(caplog.messages) == 1
+    (tmp_path / "revoked").write_text("\ufeffattic, hall\r\ncellar.ross-flwr\n", encoding="utf-8")
+    assert "attic" in names, "an editor has put a mark before it"
+    assert "hall" in names
+    assert caplog.messages[1].endswith("revokes 'cellar.ross-flwr', which is no node's name")
 
 
 def test_the_command_makes_what_a_node_needs(tmp_path):
