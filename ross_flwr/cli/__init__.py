@@ -60,10 +60,16 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except ConfigError as error:
-        print(f"ross-flwr: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(str(error))
     except OSError as error:
         if error.filename is None:  # Python would try to flush what is left, and fail again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         what = error.filename or "the output"
-        print(f"ross-flwr: {what} cannot be read or written: {error.strerror or error}", file=sys.stderr)
+        _say(f"{what} cannot be read or written: {error.strerror or error}")
     raise SystemExit(2)
+
+
+def _say(text: str) -> None:
+    """Print an error as one line. It may quote a file that anybody wrote, so no control character goes out."""
+    line = "".join(each if each.isprintable() else " " for each in text)
+    print(f"ross-flwr: {' '.join(line.split())}", file=sys.stderr)

@@ -210,6 +210,14 @@ def test_names_that_people_try_lead_to_the_key(ross_flwr, arguments, hint):
     assert hint in " ".join(ended.err.split())
 
 
+def test_what_a_file_from_anybody_says_is_no_order_to_the_terminal(ross_flwr, tmp_path):
+    (tmp_path / "their.toml").write_text('"\\u001b[2J\\u009b" = 1\n')
+    ended = ross_flwr("run", "-c", "their.toml")
+    assert ended.code == 2
+    assert ended.err.startswith("ross-flwr: key [2J (value 1) is not known")
+    assert ended.err.rstrip("\n").isprintable()
+
+
 def test_a_report_on_a_run_that_has_not_ended_says_how_to_go_on(tmp_path):
     RunFolder(tmp_path / "run").begin(resolve({}))
     with pytest.raises(ConfigError, match=r"the run in .* has not ended: `ross-flwr resume .*run` continues it"):
