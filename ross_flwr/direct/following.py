@@ -7,7 +7,8 @@ away. So a single liar moves nobody who was not away. A node that has only one n
 way, for the time since they were last in step.
 
 A node that most of its neighbours are far behind has run ahead alone. It waits for each of them for as long as it has
-been out of step with it.
+been out of step with it. It also waits for a single one that is far behind, if that one, at its pace and `slowest`, can
+come near before its budget is spent: so the parts of a ring that was cut join again.
 """
 
 from collections.abc import Collection
@@ -35,8 +36,9 @@ def most(standings: Collection[Standing], here: int, pace: Pace, now: float) -> 
 
 
 def spare(standing: Standing, standings: Collection[Standing], here: int, pace: Pace, now: float) -> None:
-    """Wait for a neighbour that is far behind if most are."""
-    if standing.misses < MISSES or here - standing.position <= pace.span:
+    """Wait for a neighbour that is far behind if most are, or if it can come near before its budget is spent."""
+    behind = here - standing.position
+    if standing.misses < MISSES or behind <= pace.span:
         return
     up = [each for each in standings if each.state == "up"]
     alone = 2 * sum(here - each.position > pace.span for each in up) > len(up)
@@ -44,6 +46,8 @@ def spare(standing: Standing, standings: Collection[Standing], here: int, pace: 
     if alone and exchanges:
         standing.misses, standing.met = MISSES - exchanges, (here, now)
         standing.budget.grant(2 * pace.patience * exchanges, now)
+    elif standing.state == "up" and behind <= pace.within((left := standing.budget.left(now)) / pace.slowest):
+        standing.misses = MISSES - int(left / (2 * pace.patience))
 
 
 def _could_be(standing: Standing, pace: Pace, now: float) -> int:

@@ -107,12 +107,28 @@ def test_a_slower_part_that_was_cut_off_catches_up_though_the_others_went_on(gra
     assert not any(missing for node in net.nodes for _, _, missing in node.history[-8:])
 
 
-def test_the_halves_of_a_ring_that_worked_at_different_speeds_are_one_again_in_the_next_segment():
-    """Each node has one neighbour in its half, and cannot tell the other one, far ahead, from one that lies."""
+def parted(seconds):
+    """A ring whose halves worked at different speeds, apart for so long. Each node has one neighbour in its half."""
     net = Net(GRAPHS["ring"], [0.15, 0.15, 0.1, 0.1, 0.1], patience=2.0)
     net.run(3)
-    cut(net, edges_of(net, {0, 1}))
-    net.run(5)
+    for i, j in edges_of(net, {0, 1}):
+        net.cut(i, j)
+    net.run(seconds)
+    net.mend()
+    net.run(20)
+    return net
+
+
+def test_the_faster_half_of_a_ring_waits_for_the_slower_one_if_its_budget_brings_that_near():
+    net = parted(12)
+    assert max(node.exchange for node in net.nodes) - min(node.exchange for node in net.nodes) <= 1
+    assert not any(missing for node in net.nodes for _, _, missing in node.history[-8:])
+    assert not any(node.jumps for node in net.nodes)
+
+
+def test_the_halves_of_a_ring_that_were_apart_for_longer_are_one_again_in_the_next_segment():
+    """No node can tell a neighbour that is far ahead from one that lies."""
+    net = parted(30)
     assert sum(missing for node in net.nodes for *_, missing in node.history[-1:]) == 4
     end = max(node.exchange for node in net.nodes) // EXCHANGES * EXCHANGES
     for node in net.nodes:
