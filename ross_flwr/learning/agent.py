@@ -231,6 +231,12 @@ class Agent:
                 loss = self.objective.loss(vector, self.batches.take(self.pass_number))
         return inf if isnan(loss) else loss
 
+    def _untrained_loss(self) -> float:
+        """Return the loss on Q_i of the model that the agent began with, which it holds until it first mixes."""
+        if "untrained_loss" not in self.state:
+            self.state["untrained_loss"] = torch.tensor([self.loss(self.state["model"], "validation")])
+        return float(self.state["untrained_loss"])
+
     def validation_gradient(self, model: Tensor, batch: Batch | None = None) -> Tensor:
         """Return the gradient at `model` on `batch`, by default the examples of Q_i in this pass."""
         batch = self.validation if batch is None else batch
@@ -257,6 +263,7 @@ class Agent:
             loss=self.loss,
             gradient=self.validation_gradient,
             step=lambda: self._came(self, vectors[self.index], models),
+            untrained=self._untrained_loss,
             generator=lambda: self.stream("aggregation"),
             sizes=self.objective.parameter_sizes,
             models=models,

@@ -68,8 +68,11 @@ def test_the_guard_weighs_models_and_momenta_by_the_losses_on_q_and_bounds_how_f
         models = torch.stack([heard[i][j]["model"] for j in range(4)]).double()
         momenta = torch.stack([heard[i][j]["momentum"] for j in range(4)]).double()
         losses = 0.5 * models.square().sum(1)
-        shares = torch.softmax(-losses / losses[i], 0)
+        limit = max(losses[i], 0.75 * 0.5 * before[i].double().square().sum())
+        heeded = (losses < limit) | (torch.arange(4) == i)
+        shares = torch.softmax(torch.where(heeded, -losses / losses[i], -torch.inf), 0)
         model = pulled(models[i], models, shares, 2 * (models[i] - before[i]).norm())
+        shares *= (10 * (models[i] - before[i]).norm() / (models - models[i]).norm(dim=1)).clamp(max=1)
         momentum = pulled(momenta[i], momenta, shares, 2 * momenta[i].norm())
         torch.testing.assert_close(agent["model"].double(), model, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(agent["momentum"].double(), momentum, atol=1e-5, rtol=1e-5)
@@ -82,7 +85,7 @@ def test_a_round_costs_so_many_vectors_gradients_and_utilities(weighting, game):
         host, _ = started(graph, ROSSPlus(**ALL, weighting=weighting, mix_momentum=mixed, local_steps=4, screen=0.0))
         for report in run_round(host, 0):
             assert report.gradients == 3 + 1 + 3  # its own and two neighbours', Q_i's by class, three more steps
-            assert report.utilities == game + 3
+            assert report.utilities == game + 3 + 1  # the guard's, once of the first model
             assert sum(sum(kinds.values()) for kinds in report.sent.values()) == vectors * 2 * 6 * 4
 
 

@@ -434,10 +434,20 @@ def test_a_model_without_a_loss_is_the_worst_and_a_lost_agent_follows_the_others
 
 def test_softmin_lets_no_model_pull_farther_than_two_own_steps_and_no_momentum_than_twice_the_own_length():
     own, others = torch.tensor([1.0, 0.0]), {1: torch.tensor([-1.0, 0.0]), 2: torch.tensor([1.0, 0.1])}
-    view = rules.View(weights={1: 0.25, 2: 0.25}, loss=lambda x, data: 1.0, step=lambda: 0.3)
-    torch.testing.assert_close(rules.Softmin()(own, others, view), torch.tensor([1 - 0.25 * 0.6, 0.25 * 0.1]))
-    view.models, view.step = False, lambda: 0.5
-    torch.testing.assert_close(rules.Softmin()(own, others, view), torch.tensor([1 - 0.25 * 1.0, 0.25 * 0.1]))
+    for step, far in ((0.3, 1.0), (0.1, 0.5)):
+        view = rules.View(weights={1: 0.25, 2: 0.25}, loss=lambda x, data: 1.0, step=lambda step=step: step)
+        torch.testing.assert_close(rules.Softmin()(own, others, view), torch.tensor([1 - 0.25 * 2 * step, 0.25 * 0.1]))
+        view.models, view.step = False, lambda: 0.5
+        moved = torch.tensor([1 - 0.25 * far * 1.0, 0.25 * 0.1])  # by less where the model was ten steps away
+        torch.testing.assert_close(rules.Softmin()(own, others, view), moved)
+
+
+def test_softmin_refuses_models_that_have_learnt_nothing_unless_they_are_better_than_the_own_one():
+    models = {1: torch.tensor([2.4]), 2: torch.tensor([1.9]), 3: torch.tensor([1.7])}  # each is its loss
+    for own, heard in ((2.5, {1, 2, 3}), (2.0, {2, 3}), (1.0, {3})):
+        view = rules.View(weights=dict.fromkeys(models, 0.25), loss=lambda x, data: float(x), untrained=lambda: 2.4)
+        rules.Softmin()(torch.tensor([own]), models, view)
+        assert view.given.keys() == heard
 
 
 # What holds of every rule

@@ -17,6 +17,12 @@ __all__ = ["FLTrust", "ShapleyModels", "Softmin"]
 PULL = 2.0
 """How far a neighbour pulls at most, in steps of the agent's own."""
 
+FAR = 10.0
+"""From this many steps of the agent's own on, a momentum weighs the less the farther its model is."""
+
+UNTRAINED = 0.75
+"""The share of the first model's loss from which on a model that is worse than the own one has learnt nothing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class JudgingOnValidation(JudgingModels):
@@ -34,17 +40,20 @@ class Softmin(JudgingOnValidation):
 
     ::
 
-        L_j = max(F(x_j; Q_i), 10⁻⁸);   e_j = w_ij exp(−L_j / L_i)
-        x_i + Σ_{j ∈ N_i} c_ij clip(x_j − x_i, 2 s_i),   c_ij = e_j / Σ_{k ∈ M_i} e_k,   clip(z, τ) = z min(1, τ/‖z‖)
+        L_j = max(F(x_j; Q_i), 10⁻⁸);   H_i = {j ∈ N_i : L_j < L_i or L_j < ¾ F(x_i⁰; Q_i)}
+        e_j = w_ij exp(−L_j / L_i);   c_ij = e_j / (e_i + Σ_{k ∈ H_i} e_k),   e_i with the rest of the weights
+        x_i + Σ_{j ∈ H_i} c_ij clip(x_j − x_i, 2 s_i),   clip(z, τ) = z min(1, τ/‖z‖)
 
     Ours. Where all losses are alike it is the mean by W. A model with twice the own loss has 37 % of its weight, one
     with ten times the loss a hundredth of a percent, and the best has at most e times its weight, so a liar gains
     nothing by a loss that is too good. Where the own loss is infinite the least of the others takes its place.
 
     A loss does not see everything: while all losses are near chance they say nothing, and a softmax hides how far a
-    model is. So no neighbour pulls farther than twice the length s_i of the step that the agent itself took in this
-    pass, nor a momentum than twice the own one's length. Methods that mix before they step have no such bound.
-    Takes 1 + k losses.
+    model is. So a model that is worse than the own one and hardly better than the first is refused, and no neighbour
+    pulls farther than twice the length s_i of the step that the agent itself took in this pass, nor a momentum than
+    twice the own one's length. −u_i is just that far away, so a momentum has the weight c_ij min(1, 10 s_i/‖x_j − x_i‖)
+    by the model that it came with. Methods that mix before they step have no such bounds. Takes 1 + k losses, and one
+    more in the first pass.
 
     Examples
     --------
@@ -59,9 +68,12 @@ class Softmin(JudgingOnValidation):
 
     def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
         """Return c_ij min(1, 2 s_i/‖x_j − x_i‖)."""
-        given, reach = super().weights(own, others, view), PULL * view.step()
+        given, step = super().weights(own, others, view), view.step()
         distances = {j: distance(others[j], own) for j in given if j in others}
-        return {j: given[j] if d <= reach else given[j] * reach / d for j, d in distances.items()}
+        cut = {j: _shortened(given[j], PULL * step, d) for j, d in distances.items()}
+        if view.models:
+            view.given.update({j: _shortened(given[j], FAR * step, d) for j, d in distances.items()})
+        return cut
 
     def judged(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
         """Return c_ij."""
@@ -70,9 +82,15 @@ class Softmin(JudgingOnValidation):
         scale = bound if isfinite(bound) else min(losses.values(), default=inf)
         if not isfinite(scale):
             return {}
-        shares = {j: view.weights[j] * exp(-loss / scale) for j, loss in losses.items()}
+        limit = max(bound, UNTRAINED * view.untrained())
+        shares = {j: view.weights[j] * exp(-loss / scale) for j, loss in losses.items() if loss < limit}
         total = (1 - sum(view.weights[j] for j in others)) * exp(-bound / scale) + sum(shares.values())
         return {j: share / total for j, share in shares.items()}
+
+
+def _shortened(weight: float, reach: float, length: float) -> float:
+    """Return the weight of a pull of this length that is cut at `reach`."""
+    return weight if length <= reach else weight * reach / length
 
 
 @register_rule("fltrust")

@@ -50,6 +50,8 @@ class View:
     step : callable
         Returns how far the agent's own model has come in this pass, and of a momentum its length; infinity where
         that is not known.
+    untrained : callable
+        Returns the loss on Q_i of the model that the agent began with; infinity where that is not known.
     generator : callable
         Returns the random stream of this pass, each time from its beginning, so that all vectors an agent mixes in a
         pass get the same draws.
@@ -73,6 +75,7 @@ class View:
     loss: Callable[[Tensor, str], float] = _no_loss
     gradient: Callable[[Tensor], Tensor] = _no_gradient
     step: Callable[[], float] = _unbounded
+    untrained: Callable[[], float] = _unbounded
     generator: Callable[[], Generator] = np.random.default_rng
     sizes: Sequence[int] = ()
     models: bool = True
