@@ -1,6 +1,7 @@
 """The cells of a comparison, run in processes of their own."""
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -11,6 +12,7 @@ from logging.handlers import QueueHandler, QueueListener
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from ross_flwr.config import ConfigError, resolve
@@ -170,6 +172,14 @@ _lines: "Queue[Any]"
 def _listen(stop: Event, lines: "Queue[Any]") -> None:
     global _stop, _lines
     _stop, _lines = stop, lines
+    Thread(target=_end_with_the_comparison, daemon=True).start()
+
+
+def _end_with_the_comparison() -> None:
+    """End this process once the one that started it has been killed: checkpoints are whole at any time."""
+    if comparison := multiprocessing.parent_process():
+        comparison.join()
+        os._exit(1)
 
 
 def _run(place: tuple[str, ...], keys: dict[str, Any], path: Path) -> None:

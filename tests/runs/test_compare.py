@@ -12,6 +12,7 @@ import threading
 import time
 from dataclasses import replace
 from logging import getLogger
+from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
 
@@ -192,6 +193,28 @@ def test_a_killed_process_ends_a_comparison_with_a_sentence_also_where_signals_c
     with pytest.raises(ConfigError, match=r"process that ran dpsgd/clean/.* was killed, perhaps for want of memory"):
         list(run_cells(cells, tmp_path, 1))
     killer.join()
+
+
+@pytest.mark.deployment
+def test_processes_of_a_comparison_that_is_killed_end_too(file, tmp_path):
+    command = [
+        sys.executable,
+        "-c",
+        "from ross_flwr.cli import main; main()",
+        "compare",
+        file,
+        "-c",
+        "num-rounds=100000",
+    ]
+    began = subprocess.Popen([*command, "--methods", "dpsgd", "--quick", "--jobs", "1"], cwd=tmp_path)
+    try:
+        until(lambda: list(tmp_path.glob("results/**/history.jsonl")), "it does not begin")
+        children = Path(f"/proc/{began.pid}/task/{began.pid}/children").read_text().split()
+    finally:
+        began.kill()
+        began.wait()
+    assert children
+    until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), "they go on")
 
 
 @cells_here()
