@@ -15,7 +15,7 @@ from ross_flwr.cli.new import new
 from ross_flwr.cli.plan import plan
 from ross_flwr.cli.results import evaluate, export, report
 from ross_flwr.cli.runs import resume, run
-from ross_flwr.config import ConfigError
+from ross_flwr.config import ConfigError, one_line
 
 __all__ = ["main"]
 
@@ -71,5 +71,4 @@ def main() -> None:
 
 def _say(text: str) -> None:
     """Print an error as one line. It may quote a file that anybody wrote, so no control character goes out."""
-    line = "".join(each if each.isprintable() else " " for each in text)
-    print(f"ross-flwr: {' '.join(line.split())}", file=sys.stderr)
+    print(f"ross-flwr: {' '.join(one_line(text).split())}", file=sys.stderr)

@@ -15,6 +15,7 @@ __all__ = [
     "Key",
     "Scalar",
     "keys_of",
+    "one_line",
     "option",
     "part",
     "require",
@@ -226,6 +227,17 @@ def shown(value: object) -> str:
     if isinstance(value, str):
         return repr(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def one_line(text: str) -> str:
+    r"""Return what others may have written as one line, without what terminals obey or cannot show.
+
+    Examples
+    --------
+    >>> one_line("no data\n\x1b[2J[ROUND 4/4]")
+    'no data  [2J[ROUND 4/4]'
+    """
+    return "".join(each if each.isprintable() or each == "\t" else " " for each in text)
 
 
 def _number(bound: float) -> str:

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from logging import WARNING, Logger
 from time import monotonic
 
-__all__ = ["PAUSE", "Refusals", "Sparing", "one_line"]
+from ross_flwr.config import one_line
+
+__all__ = ["PAUSE", "Refusals", "Sparing"]
 
 PAUSE = 60.0
 """Seconds between two lines on the same subject."""
@@ -25,17 +27,6 @@ MEANINGS = {
     "shape": "its tensors have other shapes than this step sends",
 }
 """What reasons mean, where the name does not say it all."""
-
-
-def one_line(text: str, longest: int = LONGEST) -> str:
-    r"""Return the beginning of what others may have written as one line, without what terminals obey or cannot show.
-
-    Examples
-    --------
-    >>> one_line("no data\n\x1b[2J[ROUND 4/4]")
-    'no data  [2J[ROUND 4/4]'
-    """
-    return "".join(each if each.isprintable() or each == "\t" else " " for each in text[:longest])
 
 
 class Sparing:
@@ -76,7 +67,7 @@ class Sparing:
         self._quiet_until[subject] = now + PAUSE
         before = self._left_out.pop(subject, 0)
         more = f" ({before} more since the last such line)" if before else ""
-        self._logger.log(level, "%s%s", one_line(text), more)
+        self._logger.log(level, "%s%s", one_line(text[:LONGEST]), more)
 
 
 class Refusals:

@@ -11,10 +11,13 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from ross_flwr.engine.refusals import one_line
+from ross_flwr.config import one_line
 from ross_flwr.flower.patience import Patience, Wait
 
-__all__ = ["Post", "Reply"]
+__all__ = ["PROBLEM", "Post", "Reply"]
+
+PROBLEM = 500
+"""Letters that are told of a node's problem."""
 
 RESTING = 2.0
 """After a look at all awaited replies, the SuperLink is left alone for at least as many times the time that it took."""
@@ -135,7 +138,7 @@ class Post:
         return Reply(node, message)
 
     def _lose(self, number: str, reason: str, text: str, *, raised: bool = False) -> Reply:
-        node, problem = self.waiting.pop(number), one_line(text, 500)
+        node, problem = self.waiting.pop(number), one_line(text[:PROBLEM])
         self.drop(reason, node, problem)
         return Reply(node, None, problem=problem, raised=raised)
 

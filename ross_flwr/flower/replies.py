@@ -23,11 +23,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from torch import Tensor
 
 from ross_flwr.algorithms.messages import is_finite
-from ross_flwr.config import host_and_port
+from ross_flwr.config import host_and_port, one_line
 from ross_flwr.direct.neighborhood import MODELS
 from ross_flwr.direct.revoked import NAME
 from ross_flwr.engine.events import AgentReport
-from ross_flwr.engine.refusals import one_line
+from ross_flwr.flower.grid import PROBLEM
 from ross_flwr.flower.placement import Placement
 from ross_flwr.flower.protocol import Answer, MalformedError, Report, RoundReport, model_key
 from ross_flwr.flower.records import routes, tensors_of
@@ -49,9 +49,6 @@ LENGTH = 2**14, 2**8
 
 LONGEST_ANSWER = 2**17
 """Letters that the answer to who a node is may have."""
-
-PROBLEM = 500
-"""Letters that are told of a node's problem."""
 
 REASONS = 64
 """The reasons for which a node may have refused messages."""
@@ -89,7 +86,7 @@ def answer_of(reply: Message, others: Iterable[Answer], drop: Drop, *, direct: b
     except ValueError as error:
         _refuse(reply, error, drop)
         return None
-    return replace(answer, problem=one_line(answer.problem, PROBLEM))
+    return replace(answer, problem=one_line(answer.problem[:PROBLEM]))
 
 
 def _check_name(answer: Answer, others: Iterable[Answer]) -> None:

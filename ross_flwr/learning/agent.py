@@ -116,10 +116,8 @@ class Agent:
         rule: Rule | None = None,
         validation_batch: int = 0,
     ) -> None:
-        self.index = index
-        self.objective = objective
+        self.index, self.seed, self.objective = index, seed, objective
         self.place(mixing_row)
-        self.seed = seed
         self.batches = Batches(objective, index, seed, batch_size)
         self.portions = Portions(objective, index, seed, validation_batch)
         self.rule = rule or Mean()
@@ -231,12 +229,6 @@ class Agent:
                 loss = self.objective.loss(vector, self.batches.take(self.pass_number))
         return inf if isnan(loss) else loss
 
-    def _untrained_loss(self) -> float:
-        """Return the loss on Q_i of the model that the agent began with, which it holds until it first mixes."""
-        if "untrained_loss" not in self.state:
-            self.state["untrained_loss"] = torch.tensor([self.loss(self.state["model"], "validation")])
-        return float(self.state["untrained_loss"])
-
     def validation_gradient(self, model: Tensor, batch: Batch | None = None) -> Tensor:
         """Return the gradient at `model` on `batch`, by default the examples of Q_i in this pass."""
         batch = self.validation if batch is None else batch
@@ -263,10 +255,17 @@ class Agent:
             loss=self.loss,
             gradient=self.validation_gradient,
             step=lambda: self._came(self, vectors[self.index], models),
-            untrained=self._untrained_loss,
+            untrained=lambda: _untrained_loss(self),
             generator=lambda: self.stream("aggregation"),
             sizes=self.objective.parameter_sizes,
             models=models,
             given=self._given,
         )
         return self.rule(vectors[self.index], others, view)
+
+
+def _untrained_loss(agent: Agent) -> float:
+    """Return the loss on Q_i of the model that the agent began with, which it holds until it first mixes."""
+    if "untrained_loss" not in agent.state:
+        agent["untrained_loss"] = torch.tensor([agent.loss(agent["model"], "validation")])
+    return float(agent["untrained_loss"])

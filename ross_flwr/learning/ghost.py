@@ -54,17 +54,14 @@ class Ghost:
         """
         for parameter, part in zip(self.parameters, torch.split(vector, list(self.sizes)), strict=True):
             parameter.data = part.view(parameter.shape)
-            parameter.grad = None
         self.hooked.enable_hooks()
         with warnings.catch_warnings(), seeded(noise, vector.device):
             warnings.filterwarnings("ignore", "Full backward hook is firing")
             outputs = call(self.hooked, batch.inputs)
             losses = torch.func.vmap(objective.criterion)(_single(outputs), _single(batch.targets))
-            torch.autograd.backward(losses.sum(), inputs=self.parameters, retain_graph=True)
+            torch.autograd.grad(losses.sum(), self.parameters, retain_graph=True)
             lengths: Tensor = self.hooked.get_norm_sample().detach()
             self.hooked.disable_hooks()
-            for parameter in self.parameters:
-                parameter.grad = None
             weighed = losses * (clip / lengths).clamp(max=1.0)
             gradients = torch.autograd.grad(weighed.sum(), self.parameters)
         return torch.cat([each.flatten() for each in gradients]) / len(batch), lengths

@@ -215,14 +215,11 @@ class Planner:
 
     def _memory(self) -> dict[str, float]:
         """Return bytes by process."""
-        nodes = range(self.load.num_nodes)
-        into = [
-            [sum(each.size for (_, b), each in sacks.items() if b == n) for n in nodes] for sacks in self.load.sacks
-        ]
+        coming = max(map(fmean, self.load.coming))
         leaving = max(fmean(row) for row in self.load.distinct)
         model, relayed = 4 * self.rehearsal.parameters, 0.0 if self.direct else leaving * self.sample.nodes
         return {
-            "node": MEMORY.node + self.rehearsal.state + max(map(fmean, into)) + leaving + MEMORY.models * model,
+            "node": MEMORY.node + self.rehearsal.state + coming + leaving + MEMORY.models * model,
             "SuperLink": MEMORY.superlink + MEMORY.copies * relayed,
             "ServerApp": MEMORY.server_app + MEMORY.copies * relayed + 8.0 * self.agents**2,
         }

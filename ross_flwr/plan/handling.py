@@ -16,7 +16,10 @@ from ross_flwr.direct.channels import Neighbor
 from ross_flwr.direct.peer import Peer
 from ross_flwr.engine.envelope import Envelope
 
-__all__ = ["handling"]
+__all__ = ["RUN", "handling", "one_of_two"]
+
+RUN = "plan"
+"""The name of the run that two nodes play."""
 
 LARGEST = 16_000_000
 """Bytes of the longest message that is sent; longer ones cost in proportion."""
@@ -42,27 +45,32 @@ def handling(sizes: Sequence[float]) -> list[float]:
     return seconds
 
 
-def _exchange(k: int, addresses: Sequence[str], folder: Path, sizes: Sequence[float]) -> list[float]:
-    """Be node `k` of two; return the processor seconds of an exchange by size."""
-    tensors = [torch.randn(max(1, min(int(size), LARGEST) // 4)) for size in sizes]
-    peer = Peer(
-        Agreement("plan", "topology", "layout", ("share",)),
+def one_of_two(k: int, addresses: Sequence[str], limit: int, credentials: Credentials | None = None) -> Peer:
+    """Return node `k` of two, whose agents k exchange messages of `limit` bytes in a step ``"share"`` without end."""
+    return Peer(
+        Agreement(RUN, "topology", "layout", ("share",)),
         addresses[k],
         [Neighbor(f"n{1 - k}", addresses[1 - k], (1 - k,))],
         [(1 - k, k)],
         [0],
         passes=10**6,
         patience=60,
-        limit=max(tensor.nbytes for tensor in tensors),
-        credentials=Credentials.read(folder / f"n{k}"),
+        limit=limit,
+        credentials=credentials,
     )
+
+
+def _exchange(k: int, addresses: Sequence[str], folder: Path, sizes: Sequence[float]) -> list[float]:
+    """Be node `k` of two; return the processor seconds of an exchange by size."""
+    tensors = [torch.randn(max(1, min(int(size), LARGEST) // 4)) for size in sizes]
+    peer = one_of_two(k, addresses, max(tensor.nbytes for tensor in tensors), Credentials.read(folder / f"n{k}"))
     found, exchange = [], 0
     for tensor, size in zip(tensors, sizes, strict=True):
         few = 10 if tensor.nbytes > 1_000_000 else 1
         for number in range((WARM_UP + COUNTED) // few):
             if number == WARM_UP // few:
                 began = process_time()
-            peer.send(exchange, [Envelope("plan", exchange, "share", k, 1 - k, {"model": tensor})])
+            peer.send(exchange, [Envelope(RUN, exchange, "share", k, 1 - k, {"model": tensor})])
             peer.collect(exchange, [(1 - k, k)])
             exchange += 1
         found.append((process_time() - began) / (COUNTED // few) * max(1.0, size / LARGEST))

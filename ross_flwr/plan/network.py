@@ -46,6 +46,12 @@ class Load:
         """How many nodes there are."""
         return len(self.seconds[0])
 
+    @property
+    def coming(self) -> list[list[float]]:
+        """Bytes that reach a node, by step and node."""
+        nodes = range(self.num_nodes)
+        return [[sum(each.size for (_, b), each in sacks.items() if b == n) for n in nodes] for sacks in self.sacks]
+
 
 class Line:
     """Serves one job after the other, or as many at a time as it has `places`.

@@ -36,12 +36,9 @@ class Relayed(Network):
     def __init__(self, load: Load, link: Link, server: Server, relay: Relay, cores: int = 1) -> None:
         super().__init__(load, link, server, cores)
         self.relay = relay
-        nodes = range(load.num_nodes)
         self._turns = max(1, len(load.seconds) - 1)
-        self._into = [
-            [sum(each.size for (_, b), each in sacks.items() if b == n) for n in nodes] for sacks in load.sacks
-        ]
-        self._looked = [0.0 for _ in nodes]
+        self._into = load.coming
+        self._looked = [0.0] * load.num_nodes
         self._replies: dict[int, int] = defaultdict(int)
 
     def begin(self) -> None:

@@ -155,8 +155,8 @@ class Assembly:
         """Return the agents in these `places`, or all in the first topology's, their state as at the start."""
         agents = [self._agent(index, place, secret=secret) for index, place in self._places(places).items()]
         utility = getattr(self.algorithm, "utility", "")
-        for agent in agents[:1] if utility in ("accuracy", "own") else []:  # not every task has them
-            agent.objective.utility(agent["model"], utility, agent.objective.validation)
+        if agents and utility in ("accuracy", "own"):  # not every task has them
+            agents[0].objective.utility(agents[0]["model"], utility, agents[0].objective.validation)
         return agents
 
     def describe(self) -> dict[str, Any]:

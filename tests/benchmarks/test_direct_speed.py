@@ -22,12 +22,10 @@ from side_by_side import ratio
 from test_data_size_and_speed import DATA, measured
 
 from ross_flwr import resolve
-from ross_flwr.direct.agreement import Agreement
 from ross_flwr.direct.background import in_background
-from ross_flwr.direct.channels import Neighbor
-from ross_flwr.direct.peer import Peer
 from ross_flwr.direct.wire import CHUNK
 from ross_flwr.engine.envelope import Envelope
+from ross_flwr.plan.handling import RUN, one_of_two
 from ross_flwr.runs.local import LocalRun
 
 ROOT = Path(__file__).parents[2]
@@ -39,26 +37,14 @@ class Pair:
     def __init__(self, size: int) -> None:
         addresses = free_addresses(2)
         self.model = torch.randn(size)
-        self.peers = [
-            Peer(
-                Agreement("run", "topology", "layout", ("share",)),
-                addresses[k],
-                [Neighbor(f"n{1 - k}", addresses[1 - k], (1 - k,))],
-                [(1 - k, k)],
-                [0],
-                passes=10**6,
-                patience=60,
-                limit=self.model.nbytes,
-            )
-            for k in range(2)
-        ]
+        self.peers = [one_of_two(k, addresses, self.model.nbytes) for k in range(2)]
         self.exchange = 0
 
     def swap(self) -> None:
         """Each sends its model to the other, and waits for the other's."""
 
         def side(k: int) -> None:
-            envelope = Envelope("run", self.exchange, "share", k, 1 - k, {"model": self.model})
+            envelope = Envelope(RUN, self.exchange, "share", k, 1 - k, {"model": self.model})
             self.peers[k].send(self.exchange, [envelope])
             (arrived,) = self.peers[k].collect(self.exchange, [(1 - k, k)])
             assert arrived.tensors["model"].nbytes == self.model.nbytes
