@@ -53,4 +53,7 @@ class Hinting(click.Command):
             name = likely_key(error.option_name.strip("-"), known("keys"))
             if not name:
                 raise
-            raise click.UsageError(f"No such option {error.option_name}: a key is set by -c {name}=…", ctx) from None
+            how = f"a key is set by -c {name}=…"
+            if ctx.info_name == "compare" and name == "seed":
+                how = "the experiment's file sets seeds"
+            raise click.UsageError(f"No such option {error.option_name}: {how}", ctx) from None

@@ -200,7 +200,8 @@ def test_who_holds_what_is_told_on_the_narrowest_terminal(ross_flwr, monkeypatch
         ("run -c num_clients=3", "did you mean num-agents?"),
         ("run --rounds 3", "No such option --rounds: a key is set by -c num-rounds=…"),
         ("run --lr=0.1", "a key is set by -c learning-rate=…"),
-        ("compare digits --seed 3", "a key is set by -c seed=…"),
+        ("compare digits --rounds 3", "a key is set by -c num-rounds=…"),
+        ("compare digits --seed 3", "the experiment's file sets seeds"),
         ("run -c algorithm=FedProx", "it needs a server, and agents here have none; the nearest are 'dpsgd'"),
     ],
 )
