@@ -36,6 +36,8 @@ PIECE = 1 << 16
 """Bytes written at a time."""
 CALLERS = 16
 """How many callers are answered at a time."""
+PAUSE = 60.0
+"""Seconds between two lines on the same node, or on strangers refused for the same reason."""
 ISSUE = "issue the node a new certificate: `ross-flwr certs issue`"
 PROTOCOL = "ross-flwr-doctor"
 """The protocol name by which two doctors recognise each other in the TLS handshake (ALPN)."""
@@ -268,7 +270,9 @@ def _bandwidth(stream: BufferedRWPair, verb: str) -> float:
 
 
 def serve(address: str, certs: Path, tell: Callable[[Finding], None]) -> None:
-    """Answer the doctors of other nodes at this node's address until interrupted, and report each caller.
+    """Answer the doctors of other nodes at this node's address until interrupted, and report callers.
+
+    Each node is reported once in `PAUSE` seconds, and so is each reason for which strangers are refused.
 
     Raises
     ------
@@ -290,10 +294,17 @@ def serve(address: str, certs: Path, tell: Callable[[Finding], None]) -> None:
         raise ConfigError(f"--address {address} cannot be served with --certs {certs}: {reason}") from None
     context.set_alpn_protocols([PROTOCOL])
     room = BoundedSemaphore(CALLERS)
+    quiet_until: dict[str, float] = {}
+
+    def report(subject: str, finding: Finding) -> None:
+        now = time.monotonic()
+        if now >= quiet_until.get(subject, now):
+            quiet_until[subject] = now + PAUSE
+            tell(finding)
 
     def answer(connection: socket.socket, host: str) -> None:
         try:
-            _answer(connection, host, context, tell)
+            _answer(connection, host, context, report)
         finally:
             room.release()
 
@@ -304,13 +315,15 @@ def serve(address: str, certs: Path, tell: Callable[[Finding], None]) -> None:
             Thread(target=answer, args=(connection, host), daemon=True).start()
 
 
-def _answer(connection: socket.socket, host: str, context: ssl.SSLContext, tell: Callable[[Finding], None]) -> None:
+def _answer(
+    connection: socket.socket, host: str, context: ssl.SSLContext, report: Callable[[str, Finding], None]
+) -> None:
     connection.settimeout(PATIENCE)
     try:
         with context.wrap_socket(connection, server_side=True) as link, link.makefile("rwb") as stream:
             certificate: Any = link.getpeercert()
             names = [name for _, name in certificate["subjectAltName"] if name.endswith(f".{DOMAIN}")]
-            tell(Finding("caller", f"{names[0].removesuffix(f'.{DOMAIN}')}, from {host}"))
+            report(names[0], Finding("caller", f"{names[0].removesuffix(f'.{DOMAIN}')}, from {host}"))
             while words := stream.readline(LINE).split():
                 verb, size = words[0], min(int(words[-1]), LARGEST) if len(words) > 1 else 0
                 if verb == b"give":
@@ -320,4 +333,6 @@ def _answer(connection: socket.socket, host: str, context: ssl.SSLContext, tell:
                     stream.write(b"%d\n" % time.time_ns())
                 stream.flush()
     except (OSError, ValueError) as error:
-        tell(Finding("caller", f"{host} was refused: {error}", "run `ross-flwr doctor --certs FOLDER` there"))
+        remedy = "run `ross-flwr doctor --certs FOLDER` there"
+        reason = getattr(error, "reason", None) or type(error).__name__
+        report(reason, Finding("caller", f"{host} was refused: {error}", remedy))

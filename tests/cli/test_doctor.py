@@ -259,6 +259,14 @@ def test_another_authority_is_told_on_both_sides(authority, strangers):
     assert "was refused" in last(told).text
 
 
+def test_who_calls_again_and_again_is_told_once_a_minute(authority, strangers):
+    address, told = serving(authority / "kitchen")
+    for folder, peers in [(authority / "cellar", f"kitchen@{address}"), (strangers, f"cellar@{address}")] * 3:
+        found(certs=folder, peers=(peers,))
+    until(lambda: len(told) > 1, "the doctor tells of one caller only", 30)
+    assert sorted(finding.ok for finding in told) == [False, True]
+
+
 def test_what_cannot_be_served_is_told_in_a_sentence(authority, tmp_path):
     with pytest.raises(ConfigError, match=r"cannot be served with --certs .*: No such file"):
         doctor.serve(f"127.0.0.1:{free_port()}", tmp_path, print)
