@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter_ns
 from typing import Any
 
-from torch import Tensor
+from torch import Size, Tensor, dtype
 
 from ross_flwr.algorithms.algorithm import Algorithm
 from ross_flwr.algorithms.messages import Broadcast, Exchange, Forms, Inbox, Message, MessageTransform, Outbox
@@ -172,9 +172,25 @@ class Host:
         return tensors, {**rest, "patience": dict(self.patience)}
 
     def restore(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
-        """Restore what `snapshot` returned. `rest` may have been through JSON, which turns keys into texts."""
-        self.ran = put_back(self.agents, self.mailroom, tensors, rest)
-        self.patience = dict(rest["patience"])
+        """Restore what `snapshot` returned. `rest` may have been through JSON, which turns keys into texts.
+
+        Raises
+        ------
+        ValueError
+            When it is damaged, or of other agents. The host is of no use then.
+        """
+        before = self._layouts()
+        try:
+            self.ran = put_back(self.agents, self.mailroom, tensors, rest)
+            self.patience = dict(rest["patience"])
+        except (KeyError, TypeError, AttributeError) as error:  # whatever wrong JSON leads to
+            raise ValueError(f"the state of its agents is damaged: {error!r}") from error
+        now = self._layouts()
+        if len(rest["state"]) != len(now) or any(not before[i].items() <= now[i].items() for i in now):
+            raise ValueError("it holds the state of other agents")
+
+    def _layouts(self) -> dict[int, dict[str, tuple[Size, dtype]]]:
+        return {i: {name: (v.shape, v.dtype) for name, v in agent.state.items()} for i, agent in self.agents.items()}
 
     def _runs(self, index: int, pass_number: int, number: int) -> bool:
         if number:

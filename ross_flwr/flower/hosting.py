@@ -1,11 +1,12 @@
 """The agents of a node between two messages: how they are set up, stored in the node's state, and restored."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from shutil import rmtree
+from typing import Any
 
 from flwr.app import ArrayRecord, Context, RecordDict
 from torch import Tensor
@@ -125,18 +126,20 @@ def begin(content: RecordDict, context: Context, make_task: MakeTask | None = No
     hosted = HOSTS.get(_setup_of(str(setup["json"]), context, make_task), context, make_task, anew=True)
     context.state[Setup.key] = setup
     initial = _begin_from(hosted, content.array_records["initial"], context)
-    if _state_dir(hosted) and (saved := _state_folder(hosted).read_checkpoint()):  # by a process that died
-        _, _, remainder = saved
-        if remainder["state"].keys() != {str(agent) for agent in hosted.host.agents}:
-            raise ConfigError(
-                f"state-dir = '{_state_dir(hosted)}' holds agents {', '.join(remainder['state'])} of this run, and the "
-                f"node hosts {', '.join(map(str, hosted.host.agents))}: use num-agents and num-nodes of before"
-            )
-        return
     for agent in hosted.host.agents.values():
         agent["model"] = initial.clone()
         hosted.host.algorithm.start(agent)
-    rest(hosted, context)
+    saved = _state_folder(hosted).read_checkpoint() if _state_dir(hosted) else None  # by a process that died
+    if saved is None:
+        rest(hosted, context)
+        return
+    there = _agents_in(_state_folder(hosted), saved[2])
+    if there != sorted(hosted.host.agents):
+        raise ConfigError(
+            f"state-dir = '{_state_dir(hosted)}' holds agents {', '.join(map(str, there))} of this run, and the "
+            f"node hosts {', '.join(map(str, hosted.host.agents))}: use num-agents and num-nodes of before"
+        )
+    _restore(hosted, *saved[1:])
 
 
 def _begin_from(hosted: Hosted, initial: ArrayRecord, context: Context) -> Tensor:
@@ -167,13 +170,20 @@ def wake(context: Context, make_task: MakeTask | None = None) -> Hosted:
         checkpoint = _state_folder(hosted).read_checkpoint()
         if checkpoint is None:
             raise RuntimeError(f"state-dir = '{_state_dir(hosted)}' no longer holds this node's state")
-        _, tensors, remainder = checkpoint
-        tensors = {key: tensor.to(device) for key, tensor in tensors.items()}
+        _restore(hosted, *checkpoint[1:])
     else:
-        tensors = tensors_of(context.state.array_records["tensors"], device)
         remainder = from_json(context.state.config_records["rest"])
-    hosted.host.restore(tensors, remainder)
+        hosted.host.restore(tensors_of(context.state.array_records["tensors"], device), remainder)
     return hosted
+
+
+def _restore(hosted: Hosted, tensors: dict[str, Tensor], remainder: dict[str, Any]) -> None:
+    """Let the host take over what a checkpoint under `state-dir` holds."""
+    device = hosted.assembly.task.model.device
+    try:
+        hosted.host.restore({key: tensor.to(device) for key, tensor in tensors.items()}, remainder)
+    except ValueError as error:
+        raise ConfigError(f"{_state_folder(hosted).path} cannot be resumed: {error}") from None
 
 
 def rest(hosted: Hosted, context: Context) -> None:
@@ -228,12 +238,21 @@ def left(setup: Setup, context: Context, make_task: MakeTask | None = None) -> d
     root = inside(home(config.part(FlowerOptions).state_dir), setup.run)
     found = {}
     for path in sorted(root.glob("agent-*")):
-        checkpoint = RunFolder(inside(root, path.name)).read_checkpoint()
-        if checkpoint:
+        folder = RunFolder(inside(root, path.name))
+        if checkpoint := folder.read_checkpoint():
             finished, _, remainder = checkpoint
             refuse_changes(path, remainder.get("config", {}), config.values, MAY_CHANGE)
-            found[min(map(int, remainder["state"]))] = finished
+            found[_agents_in(folder, remainder)[0]] = finished
     return found
+
+
+def _agents_in(folder: RunFolder, remainder: Mapping[str, Any]) -> list[int]:
+    try:
+        if agents := sorted(map(int, remainder["state"])):
+            return agents
+    except (KeyError, ValueError):
+        pass
+    raise ConfigError(f"{folder.path} is damaged: its checkpoint holds no state of agents")
 
 
 def forget(context: Context) -> None:

@@ -159,6 +159,18 @@ def test_what_cannot_be_resumed_is_told_before_the_first_round(tmp_path):
     ):
         with pytest.raises((ConfigError, NodeError), match=sentence):
             play(Nodes, **{"resume": name} | options)
+    folder = RunFolder(tmp_path / name / "agent-0")
+    number, tensors, kept = folder.read_checkpoint()
+    for damage, sentence in (
+        ({"state": {}}, "agent-0 is damaged: its checkpoint holds no state of agents"),
+        ({"state": {"x": {}}}, "agent-0 is damaged"),
+        ({"state": {"0": {}, "1": {}}}, "agent-0 cannot be resumed: it holds the state of other agents"),
+        ({"mail": {"0": {"1": {"model": "?"}}}}, r"agent-0 cannot be resumed: .* is damaged: KeyError\('\?'\)"),
+    ):
+        folder.write_checkpoint(number, tensors, kept | damage)
+        with pytest.raises((ConfigError, NodeError), match=sentence):
+            play(Nodes, resume=name)
+    folder.write_checkpoint(number, tensors, kept)
     play(Nodes, resume=name, phase_timeout=5.0, evaluate_every=4)
     assert not list(tmp_path.iterdir())
 
