@@ -1,5 +1,6 @@
 """Runs all agents of a node up to their next requests, and answers these together."""
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, repeat
@@ -16,11 +17,12 @@ from torch.nn.functional import embedding_bag
 from ross_flwr.algorithms.algorithm import Algorithm
 from ross_flwr.algorithms.messages import Inbox, Outbox
 from ross_flwr.engine.engines import Engine, Loop
+from ross_flwr.engine.threads import Crew, cores
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.examples import alike, stacked
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.objective import ModuleObjective
-from ross_flwr.learning.requests import Average, Gradient, Request, compute
+from ross_flwr.learning.requests import Average, Gradient, Request, Utilities, compute
 from ross_flwr.learning.rows import matrix_of, rows_of
 from ross_flwr.learning.stacked import ENTRIES, Stack
 
@@ -36,9 +38,18 @@ class Batched:
     The steps are the same code as in the `Loop`, and the numbers agree to float tolerance. Gradients of one module on
     mini-batches of one size are computed in stacks (`learning.stacked`), and averages of models that are rows of one
     matrix at once; the rest is answered one by one.
+
+    Parameters
+    ----------
+    threads : int
+        How many compute gradients, utilities and tests at once. With `stacking`, several stacks and tests.
+    stacking : bool
+        Whether requests are answered in stacks. If not, the numbers are those of the `Loop` to the last bit.
     """
 
-    name = "batched"
+    def __init__(self, threads: int = 1, *, stacking: bool = True) -> None:
+        self.threads, self.stacking = threads, stacking
+        self.name = ("batched" if stacking else "loop") + (f", {threads} threads" if threads > 1 else "")
 
     def run(
         self, algorithm: Algorithm, step: str, agents: Mapping[int, Agent], inboxes: Mapping[int, Inbox]
@@ -46,7 +57,8 @@ class Batched:
         """Return what each agent sends, by agent."""
         outboxes: dict[int, Outbox] = {}
         waiting: list[Paused] = []
-        hub = getcurrent()
+        groups: deque[Sequence[Paused]] = deque()
+        hub, crew = getcurrent(), Crew(self.threads, _answers)
 
         def work(index: int) -> None:
             outboxes[index] = algorithm.run_step(step, agents[index], inboxes[index])
@@ -55,25 +67,62 @@ class Batched:
             request = runner.switch(value)
             if request is None:
                 _idle.runners.append(runner)
-            else:
-                waiting.append(Paused(runner, agent, request, perf_counter_ns()))
+                return
+            waiting.append(Paused(runner, agent, request, perf_counter_ns()))
+            if not self.stacking:
+                begin()
+
+        def begin() -> None:
+            found = self._groups(waiting)
+            for group in found:  # a single gradient of fully connected layers is over before another thread is awake
+                shared = not self.stacking or len(found) > 1 < len(group)
+                crew.add([each.request for each in group], shared=shared)
+            groups.extend(found)
+            waiting.clear()
 
         try:
             for index, agent in agents.items():
                 agent.compute = hub.switch
                 go_on(_runner(hub), agent, partial(work, index))
-            while waiting:
-                paused, waiting[:] = list(waiting), []
-                for group in _groups(paused):
-                    for each, (answer, took) in zip(group, _answers([each.request for each in group]), strict=True):
-                        if not isinstance(each.request, Average):  # it did not compute all the while
-                            kind = "gradients" if isinstance(each.request, Gradient) else "utilities"
-                            each.agent.counts[f"{kind}-ns"] += took - (perf_counter_ns() - each.since)
-                        go_on(each.runner, each.agent, answer)
+            begin()
+            while groups:
+                for each, (answer, took) in zip(groups.popleft(), crew.take(), strict=True):
+                    if not isinstance(each.request, Average):  # it did not compute all the while
+                        kind = "utilities" if isinstance(each.request, Utilities) else "gradients"
+                        each.agent.counts[f"{kind}-ns"] += took - (perf_counter_ns() - each.since)
+                    go_on(each.runner, each.agent, answer)
+                if not groups:
+                    begin()
         finally:
+            crew.stop()
             for agent in agents.values():
                 agent.compute = compute
         return {index: outboxes[index] for index in agents}
+
+    def answer(self, requests: Sequence[Request]) -> list[Any]:
+        """Return the answers, each computed alone."""
+        crew = Crew(self.threads, _answers)
+        try:
+            for request in requests:
+                crew.add([request])
+            return [answer for _ in requests for answer, _ in crew.take()]
+        finally:
+            crew.stop()
+
+    def _groups(self, paused: "Sequence[Paused]") -> "list[Sequence[Paused]]":
+        """Return the steps that wait, those together whose requests are answered together."""
+        if not self.stacking:
+            return [[each] for each in paused]
+        groups: dict[Hashable, list[Paused]] = {}
+        for k, each in enumerate(paused):
+            groups.setdefault(_kind(each.request) or k, []).append(each)
+        parts: list[Sequence[Paused]] = []
+        for group in groups.values():
+            request, most = group[0].request, len(group)
+            if isinstance(request, Gradient):  # the gradients of a few agents stay in the processor's cache
+                most = max(1, ENTRIES // request.objective.size)
+            parts += [group[first : first + most] for first in range(0, len(group), most)]
+        return parts
 
 
 class Paused(NamedTuple):
@@ -112,29 +161,21 @@ def _serve(work: Callable[[], None]) -> None:
 def choose(wanted: str, model: FlatModel, num_agents: int) -> Engine:
     """Return the engine that the key `engine` asks for, or the loop where the model cannot be stacked.
 
-    ``"auto"`` takes the batched one where it was measured to be faster: for two agents or more, whose model is a chain
-    of fully connected layers (on a GPU of convolutions too) with at most a million parameters.
+    ``"auto"`` stacks where it was measured to be faster: for two agents or more, whose model is a chain of fully
+    connected layers (on a GPU of convolutions too) with at most a million parameters. On a CPU, agents with such chains
+    and with convolutions use all `cores`.
     """
     stack = None if wanted == "loop" else Stack.of(model)
+    on_cpu = model.device.type == "cpu"
+    threads = min(cores(), num_agents) if on_cpu else 1
     if wanted == "batched":
         if stack is None:
             return Loop("the model is no chain of layers that are known to stack")
-        return Loop("the model draws random numbers in training") if stack.draws else Batched()
-    if stack is None or stack.draws or num_agents == 1 or model.size > LARGEST:
+        return Loop("the model draws random numbers in training") if stack.draws else Batched(threads)
+    if stack is None or stack.draws or num_agents == 1:
         return Loop()
-    return Loop() if stack.convolves and model.device.type == "cpu" else Batched()
-
-
-def _groups(paused: Sequence[Paused]) -> Iterator[Sequence[Paused]]:
-    """Yield the steps that wait, those together whose requests are answered together."""
-    groups: dict[Hashable, list[Paused]] = {}
-    for k, each in enumerate(paused):
-        groups.setdefault(_kind(each.request) or k, []).append(each)
-    for group in groups.values():
-        request = group[0].request
-        most = max(1, ENTRIES // request.objective.size) if isinstance(request, Gradient) else len(group)
-        for first in range(0, len(group), most):  # the gradients of a few agents stay in the processor's cache
-            yield group[first : first + most]
+    stacking = model.size <= LARGEST and not (stack.convolves and on_cpu)
+    return Batched(threads, stacking=stacking) if stacking or threads > 1 else Loop()
 
 
 def _kind(request: Request) -> Hashable | None:

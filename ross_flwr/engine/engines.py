@@ -1,11 +1,12 @@
 """What runs a step for many agents."""
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from ross_flwr.algorithms.algorithm import Algorithm
 from ross_flwr.algorithms.messages import Inbox, Outbox
 from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.requests import Request, compute
 
 __all__ = ["Engine", "Loop"]
 
@@ -29,6 +30,9 @@ class Engine(Protocol):
     ) -> dict[int, Outbox]:
         """Return what each agent sends after the step called `step`, given what it received."""
 
+    def answer(self, requests: Sequence[Request]) -> list[Any]:
+        """Return the answers to requests that are made outside of steps, as those for tests are."""
+
 
 class Loop:
     """Runs the agents one after the other.
@@ -47,3 +51,7 @@ class Loop:
     ) -> dict[int, Outbox]:
         """Return what each agent sends, by agent."""
         return {index: algorithm.run_step(step, agent, inboxes[index]) for index, agent in agents.items()}
+
+    def answer(self, requests: Sequence[Request]) -> list[Any]:
+        """Return the answers, one after the other."""
+        return [compute(request) for request in requests]

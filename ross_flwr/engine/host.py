@@ -16,6 +16,7 @@ from ross_flwr.engine.mailroom import Mailroom
 from ross_flwr.engine.snapshots import Snapshot, put_back, take
 from ross_flwr.graph.topology import Places
 from ross_flwr.learning.agent import Agent
+from ross_flwr.learning.requests import Test
 
 __all__ = ["Host"]
 
@@ -161,9 +162,9 @@ class Host:
             )
             agent.counts.clear()
             agent.reported = {}
-            if evaluate:
-                report.add(agent.objective.test(agent["model"]))
             reports.append(report)
+        if evaluate:
+            _test(reports, self.agents, self.engine)
         return reports
 
     def snapshot(self) -> Snapshot:
@@ -220,6 +221,13 @@ class Host:
         leaving = self.mailroom.post(self.agents, outbox, agent, exchange, silence=silence)
         agent.counts["exchange-ns"] += perf_counter_ns() - began
         return leaving
+
+
+def _test(reports: Sequence[AgentReport], agents: Mapping[int, Agent], engine: Engine) -> None:
+    """Add to each report how good the agent's model is on its test set."""
+    requests = [Test(agents[each.agent].objective, agents[each.agent]["model"]) for each in reports]
+    for report, performance in zip(reports, engine.answer(requests), strict=True):
+        report.add(performance)
 
 
 def _by_destination(agent: Agent, outbox: Outbox) -> dict[int, Message]:

@@ -13,7 +13,7 @@ from ross_flwr.learning.batches import Batches, Portions
 from ross_flwr.learning.counts import Counts
 from ross_flwr.learning.examples import Batch
 from ross_flwr.learning.objective import Objective
-from ross_flwr.learning.requests import Average, Compute, Gradient, Of, Part, Utilities, compute, cut
+from ross_flwr.learning.requests import Average, Compute, Gradient, Gradients, Of, Part, Utilities, compute, cut
 from ross_flwr.learning.rules import Mean, Rule, View
 from ross_flwr.learning.rules.stacks import distance
 from ross_flwr.learning.streams import stream
@@ -233,7 +233,7 @@ class Agent:
         """Return the gradient at `model` on `batch`, by default the examples of Q_i in this pass."""
         batch = self.validation if batch is None else batch
         with self.counts.timed("gradients", len(batch)):
-            return self.objective.gradient(model, batch, training=False)
+            return cast(Tensor, self.compute(Gradients(self.objective, model, [batch]))[0])
 
     def mix(self, vectors: Mapping[int, Tensor], *, models: bool = True) -> Tensor:
         """Combine the neighbourhood's vectors by the rule, by default the mean, into a new tensor of shape [P].

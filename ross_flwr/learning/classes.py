@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.examples import Batch
+from ross_flwr.learning.requests import Gradients
 
 __all__ = ["by_class", "class_gradients", "f1_scores"]
 
@@ -22,7 +23,7 @@ def class_gradients(agent: Agent, model: Tensor) -> Tensor:
     """Return the gradient at `model` of the loss on each class of Q_i, shape [C, P]; all count as one."""
     validation = agent.validation
     with agent.counts.timed("gradients", len(validation)):
-        return torch.stack([agent.objective.gradient(model, part, training=False) for part in by_class(validation)])
+        return torch.stack(agent.compute(Gradients(agent.objective, model, by_class(validation))))
 
 
 def f1_scores(outputs: Tensor, targets: Tensor) -> Tensor:

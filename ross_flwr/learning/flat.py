@@ -2,11 +2,14 @@
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
 from functools import reduce
-from weakref import WeakValueDictionary
+from threading import local
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
+from torch._C._nn import unflatten_dense_tensors  # one call, for which other threads wait but once
 
 from ross_flwr.config import ConfigError
 
@@ -81,18 +84,19 @@ class FlatModel:
         self.shapes = {name: tensor.shape for name, tensor in (parameters | buffers).items()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
         self.num_parameters = sum(p.numel() for p in self.parameters)
-        self._views: list[tuple[Tensor, torch.Size, tuple[int, ...], int]] = []
-        self.size = 0
-        for tensor in [*self.parameters, *buffers.values()]:
-            strides = torch.empty(tensor.shape, device="meta").stride()
-            self._views.append((tensor, tensor.shape, strides, self.size))
-            self.size += tensor.numel()
+        self._tensors = [*self.parameters, *buffers.values()]
+        self.size = sum(self.sizes)
         first = {id(parameter): name for name, parameter in every.items()}
         again = module.named_parameters(remove_duplicate=False)
         self._tied = {name: first[id(parameter)] for name, parameter in again if name not in every}
         self._bound: Tensor | None = None
-        self.initial = torch.cat([tensor.detach().reshape(-1) for tensor, *_ in self._views])
+        self.initial = torch.cat([tensor.detach().reshape(-1) for tensor in self._tensors])
         """The module's state when it was wrapped, shape [P]."""
+
+    @property
+    def here(self) -> "FlatModel":
+        """The model; in a thread that is `helping`, that thread's own copy of it."""
+        return _copies.get(self)
 
     @property
     def device(self) -> torch.device:
@@ -136,14 +140,13 @@ class FlatModel:
     def bind(self, vector: Tensor) -> None:
         """Make the module compute on `vector`, shape [P]; in-place changes of its buffers write into it."""
         if vector is not self._bound:
-            start = vector.storage_offset()  # not 0 if the vector is a row of a matrix
-            for tensor, shape, strides, offset in self._views:
-                tensor.data = vector.as_strided(shape, strides, start + offset)
+            for tensor, view in zip(self._tensors, unflatten_dense_tensors(vector, self._tensors), strict=True):
+                tensor.data = view
             self._bound = vector
 
     def read(self) -> Tensor:
         """Return the module's state as a new vector, shape [P], wherever it has moved from the bound one."""
-        state = torch.cat([tensor.detach().float().reshape(-1) for tensor, *_ in self._views])
+        state = torch.cat([tensor.detach().float().reshape(-1) for tensor in self._tensors])
         self._bound = None
         return state
 
@@ -215,6 +218,28 @@ class FlatModel:
     def _check_shape(self, name: str, tensor: Tensor, expected: torch.Size) -> None:
         if tensor.shape != expected:
             raise ConfigError(f"tensor '{name}' has shape {tuple(tensor.shape)}: expected {tuple(expected)}")
+
+
+class _Copies(local):
+    """What this thread computes on instead of the models that it is given, if it is `helping`."""
+
+    of: WeakKeyDictionary[FlatModel, FlatModel] | None = None
+
+    def get(self, model: FlatModel) -> FlatModel:
+        if self.of is None:
+            return model
+        if model not in self.of:
+            self.of[model] = FlatModel(deepcopy(model.module))
+        return self.of[model]
+
+
+_copies = _Copies()
+
+
+def helping() -> None:
+    """Let this thread compute on copies of all models, so that it can compute at the same time as others."""
+    _copies.of = WeakKeyDictionary()
+    torch.set_num_threads(1)
 
 
 def _owner(module: nn.Module, name: str) -> nn.Module:

@@ -1,12 +1,13 @@
 """The loss of a module at any flat vector, on any batch."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._nn import flatten_dense_tensors  # one call, for which other threads wait but once
 
 from ross_flwr.config import ConfigError
 from ross_flwr.learning.examples import Batch
@@ -33,12 +34,17 @@ class ModuleLoss:
     """
 
     def __init__(self, model: FlatModel, loss: Loss, chunk: int) -> None:
-        self.model = model
+        self._model = model
         self.loss_function = loss
         self.criterion = criterion(loss, model.module)
         self.chunk = chunk
         self._shift: Tensor | None = None
         self._takes_gradients = False
+
+    @property
+    def model(self) -> FlatModel:
+        """The module with its state as one vector; each thread computes on its own."""
+        return self._model.here
 
     @cached_property
     def stack(self) -> Stack | None:
@@ -60,7 +66,7 @@ class ModuleLoss:
         `vector` stays unchanged: training mode moves the buffers of a copy, and `buffer_shift` says how far.
         """
         if not training:
-            with seeded(0, vector.device):
+            with seeded(0, vector.device) if self.draws else nullcontext():
                 return self._gradient(self._guarded(vector), batch, training=False)
         if not self.model.has_buffers:
             return self._gradient(vector, batch, training=True, part=part)
@@ -85,17 +91,18 @@ class ModuleLoss:
         parts = [map_tensors(Tensor.detach, plain(self._outputs(vector, part))) for part in batch.parts(self.chunk)]
         return parts[0] if len(parts) == 1 else map_tensors(_cat, *parts)
 
-    def evaluating(self, vector: Tensor, function: Callable[[nn.Module], Any]) -> Any:
+    def evaluating(self, vector: Tensor, function: Callable[[nn.Module], Any], *, draws: bool = True) -> Any:
         """Return the function's value of the module at `vector`, in evaluation mode.
 
-        Gradients are computed only for modules whose ``forward`` takes some itself.
+        Gradients are computed only for modules whose ``forward`` takes some itself. Random numbers that it `draws` are
+        always the same.
         """
         self.model.bind(self._guarded(vector))
         self._mode(training=False)
         try:
             if not self._takes_gradients:
                 try:
-                    with torch.inference_mode(), seeded(0, vector.device):
+                    with torch.inference_mode(), seeded(0, vector.device) if draws else nullcontext():
                         return function(self.model.module)
                 except RuntimeError as error:
                     if "grad" not in str(error) and "Inference" not in str(error):
@@ -120,12 +127,12 @@ class ModuleLoss:
                         torch.autograd.backward(loss if len(each) == len(batch) else loss * (len(each) / len(batch)))
             finally:
                 model.settle()
-            parts = [_flat(p)[within] if part else _flat(p) for p, within in entries]
+            parts = [_flat(p)[within] for p, within in entries] if part else [_all(model.parameters)]
         if part is not None:
             self._forget_gradients()
         elif model.has_buffers:
             parts.append(torch.zeros_like(vector[model.num_parameters :]))
-        return torch.cat(parts)
+        return torch.cat(parts) if part or model.has_buffers else parts[0]
 
     def _measure(self, vector: Tensor, batch: Batch) -> tuple[float, float]:
         outputs = self._outputs(vector, batch)
@@ -141,7 +148,7 @@ class ModuleLoss:
         return loss
 
     def _outputs(self, vector: Tensor, batch: Batch) -> Any:
-        return self.evaluating(vector, lambda module: call(module, batch.inputs))
+        return self.evaluating(vector, lambda module: call(module, batch.inputs), draws=self.draws)
 
     def _guarded(self, vector: Tensor) -> Tensor:
         """Return what a module may write its buffers into in evaluation, so that `vector` stays as it is."""
@@ -154,6 +161,12 @@ class ModuleLoss:
     def _mode(self, *, training: bool) -> None:
         if self.model.module.training is not training:
             self.model.module.train(training)
+
+
+def _all(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Return the gradients of all parameters, shape [P]."""
+    dense = [each.grad for each in parameters if each.grad is not None and not each.grad.is_sparse]
+    return flatten_dense_tensors(dense if len(dense) == len(parameters) else [_flat(each) for each in parameters])
 
 
 def _flat(parameter: nn.Parameter) -> Tensor:

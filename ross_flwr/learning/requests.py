@@ -11,11 +11,23 @@ from torch import Tensor
 
 from ross_flwr.learning.clipping import clipped_mean
 from ross_flwr.learning.examples import Batch
-from ross_flwr.learning.objective import ModuleObjective, Objective
+from ross_flwr.learning.objective import ModuleObjective, Objective, Performance
 from ross_flwr.learning.rules.stacks import weighed
 from ross_flwr.learning.streams import seeded
 
-__all__ = ["Average", "Compute", "Gradient", "Of", "Part", "Request", "Utilities", "compute", "cut"]
+__all__ = [
+    "Average",
+    "Compute",
+    "Gradient",
+    "Gradients",
+    "Of",
+    "Part",
+    "Request",
+    "Test",
+    "Utilities",
+    "compute",
+    "cut",
+]
 
 Of: TypeAlias = Literal["own", "cross", "exact"]
 """Whose model a gradient is of: the agent's own, or a neighbour's that asked for a cross-gradient.
@@ -80,6 +92,19 @@ class Gradient:
 
 
 @dataclass(slots=True, eq=False)
+class Gradients:
+    """A request for the gradients of an objective at `model` on each of some `batches` of Q_i, without dropout."""
+
+    objective: Objective
+    model: Tensor
+    batches: Sequence[Batch]
+
+    def answer(self) -> list[Tensor]:
+        """Return the gradients, shape [P] each."""
+        return [self.objective.gradient(self.model, batch, training=False) for batch in self.batches]
+
+
+@dataclass(slots=True, eq=False)
 class Utilities:
     """A request for the utility, of some `kind`, of each of the `models` on `batch`, examples of the validation set."""
 
@@ -108,7 +133,21 @@ class Average:
         return weighed(self.own, self.others, self.weights)
 
 
-Request: TypeAlias = Gradient | Utilities | Average
+@dataclass(slots=True, eq=False)
+class Test:
+    """A request for the loss and accuracy of `vector` on the test set."""
+
+    __test__ = False  # for pytest
+
+    objective: Objective
+    vector: Tensor
+
+    def answer(self) -> Performance:
+        """Return them."""
+        return self.objective.test(self.vector)
+
+
+Request: TypeAlias = Gradient | Gradients | Utilities | Average | Test
 
 Compute: TypeAlias = Callable[[Request], Any]
 """Answers a request. An engine that gives its agents another one sees all requests of a step at once."""

@@ -93,7 +93,7 @@ def _run_waiting(waiting: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
     context = multiprocessing.get_context("spawn")
     stop, lines = context.Event(), context.Queue()
     with _printing(lines), ProcessPoolExecutor(min(jobs, len(waiting)), context, _listen, (stop, lines)) as pool:
-        with _deaf():
+        with _deaf(), _one_core_each():
             pending = {pool.submit(_run, cell.place, cell.keys, cell.folder(root).path): cell for cell in waiting}
             pool.submit(int)  # the pool looks for processes that have died among those that it had at the last call
         try:
@@ -140,6 +140,18 @@ def _deaf() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+
+
+@contextmanager
+def _one_core_each() -> Iterator[None]:
+    """Let the processes that are started here compute with one thread each, unless OMP_NUM_THREADS says otherwise."""
+    given = "OMP_NUM_THREADS" in os.environ
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        yield
+    finally:
+        if not given:
+            del os.environ["OMP_NUM_THREADS"]
 
 
 def _refusal(assembly: Assembly) -> str:

@@ -47,7 +47,8 @@ class MachineOptions:
     )
     engine: str = option(
         "auto",
-        "how agents of one process compute gradients: one after the other, together, or as is faster for the model",
+        "how agents of one process compute gradients: one after the other, together, or as is faster for the model and "
+        "the cores that the process is given, of which OMP_NUM_THREADS=1 leaves it one",
         choices=("auto", "loop", "batched"),
     )
     checkpoint_every: int = option(

@@ -1,13 +1,16 @@
 """Engines: whichever runs a step, the numbers are the same."""
 
+from threading import Barrier, get_ident
+
 import pytest
 import torch
 from torch import nn
 
 from ross_flwr.algorithms import ALGORITHMS
-from ross_flwr.config import resolve
+from ross_flwr.config import ConfigError, resolve
 from ross_flwr.engine import batched
-from ross_flwr.engine.batched import choose
+from ross_flwr.engine.batched import Batched, choose
+from ross_flwr.engine.threads import cores
 from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.stacked import Stack
 from ross_flwr.runs.local import LocalRun
@@ -73,6 +76,59 @@ def test_whatever_else_a_run_does_the_engines_agree(more):
         list(run.rounds())
         models.append(torch.stack([agent["model"] for agent in run.host.agents.values()]))
     torch.testing.assert_close(models[1], models[0], rtol=1e-5, atol=1e-5)
+
+
+def on_threads(method, loss=nn.functional.cross_entropy):
+    """Return a run of the CNN with two threads, which wait for each other at their first loss."""
+    run = LocalRun(resolve(SETTING | {"algorithm": method, "model": "cnn"}))
+    together, threads = Barrier(2, timeout=30), set()
+
+    def met(*pair):
+        if get_ident() not in threads:
+            threads.add(get_ident())
+            together.wait()
+        return loss(*pair)
+
+    for agent in run.host.agents.values():
+        agent.objective.criterion = met
+    run.host.engine = Batched(2, stacking=False)
+    return run
+
+
+@pytest.mark.parametrize("method", ["dpsgd", "ross-plus"])
+def test_threads_give_the_numbers_of_the_loop_to_the_last_bit(method):
+    loop, threads = (
+        LocalRun(resolve(SETTING | {"algorithm": method, "model": "cnn", "engine": "loop"})),
+        on_threads(method),
+    )
+    found = []
+    for run in (loop, threads):
+        list(run.rounds())
+        lines = [{kind: line[kind] for kind in (*COUNTED, "accuracy")} for line in run.history.lines]
+        found.append((lines, torch.stack([agent["model"] for agent in run.host.agents.values()])))
+    assert found[0][0] == found[1][0]
+    assert torch.equal(found[0][1], found[1][1])
+    assert [run.summary()["engine"] for run in (loop, threads)] == ["loop", "loop, 2 threads"]
+
+
+def test_what_fails_in_a_thread_is_told_as_by_the_loop():
+    def failing(outputs, targets):
+        raise ConfigError(f"no loss of {len(targets)} examples")
+
+    with pytest.raises(ConfigError, match="no loss of 16 examples"):
+        list(on_threads("dpsgd", failing).rounds())
+
+
+@pytest.mark.parametrize(
+    ("given", "cores_given", "used"), [("", 4, 4), ("2", 4, 2), ("8,2", 4, 4), ("0", 4, 4), ("many", 4, 4)]
+)
+def test_a_run_uses_the_cores_that_it_is_given(given, cores_given, used, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores_given)), raising=False)
+    assert cores() == used
+    cnn = FlatModel(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2)))
+    assert choose("auto", cnn, 10).name == f"loop, {used} threads"
+    assert choose("auto", cnn, 1).name == choose("loop", cnn, 10).name == "loop"
 
 
 @pytest.mark.parametrize(
