@@ -1,4 +1,4 @@
-"""What a second core is worth to a run of the CNN."""
+"""What a second core is worth to a run of the CNN, where two are idle."""
 
 from itertools import islice
 from pathlib import Path
