@@ -117,7 +117,7 @@ class Compression(MessageTransform):
                 return codec.send(flat, flat if own is vector else None, sent, heard, leg)
         except Refused:
             sent.clear()
-        return torch.full((codec.size(len(flat)),), 255, dtype=torch.uint8)
+        return torch.full((codec.most(len(flat)),), 255, dtype=torch.uint8)
 
     def _received(
         self, codec: Codec, agent: Agent, source: int, name: str, data: Tensor, form: Form, exchange: Exchange

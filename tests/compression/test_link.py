@@ -231,7 +231,7 @@ def test_an_infinite_lie_is_refused_through_every_codec():
     for compress in ("float16", "int8", "int4", "choco(sign)", "choco(topk(0.1))", "gradient: topk(0.1)"):
         run = finished(algorithm="ross", attackers=1, attack="infinite", compress=compress)
         refused = set(run.host.dropped)
-        assert refused <= {"not-finite", "malformed", "out-of-step", "shape"}, compress
+        assert refused <= {"not-finite", "malformed"}, compress
         assert run.host.dropped.total() > 6
         assert models(run).isfinite().all()
 
