@@ -126,7 +126,7 @@ def test_a_killed_node_is_missing_and_takes_part_again_when_it_returns(standing,
     """The node of agent 1 dies in the first segment, which the others finish, and is back for the second."""
     nodes, call_as = door
     first = call_as(Credentials.read(nodes[1].certs))
-    keys = {"num-rounds": 200, "segment-rounds": 100, "evaluate-every": 50, "return-model": "none"}
+    keys = {"task": "signals", "num-rounds": 200, "segment-rounds": 100, "evaluate-every": 50, "return-model": "none"}
     keys["phase-timeout"] = 25.0
     run = standing.run("bad-day", {**DIRECT, **keys})
     until(lambda: (at := position(first)) and at.pass_number >= 5, "agent 0 did not begin")
