@@ -118,7 +118,8 @@ partition-id=$((k - 1)) num-partitions=$nodes"
 done
 
 if [ "$keys" = shell ]; then
-    echo "The deployment runs until you leave this shell. To start a run: flwr run . here --stream"
+    echo "The deployment runs until you leave this shell. To start a run of three rounds, node to node:
+  flwr run . here --stream --run-config \"num-nodes=$nodes num-agents=$nodes topology='ring' num-rounds=3 beside='' transport='direct'\""
     cd "$app"
     bash || true
     exit

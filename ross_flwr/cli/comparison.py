@@ -82,9 +82,7 @@ def compare(
     plan = plan_of(experiment, read(run_config), quick, again, chosen)
     if RunFolder(folder).config.exists() or RunFolder(folder).beside():
         raise ConfigError(f"{folder} holds a run of `ross-flwr run`: name another folder by --out")
-    if quick:
-        click.echo("A first impression: one seed, few rounds, no tuning, and equal rounds instead of equal work")
-    click.echo(f"Results go to {folder}")
+    announce(plan, folder, quick)
     jobs = jobs or os.cpu_count() or 1
     with stoppable(folder, "the same command continues the comparison"), Course() as course:
 
@@ -109,6 +107,17 @@ def compare(
     tell(plan, cells, folder)
     if failed:
         raise CellsFailedError({cell.place: cell.failed for cell in cells if cell.failed} or failed)
+
+
+def announce(plan: "Plan", folder: Path, quick: bool) -> None:
+    """Say what comes, before it begins."""
+    if quick:
+        click.echo("A first impression: one seed, few rounds, no tuning, and at equal rounds, not at equal work")
+    elif plan.tuning and len(plan.tuned) < len(plan.methods) * len(plan.topologies):
+        click.echo(
+            "Keys are tuned first, on all choices and then on the better half, the finalists; the cells come last"
+        )
+    click.echo(f"Results go to {folder}")
 
 
 def plan_of(experiment: str, given: dict[str, Any], quick: bool, again: bool, chosen: dict[str, str]) -> "Plan":

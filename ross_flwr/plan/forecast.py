@@ -23,7 +23,7 @@ WAITING, MATRIX = "waiting for what is on the way", "the ServerApp's memory"
 
 LESS = "send less: compress = 'int8', a smaller topology-degree, or more local-steps between messages"
 DIRECT = "Let nodes talk to each other (transport = 'direct')"
-BLOCKS = f"{DIRECT} in long segments (segment-rounds), or let each host several agents (num-nodes)"
+BLOCKS = "Use transport = 'direct' with longer segments (segment-rounds), or host several agents on a node (num-nodes)"
 REMEDIES = {
     "this machine's processor": "Use more machines, or a method that takes fewer gradients",
     "each node's processor": "Use faster devices, or a method that takes fewer gradients",

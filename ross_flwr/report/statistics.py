@@ -187,12 +187,13 @@ def legend(ours: str | None, found: Sequence[Difference], measure: Measure = ACC
         return [*sentences, "With one seed no difference can be tested."]
     seeds, alpha = min(each.seeds for each in tested), SIGNIFICANT / len(tested)
     least = quantile(1 - alpha, seeds - 1) / sqrt(seeds)
+    none = "" if any(each.significant for each in tested) else " None is."
     return [
         *sentences,
         f"▲ and ▼: {ours} is better or worse than the best other method with p < {SIGNIFICANT}, in a two-sided t-test "
         f"paired by seed, after Holm's correction for {len(tested)} comparisons: {ours} with every other method in "
-        f"every place. On {seeds} seeds the first of these is significant from a mean difference of {least:.1f} times "
-        "its standard deviation on.",
+        f"every place.{none} On {seeds} seeds that takes a mean difference of {least:.1f} times its standard deviation "
+        "over seeds.",
     ]
 
 

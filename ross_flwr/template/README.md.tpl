@@ -7,7 +7,7 @@ data are in `$module/task.py`: begin there.
 python -m pytest                                                     # the tests (pip install pytest)
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1                # use this environment
 flwr run . --stream --federation-config "num-supernodes=4"           # four agents, in Flower's simulation
-flwr run . --stream --run-config "algorithm='dpsgd' num-rounds=5"    # other keys; `ross-flwr config` lists all
+flwr run . --stream --run-config "algorithm='dpsgd' num-rounds=5"    # keys that stand in pyproject.toml; add others there first: `ross-flwr config` lists all
 ```
 
 On devices, `--node-config` tells each SuperNode which data is its own, as `load_data` reads it. With `transport="direct"` agents

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from ross_flwr.algorithms import ALGORITHMS
-from ross_flwr.config import ConfigError
+from ross_flwr.config import ConfigError, resolve
 from ross_flwr.runs import compare
 from ross_flwr.runs.finished import REFUSED
 from ross_flwr.runs.grids import Grid
@@ -140,6 +140,14 @@ def test_with_a_budget_every_configuration_takes_as_much_work_as_the_budgets_met
     rounds = {(each["local-steps"], each["num-rounds"]) for each in values}
     assert rounds == {(1, 20), (5, 4)}
     assert plan.tuned["balance", "ring"]["local-steps"] == 1
+
+
+def test_a_folder_of_another_comparison_is_refused_before_anything_is_tuned(tmp_path):
+    plan = read(tmp_path)
+    plan.cells()[0].folder(tmp_path / "out").write_config(resolve({"num-rounds": 3}))
+    with pytest.raises(ConfigError, match="holds a run of another experiment"):
+        tuned(plan, tmp_path / "out", near(0.1))
+    assert not (tmp_path / "out/tuned.toml").exists()
 
 
 def test_a_method_that_cannot_run_gets_no_keys(tmp_path):
