@@ -178,14 +178,24 @@ class Host:
         Raises
         ------
         ValueError
-            When it is damaged, or of other agents. The host is of no use then.
+            When it is damaged. The host is of no use then.
         """
-        before = self._layouts()
         try:
             self.ran = put_back(self.agents, self.mailroom, tensors, rest)
             self.patience = dict(rest["patience"])
         except (KeyError, TypeError, AttributeError) as error:  # whatever wrong JSON leads to
             raise ValueError(f"the state of its agents is damaged: {error!r}") from error
+
+    def resume(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+        """Restore what `snapshot` returned in another process, to agents that have just begun.
+
+        Raises
+        ------
+        ValueError
+            When it is damaged, or of other agents. The host is of no use then.
+        """
+        before = self._layouts()
+        self.restore(tensors, rest)
         now = self._layouts()
         if len(rest["state"]) != len(now) or any(not before[i].items() <= now[i].items() for i in now):
             raise ValueError("it holds the state of other agents")

@@ -139,7 +139,7 @@ def begin(content: RecordDict, context: Context, make_task: MakeTask | None = No
             f"state-dir = '{_state_dir(hosted)}' holds agents {', '.join(map(str, there))} of this run, and the "
             f"node hosts {', '.join(map(str, hosted.host.agents))}: use num-agents and num-nodes of before"
         )
-    _restore(hosted, *saved[1:])
+    _restore(hosted, hosted.host.resume, *saved[1:])
 
 
 def _begin_from(hosted: Hosted, initial: ArrayRecord, context: Context) -> Tensor:
@@ -170,18 +170,23 @@ def wake(context: Context, make_task: MakeTask | None = None) -> Hosted:
         checkpoint = _state_folder(hosted).read_checkpoint()
         if checkpoint is None:
             raise RuntimeError(f"state-dir = '{_state_dir(hosted)}' no longer holds this node's state")
-        _restore(hosted, *checkpoint[1:])
+        _restore(hosted, hosted.host.restore, *checkpoint[1:])
     else:
         remainder = from_json(context.state.config_records["rest"])
         hosted.host.restore(tensors_of(context.state.array_records["tensors"], device), remainder)
     return hosted
 
 
-def _restore(hosted: Hosted, tensors: dict[str, Tensor], remainder: dict[str, Any]) -> None:
-    """Let the host take over what a checkpoint under `state-dir` holds."""
+def _restore(
+    hosted: Hosted,
+    restore: Callable[[dict[str, Tensor], dict[str, Any]], None],
+    tensors: dict[str, Tensor],
+    remainder: dict[str, Any],
+) -> None:
+    """Let the host `restore` or `resume` what a checkpoint under `state-dir` holds."""
     device = hosted.assembly.task.model.device
     try:
-        hosted.host.restore({key: tensor.to(device) for key, tensor in tensors.items()}, remainder)
+        restore({key: tensor.to(device) for key, tensor in tensors.items()}, remainder)
     except ValueError as error:
         raise ConfigError(f"{_state_folder(hosted).path} cannot be resumed: {error}") from None
 

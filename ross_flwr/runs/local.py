@@ -183,7 +183,7 @@ class LocalRun:
         """Take over what a checkpoint holds; return whether it fits the history and the agents of this run."""
         on_device = {key: tensor.to(self.assembly.task.model.device) for key, tensor in tensors.items()}
         try:
-            self.host.restore(on_device, rest)
+            self.host.resume(on_device, rest)
             self.history.restore(last)
         except (ValueError, OSError):
             return False

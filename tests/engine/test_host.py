@@ -347,6 +347,18 @@ def test_a_host_restored_at_any_activation_goes_on_bit_for_bit(name, keep):
         assert again[0].dropped == {"late": 2}
 
 
+def test_a_host_goes_back_over_a_step_that_failed_and_resumes_only_what_its_agents_began_with():
+    """A step may fail once its agents remember more than the snapshot from before it has."""
+    host = host_of(range(6), method("dpsgd", learning_rate=0.3))
+    kept = host.snapshot()
+    host.agents[0]["memory"] = normal(1, 3)
+    host.restore(*kept)
+    assert "memory" not in host.agents[0].state
+    host.agents[0]["memory"] = normal(1, 3)
+    with pytest.raises(ValueError, match="other agents"):
+        host.resume(*kept)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_going_on_does_not_change_a_snapshot(name):
     algorithm = method(name, learning_rate=0.3)
