@@ -113,7 +113,7 @@ def announce(plan: "Plan", folder: Path, quick: bool) -> None:
     """Say what comes, before it begins."""
     if quick:
         click.echo("A first impression: one seed, few rounds, no tuning, and at equal rounds, not at equal work")
-    elif plan.tuning and len(plan.tuned) < len(plan.methods) * len(plan.topologies):
+    elif plan.untuned:
         click.echo(
             "Keys are tuned first, on all choices and then on the better half, the finalists; the cells come last"
         )

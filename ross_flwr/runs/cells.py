@@ -69,10 +69,8 @@ def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:
     """
     refusals: dict[tuple[str, ...], str] = {}
     for cell in cells:
-        folder = cell.folder(root)
-        if folder.config.is_file() and folder.read_config() != cell.config:
-            raise ConfigError(f"{folder.path} holds a run of another experiment: take another folder for this one")
-        if folder.read_summary() is None:
+        cell.refuse_another(root)
+        if cell.folder(root).read_summary() is None:
             try:
                 refusals[cell.place] = _refusal(assemble(cell.config))
             except ConfigError as error:

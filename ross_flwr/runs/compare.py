@@ -24,7 +24,7 @@ Keys of ``-c`` hold in every cell, as those of ``[keys]`` do, and replace them. 
 has tuned is refused there: the file alone says what differs among cells.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.resources import files
@@ -104,6 +104,12 @@ class Plan:
     budget: Budget | None = None
     given: Mapping[str, Any] = field(default_factory=dict)
     file: Path | None = None
+
+    @property
+    def untuned(self) -> list[tuple[str, str]]:
+        """The methods and topologies for which keys are yet to be chosen."""
+        places = product(self.methods, self.topologies) if self.tuning else ()
+        return [place for place in places if place not in self.tuned]
 
     def only(self, **wanted: str) -> "Plan":
         """Return the plan with only the named ``methods``, ``scenarios`` and ``topologies``; empty texts mean all.
@@ -223,6 +229,20 @@ class Cell:
     def folder(self, root: Path) -> RunFolder:
         """Return where its results go."""
         return RunFolder(inside(root, *self.place))
+
+    def refuse_another(self, root: Path, decided: Collection[str] = ()) -> None:
+        """Refuse a folder that holds another run in the cell's place; keys yet to be `decided` may differ.
+
+        Raises
+        ------
+        ConfigError
+            When it does.
+        """
+        folder = self.folder(root)
+        if folder.config.is_file():
+            there = folder.read_config().values
+            if any(there[key] != value for key, value in self.config.values.items() if key not in decided):
+                raise ConfigError(f"{folder.path} holds a run of another experiment: take another folder for this one")
 
     def result(self, root: Path) -> dict[str, Any] | None:
         """Return its summary, ``{"refused": sentence}`` when the method cannot run there, or None before it is done.

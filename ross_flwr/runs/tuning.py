@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ross_flwr.config import ConfigError, Scalar
+from ross_flwr.config import Scalar
 from ross_flwr.files import fresh
 from ross_flwr.runs.budgets import probe
 from ross_flwr.runs.compare import Budget, Cell, Plan
@@ -56,11 +56,12 @@ def tune(plan: Plan, root: Path, work: Work) -> Plan:
     ConfigError
         When the folder holds cells of another comparison.
     """
-    places = [place for place in product(plan.methods, plan.topologies) if place not in plan.tuned]
-    if plan.tuning is None or not places:
+    if plan.tuning is None or not plan.untuned:
         return plan
-    _refuse_others(plan, root)
-    races = [_Race(plan, plan.tuning, *place, root) for place in places]
+    sized = ("num-rounds", "evaluate-every", "evaluate-at") if plan.budget else ()
+    for cell in plan.cells():
+        cell.refuse_another(root, (*plan.tuning.grids[cell.place[0]].lists, *sized))
+    races = [_Race(plan, plan.tuning, *place, root) for place in plan.untuned]
 
     def run(word: str) -> None:
         cells = [cell for race in races for cell in race.cells()]
@@ -84,19 +85,6 @@ def tune(plan: Plan, root: Path, work: Work) -> Plan:
     _write_csv(races, root / "tuning.csv")
     _write_toml(tuned, root / "tuned.toml")
     return replace(plan, tuned=tuned)
-
-
-def _refuse_others(plan: Plan, root: Path) -> None:
-    """Refuse cells in the folder that differ in more than tuning and the budget decide."""
-    decided = {key for grid in plan.tuning.grids.values() for key in grid.lists} if plan.tuning else set()
-    if plan.budget:
-        decided |= {"num-rounds", "evaluate-every", "evaluate-at"}
-    for cell in plan.cells():
-        folder = cell.folder(root)
-        if folder.config.is_file():
-            there = folder.read_config().values
-            if any(there[key] != value for key, value in cell.config.values.items() if key not in decided):
-                raise ConfigError(f"{folder.path} holds a run of another experiment: take another folder for this one")
 
 
 def without_tuning(cells: Iterable[Cell], failed: Mapping[tuple[str, ...], str]) -> dict[tuple[str, ...], str]:
