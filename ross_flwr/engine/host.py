@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Size, Tensor, dtype
 
@@ -66,8 +66,7 @@ class Host:
         self.agents = {agent.index: agent for agent in agents}
         self.engine: Engine = engine or Loop()
         self.mailroom = Mailroom(run, transforms)
-        self.places = places
-        self.absent = absent
+        self.places, self.absent = places, absent
         self.ran: dict[int, tuple[int, int]] = {}
         self.patience: dict[str, float] = {}
 
@@ -169,8 +168,7 @@ class Host:
 
     def snapshot(self) -> Snapshot:
         """Return all that the host carries from one activation to the next."""
-        tensors, rest = take(self.agents, self.ran, self.mailroom)
-        return tensors, {**rest, "patience": dict(self.patience)}
+        return take(self.agents, self.mailroom, self.ran, self.patience)
 
     def restore(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
         """Restore what `snapshot` returned. `rest` may have been through JSON, which turns keys into texts.
@@ -180,11 +178,7 @@ class Host:
         ValueError
             When it is damaged. The host is of no use then.
         """
-        try:
-            self.ran = put_back(self.agents, self.mailroom, tensors, rest)
-            self.patience = dict(rest["patience"])
-        except (KeyError, TypeError, AttributeError) as error:  # whatever wrong JSON leads to
-            raise ValueError(f"the state of its agents is damaged: {error!r}") from error
+        self.ran, self.patience = put_back(self.agents, self.mailroom, tensors, rest)
 
     def resume(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
         """Restore what `snapshot` returned in another process, to agents that have just begun.
@@ -194,14 +188,10 @@ class Host:
         ValueError
             When it is damaged, or of other agents. The host is of no use then.
         """
-        before = self._layouts()
+        before = _layouts(self.agents)
         self.restore(tensors, rest)
-        now = self._layouts()
-        if len(rest["state"]) != len(now) or any(not before[i].items() <= now[i].items() for i in now):
+        if len(rest["state"]) != len(before) or _lost(before, _layouts(self.agents)):
             raise ValueError("it holds the state of other agents")
-
-    def _layouts(self) -> dict[int, dict[str, tuple[Size, dtype]]]:
-        return {i: {name: (v.shape, v.dtype) for name, v in agent.state.items()} for i, agent in self.agents.items()}
 
     def _runs(self, index: int, pass_number: int, number: int) -> bool:
         if number:
@@ -231,6 +221,19 @@ class Host:
         leaving = self.mailroom.post(self.agents, outbox, agent, exchange, silence=silence)
         agent.counts["exchange-ns"] += perf_counter_ns() - began
         return leaving
+
+
+Layouts: TypeAlias = dict[int, dict[str, tuple[Size, dtype]]]
+"""Shape and type of what each agent remembers."""
+
+
+def _lost(before: Layouts, now: Layouts) -> bool:
+    """Return whether an agent no longer has all that it had."""
+    return any(not before[i].items() <= now[i].items() for i in before)
+
+
+def _layouts(agents: Mapping[int, Agent]) -> Layouts:
+    return {i: {name: (v.shape, v.dtype) for name, v in agent.state.items()} for i, agent in agents.items()}
 
 
 def _test(reports: Sequence[AgentReport], agents: Mapping[int, Agent], engine: Engine) -> None:

@@ -18,7 +18,7 @@ Ran: TypeAlias = dict[int, tuple[int, int]]
 """The pass and the number of the step that each agent ran last."""
 
 
-def take(agents: Mapping[int, Agent], ran: Ran, mailroom: Mailroom) -> Snapshot:
+def take(agents: Mapping[int, Agent], mailroom: Mailroom, ran: Ran, patience: Mapping[str, float]) -> Snapshot:
     """Return all that a host carries from one activation to the next: tensors by key, and the rest as JSON.
 
     It stays valid while the host goes on, because vectors are replaced, never changed, and counts are copied.
@@ -46,15 +46,30 @@ def take(agents: Mapping[int, Agent], ran: Ran, mailroom: Mailroom) -> Snapshot:
         "sent": {i: {j: dict(kinds) for j, kinds in sent.items()} for i, sent in mailroom.sent.items()},
         "missing": {i: sorted(missing) for i, missing in mailroom.missing.items()},
         "dropped": dict(mailroom.refusals.counts),
+        "patience": dict(patience),
     }
     return tensors, rest
 
 
 def put_back(
     agents: Mapping[int, Agent], mailroom: Mailroom, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]
-) -> Ran:
-    """Restore agents and mailroom from what `take` returned, and return what each agent ran last."""
+) -> tuple[Ran, dict[str, float]]:
+    """Restore agents and mailroom from what `take` returned, and return what each agent ran last, and the patience.
 
+    Raises
+    ------
+    ValueError
+        When it is damaged. Agents and mailroom are of no use then.
+    """
+    try:
+        return _put_back(agents, mailroom, tensors, rest), dict(rest["patience"])
+    except (KeyError, TypeError, AttributeError) as error:  # whatever wrong JSON leads to
+        raise ValueError(f"the state of its agents is damaged: {error!r}") from error
+
+
+def _put_back(
+    agents: Mapping[int, Agent], mailroom: Mailroom, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]
+) -> Ran:
     def fetch(keys: Mapping[str, str]) -> Message:
         return {name: tensors[key] for name, key in keys.items()}
 
