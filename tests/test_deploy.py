@@ -42,9 +42,12 @@ COMMANDS = CONTAINERS | {unit.stem: command_in(unit) for unit in UNITS}
 
 
 @cache
+def help_of(command):
+    return subprocess.run([BIN / command, "--help"], capture_output=True, text=True, check=True).stdout
+
+
 def flags_of(command):
-    done = subprocess.run([BIN / command, "--help"], capture_output=True, text=True, check=True)
-    return set(re.findall(r"--[a-z-]+", done.stdout))
+    return set(re.findall(r"--[a-z-]+", help_of(command)))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -53,6 +56,15 @@ def test_flower_takes_every_flag(name):
     given = {word.partition("=")[0] for word in words if word.startswith("--")}
     assert given
     assert given <= flags_of(command)
+
+
+@pytest.mark.parametrize("file", ["flower/README.md", "template/README.md.tpl"])
+def test_a_superlink_that_is_started_by_hand_needs_no_flag_that_flower_warns_of(file):
+    text = (DEPLOY.parent / "ross_flwr" / file).read_text(encoding="utf-8")
+    (command,) = re.findall(r"^`?(flower-superlink [^`#\n]*)", text, flags=re.M)
+    for flag in re.findall(r"--[a-z-]+", command):
+        (said,) = re.findall(rf"^  {flag}\b.*(?:\n {{3,}}.*)*", help_of("flower-superlink"), flags=re.M)
+        assert "deprecated" not in said.lower()
 
 
 def test_containers_find_each_other_by_the_names_that_their_certificates_have():
