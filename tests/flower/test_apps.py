@@ -4,10 +4,13 @@ import difflib
 import importlib
 import random
 import re
+import sys
+import tomllib
 from pathlib import Path
 from statistics import mean
 
 import pytest
+from flwr.cli.config_utils import load_and_validate
 from flwr.supercore.task_identity import TaskIdentity
 from nodes import Nodes, context_of
 
@@ -41,21 +44,43 @@ def test_at_most_fifteen_lines_change_and_the_readme_shows_them(app):
     assert lines in shown, "\n".join(lines)
 
 
-def played(app, form, key):
+@pytest.fixture
+def components(monkeypatch):
+    """Returns the ClientApp and the ServerApp of one form of an app, as Flower finds them in the app's folder."""
+
+    def load(app, form):
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("task", "fedavg", "ross")]:
+            monkeypatch.delitem(sys.modules, name)
+        folder = ROOT / "tests" / "apps" / app
+        monkeypatch.syspath_prepend(folder)
+        names = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["components"]
+        client, server = (names[name].removesuffix(":app").replace("ross", form) for name in ("clientapp", "serverapp"))
+        return importlib.import_module(client).app, importlib.import_module(server)
+
+    return load
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_flower_takes_the_folder_of_each_app(app):
+    config, warnings = load_and_validate(ROOT / "tests" / "apps" / app / "pyproject.toml")
+    assert warnings == []
+    assert config["project"]["name"] == app
+
+
+def played(client, server, key):
     """Run one form of an app on nodes of this process, and return what its nodes measured in each round."""
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     random.seed(0)  # FedAvg draws the order of the nodes, and they share torch's generator
-    client = importlib.import_module(f"apps.{app}.{form}.client_app").app
-    server = importlib.import_module(f"apps.{app}.{form}.server_app")
     result = server.main(Nodes(client, range(NODES), together=False), context_of({}))
     return [metrics[key] for metrics in result.evaluate_metrics_clientapp.values()]
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_after_equally_many_batches_ross_is_within_two_points_of_fedavg(app):
+def test_after_equally_many_batches_ross_is_within_two_points_of_fedavg(app, components):
     if app == "tabular":
         pytest.importorskip("sklearn", reason="its table comes with scikit-learn")
-    fedavg, ross = played(app, "fedavg", "eval_acc"), played(app, "ross", "accuracy-mean")
+    fedavg = played(*components(app, "fedavg"), "eval_acc")
+    ross = played(*components(app, "ross"), "accuracy-mean")
     assert len(fedavg) == len(ross)
     print(f"{app}: FedAvg {fedavg[-1]:.3f}, ROSS {ross[-1]:.3f}")
     assert mean(fedavg[-2:]) > 0.85

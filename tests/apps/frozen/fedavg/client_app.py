@@ -1,10 +1,10 @@
 """The app's ClientApp."""
 
-from apps.frozen.task import Net, load_data, trained
-from apps.frozen.task import test as test_fn
-from apps.frozen.task import train as train_fn
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from task import Net, load_data, trained
+from task import test as test_fn
+from task import train as train_fn
 
 app = ClientApp()
 

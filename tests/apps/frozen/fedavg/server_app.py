@@ -1,10 +1,10 @@
 """The app's ServerApp."""
 
 import torch
-from apps.frozen.task import Net, trained
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
+from task import Net, trained
 
 app = ServerApp()
 

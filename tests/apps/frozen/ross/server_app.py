@@ -1,9 +1,9 @@
 """The app's ServerApp."""
 
 import torch
-from apps.frozen.task import Net, trained
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
+from task import Net, trained
 
 from ross_flwr import PeerRelay
 

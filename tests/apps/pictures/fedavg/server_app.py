@@ -1,10 +1,10 @@
 """The app's ServerApp."""
 
 import torch
-from apps.pictures.task import Net
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
+from task import Net
 
 app = ServerApp()
 

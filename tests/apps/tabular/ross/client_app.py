@@ -1,10 +1,10 @@
 """The app's ClientApp."""
 
-from apps.tabular.task import Net, load_data
-from apps.tabular.task import test as test_fn
-from apps.tabular.task import train as train_fn
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from task import Net, load_data
+from task import test as test_fn
+from task import train as train_fn
 from torch import nn
 
 from ross_flwr import peer_app

@@ -1,9 +1,9 @@
 """The app's ServerApp."""
 
 import torch
-from apps.text.task import Net
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
+from task import Net
 
 from ross_flwr import PeerRelay
 
