@@ -122,7 +122,8 @@ class Outcome:
         lines, lost = self.history.lines[first - 1 :], self.run.drops.counts.most_common(3)
         said = ", ".join(f"{reason} ({count})" for reason, count in lost)
         if all(len(line["absent"]) == self.history.num_agents for line in lines):
-            raise ConfigError(f"no agent reported in any round; lost: {said or 'nothing, so all replies were late'}")
+            late = f"nothing, so {self.run.timeout:g} s are too short: raise phase-timeout (the timeout of start)"
+            raise ConfigError(f"no agent reported in any round; lost: {said or late}")
         if lost and lost[0][0] == "unreachable" and all(map(self._is_alone, lines)):
             raise ConfigError(
                 f"no agent heard from a neighbour in any round; lost: {said}: open the ports of all peer-address in "
@@ -167,16 +168,14 @@ class Outcome:
                 self.run.drops.add("lone-metric", node, f"agent {report.agent} alone, or with few, measures '{name}'")
 
     def _log(self, numbers: range) -> None:
-        lines = self.history.lines[numbers.start - 1 :]
+        lines, of = self.history.lines[numbers.start - 1 :], self.history.num_agents
         for absent, without in groupby(lines, key=lambda line: line["absent"]):
             rounds = [line["round"] for line in without]
             if absent:
-                most = ", which are most agents" if 2 * len(absent) > self.history.num_agents else ""
-                logger.log(
-                    WARNING, "\t├──> rounds %d–%d: no report from agents %s%s", rounds[0], rounds[-1], absent, most
-                )
-        reported = self.history.num_agents - len(lines[-1]["absent"])
-        logger.log(INFO, "aggregate_train: Received reports of %d of %d agents", reported, self.history.num_agents)
+                when = f"round {rounds[0]}" if len(rounds) == 1 else f"rounds {rounds[0]}–{rounds[-1]}"
+                many = f"{len(absent)} of {of}"
+                logger.log(WARNING, "\t├──> %s: no report from %s agents: %s", when, many, absent)
+        logger.log(INFO, "aggregate_train: Received reports of %d of %d agents", of - len(lines[-1]["absent"]), of)
         logger.log(INFO, "\t└──> Aggregated MetricRecord: %s", self.result.train_metrics_clientapp[numbers[-1]])
         if lines[-1]["loss"]:
             tested = self._of(**self.history.tested(lines[-1]))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from logging import WARNING, getLogger
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
@@ -11,6 +12,8 @@ from ross_flwr.flower.replies import mail_of
 from ross_flwr.flower.run import Run
 
 __all__ = ["Relay"]
+
+logger = getLogger("flwr")
 
 TRIES = 3
 """After this many times the seconds that a node gets, a message expires and the node is sent a new one."""
@@ -43,6 +46,7 @@ class Relay:
     _call: Call = field(default_factory=lambda: Call(0, 0, 0))
     _mail: dict[int, RecordDict] = field(default_factory=dict)
     _initial: ArrayRecord = field(default_factory=ArrayRecord)
+    _late: set[int] = field(default_factory=set)
 
     def exchanges(self, first: int, last: int) -> Iterator[None]:
         """Yield before each exchange of rounds `first` to `last`."""
@@ -86,7 +90,10 @@ class Relay:
             When the app fails on every node, right after each was set up.
         """
         # A node that has to be set up once others are at work is late, and takes part when it is ready.
-        replies, came = [], self.run.post.exchange(messages, self._longest(new=not self.ready))
+        began, longest = self.run.post.clock(), self._longest(new=not self.ready)
+        replies, came = [], self.run.post.exchange(messages, longest)
+        if self.run.post.clock() - began >= longest:
+            self._late |= self.run.post.busy
         # A node that was set up before may have restarted, and is set up anew.
         self.run.require_work({each.node: each.problem for each in came if each.raised and each.node not in self.ready})
         for reply in came:
@@ -97,7 +104,27 @@ class Relay:
             if not reply.late:
                 replies.append(reply.message)
         self._mail = self._forward(replies)
+        if self._ends_round():
+            self._log_late()
         return replies
+
+    def _ends_round(self) -> bool:
+        last = self._call.step == len(self.run.assembly.algorithm.steps) - 1
+        return last and (self._call.pass_number + 1) % self.run.assembly.schedule.passes == 0
+
+    def _log_late(self) -> None:
+        """Log how many were late in the round that ends, or have been since an earlier one."""
+        late = sum(len(self.run.placement.blocks[node]) for node in self._late)
+        if late:
+            logger.log(
+                WARNING,
+                "\t├──> %d of %d agents did not finish an exchange within %g s: if their nodes are slow or busy, raise "
+                "phase-timeout (the timeout of start)",
+                late,
+                len(self.run.placement.home),
+                self.run.timeout,
+            )
+        self._late &= self.run.post.busy
 
     def _forward(self, replies: Iterable[Message]) -> dict[int, RecordDict]:
         """Put what leaves each node, unchanged, into the next message to the node where it is due."""

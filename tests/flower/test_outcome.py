@@ -38,7 +38,7 @@ def test_figures_of_a_few_agents_say_that_they_are(caplog):
     with caplog.at_level("INFO", logger="flwr"):
         strategy.start(grid, grid.model, 4)
     texts = "\n".join(record.getMessage() for record in caplog.records)
-    assert "rounds 3–4: no report from agents [1, 2, 3], which are most agents" in texts
+    assert "rounds 3–4: no report from 3 of 4 agents: [1, 2, 3]" in texts
     assert re.search(r"4 of 4 agents tested their own models\n.*'loss-mean': 0\.65", texts)
     assert re.search(r"1 of 4 agents tested their own models\n.*'loss-mean': 0\.5,", texts)
     assert "the consensus model is the mean of 1 of 4 agents, since no other models came" in texts

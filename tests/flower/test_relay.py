@@ -282,7 +282,7 @@ class Held:
             wait(owed, timeout=0.05, return_when=FIRST_COMPLETED)  # node 1 may not be held yet
 
 
-def test_a_late_agent_is_missing_for_the_step_and_back_when_it_has_answered(monkeypatch):
+def test_a_late_agent_is_missing_for_the_step_and_back_when_it_has_answered(monkeypatch, caplog):
     held = Held()
     held.nodes = Nodes(peer_app([held.mod]), range(10, 16))
     monkeypatch.setattr(strategy, "Post", partial(Post, clock=lambda: held.now, sleep=held.sleep))
@@ -294,6 +294,10 @@ def test_a_late_agent_is_missing_for_the_step_and_back_when_it_has_answered(monk
     assert relay.history.lines[8]["missing"] == []
     assert relay.dropped == {"late": 1}
     assert 60 <= held.now < 62, "it is waited for in one exchange"
+    late = [text for text in caplog.messages if "did not finish an exchange" in text]
+    assert len(late) == 5, "in rounds 2 to 6, in which it is busy"
+    assert "1 of 6 agents did not finish an exchange within 60 s" in late[0]
+    assert "raise phase-timeout" in late[0]
 
 
 def test_the_result_is_what_fedavg_would_return():
