@@ -7,7 +7,7 @@
 #   APP=my-app deploy/local.sh                         an app that `ross-flwr new` wrote, or any other
 #   deploy/local.sh shell                              a shell instead of a run, for `flwr run . here --stream`
 #   NODES=8 WORK=/some/folder deploy/local.sh          more nodes; where logs, keys and states go [a temporary
-#                                                      folder, of which the results stay]
+#                                                      folder, of which logs and results stay]
 set -euo pipefail
 app=$(cd "${APP:-$(dirname "$0")/..}" && pwd)
 nodes=${NODES:-4}
@@ -34,8 +34,7 @@ stop() { # stop all that was started, and what Flower started in turn, which wri
     done
     kill -KILL "${all[@]}" 2>/dev/null || true
     [ -n "${WORK:-}" ] && return
-    find "$work" -mindepth 1 -maxdepth 1 ! -name results -exec rm -rf {} + # the run has said that its results are there
-    rmdir "$work" 2>/dev/null || true
+    find "$work" -mindepth 1 -maxdepth 1 ! -name results ! -name "*.log" -exec rm -rf {} +
 }
 trap stop EXIT
 trap 'exit 130' INT TERM
@@ -67,9 +66,17 @@ wait_for() { # wait_for WHAT COMMAND…: wait until the command succeeds, at mos
         timeout --foreground 15 "$@" >/dev/null 2>&1 && return # another program on the port may accept and say nothing
         sleep 0.5
     done
-    echo "$what did not start. The logs:" >&2
+    fail "$what did not start"
+}
+
+fail() { # fail WHAT: say what went wrong, and end
     tail -n 20 "$work"/*.log >&2
+    printf "%s\n" "$1" "The ends of the logs are above, and the whole of them is in $work" >&2
     exit 1
+}
+
+plain() { # plain: take colours and what stands before a line out of Flower's log
+    sed -uE 's/\x1b\[[0-9;]*m//g; s/^INFO *: {0,6}//; s/^(WARNING|ERROR) *:[ \t]*(├──> |└──> )?/\1: /'
 }
 
 free_ports() { # free_ports COUNT: print different free ports, one per line
@@ -91,9 +98,10 @@ if [[ $(flower-superlink --version) == *" 1.39."* ]]; then # its SuperNodes call
 fi
 certs="$work/certs"
 
-ross-flwr certs init --in "$certs"
 mapfile -t names < <(seq -f "agent-%g" "$nodes")
-ross-flwr certs issue superlink "${names[@]}" --host 127.0.0.1 --in "$certs"
+echo "Starting a SuperLink and $nodes SuperNodes; their logs are in $work"
+{ ross-flwr certs init --in "$certs" && ross-flwr certs issue superlink "${names[@]}" --host 127.0.0.1 --in "$certs"; } \
+    >"$work/certs.log" 2>&1 || fail "the certificates were not made"
 
 start superlink flower-superlink --host 127.0.0.1 --port "${ports[0]}" ${fleet_api[@]+"${fleet_api[@]}"} \
     --enable-supernode-auth --database "$work/superlink.db" \
@@ -109,8 +117,8 @@ root-certificates = "$certs/ca.pem"
 TOML
 wait_for "the SuperLink" flwr supernode list here
 for ((k = 1; k <= nodes; k++)); do
-    flwr supernode register "$certs/agent-$k/auth.pub" here --name "agent-$k" >"$work/register-$k.log" 2>&1 ||
-        { cat "$work/register-$k.log" >&2; exit 1; }
+    flwr supernode register "$certs/agent-$k/auth.pub" here --name "agent-$k" >>"$work/register.log" 2>&1 ||
+        fail "agent-$k was not registered"
     start "agent-$k" flower-supernode --superlink "$fleet" --root-certificates "$certs/ca.pem" \
         --auth-supernode-private-key "$certs/agent-$k/auth.key" --port "${ports[$k]}" \
         --node-config "peer-address=\"127.0.0.1:${ports[$((nodes + k))]}\" peer-certs=\"$certs/agent-$k\" \
@@ -124,14 +132,24 @@ if [ "$keys" = shell ]; then
     bash || true
     exit
 fi
+patience=20.0 results="$work/results"
+[[ $keys != *transport=[\"\']@(relay|hybrid)* ]] || patience=120.0 # for each exchange, every node starts a process
+given="(^| )results=[\"']([^\"']*)"
+[[ ! $keys =~ $given ]] || results=${BASH_REMATCH[2]/#\~/$HOME}
 config=$keys
 for default in "num-nodes=$nodes" "num-agents=$nodes" "topology='ring'" "attackers=1" "num-rounds=40" "evaluate-every=10" \
-    "transport='direct'" "phase-timeout=20.0" "results=\"$work/results\""; do
+    "transport='direct'" "phase-timeout=$patience" "results=\"$results\""; do
     key=${default%%=*} # Flower refuses keys that the app does not have
     [[ " $keys" == *" $key="* ]] || ! grep -q "^$key = " "$app/pyproject.toml" || config="$config $default"
 done
 echo "+ flwr run . here --stream --run-config \"$config\""
-{ flwr run "$app" here --stream --run-config "$config" 2>&1 | tee "$work/run.log" | grep --line-buffered -v "^ *$"; } &
+{ PYTHONUNBUFFERED=1 flwr run "$app" here --stream --run-config "$config" 2>&1 | tee "$work/run.log" | plain |
+    grep --line-buffered -aoE "(\[ROUND|algorithm: ).*|^(WARNING|ERROR).*"; } &
 started+=($!)
 wait $! || true
-grep -q "Result" "$work/run.log" || { tail -n 30 "$work"/superlink.log "$work"/agent-*.log >&2; exit 1; }
+said=$(plain <"$work/run.log")
+[[ $(flwr list here --format json) == *'"finished:completed"'* ]] ||
+    fail "the run did not end well: $(grep -aE '^[A-Za-z_.]+Error: ' <<<"$said" | tail -n 1)"
+sed -n '/\bResult\b/,$p' <<<"$said" | grep -a . || sed -n '/Final results:/,$p' <<<"$said"
+[ -e "$results" ] && echo "The results are in $results" ||
+    echo "The app kept no results (its pyproject.toml has no key results); what it said is in $work/run.log"

@@ -97,7 +97,8 @@ def test_units_find_their_variables_in_the_environment_file():
 STUBS = {
     "flower-superlink": 'case "$*" in --version) echo 1.42.0;; *) exec "$HERE/serve" superlink;; esac',
     "flower-supernode": 'echo "$@" >>"$HERE/nodes"; exec "$HERE/serve" supernode',
-    "flwr": '[ "$1" != run ] || "$HERE/meet"; echo "$@" >"$HERE/$1"; echo Result',
+    "flwr": 'echo "$@" >"$HERE/$1"; case $1 in run) "$HERE/meet"; "$HERE/app";; list) echo "$ENDS";; esac',
+    "app": "echo Result",
     "meet": 'until [ -e "$HERE/supernode.up" ]; do sleep 0.1; done',
     "ross-flwr": 'echo "$@" >>"$HERE/certs"',
     "serve": 'trap "sleep 2; exit" TERM; touch "$HERE/$1.up"; while :; do sleep 0.1; done',
@@ -116,7 +117,14 @@ def stubbed(tmp_path):
             (here / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
             (here / name).chmod(0o755)
         (work / "certs").mkdir(parents=True)
-        env = {**os.environ, "PATH": f"{here}:{os.environ['PATH']}", "HERE": str(here), "WORK": str(work), "NODES": "2"}
+        env = {
+            "ENDS": '"finished:completed"',
+            **os.environ,
+            "PATH": f"{here}:{os.environ['PATH']}",
+            "HERE": str(here),
+            "WORK": str(work),
+            "NODES": "2",
+        }
         env |= {"WORK": "", "TMPDIR": str(work)} if temporary else {}
         command = [DEPLOY / "local.sh", argument]
         return subprocess.Popen(command, env=env, stdout=-1, stderr=-2, text=True, start_new_session=True), here
@@ -170,12 +178,74 @@ def test_a_superlink_that_ends_is_not_waited_for_although_another_program_listen
     assert "the port is in use" in said
 
 
+SAID = r"""printf '\033[92mINFO \033[0m:      Starting PeerDirect strategy:\n'
+printf '\033[92mINFO \033[0m:      \t├──> algorithm: dpsgd, learning rate 0.1\n'
+printf '\033[92mINFO \033[0m:      [ROUNDS 1–20/40]\n\033[93mWARNING \033[0m:   \t├──> no word from agents (0,)\n'
+printf '\033[92mINFO \033[0m:      Results are in /somewhere\n\033[92mINFO \033[0m:          Result    \n'
+printf '\033[92mINFO \033[0m:       dpsgd  91 \n\033[92mINFO \033[0m:      \n'
+"""
+"""What Flower's log looks like while a run goes on."""
+KEPT = 'mkdir -p "$(sed \'s/.*results=.\\([^"]*\\)".*/\\1/\' "$HERE/run")"'
+
+
 @NEEDS_BASH
-def test_of_a_temporary_folder_the_results_stay_whose_name_the_run_says(stubbed, tmp_path):
-    into = 'mkdir -p "$(sed \'s/.*results="\\([^"]*\\)".*/\\1/\' <<<"$*")"'
-    flwr = f'[ "$1" != run ] || {{ "$HERE/meet"; {into}; echo Result; }}'
-    script, _ = stubbed(tmp_path / "work", temporary=True, flwr=flwr)
+def test_progress_is_short_and_the_table_and_the_folder_of_results_stand_last(stubbed, tmp_path):
+    """Of a temporary folder, logs and results stay."""
+    script, _ = stubbed(tmp_path / "work", temporary=True, app=f"{SAID}{KEPT}")
     said, _ = script.communicate(timeout=60)
     assert script.returncode == 0, said
     (results,) = re.findall(r'results="(.*?)"', said)
-    assert [path.name for path in Path(results).parent.iterdir()] == ["results"]
+    first, command, *rest = said.splitlines()
+    assert (first, command[:10]) == (
+        f"Starting a SuperLink and 2 SuperNodes; their logs are in {Path(results).parent}",
+        "+ flwr run",
+    )
+    progress = ["algorithm: dpsgd, learning rate 0.1", "[ROUNDS 1–20/40]", "WARNING: no word from agents (0,)"]
+    assert [line.strip() for line in rest] == [*progress, "Result", "dpsgd  91", f"The results are in {results}"]
+    stays = {path.name for path in Path(results).parent.iterdir()}
+    assert {"results", "run.log", "superlink.log", "agent-1.log"} <= stays
+    assert [name for name in stays if not name.endswith(".log")] == ["results"]
+
+
+@NEEDS_BASH
+@pytest.mark.parametrize("given", ["'{}'", '"{}"'])
+def test_results_in_a_folder_that_was_given_are_said_to_be_there(stubbed, tmp_path, given):
+    (tmp_path / "mine").mkdir()
+    given = f"num-rounds=1 results={given.format(tmp_path / 'mine')}"
+    script, _ = stubbed(tmp_path / "work", given)
+    said, _ = script.communicate(timeout=60)
+    assert said.splitlines()[-1] == f"The results are in {tmp_path / 'mine'}"
+
+
+@NEEDS_BASH
+def test_an_app_that_keeps_no_results_is_told_of_by_its_log(stubbed, tmp_path, monkeypatch):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/pyproject.toml").write_text("num-rounds = 3\n")
+    monkeypatch.setenv("APP", str(tmp_path / "app"))
+    script, here = stubbed(tmp_path / "work", "", app="echo Final results: 7")
+    said, _ = script.communicate(timeout=60)
+    assert script.returncode == 0, said
+    assert "results=" not in (here / "run").read_text()
+    *_, final, last = said.splitlines()
+    assert final == "Final results: 7"
+    assert last.endswith(f"what it said is in {tmp_path / 'work/run.log'}")
+
+
+@NEEDS_BASH
+def test_a_run_that_fails_after_a_result_is_no_success(stubbed, tmp_path, monkeypatch):
+    monkeypatch.setenv("ENDS", '"finished:failed"')
+    script, _ = stubbed(tmp_path / "work", app="echo Result; echo Traceback; echo ConfigError: no node can work")
+    said, _ = script.communicate(timeout=60)
+    assert script.returncode == 1
+    assert "Traceback" in said
+    *_, sentence, where = said.splitlines()
+    assert sentence == "the run did not end well: ConfigError: no node can work"
+    assert where.endswith(str(tmp_path / "work"))
+
+
+@NEEDS_BASH
+@pytest.mark.parametrize(("transport", "seconds"), [("direct", 20), ("relay", 120), ("hybrid", 120)])
+def test_where_each_exchange_starts_processes_it_gets_longer(stubbed, tmp_path, transport, seconds):
+    script, here = stubbed(tmp_path / "work", f"transport='{transport}'")
+    said, _ = script.communicate(timeout=60)
+    assert f"phase-timeout={seconds}.0" in (here / "run").read_text(), said

@@ -37,6 +37,7 @@ momentum = 0.5
 num-nodes = 0
 transport = "relay"
 phase-timeout = 60.0
+results = ""
 
 [tool.pytest.ini_options]
 pythonpath = ["."]

@@ -116,3 +116,5 @@ def test_the_app_runs_in_a_deployment_with_tls(app):
     assert "[ROUNDS 1–5/5]" in printed
     accuracy = float(printed.partition("Result: accuracy ")[2].partition("%")[0])
     assert accuracy > 70
+    *_, last = printed.splitlines()
+    assert (Path(last.removeprefix("The results are in ")) / "summary.json").is_file()
