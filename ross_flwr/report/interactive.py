@@ -117,19 +117,17 @@ def _traces(series: Series, axis: str) -> list[tuple[dict[str, Any], Mapping[str
 
 def plotly_network(network: Network) -> dict[str, Any]:
     """Return a network as Plotly's JSON, with a slider over its rounds."""
-    data: list[dict[str, Any]] = []
-    for i, j in network.halves:
-        x, y = network.half(i, j)
-        data.append({"type": "scatter", "mode": "lines", "x": x, "y": y, "hoverinfo": "skip", "showlegend": False})
-    looks = [network.look(k) for k in range(len(network.rounds))]
-    for trace, (colour, width) in zip(data, looks[-1], strict=True):
-        trace["line"] = {"color": colour, "width": width}
+    looks = [network.wedges(k) for k in range(len(network.rounds))]
+    quiet = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    data: list[dict[str, Any]] = [
+        {**quiet, "x": x, "y": y, "fill": "toself", "fillcolor": colour} for x, y, colour in looks[-1]
+    ]
     steps = [
         {
             "label": str(number),
             "method": "restyle",
             "args": [
-                {"line.color": [colour for colour, _ in look], "line.width": [round(width, 2) for _, width in look]},
+                dict(zip(("x", "y", "fillcolor"), map(list, zip(*look, strict=True)), strict=True)),
                 list(range(len(look))),
             ],
         }
@@ -154,7 +152,7 @@ def plotly_network(network: Network) -> dict[str, Any]:
         )
     shades = [[k / 10, network.shade(network.largest * max(k, 1e-9) / 10)] for k in range(11)]
     bar = {"colorscale": shades, "cmin": 0, "cmax": network.largest, "showscale": True, "color": [0], "opacity": 0}
-    bar["colorbar"] = {"title": {"text": "weight<br>(share of 1)"}, "len": 0.6, "y": 0.4}
+    bar["colorbar"] = {"title": {"text": "weight"}, "len": 0.6, "y": 0.4}
     hidden = {"hoverinfo": "skip", "showlegend": False}
     data.append({"type": "scatter", "mode": "markers", "x": [0], "y": [0], "marker": bar} | hidden)
     blank = {"visible": False, "range": [-1.2, 1.2]}

@@ -2,18 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import cos, pi, sin
+from functools import cached_property
+from math import cos, hypot, pi, sin
 
 from ross_flwr.report.tables import Row, by
 
 __all__ = ["Network", "networks"]
+
+THIN, WIDE = 0.015, 0.11
+"""How wide a wedge is for the weight 0 and for the largest; the radius of the circle is 1."""
 
 _NOTHING, _COLD, _HOT = (221, 221, 221), (190, 210, 235), (8, 48, 107)
 
 
 @dataclass(frozen=True)
 class Network:
-    """The graph of a run. Agents are on a circle. Each edge has two halves; the half beside i shows what i gave to j.
+    """The graph of a run. Agents are on a circle. Each edge is two wedges; the one with its wide end at i is what i gave j.
 
     Attributes
     ----------
@@ -23,10 +27,10 @@ class Network:
         ``"honest"``, ``"bad data"`` or ``"attacker"``, by agent.
     rounds : list[int]
         The rounds that can be drawn.
-    halves : list[tuple[int, int]]
-        Pairs (i, j).
+    pairs : list[tuple[int, int]]
+        Who gave to whom, (i, j).
     weights : list[list[float | None]]
-        By round, then half; None if the agent did not report.
+        By round, then pair; None if the agent did not report.
     """
 
     scenario: str
@@ -34,14 +38,14 @@ class Network:
     title: str
     roles: dict[int, str]
     rounds: list[int]
-    halves: list[tuple[int, int]]
+    pairs: list[tuple[int, int]]
     weights: list[list[float | None]]
 
     @property
     def alt(self) -> str:
         """The network in words: who is poisoned, and the largest weight of the last round."""
         poisoned = [str(i) for i, role in self.roles.items() if role != "honest"]
-        given = {half: weight for half, weight in zip(self.halves, self.weights[-1], strict=True) if weight}
+        given = {pair: weight for pair, weight in zip(self.pairs, self.weights[-1], strict=True) if weight}
         most = max(given, key=given.__getitem__, default=None)
         largest = (
             f"agent {most[0]} gives agent {most[1]} the most, {given[most]:.2f}" if most else "nobody gives weight"
@@ -49,7 +53,7 @@ class Network:
         bad = f"of which {', '.join(poisoned)} attack or have bad data" if poisoned else "all honest"
         return f"{self.title}. {len(self.roles)} agents, {bad}. In round {self.rounds[-1]}, {largest}."
 
-    @property
+    @cached_property
     def largest(self) -> float:
         """The largest weight of all rounds, 1 when there is none."""
         return max((w for row in self.weights for w in row if w), default=1.0)
@@ -59,14 +63,21 @@ class Network:
         angle = pi / 2 - 2 * pi * sorted(self.roles).index(agent) / len(self.roles)
         return cos(angle), sin(angle)
 
-    def half(self, i: int, j: int) -> tuple[list[float], list[float]]:
-        """Return x and y of both ends of the half beside i."""
-        (x, y), (x_j, y_j) = self.place(i), self.place(j)
-        return [x, (x + x_j) / 2], [y, (y + y_j) / 2]
+    def wedges(self, k: int) -> list[tuple[list[float], list[float], str]]:
+        """Return corners and colour of every wedge in the round at place `k`, those that lie above others last.
 
-    def look(self, k: int) -> list[tuple[str, float]]:
-        """Return colour and width of every half in the round at place `k`; it is not drawn where nobody reported."""
-        return [(self.shade(w), 0.0 if w is None else 1.5 + 5.5 * self.share(w)) for w in self.weights[k]]
+        A wedge has no corners where the agent did not report.
+        """
+        given = sorted(zip(self.weights[k], self.pairs, strict=True), key=lambda each: each[0] or 0.0)
+        return [(*(([], []) if w is None else self.corners(*pair, w)), self.shade(w)) for w, pair in given]
+
+    def corners(self, i: int, j: int, weight: float) -> tuple[list[float], list[float]]:
+        """Return x and y of the corners of a triangle from i, where it is the wider the larger the weight, to j."""
+        (x, y), (x_j, y_j) = self.place(i), self.place(j)
+        half = (THIN + (WIDE - THIN) * self.share(weight)) / 2 / hypot(x_j - x, y_j - y)
+        across, along = half * (y - y_j), half * (x_j - x)
+        corners = (x + across, y + along), (x_j, y_j), (x - across, y - along)
+        return [round(corner[0], 3) for corner in corners], [round(corner[1], 3) for corner in corners]
 
     def share(self, weight: float) -> float:
         """Return a weight as a share of the largest one."""
@@ -86,12 +97,12 @@ def networks(rows: Sequence[Row]) -> list[Network]:
     found = []
     for (scenario, topology, method, seed), group in by(rows, "scenario", "topology", "method", "seed"):
         hearing = {row["agent"] for row in group}
-        halves = sorted({(row["agent"], row["neighbour"]) for row in group if row["neighbour"] in hearing})
+        pairs = sorted({(row["agent"], row["neighbour"]) for row in group if row["neighbour"] in hearing})
         rounds, weights = [], []
         for (number,), of_round in by(group, "rounds"):
             given = {(row["agent"], row["neighbour"]): row["weight"] for row in of_round}
             rounds.append(number)
-            weights.append([given.get(half) for half in halves])
+            weights.append([given.get(pair) for pair in pairs])
         found.append(
             Network(
                 scenario,
@@ -99,7 +110,7 @@ def networks(rows: Sequence[Row]) -> list[Network]:
                 f"{scenario}, {topology}: weights in {method}, seed {seed}",
                 dict(sorted((row["agent"], row["role"]) for row in group)),
                 rounds,
-                halves,
+                pairs,
                 weights,
             )
         )

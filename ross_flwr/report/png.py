@@ -108,11 +108,11 @@ def draw_network(network: Network, folder: Path) -> Path:
     last = len(network.rounds) - 1
     shown = sorted({0, last // 3, 2 * last // 3, last})
     figure = figures.Figure(figsize=(4.0 * len(shown), 4.8), layout="constrained")
-    figure.suptitle(f"{network.title}\nthe half beside an agent is what it gave: darkest {network.largest:.2f}, grey 0")
+    figure.suptitle(f"{network.title}\na wedge is widest at who gives the weight: darkest {network.largest:.3g}, grey 0")
     for column, k in enumerate(shown):
         axes = figure.add_subplot(1, len(shown), column + 1)
-        for (i, j), (colour, width) in zip(network.halves, network.look(k), strict=True):
-            axes.plot(*network.half(i, j), color=colour, linewidth=width, solid_capstyle="butt", zorder=width)
+        for x, y, colour in network.wedges(k):
+            axes.fill(x, y, color=colour, linewidth=0)
         for role in dict.fromkeys(network.roles.values()):
             members = [i for i in network.roles if network.roles[i] == role]
             x, y = zip(*map(network.place, members), strict=True)

@@ -412,10 +412,15 @@ def test_every_axis_of_a_report_has_a_unit(folder):
         assert all("(" in title or title in ("rounds", "") for title in titles), titles
 
 
-def test_a_neighbour_that_got_nothing_is_drawn_and_one_that_nobody_heard_of_is_not():
-    network = Network("s", "network", "n", {0: "honest", 1: "honest"}, [1], [(0, 1), (1, 0)], [[0.0, None]])
-    drawn = plotly_network(network)["data"]
-    assert [trace["line"]["width"] for trace in drawn[:2]] == [1.5, 0.0]
+def test_what_an_agent_gave_reaches_the_neighbour_and_is_widest_at_the_agent():
+    roles, pairs = {0: "honest", 1: "honest"}, [(0, 1), (1, 0)]
+    network = Network("s", "network", "n", roles, [1, 2, 3], pairs, [[0.0, None], [1.0, 0.5], [0.5, 1.0]])
+    first, *_ = steps = [look["args"][0] for look in plotly_network(network)["layout"]["sliders"][0]["steps"]]
+    nobody, zero = sorted(first["y"])  # agent 0, at the top, gave 0, and agent 1, at the bottom, did not report
+    assert (nobody, zero) == ([], [1, -1, 1])
+    for look in steps[1:]:  # the wider one lies above the other
+        assert [abs(x[0] - x[2]) for x in look["x"]] == pytest.approx([0.062, 0.11])
+    assert [[y[1] for y in look["y"]] for look in steps[1:]] == [[1, -1], [-1, 1]]
 
 
 def test_a_band_is_drawn_in_unbroken_parts():
@@ -503,17 +508,17 @@ def test_the_page_opens_in_a_browser_and_its_slider_moves(folder):
         title = curves.evaluate("div => div.layout.xaxis3.title.text")
         costs = curves.evaluate("div => div.data.filter(each => each.name == 'ross' && !each.fill)[0].x")
 
-        def widths():
-            return network.locator(".scatterlayer .js-line").evaluate_all(
-                "all => all.map(each => each.style.strokeWidth)"
+        def wedges():
+            return network.locator(".scatterlayer .js-fill").evaluate_all(
+                "all => all.map(each => each.getAttribute('d') + each.style.fill)"
             )
 
         network.scroll_into_view_if_needed()
-        before = widths()
+        before = wedges()
         rail = network.locator(".slider-rail-touch-rect").bounding_box()
         page.mouse.click(rail["x"] + 5, rail["y"] + rail["height"] / 2)
         network.get_by_text("round 1", exact=True).wait_for()
-        after = widths()
+        after = wedges()
         phone = browser.new_page(viewport={"width": 420, "height": 800})
         phone.goto(uri)
         phone.wait_for_function("figures !== undefined")
