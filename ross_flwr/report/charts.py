@@ -1,11 +1,11 @@
 """The figures of a report, made from its tables: panels of lines, points and bars for any drawing library."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from math import ceil
 from operator import itemgetter
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from ross_flwr.report.tables import AXES, Row, by, drawn
@@ -23,6 +23,8 @@ TITLES = {"accuracy": "accuracy (%)", "loss": "loss (nats)", "consensus-distance
 """What is drawn against the costs, with its unit."""
 SHORT, SPANS = 10, 12
 """How many rounds are drawn one by one; and in how many spans a longer run is."""
+FAR = 3
+"""How many times what is usual is far beyond it."""
 ROLES = {"honest": (HONEST, "circle"), "bad data": ("#e69f00", "square"), "attacker": (POISONED, "x")}
 """Colour and marker of an agent by its role."""
 
@@ -79,6 +81,8 @@ class Panel:
         Whether y is logarithmic, or a share from 0 to 1.
     names : list[str]
         The labels at 0, 1, … on the x axis, unless it is numeric.
+    top : float, optional
+        Where the y axis ends; without it, at the largest value.
     """
 
     title: str
@@ -87,6 +91,7 @@ class Panel:
     log: bool = False
     share: bool = False
     names: list[str] = field(default_factory=list)
+    top: float | None = None
 
     @property
     def told(self) -> str:
@@ -118,9 +123,10 @@ class Chart:
     @property
     def alt(self) -> str:
         """The chart in words: its title, and what the panels of its first kind show in the end."""
-        kind, _, _ = self.grid[0][0].y_title.partition("\n")
+        kind, _, _ = self.grid[0][0].y_title.partition(" (")
         panels = [panel for line in self.grid for panel in line if panel.y_title.startswith(kind)]
-        return ". ".join([self.title, *(f"{panel.title}, {kind}: {panel.told}" for panel in panels)])
+        told = (f"{panel.title}, {kind}: {panel.told}".replace("\n", ", ") for panel in panels)
+        return ". ".join([self.title, *told])
 
 
 def curves(rows: Sequence[Row], colours: Mapping[str, Look], measure: Measure = ACCURACY) -> list[Chart]:
@@ -200,7 +206,7 @@ def weights_over_time(rows: Sequence[Row]) -> list[Chart]:
         for (method,), of_method in by(of_scenario, "method"):
             last = max(row["rounds"] for row in of_method)
             span = 1 if last <= SHORT else max(SHORT // 2, ceil(last / SPANS))
-            title = "weight (share of 1)" + f"\nmean of {span} rounds" * (span > 1)
+            title = _unit(of_method) + f"\nmean of {span} rounds" * (span > 1)
             line = []
             for (topology,), group in by(of_method, "topology"):
                 panel = Panel(f"{method}, {topology}", title)
@@ -216,14 +222,17 @@ def weights_over_time(rows: Sequence[Row]) -> list[Chart]:
                         x, y = _means(known, kind, span, last)
                         name = f"to {kind} neighbours, mean"
                         panel.series.append(Series(name, {"rounds": x}, y, colour, width=2.5, symbol=symbol))
-                line.append(panel)
+                line.append(_cut(panel))
             grid.append(line)
         caption = (
             "What an honest agent gave to the gradients of its honest and of its poisoned neighbours (attackers, and "
-            "agents with bad data), each summed; an agent's weights sum to 1 with its own. Weights jump from round to "
+            "agents with bad data), each summed. Shares sum to 1 with those that the agent gave itself and, in "
+            "ross-plus, its validation set; other weights are factors, which have no bound. Weights jump from round to "
             f"round, so a run of more than {SHORT} rounds is drawn in means over as many rounds as the axis says. Thin "
             "lines are agents of the first seed, thick ones the mean over seeds and all agents that have such "
-            "neighbours, of which some gave them 0. A line breaks where a weight is not finite."
+            "neighbours, of which some gave them 0. A line breaks where a weight is not finite. Where "
+            "a few weights are far above 1 and all others, the axis ends below them, and the panel's title tells how "
+            "far they go."
         )
         title = f"{scenario}: weight given to honest and to poisoned neighbours"
         charts.append(Chart(scenario, f"weights-{scenario}", title, caption, grid, {"rounds": "rounds"}))
@@ -267,6 +276,22 @@ def colours(methods: Mapping[str, str]) -> dict[str, Look]:
         for names, palette in ((ours, ROSS_PALETTE), (others, PALETTE))
         for k, name in enumerate(names)
     }
+
+
+def _unit(rows: Sequence[Row]) -> str:
+    """Return the title of an axis of weights: they are shares of 1 unless an agent gave more, as in ``cga``."""
+    most = max(sum(row[kind] or 0.0 for kind in ("own", "honest", "poisoned")) for row in rows)
+    return "weight (share of 1)" if most < 1.001 else "weight (factor)"
+
+
+def _cut(panel: Panel) -> Panel:
+    """Return a panel whose axis ends above what is usual, if a few weights go far beyond."""
+    drawn = [([y for y in series.y if y is not None] or [0.0], series.width >= 1) for series in panel.series]
+    usual = max((median(values) for values, thick in drawn if thick), default=0.0)
+    top, largest = max(1.0, FAR * usual), max((max(values) for values, _ in drawn), default=0.0)
+    if largest <= FAR * top:
+        return panel
+    return replace(panel, title=f"{panel.title}\nup to {largest:.3g}, above the axis", top=top)
 
 
 def _of_those_with_neighbours(rows: Sequence[Row], kind: str) -> list[Row]:

@@ -50,7 +50,7 @@ def plotly_chart(chart: Chart) -> dict[str, Any]:
 
 def _panel_title(panel: Panel, number: str) -> dict[str, Any]:
     return {
-        "text": panel.title,
+        "text": panel.title.replace("\n", "<br>"),
         "xref": f"x{number} domain",
         "yref": f"y{number} domain",
         "x": 0.5,
@@ -81,6 +81,8 @@ def _y_axis(panel: Panel) -> dict[str, Any]:
         axis |= {"range": [-0.03, 1.03], "tickformat": ".0%"}
     if panel.log:
         axis |= {"type": "log", "exponentformat": "power"}
+    if panel.top is not None:
+        axis["autorangeoptions"] = {"clipmax": panel.top}
     return axis
 
 

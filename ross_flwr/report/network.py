@@ -17,7 +17,7 @@ _NOTHING, _COLD, _HOT = (221, 221, 221), (190, 210, 235), (8, 48, 107)
 
 @dataclass(frozen=True)
 class Network:
-    """The graph of a run. Agents are on a circle. Each edge is two wedges; the one with its wide end at i is what i gave j.
+    """The graph of a run. Agents are on a circle. Each edge is two wedges: the one that is wide at i is what i gave j.
 
     Attributes
     ----------

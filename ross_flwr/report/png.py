@@ -7,6 +7,7 @@ from ross_flwr.extras import import_extra
 from ross_flwr.files import fresh
 from ross_flwr.report.charts import ROLES, Chart, Panel, Series
 from ross_flwr.report.network import Network
+from ross_flwr.report.table import short
 
 __all__ = ["draw", "draw_network", "save"]
 
@@ -46,6 +47,8 @@ def draw(chart: Chart, folder: Path) -> list[Path]:
                 for series in panel.series:
                     handles.setdefault(series.name, _draw(axes, series, axis, tops))
                 _dress(axes, panel)
+                if axis in ("work", "bytes"):
+                    axes.xaxis.set_major_formatter(_short)
                 axes.set_ylabel(panel.y_title if column == 0 else "")
                 axes.set_xlabel(axis_title if row is chart.grid[-1] else "")
                 if axis == "rounds":
@@ -76,9 +79,16 @@ def _dress(axes: Any, panel: Panel) -> None:
     elif panel.log and any(y for series in panel.series for y in series.y):
         axes.set_yscale("log")
     else:
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        lowest = min(0.0, *(y for series in panel.series for y in series.y if y is not None))
+        axes.set_ylim(min(0.0, axes.get_ylim()[0]) if panel.top is None else lowest - panel.top / 25, panel.top)
+        axes.yaxis.set_major_formatter(_short)
     if panel.names:
         axes.set_xticks(range(len(panel.names)), panel.names, rotation=30, ha="right")
+
+
+def _short(value: float, _place: int) -> str:
+    """Return a number on an axis with a prefix such as M; matplotlib would put 1e6 in a corner."""
+    return short(value).strip()
 
 
 def _draw(axes: Any, series: Series, axis: str, tops: dict[Any, float]) -> Any:
@@ -108,7 +118,7 @@ def draw_network(network: Network, folder: Path) -> Path:
     last = len(network.rounds) - 1
     shown = sorted({0, last // 3, 2 * last // 3, last})
     figure = figures.Figure(figsize=(4.0 * len(shown), 4.8), layout="constrained")
-    figure.suptitle(f"{network.title}\na wedge is widest at who gives the weight: darkest {network.largest:.3g}, grey 0")
+    figure.suptitle(f"{network.title}\na wedge is widest at who gives: darkest {network.largest:.3g}, grey 0")
     for column, k in enumerate(shown):
         axes = figure.add_subplot(1, len(shown), column + 1)
         for x, y, colour in network.wedges(k):

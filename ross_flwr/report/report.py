@@ -21,9 +21,9 @@ from ross_flwr.runs.measures import ACCURACY, Measure
 __all__ = ["of_chart", "write_report"]
 
 NETWORK = (
-    "Each edge is two wedges. A wedge begins, at its wide end, at the agent that gives a weight, and ends in a point at "
-    "the neighbour whose gradient gets it: the wider and darker, the more. A thin grey wedge is 0, and there is none "
-    "where the agent did not report. Squares attack or have bad data. The slider moves through the rounds."
+    "Each edge is two wedges. The wide end of a wedge is at the agent that gives a weight, and its point at the "
+    "neighbour whose gradient gets it: the wider and darker, the more. A thin grey wedge is 0, and there is none where "
+    "the agent did not report. Squares attack or have bad data. The slider moves through the rounds."
 )
 
 BUDGETS = (

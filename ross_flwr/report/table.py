@@ -142,11 +142,12 @@ def short(count: float) -> str:
 
     Examples
     --------
-    >>> short(48) + "B", short(83_400) + "B", short(2.5e9) + "B"
-    ('48 B', '83.4 kB', '2.5 GB')
+    >>> short(48) + "B", short(83_400) + "B", short(2.5e9) + "B", short(3e20) + "B"
+    ('48 B', '83.4 kB', '2.5 GB', '3e+20 B')
     """
-    power = min((len(str(round(count))) - 1) // 3, 4)
-    return f"{count / 1000**power:.3g} {('', 'k', 'M', 'G', 'T')[power]}"
+    power = (len(str(round(abs(count)))) - 1) // 3
+    prefix = dict(enumerate(("", "k", "M", "G", "T"))).get(power)
+    return f"{count:.3g} " if prefix is None else f"{count / 1000**power:.3g} {prefix}"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

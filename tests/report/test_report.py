@@ -376,6 +376,36 @@ def test_weights_of_a_long_run_are_drawn_as_means_over_spans_of_rounds():
     assert mean.y == [0.5, None, 0.5]
 
 
+def test_an_axis_of_weights_shows_what_is_usual_and_says_what_lies_beyond_it(tmp_path, monkeypatch):
+    lines = [({"0": {"2": 0.5, "1": 0.5}, "1": {"0": 0.5}, "3": {"0": 0.5}}, []) for _ in range(5)]
+    (chart,) = weights_over_time(tables.weights([weighing(0, *lines)]))
+    ((shares,),) = chart.grid
+    assert (shares.title, shares.top, shares.y_title) == ("ross, ring", None, "weight (share of 1)")
+    lines[3][0]["0"]["2"] = 30.0
+    (chart,) = weights_over_time(tables.weights([weighing(0, *lines)]))
+    ((factors,),) = chart.grid
+    assert (factors.title, factors.y_title) == ("ross, ring\nup to 30, above the axis", "weight (factor)")
+    assert plotly_chart(chart)["layout"]["yaxis"]["autorangeoptions"] == {"clipmax": factors.top}
+    figures = []
+    monkeypatch.setattr(png, "save", lambda figure, *_: figures.append(figure))
+    png.draw(chart, tmp_path)
+    assert figures[0].axes[0].get_ylim() == (pytest.approx(-factors.top / 25), factors.top)
+    assert 0.5 < factors.top < 3
+
+
+@pytest.mark.parametrize("axis", ["work", "bytes"])
+def test_large_numbers_on_an_axis_have_a_prefix_and_no_multiplier_in_a_corner(tmp_path, monkeypatch, axis):
+    line = Series("m", {axis: [0, 1e8, 2e8]}, [0.0, 2e6, 4e6], "#000000")
+    chart = Chart("s", "curves-s", "title", "", [[Panel("ring", "loss", [line])]], {axis: tables.AXES[axis]})
+    figures = []
+    monkeypatch.setattr(png, "save", lambda figure, *_: figures.append(figure))
+    png.draw(chart, tmp_path)
+    figures[0].draw_without_rendering()
+    for drawn, label in ((figures[0].axes[0].xaxis, "100 M"), (figures[0].axes[0].yaxis, "2 M")):
+        assert label in [tick.get_text() for tick in drawn.get_ticklabels()]
+        assert drawn.get_offset_text().get_text() == ""
+
+
 def test_twelve_variants_of_ross_and_twenty_four_others_are_told_apart():
     methods = {f"ross {k}": "ross" for k in range(12)} | {f"other {k}": f"other {k}" for k in range(24)}
     found = colours(methods)
