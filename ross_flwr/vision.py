@@ -3,21 +3,11 @@
 import functools
 import sys
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
-from ross_flwr.config import ConfigError
-from ross_flwr.extras import install_line
+from ross_flwr.extras import lacking
 
-__all__ = ["import_torchvision", "torchvision_line"]
-
-
-def torchvision_line() -> str:
-    """Return the command that installs torchvision beside the torch there is, which pip would else replace."""
-    try:
-        return f'{install_line("vision")} "torch=={version("torch").partition("+")[0]}"'
-    except PackageNotFoundError:
-        return install_line("vision")
+__all__ = ["import_torchvision"]
 
 
 @functools.cache  # a Library takes its definitions with it when it is collected, so keep it
@@ -52,7 +42,7 @@ def import_torchvision() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "torchvision":
             raise
-        raise ConfigError(f"the package torchvision is not installed: {torchvision_line()} brings it") from error
+        raise lacking("torchvision", "vision") from error
     except RuntimeError as error:
         if "operator torchvision::" not in str(error):
             raise

@@ -28,7 +28,7 @@ from ross_flwr.data.files import array_file, from_tensors
 from ross_flwr.data.folders import image_folder
 from ross_flwr.data.huggingface import huggingface
 from ross_flwr.data.pixels import channels_first, decode
-from ross_flwr.extras import install_line
+from ross_flwr.extras import lacking
 from ross_flwr.vision import import_torchvision
 
 __all__ = ["SOURCES", "load"]
@@ -77,9 +77,7 @@ def _vision(
             outcome = f"could not be filled with {name}: {error}" if place.download else lacks
             raise ConfigError(f"data-path = '{place.path}', the folder {folder}, {outcome}") from error
         except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"{name} is read by the package {error.name}, which is not installed: {install_line('data')} brings it"
-            ) from error
+            raise lacking(error.name or name, "data") from error
         num_classes, classes = len(getattr(parts[0], "classes", ())), _names(parts[0])
         if not hasattr(parts[0], "data"):
             key = ["torchvision", name, place.image_size, stamps(file for file in folder.rglob("*") if file.is_file())]

@@ -10,12 +10,12 @@ from packaging.specifiers import SpecifierSet
 
 from ross_flwr.doctor.finding import Finding
 from ross_flwr.extras import install_line
-from ross_flwr.vision import import_torchvision, torchvision_line
+from ross_flwr.vision import import_torchvision
 
 __all__ = ["installation"]
 
 OPTIONAL = {
-    "torchvision": f"its data sets and models need it: {torchvision_line()}",
+    "torchvision": f"its data sets and models need it: {install_line('vision')}",
     "ray": f"simulations through Flower need it: {install_line('simulation')}",
 }
 """Packages that a node need not have, and who needs them."""
