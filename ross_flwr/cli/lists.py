@@ -80,15 +80,16 @@ def list_(what: str) -> None:
     from ross_flwr.cli.names import LIST_OF_KEY, LISTS
 
     if not what:
-        show({name: ", ".join(entries) for name, entries in LISTS.items()})
+        show({name: ", ".join(sorted(entries)) for name, entries in LISTS.items()})
         return
     what = LIST_OF_KEY.get(what, what)
     if what not in LISTS:
         nearest = get_close_matches(what.lower(), LISTS, n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ConfigError(f"there is no list called {shown(what)}: the lists are {', '.join(LISTS)}{hint}")
-    entries = {name: about(entry) for name, entry in LISTS[what].items()}
+    entries = {name: about(entry) for name, entry in sorted(LISTS[what].items())}
     if what == "algorithms":
+        console.print("Methods by family, then by name; in brackets: the family, exchanges in a pass, and what it needs\n")
         by_family = sorted(entries, key=lambda name: (ALGORITHMS[name].family, name))
         entries = {name: f"{entries[name]}\n{traits(ALGORITHMS[name])}" for name in by_family}
     if what == "models":

@@ -229,6 +229,15 @@ def test_a_list_names_all_that_is_registered_and_what_it_is(ross_flwr, what):
         assert about(entry)
 
 
+def test_lists_are_in_the_order_that_they_tell(ross_flwr):
+    named = [line.split()[0] for line in ross_flwr("list", "attacks").out.splitlines() if line[0] != " "]
+    assert named == sorted(LISTS["attacks"])
+    heading, *lines = ross_flwr("list", "algorithms").out.split("\n\n")
+    assert heading.startswith("Methods by family, then by name")
+    named = [line.split()[0] for line in lines[0].splitlines() if line[0] != " "]
+    assert named == sorted(LISTS["algorithms"], key=lambda name: (LISTS["algorithms"][name].family, name))
+
+
 def test_a_key_leads_to_the_list_of_its_values(ross_flwr):
     assert ross_flwr("list", "topology").out == ross_flwr("list", "topologies").out
 
