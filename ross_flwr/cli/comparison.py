@@ -41,7 +41,12 @@ Examples:
 )
 @click.argument("experiment", shell_complete=completing("experiments"))
 @run_config
-@click.option("--out", type=FOLDER, metavar="FOLDER", help="Where the results go [results/<experiment>].")
+@click.option(
+    "--out",
+    type=FOLDER,
+    metavar="FOLDER",
+    help="Where the results go [results/<experiment>, with --quick results/<experiment>-quick].",
+)
 @click.option("--methods", default="", metavar="A,B", help="Only these rows of the experiment.")
 @click.option("--scenarios", default="", metavar="A,B", help="Only these scenarios.")
 @click.option("--topologies", default="", metavar="A,B", help="Only these topologies.")

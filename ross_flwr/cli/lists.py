@@ -89,7 +89,9 @@ def list_(what: str) -> None:
         raise ConfigError(f"there is no list called {shown(what)}: the lists are {', '.join(LISTS)}{hint}")
     entries = {name: about(entry) for name, entry in sorted(LISTS[what].items())}
     if what == "algorithms":
-        console.print("Methods by family, then by name; in brackets: the family, exchanges in a pass, and what it needs\n")
+        console.print(
+            "Methods by family, then by name; in brackets: the family, exchanges in a pass, and what it needs\n"
+        )
         by_family = sorted(entries, key=lambda name: (ALGORITHMS[name].family, name))
         entries = {name: f"{entries[name]}\n{traits(ALGORITHMS[name])}" for name in by_family}
     if what == "models":
