@@ -1,7 +1,7 @@
 """The host of one node's agents: it runs a step for all of them and passes on what they send, on every transport."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from time import perf_counter_ns
 from typing import Any, TypeAlias
 
@@ -40,6 +40,8 @@ class Host:
         From an agent and a pass to its row and column of W, if the graph changes; without it, agents keep theirs.
     absent : callable, optional
         From an agent and a pass to whether the agent is away.
+    attackers : collection of int, optional
+        The agents that attack, here and on other nodes: the log tells them.
 
     Attributes
     ----------
@@ -61,11 +63,12 @@ class Host:
         transforms: Sequence[MessageTransform] = (),
         places: Places | None = None,
         absent: Callable[[int, int], bool] | None = None,
+        attackers: Collection[int] = (),
     ) -> None:
         self.algorithm = algorithm
         self.agents = {agent.index: agent for agent in agents}
         self.engine: Engine = engine or Loop()
-        self.mailroom = Mailroom(run, transforms)
+        self.mailroom = Mailroom(run, transforms, attackers)
         self.places, self.absent = places, absent
         self.ran: dict[int, tuple[int, int]] = {}
         self.patience: dict[str, float] = {}

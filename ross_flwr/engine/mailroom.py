@@ -1,6 +1,6 @@
 """The mail of one node: it sorts, checks and counts what its agents send each other, what leaves and what arrives."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from logging import getLogger
 from typing import TypeAlias
 
@@ -33,6 +33,8 @@ class Mailroom:
         Name of the run, on every envelope.
     transforms : sequence of MessageTransform
         The message chain: what happens to messages between two steps. Receivers apply it in reverse order.
+    attackers : collection of int
+        The agents that attack, which the log tells.
 
     Attributes
     ----------
@@ -46,9 +48,10 @@ class Mailroom:
         Messages refused so far.
     """
 
-    def __init__(self, run: str, transforms: Sequence[MessageTransform] = ()) -> None:
+    def __init__(self, run: str, transforms: Sequence[MessageTransform] = (), attackers: Collection[int] = ()) -> None:
         self.run = run
         self.transforms = transforms
+        self.attackers = attackers
         self.waiting: Sacks = {}
         self.sent: dict[int, dict[int, dict[str, int]]] = {}
         self.missing: dict[int, set[int]] = {}
@@ -167,5 +170,7 @@ class Mailroom:
             raise Refused(reason)
 
     def drop(self, reason: str, source: int, destination: int) -> None:
-        """Count and log a refused message."""
-        self.refusals.add(reason, f"dropped a message from agent {source} to agent {destination}")
+        """Count a refused message, and log it; a reader must not take what an attack does for a fault."""
+        role = "attacks, as configured" if source in self.attackers else "does not attack, but others do, as configured"
+        told = f" ({role})" if self.attackers else ""
+        self.refusals.add(reason, f"dropped a message from agent {source}{told} to agent {destination}")

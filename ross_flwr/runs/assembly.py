@@ -149,6 +149,7 @@ class Assembly:
             transforms=self.message_chain,
             places=self.graphs.places(places),
             absent=self.threats.absent,
+            attackers=self.threats.attackers,
         )
 
     def agents(self, places: Mapping[int, Place] | None = None, *, secret: bool = False) -> list[Agent]:

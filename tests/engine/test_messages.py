@@ -42,10 +42,10 @@ BAD = {
 }
 
 
-def hosts():
+def hosts(attackers=()):
     algorithm = Surveyors()
     agents = team(PAIR, algorithm)
-    return Host("run", algorithm, agents[:1]), Host("run", algorithm, agents[1:])
+    return Host("run", algorithm, agents[:1], attackers=attackers), Host("run", algorithm, agents[1:])
 
 
 def test_vectors_of_another_length_and_whole_numbers_arrive():
@@ -71,3 +71,15 @@ def test_a_message_of_another_form_is_dropped_by_reason(fault):
     assert here.agents[0]["sources"].tolist() == [1]
     (report,) = here.end_round(evaluate=False)
     assert report.missing == [2]
+
+
+@pytest.mark.parametrize(
+    ("attackers", "told"),
+    [([], ""), ([2], " (attacks, as configured)"), ([1], " (does not attack, but others do, as configured)")],
+)
+def test_the_log_tells_whether_the_sender_of_a_dropped_message_attacks(caplog, attackers, told):
+    here, there = hosts(attackers)
+    here.activate(0, 0)
+    (bad,) = (each for each in there.activate(0, 0) if (each.source, each.destination) == (2, 0))
+    here.activate(0, 1, [replace(bad, tensors={})])
+    assert caplog.messages[0].startswith(f"dropped a message from agent 2{told} to agent 0: names, ")

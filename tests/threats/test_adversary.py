@@ -234,8 +234,12 @@ def test_every_method_can_be_attacked(name):
     assert bool(harmed) is (name not in {"isolated", "isolated-with-validation", "validation-only"})
 
 
-def test_an_infinite_lie_is_a_missing_message():
-    assert set(finished(algorithm="ross", attack="infinite").host.dropped) == {"not-finite"}
+def test_an_infinite_lie_is_a_missing_message_and_the_log_tells_that_its_sender_attacks(caplog):
+    run = finished(algorithm="ross", attack="infinite")
+    assert set(run.host.dropped) == {"not-finite"}
+    (told,) = caplog.messages
+    (sender,) = (i for i in run.history.attackers if f"agent {i} (" in told)
+    assert told.startswith(f"dropped a message from agent {sender} (attacks, as configured) to agent ")
 
 
 @pytest.mark.parametrize("attack", ["mimic", "stale", "gradient-noise"])
