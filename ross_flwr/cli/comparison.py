@@ -3,31 +3,22 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import TaskID
 
-from ross_flwr.cli.completion import Hinting, completing, known
+from ross_flwr.cli.completion import Hinting, completing
 from ross_flwr.cli.keys import read, run_config
-from ross_flwr.cli.screen import FOLDER, console, quoted, stoppable
+from ross_flwr.cli.screen import FOLDER, Course, console, quoted, stoppable
 from ross_flwr.config import ConfigError, shown
-from ross_flwr.files import home
 
 if TYPE_CHECKING:
     from ross_flwr.runs.compare import Cell, Plan
 
 __all__ = ["compare"]
-
-PAUSE = 5.0
-"""Seconds between two lines about progress where there is no terminal."""
-
-SPEED_OVER = 600.0
-"""Seconds over which the speed is measured: a run may take minutes."""
 
 
 @click.command(
@@ -76,30 +67,47 @@ def compare(
     a budget, methods are read at equal rounds, equal work and equal bytes.
     """
     folder = out or Path("results") / (Path(experiment).stem + ("-quick" if quick else ""))
-    if experiment in known("experiments") or home(experiment).is_file():  # others are refused below
-        click.echo(f"Comparing {experiment}")
-    from ross_flwr.runs import budgets
-    from ross_flwr.runs.cells import CellsFailedError, collecting_failures, run_cells
+    from ross_flwr.runs.cells import CellsFailedError, claim
     from ross_flwr.runs.folder import RunFolder
-    from ross_flwr.runs.tuning import tune, without_tuning
 
     chosen = {"methods": methods, "scenarios": scenarios, "topologies": topologies}
     plan = plan_of(experiment, read(run_config), quick, again, chosen)
     if RunFolder(folder).config.exists() or RunFolder(folder).beside():
         raise ConfigError(f"{folder} holds a run of `ross-flwr run`: name another folder by --out")
-    announce(plan, folder, quick)
-    jobs = jobs or os.cpu_count() or 1
-    with stoppable(folder, "the same command continues the comparison"), Course() as course:
+    claim(plan, folder)
+    announce(plan, experiment, folder, quick)
+    with stoppable(folder, "the same command continues the comparison"):
+        plan, cells, failed = run_all(plan, folder, jobs or os.cpu_count() or 1)
+    tell(plan, cells, folder)
+    if failed:
+        raise CellsFailedError({cell.place: cell.failed for cell in cells if cell.failed} or failed)
 
-        def work(failed: dict[tuple[str, ...], str], description: str, cells: "list[Cell]") -> None:
-            done = {cell.place for cell in cells if cell.result(folder) is not None}
-            task = course.begin(description, len(cells), len(done))
-            with collecting_failures(failed):
-                for cell in run_cells(cells, folder, jobs):
-                    if cell.place not in done:
-                        course.add(task, "/".join(cell.place))
 
-        untuned: dict[tuple[str, ...], str] = {}
+Failures: TypeAlias = dict[tuple[str, ...], str]
+"""Why cells could not run, by place."""
+
+
+def run_all(plan: "Plan", folder: Path, jobs: int) -> "tuple[Plan, list[Cell], Failures]":
+    """Tune, measure costs and run the cells, as far as that is not done; return the tuned plan, its cells, failures."""
+    from ross_flwr.runs import budgets
+    from ross_flwr.runs.cells import collecting_failures, run_cells
+    from ross_flwr.runs.tuning import tune, without_tuning
+
+    begun: list[TaskID] = []
+
+    def work(failed: Failures, word: str, cells: "list[Cell]") -> None:
+        done = {cell.place for cell in cells if cell.result(folder) is not None}
+        name = course.next_part(word, goes_on=word == "wider")
+        if len(done) < len(cells):
+            begun.append(course.begin(name, len(cells), len(done)))
+        with collecting_failures(failed):
+            for cell in run_cells(cells, folder, jobs):
+                if cell.place not in done:
+                    course.add(begun[-1], "/".join(cell.place))
+
+    untuned: Failures = {}
+    costs = 1 if plan.budget else 0
+    with Course((2 + costs if plan.untuned else 0) + costs + 1) as course:
         plan = tune(plan, folder, partial(work, untuned))
         cells = plan.cells()
         failed = without_tuning(cells, untuned)
@@ -108,14 +116,14 @@ def compare(
             cells = budgets.sized(cells, plan.budget, folder, failed)
             budgets.write(cells, plan.budget, folder)
         work(failed, "cells", [cell for cell in cells if cell.place not in failed])
-    cells = [replace(cell, failed=failed.get(cell.place, "")) for cell in cells]
-    tell(plan, cells, folder)
-    if failed:
-        raise CellsFailedError({cell.place: cell.failed for cell in cells if cell.failed} or failed)
+    if not begun:
+        click.echo(f"Nothing is left to do: all {len(cells)} runs are done")
+    return plan, [replace(cell, failed=failed.get(cell.place, "")) for cell in cells], failed
 
 
-def announce(plan: "Plan", folder: Path, quick: bool) -> None:
+def announce(plan: "Plan", experiment: str, folder: Path, quick: bool) -> None:
     """Say what comes, before it begins."""
+    click.echo(f"Comparing {experiment}")
     if quick:
         click.echo("A first impression: one seed, few rounds, no tuning, and at equal rounds, not at equal work")
     elif plan.untuned:
@@ -139,33 +147,6 @@ def plan_of(experiment: str, given: dict[str, Any], quick: bool, again: bool, ch
     plan = replace(plan, tuned={}) if again else plan
     plan.refuse_overruled()
     return plan
-
-
-class Course(Progress):
-    """How far a comparison is: bars on a terminal; elsewhere lines, one in `PAUSE` seconds at most."""
-
-    def __init__(self) -> None:
-        columns = TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        lines = not console.is_terminal
-        last = TextColumn("{task.fields[last]}")
-        super().__init__(*columns, last, console=console, disable=lines, speed_estimate_period=SPEED_OVER)
-        self._printed = monotonic()
-
-    def begin(self, description: str, total: int, done: int) -> TaskID:
-        """Show runs that are to be done, some of which are done already."""
-        if self.disable:
-            click.echo(f"{description}: {total} runs" + f", {done} of them done already" * (done > 0))
-        return self.add_task(description, total=total, completed=done, last="")
-
-    def add(self, task_id: TaskID, name: str) -> None:
-        """Show that one more run is done."""
-        self.update(task_id, advance=1, last=name)
-        task = self.tasks[task_id]
-        if not self.disable or (monotonic() < self._printed + PAUSE and not task.finished):
-            return
-        self._printed = monotonic()
-        left = f", about {timedelta(seconds=round(task.time_remaining))} left" if task.time_remaining else ""
-        click.echo(f"{task.description}: {task.completed:.0f} of {task.total:.0f} done{left}, last {name}")
 
 
 def tell(plan: "Plan", cells: "list[Cell]", folder: Path) -> None:

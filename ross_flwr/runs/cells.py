@@ -19,11 +19,12 @@ from ross_flwr.config import ConfigError, resolve
 from ross_flwr.files import replacing
 from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.assembly import Assembly
-from ross_flwr.runs.compare import Cell
-from ross_flwr.runs.finished import REFUSED
+from ross_flwr.runs.compare import Cell, Plan
+from ross_flwr.runs.ended import REFUSED
+from ross_flwr.runs.finished import EXPERIMENT
 from ross_flwr.runs.local import LocalRun
 
-__all__ = ["CellsFailedError", "collecting_failures", "run_cells"]
+__all__ = ["CellsFailedError", "claim", "collecting_failures", "run_cells"]
 
 
 class CellsFailedError(ConfigError):
@@ -49,6 +50,28 @@ def collecting_failures(reasons: dict[tuple[str, ...], str]) -> Iterator[None]:
         yield
     except CellsFailedError as error:
         reasons |= error.reasons
+
+
+def claim(plan: Plan, root: Path) -> None:
+    """Put a copy of the experiment file into the folder of the results, whose order a report takes from it.
+
+    Raises
+    ------
+    ConfigError
+        When the folder holds cells of another comparison, or cannot take a file.
+    """
+    sized = ("num-rounds", "evaluate-every", "evaluate-at") if plan.budget else ()
+    for cell in plan.cells():
+        method, _, topology, _ = cell.place
+        tuned = plan.tuning.grids[method].lists if plan.tuning and (method, topology) in plan.untuned else ()
+        cell.refuse_another(root, (*tuned, *sized))
+    if plan.file:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with replacing(root / EXPERIMENT) as part:
+                part.write_bytes(plan.file.read_bytes())
+        except OSError as error:
+            raise ConfigError(f"{root} cannot take results: {error.strerror or error}") from None
 
 
 def run_cells(cells: list[Cell], root: Path, jobs: int) -> Iterator[Cell]:

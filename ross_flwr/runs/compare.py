@@ -35,7 +35,8 @@ from typing import Any
 from ross_flwr.algorithms import ALGORITHMS, Algorithm
 from ross_flwr.config import Config, ConfigError, Scalar, from_toml, resolve
 from ross_flwr.files import home, inside
-from ross_flwr.runs.finished import REFUSED
+from ross_flwr.runs.ended import REFUSED
+from ross_flwr.runs.finished import PARTS
 from ross_flwr.runs.folder import RunFolder, reading
 from ross_flwr.runs.grids import Tuning, read_tuning
 from ross_flwr.runs.history import totals
@@ -50,7 +51,6 @@ __all__ = [
     "read_plan",
 ]
 
-PARTS = ("methods", "scenarios", "topologies")
 QUICK = {"num-rounds": 20, "evaluate-every": 4}
 OTHERS: dict[str, Any] = {
     "seeds": list[int],

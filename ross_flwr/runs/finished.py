@@ -5,21 +5,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ross_flwr.config import ConfigError
+from ross_flwr.config import ConfigError, from_toml
 from ross_flwr.graph.options import GraphOptions
+from ross_flwr.runs.ended import REFUSED, require_ended
 from ross_flwr.runs.folder import RunFolder, reading
 from ross_flwr.runs.history import totals
 from ross_flwr.runs.options import RunOptions
 from ross_flwr.threats.options import AttackOptions
 from ross_flwr.typed_json import loads, reader_of
 
-__all__ = ["BUDGETS", "OURS", "REFUSED", "Run", "by_budget", "find_runs", "read_budgets"]
+__all__ = ["BUDGETS", "EXPERIMENT", "OURS", "PARTS", "Run", "by_budget", "find_runs", "read_budgets"]
 
 OURS = ("ross-plus", "ross")
 """The methods that a report compares with all others, the baselines."""
 
-REFUSED = "refused.txt"
-"""The file in the folder of a cell that says why its method cannot run there."""
+PARTS = ("methods", "scenarios", "topologies")
+"""The tables of an experiment file that a comparison combines."""
+
+EXPERIMENT = "experiment.toml"
+"""The copy of the experiment file beside the cells."""
 
 BUDGETS = "budgets.json"
 """The file beside the cells that says after how many rounds each is read."""
@@ -80,33 +84,36 @@ def by_budget(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """Return the finished runs in `folder`: ross-plus, ross, then the others, by name and seed.
+    """Return the finished runs in `folder`: in the order of the experiment file, or ross-plus, ross, then by name.
 
     Raises
     ------
     ConfigError
         When there is none.
     """
-    runs = list(_single(folder) if RunFolder(folder).config.is_file() else _cells(folder))
-    if not any(run.summary for run in runs):
-        if RunFolder(folder).config.is_file():
-            raise ConfigError(f"the run in {folder} has not ended: `ross-flwr resume {folder}` continues it")
-        if any(folder.glob("*/*/*/*/config.toml")):
-            raise ConfigError(f"no run in {folder} has ended: the same `ross-flwr compare` command continues them")
-        for stage, what in (("costs", "measuring what each method costs"), ("tuning", "tuning")):
-            if (folder / stage).is_dir():
-                done = sum(1 for _ in (folder / stage).rglob("summary.json"))
-                raise ConfigError(
-                    f"the comparison in {folder} has not got beyond {what} ({done} runs of that are done): a report "
-                    "shows its cells, which come next; if it was stopped, the same `ross-flwr compare` command goes on"
-                )
-        raise ConfigError(
-            f"{folder} holds no finished run: name the folder that --out gave to `ross-flwr run` or `ross-flwr compare`"
-        )
-    return sorted(
-        runs,
-        key=lambda run: (run.scenario, run.topology, _rank(run), run.method, run.seed),
-    )
+    require_ended(folder)
+    single = RunFolder(folder).config.is_file()
+    order = {} if single else _order(folder)
+
+    def place(part: str, name: str) -> tuple[int, str]:
+        names = order.get(part, [])
+        return (names.index(name) if name in names else len(names)), name
+
+    def key(run: Run) -> tuple[Any, ...]:
+        (method, _), ours = place("methods", run.method), _rank(run)
+        return place("scenarios", run.scenario), place("topologies", run.topology), method, ours, run.method, run.seed
+
+    return sorted(_single(folder) if single else _cells(folder), key=key)
+
+
+def _order(folder: Path) -> dict[str, list[str]]:
+    """Return the names of methods, scenarios and topologies in the order of the comparison's experiment file."""
+    file = folder / EXPERIMENT
+    if not file.exists():
+        return {}
+    with reading(file):
+        raw = from_toml(file, str(file))
+        return {part: list(reader_of(dict[str, Any])(raw.get(part, {}))) for part in PARTS}
 
 
 def read_budgets(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:

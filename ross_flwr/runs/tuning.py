@@ -50,17 +50,9 @@ def tune(plan: Plan, root: Path, work: Work) -> Plan:
         The folder of its results.
     work : callable
         Runs cells.
-
-    Raises
-    ------
-    ConfigError
-        When the folder holds cells of another comparison.
     """
     if plan.tuning is None or not plan.untuned:
         return plan
-    sized = ("num-rounds", "evaluate-every", "evaluate-at") if plan.budget else ()
-    for cell in plan.cells():
-        cell.refuse_another(root, (*plan.tuning.grids[cell.place[0]].lists, *sized))
     races = [_Race(plan, plan.tuning, *place, root) for place in plan.untuned]
 
     def run(word: str) -> None:

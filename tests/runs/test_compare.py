@@ -29,6 +29,7 @@ from ross_flwr.report.comparison import write_markdown
 from ross_flwr.runs import compare
 from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.cells import run_cells
+from ross_flwr.runs.finished import find_runs
 from ross_flwr.runs.local import LocalRun
 
 SMALL = """
@@ -243,6 +244,35 @@ def test_the_command_tunes_runs_and_tabulates(file, tmp_path):
     assert methods[0][2].strip("*").startswith(f"{100 * accuracy:.1f} ± ")
     assert any(row[1].startswith("**") for row in methods)
     assert methods[2][1:] == ["refused", "refused"]
+    for said in (
+        "tuning, part 1 of 3: 6 runs",
+        "finalists, part 2 of 3: ",
+        "wider, still part 2 of 3: ",
+        "cells, part 3 of 3: 12 runs",
+    ):
+        assert said in done.output
+    assert "Nothing is left to do" not in done.output
+    again = CliRunner().invoke(cli, ["compare", file, "--out", str(out)], catch_exceptions=False)
+    assert "Nothing is left to do: all 12 runs are done\n" in again.output
+    assert "part" not in again.output
+    assert again.output[again.output.index("clean") :] == done.output[done.output.index("   clean") :].lstrip()
+
+
+@cells_here()
+def test_tables_of_the_terminal_and_of_a_report_are_in_the_order_of_the_experiment_file(file, tmp_path):
+    text = re.sub(r"\[tuning\].*?(?=\[methods)", "", SMALL, flags=re.DOTALL)
+    text = text.replace("[methods.dpsgd]", "[methods.dsgt]\n[methods.ross]\n[methods.cga]")
+    text = text.replace("[scenarios.clean]\nattackers = 0\n", "") + "[scenarios.clean]\nattackers = 0\n"
+    text += '[topologies.complete]\ntopology = "complete"\n'
+    (tmp_path / "small.toml").write_text(text)
+    done = CliRunner().invoke(cli, ["compare", file, "--quick", "-c", "num-rounds=1", "--out", str(tmp_path / "out")])
+    terminal = re.findall(r"^ ?(dsgt|ross|cga|lazy|d2) ", done.output, re.MULTILINE)
+    runs = find_runs(tmp_path / "out")
+    assert list(dict.fromkeys(run.scenario for run in runs)) == ["poisoned", "clean"]
+    assert list(dict.fromkeys(run.topology for run in runs)) == ["ring", "complete"]
+    assert list(dict.fromkeys(run.method for run in runs)) == terminal[:5] == ["dsgt", "ross", "cga", "lazy", "d2"]
+    (tmp_path / "out/experiment.toml").unlink()
+    assert find_runs(tmp_path / "out")[0].method == "ross"
 
 
 @cells_here()
@@ -309,7 +339,7 @@ def test_a_task_that_predicts_a_number_is_compared_by_its_error(tmp_path):
 
 @cells_here()
 def test_without_a_terminal_lines_tell_the_progress_and_warnings_name_their_cell(file, tmp_path, monkeypatch):
-    monkeypatch.setattr("ross_flwr.cli.comparison.PAUSE", 0.0)
+    monkeypatch.setattr("ross_flwr.cli.screen.PAUSE", 0.0)
     began = LocalRun.rounds
 
     def warn(run):

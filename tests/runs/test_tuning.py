@@ -8,7 +8,8 @@ import pytest
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.runs import compare
-from ross_flwr.runs.finished import REFUSED
+from ross_flwr.runs.cells import claim
+from ross_flwr.runs.ended import REFUSED
 from ross_flwr.runs.grids import Grid
 from ross_flwr.runs.history import History
 from ross_flwr.runs.options import RunOptions
@@ -146,8 +147,8 @@ def test_a_folder_of_another_comparison_is_refused_before_anything_is_tuned(tmp_
     plan = read(tmp_path)
     plan.cells()[0].folder(tmp_path / "out").write_config(resolve({"num-rounds": 3}))
     with pytest.raises(ConfigError, match="holds a run of another experiment"):
-        tuned(plan, tmp_path / "out", near(0.1))
-    assert not (tmp_path / "out/tuned.toml").exists()
+        claim(plan, tmp_path / "out")
+    assert not (tmp_path / "out/experiment.toml").exists()
 
 
 def test_a_method_that_cannot_run_gets_no_keys(tmp_path):
