@@ -1,13 +1,18 @@
 """The commands for the results of runs: reports, and models and their quality."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ross_flwr.cli.completion import known
 from ross_flwr.cli.keys import read, run_config
-from ross_flwr.cli.screen import FILE, FOLDER, console
+from ross_flwr.cli.screen import FILE, FOLDER, Course, console
+from ross_flwr.runs.ended import require_ended
+
+if TYPE_CHECKING:
+    from ross_flwr.report.report import Picture
 
 __all__ = ["evaluate", "export", "report"]
 
@@ -24,11 +29,20 @@ def report(folder: Path) -> None:
 
     The folder report in FOLDER gets the same figures as PNG, and their numbers as CSV.
     """
-    if folder.is_dir():  # others are refused below
-        click.echo(f"Drawing the results in {folder}, which takes a second or two for each figure")
+    require_ended(folder)
+    click.echo(f"Reading the results in {folder}")
     from ross_flwr.report.report import write_report
 
-    click.echo(f"The report is {write_report(folder)}")
+    click.echo(f"The report is {write_report(folder, watched)}")
+
+
+def watched(pictures: "list[Picture]", runs: int) -> "Iterator[Picture]":
+    """Yield the pictures, and show which of them are drawn."""
+    with Course() as course:
+        task = course.begin("drawing", len(pictures), unit=f"pictures of {runs} runs")
+        for name, draw in pictures:
+            yield name, draw
+            course.add(task, name)
 
 
 @click.command(

@@ -120,6 +120,10 @@ class Chart:
     grid: list[list[Panel]]
     axes: Mapping[str, str]
 
+    def file(self, axis: str) -> str:
+        """Return the name, without an ending, of its picture for one of its choices of x."""
+        return f"{self.name}-{axis}" if len(self.axes) > 1 else self.name
+
     @property
     def alt(self) -> str:
         """The chart in words: its title, and what the panels of its first kind show in the end."""

@@ -9,7 +9,7 @@ from ross_flwr.report.charts import ROLES, Chart, Panel, Series
 from ross_flwr.report.network import Network
 from ross_flwr.report.table import short
 
-__all__ = ["draw", "draw_network", "save"]
+__all__ = ["draw", "draw_against", "draw_network", "save"]
 
 DASHES = {"solid": "-", "dash": "--", "dot": ":"}
 SHAPES = {
@@ -32,31 +32,32 @@ FORMATS = {
 
 def draw(chart: Chart, folder: Path) -> list[Path]:
     """Draw a chart into `folder`, for each of its choices of x in every format, and return the PNG files."""
+    return [draw_against(chart, axis, folder) for axis in chart.axes]
+
+
+def draw_against(chart: Chart, axis: str, folder: Path) -> Path:
+    """Draw a chart for one choice of x into `folder` in every format, and return the PNG file."""
     figures = import_extra("matplotlib.figure", "plots")
-    files = []
-    for axis, axis_title in chart.axes.items():
-        rows, columns = len(chart.grid), max(map(len, chart.grid))
-        size = 2.2 + 4.2 * columns, 1.0 + 2.6 * rows
-        figure = figures.Figure(figsize=size, layout="constrained")
-        figure.suptitle(chart.title, x=0.01, ha="left")
-        handles: dict[str, Any] = {}
-        for k, row in enumerate(chart.grid):
-            for column, panel in enumerate(row):
-                axes = figure.add_subplot(rows, columns, k * columns + column + 1)
-                tops: dict[Any, float] = {}
-                for series in panel.series:
-                    handles.setdefault(series.name, _draw(axes, series, axis, tops))
-                _dress(axes, panel)
-                if axis in ("work", "bytes"):
-                    axes.xaxis.set_major_formatter(_short)
-                axes.set_ylabel(panel.y_title if column == 0 else "")
-                axes.set_xlabel(axis_title if row is chart.grid[-1] else "")
-                if axis == "rounds":
-                    axes.xaxis.get_major_locator().set_params(integer=True)
-        figure.legend(handles.values(), handles.keys(), loc="outside right center")  # above, it would cover the title
-        name = f"{chart.name}-{axis}" if len(chart.axes) > 1 else chart.name
-        files.append(save(figure, folder, name, chart.title, chart.alt))
-    return files
+    rows, columns = len(chart.grid), max(map(len, chart.grid))
+    size = 2.2 + 4.2 * columns, 1.0 + 2.6 * rows
+    figure = figures.Figure(figsize=size, layout="constrained")
+    figure.suptitle(chart.title, x=0.01, ha="left")
+    handles: dict[str, Any] = {}
+    for k, row in enumerate(chart.grid):
+        for column, panel in enumerate(row):
+            axes = figure.add_subplot(rows, columns, k * columns + column + 1)
+            tops: dict[Any, float] = {}
+            for series in panel.series:
+                handles.setdefault(series.name, _draw(axes, series, axis, tops))
+            _dress(axes, panel)
+            if axis in ("work", "bytes"):
+                axes.xaxis.set_major_formatter(_short)
+            axes.set_ylabel(panel.y_title if column == 0 else "")
+            axes.set_xlabel(chart.axes[axis] if row is chart.grid[-1] else "")
+            if axis == "rounds":
+                axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(handles.values(), handles.keys(), loc="outside right center")  # above, it would cover the title
+    return save(figure, folder, chart.file(axis), chart.title, chart.alt)
 
 
 def save(figure: Any, folder: Path, name: str, title: str, alt: str) -> Path:
@@ -121,8 +122,8 @@ def draw_network(network: Network, folder: Path) -> Path:
     figure.suptitle(f"{network.title}\na wedge is widest at who gives: darkest {network.largest:.3g}, grey 0")
     for column, k in enumerate(shown):
         axes = figure.add_subplot(1, len(shown), column + 1)
-        for x, y, colour in network.wedges(k):
-            axes.fill(x, y, color=colour, linewidth=0)
+        for *corners, shade in network.wedges(k):
+            axes.fill(*corners, color=shade, linewidth=0)
         for role in dict.fromkeys(network.roles.values()):
             members = [i for i in network.roles if network.roles[i] == role]
             x, y = zip(*map(network.place, members), strict=True)

@@ -1,8 +1,10 @@
 """``ross-flwr report``: a folder of results as a page, pictures and tables."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from math import inf
 from pathlib import Path
+from typing import TypeAlias
 
 from ross_flwr.config import ConfigError
 from ross_flwr.files import fresh, inside
@@ -10,7 +12,7 @@ from ross_flwr.report import charts, tables
 from ross_flwr.report.interactive import plotly_chart, plotly_network
 from ross_flwr.report.network import networks
 from ross_flwr.report.page import Figure, page, result_table
-from ross_flwr.report.png import draw, draw_network
+from ross_flwr.report.png import draw_against, draw_network
 from ross_flwr.report.privacy import draw_heat_map, heat_maps, pairs, promises
 from ross_flwr.report.statistics import legend
 from ross_flwr.report.table import latex
@@ -18,7 +20,7 @@ from ross_flwr.report.tables import Row
 from ross_flwr.runs.finished import Run, by_budget, find_runs
 from ross_flwr.runs.measures import ACCURACY, Measure
 
-__all__ = ["of_chart", "write_report"]
+__all__ = ["Picture", "of_chart", "write_report"]
 
 NETWORK = (
     "Each edge is two wedges. The wide end of a wedge is at the agent that gives a weight, and its point at the "
@@ -32,8 +34,19 @@ BUDGETS = (
 )
 
 
-def write_report(folder: Path) -> Path:
+Picture: TypeAlias = tuple[str, Callable[[Path], object]]
+"""The name of a picture, and what draws it into a folder."""
+
+
+def write_report(folder: Path, watched: Callable[[list[Picture], int], Iterable[Picture]] | None = None) -> Path:
     """Write ``report.html`` into `folder` and, into ``report`` in it, its figures as pictures and its tables as CSV.
+
+    Parameters
+    ----------
+    folder : Path
+        The results.
+    watched : callable, optional
+        From the pictures, of which each is drawn before the next one is taken, and the number of runs to the pictures.
 
     Returns
     -------
@@ -76,6 +89,11 @@ def write_report(folder: Path) -> Path:
     scenarios = list(dict.fromkeys(run.scenario for run in runs))
     sections = {scenario: [figure for of, figure in on_page if of == scenario] for scenario in scenarios}
     summaries = {scenario: _tables(found, scenario, list(by_budget(runs))) for scenario in scenarios}
+    pictures: list[Picture] = [
+        *((chart.file(axis), partial(draw_against, chart, axis)) for chart in drawn for axis in chart.axes),
+        *((graph.name, partial(draw_network, graph)) for graph in graphs),
+        *((heat_map.name, partial(draw_heat_map, heat_map)) for heat_map in maps),
+    ]
     text = page(f"Report on {folder.resolve().name}", _about(runs), sections, summaries)
     try:
         figures = inside(folder, "report")
@@ -84,12 +102,8 @@ def write_report(folder: Path) -> Path:
             if rows:
                 tables.write_table(rows, fresh(figures / f"{name}.csv"))
         fresh(figures / "tables.tex").write_text(_latex(found["accuracy"], measure), encoding="utf-8")
-        for chart in drawn:
-            draw(chart, figures)
-        for graph in graphs:
-            draw_network(graph, figures)
-        for heat_map in maps:
-            draw_heat_map(heat_map, figures)
+        for _, draw_into in watched(pictures, len(done)) if watched else pictures:
+            draw_into(figures)
         fresh(folder / "report.html").write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{folder} cannot take a report: {error.strerror or error}") from None
@@ -98,7 +112,7 @@ def write_report(folder: Path) -> Path:
 
 def of_chart(chart: charts.Chart) -> Figure:
     """Return a chart as a figure of the page, at least so wide that its labels do not run into each other."""
-    file = f"{chart.name}-{next(iter(chart.axes))}" if len(chart.axes) > 1 else chart.name
+    file = chart.file(next(iter(chart.axes)))
     width = max(sum(max(260, 45 * len(panel.names)) for panel in line) for line in chart.grid)
     return Figure(chart.title, chart.caption, chart.alt, file, plotly_chart(chart), width)
 

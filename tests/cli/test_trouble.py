@@ -55,6 +55,18 @@ def test_help_and_completion_do_not_wait_for_pytorch(words, environment):
     assert done.stdout.endswith("[]\n")
 
 
+def test_a_folder_without_a_run_is_refused_before_anything_is_imported_or_said(tmp_path):
+    code = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print([name for name in ('torch', 'matplotlib', 'numpy') if name in sys.modules]))\n"
+        "from ross_flwr.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "report", "."], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "[]\n")
+    assert done.stderr.startswith("ross-flwr: . holds no finished run: name the folder")
+
+
 def test_a_shell_completes_the_names_that_there_are():
     code = (
         "from ross_flwr.cli.names import for_completion; print(for_completion())"  # tests register more in this process

@@ -66,6 +66,9 @@ def folder(tmp_path_factory):
     done = CliRunner().invoke(cli, ["report", str(root / "out")], catch_exceptions=False)
     assert done.exit_code == 0
     assert "report.html" in done.output
+    pictures = len(list((root / "out/report").glob("*.png")))
+    for said in (f"drawing: {pictures} pictures of 12 runs\n", f"drawing: {pictures} of {pictures} done, last network"):
+        assert said in done.output
     return root / "out"
 
 
