@@ -172,7 +172,7 @@ class _Race:
 
     def _probe(self, point: Point) -> Cell:
         rest = {key: value for key, value in point.items() if key != RATE}  # which costs the same at every value
-        return self._costs(("tuning", self.method, self.topology, "costs", _named(rest)), self.method, rest)
+        return self._costs(("tuning", self.method, self.topology, "costs", _named(rest) or "any"), self.method, rest)
 
     def _costs(self, place: tuple[str, ...], method: str, point: Point) -> Cell:
         return probe(

@@ -143,6 +143,14 @@ def test_with_a_budget_every_configuration_takes_as_much_work_as_the_budgets_met
     assert plan.tuned["balance", "ring"]["local-steps"] == 1
 
 
+def test_with_a_budget_the_learning_rate_may_be_all_that_is_tuned(tmp_path):
+    text = PLAN.replace("[tuning]", '[budget]\nmethod = "dmsgd"\nrounds = 60\n[tuning]', 1)
+    text = text.replace("local-steps = [1, 5]\nmomentum = [0.0, 0.9]\n", "")
+    plan, (costs, *_) = tuned(read(tmp_path, text).only(methods="dmsgd"), tmp_path / "out", near(0.1))
+    assert len(costs) == 2 * 2
+    assert plan.tuned["dmsgd", "ring"] == {"learning-rate": 0.1}
+
+
 def test_a_folder_of_another_comparison_is_refused_before_anything_is_tuned(tmp_path):
     plan = read(tmp_path)
     plan.cells()[0].folder(tmp_path / "out").write_config(resolve({"num-rounds": 3}))
