@@ -15,6 +15,7 @@ from ross_flwr.cli.screen import FOLDER, console, quoted, stoppable
 from ross_flwr.config import ConfigError
 from ross_flwr.config import shown as shown_value
 from ross_flwr.files import new_folder
+from ross_flwr.runs.ended import is_comparison
 
 if TYPE_CHECKING:
     from ross_flwr.report.trackers import Opener
@@ -65,8 +66,6 @@ def run(run_config: Sequence[str], out: Path | None, shown: str | None, log: str
     mean of the honest agents' models), and a folder with the same for each method beside. Ctrl-C keeps the rounds that
     are done.
     """
-    if not shown:
-        click.echo(f"Keys that -c does not set are those of the first run, {FIRST_RUN}")
     from ross_flwr.report.trackers import trackers
     from ross_flwr.runs.folder import RunFolder
     from ross_flwr.runs.local import start
@@ -74,9 +73,6 @@ def run(run_config: Sequence[str], out: Path | None, shown: str | None, log: str
     from ross_flwr.runs.side_by_side import side_by_side
 
     keys = read_run(run_config)
-    if not shown and (of_task := first_run_of(keys.get("task", ""))):
-        told = ", ".join(f"{key} = {shown_value(value)}" for key, value in of_task.items())
-        click.echo(f"and those of task = '{keys['task']}': {told}")
     configs = side_by_side(keys)
     method = configs[0].part(RunOptions).algorithm
     if out and RunFolder(out).config.exists():
@@ -88,7 +84,17 @@ def run(run_config: Sequence[str], out: Path | None, shown: str | None, log: str
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{method}"
     with nullcontext(out) if out else new_folder(Path("results"), name) as folder, resumable(folder):
         runs = start(configs, folder)
+        if not shown:
+            tell_first_run(keys.get("task", ""))
         finish(runs, folder, shown, log_to)
+
+
+def tell_first_run(task: str) -> None:
+    """Say where the keys come from that ``-c`` does not set."""
+    click.echo(f"Keys that -c does not set are those of the first run, {FIRST_RUN}")
+    if of_task := first_run_of(task):
+        told = ", ".join(f"{key} = {shown_value(value)}" for key, value in of_task.items())
+        click.echo(f"and those of task = '{task}': {told}")
 
 
 @click.command(
@@ -103,13 +109,18 @@ def resume(folder: Path, shown: str | None, log: str) -> None:
     The results equal those of runs that never stopped. To make a run longer, first raise num-rounds in its config.toml.
     --json and --log also show the earlier rounds, so they work for a finished run too.
     """
-    if not shown and (folder / "config.toml").is_file():  # other folders are refused below
-        click.echo(f"Going on with the run in {folder}")
+    if not (folder / "config.toml").is_file() and is_comparison(folder):
+        raise ConfigError(f"{folder} holds a comparison: the `ross-flwr compare` command that began it continues it")
     from ross_flwr.report.trackers import trackers
     from ross_flwr.runs.local import resume as resume_runs
 
     with resumable(folder):
-        finish(resume_runs(folder), folder, shown, trackers(log))
+        runs = resume_runs(folder)
+        if not shown:
+            left = any(len(each.history.lines) < each.run.num_rounds for each in runs)
+            done = f"Nothing is left to do: all rounds of the run in {folder} are done"
+            click.echo(f"Going on with the run in {folder}" if left else done)
+        finish(runs, folder, shown, trackers(log))
 
 
 def resumable(folder: Path) -> AbstractContextManager[None]:
@@ -129,8 +140,8 @@ def finish(runs: "Sequence[LocalRun]", folder: Path, shown: str | None, log: "Se
             with ExitStack() as stack:
                 rounds = stack.enter_context(closing(each.rounds()))
                 tell = [stack.enter_context(tracker(folder, each.config)) for tracker in log]
-                for line in chain(each.history.lines[:done], rounds):
-                    view.add(name, line)
+                for number, line in enumerate(chain(each.history.lines[:done], rounds)):
+                    (view.recall if number < done else view.add)(name, line)
                     for tracker in tell:
                         tracker(numbers(line), line["round"])
             summaries[name] = each.summary()

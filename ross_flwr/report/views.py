@@ -39,6 +39,10 @@ class View:
     def add(self, method: str, line: Mapping[str, Any]) -> None:
         """Take in a line of the history of `method`."""
 
+    def recall(self, method: str, line: Mapping[str, Any]) -> None:
+        """Take in a line of a round that was done before this process."""
+        self.add(method, line)
+
     def end(self, summaries: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
         """Show the results: here, their folder."""
         print(folder)
@@ -159,6 +163,10 @@ class Plain(View):
         course.add(line)
         if 10 * course.round // course.total > tenths:
             print(f"{method:<{self.width}}  {course.rounds}  {course.quality}, {course.state}", flush=True)
+
+    def recall(self, method: str, line: Mapping[str, Any]) -> None:
+        """Take in a line, and write none: it has been seen."""
+        self.courses[method].add(line)
 
     def end(self, summaries: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
         """Write the table of results and their folder."""

@@ -84,7 +84,7 @@ def by_budget(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """Return the finished runs in `folder`: in the order of the experiment file, or ross-plus, ross, then by name.
+    """Return the finished runs in `folder`, in the order of the experiment file, or that in which methods ran.
 
     Raises
     ------
@@ -93,7 +93,8 @@ def find_runs(folder: Path) -> list[Run]:
     """
     require_ended(folder)
     single = RunFolder(folder).config.is_file()
-    order = {} if single else _order(folder)
+    runs = list(_single(folder) if single else _cells(folder))
+    order = {"methods": [run.method for run in runs]} if single else _order(folder)
 
     def place(part: str, name: str) -> tuple[int, str]:
         names = order.get(part, [])
@@ -103,7 +104,7 @@ def find_runs(folder: Path) -> list[Run]:
         (method, _), ours = place("methods", run.method), _rank(run)
         return place("scenarios", run.scenario), place("topologies", run.topology), method, ours, run.method, run.seed
 
-    return sorted(_single(folder) if single else _cells(folder), key=key)
+    return sorted(runs, key=key)
 
 
 def _order(folder: Path) -> dict[str, list[str]]:

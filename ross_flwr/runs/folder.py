@@ -1,7 +1,7 @@
 """The folder of a run: ``config.toml``, ``history.jsonl``, ``summary.json``, ``model.safetensors``, a checkpoint."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from ross_flwr.config import Config, ConfigError, Scalar, from_toml, resolve, shown, to_toml
 from ross_flwr.files import held, inside, replacing
 from ross_flwr.runs.history import finite, read_lines, read_summary
+from ross_flwr.runs.side_by_side import BESIDE
 from ross_flwr.typed_json import loads, reader_of
 
 __all__ = ["RunFolder", "reading", "refuse_changes"]
@@ -45,7 +46,7 @@ class RunFolder:
         return self.path / "history.jsonl"
 
     def beside(self) -> list["RunFolder"]:
-        """Return the subfolders that hold runs: those of the methods that ran beside the one here.
+        """Return the subfolders that hold runs: those of the methods that ran beside the one here, in their order.
 
         Raises
         ------
@@ -53,6 +54,8 @@ class RunFolder:
             When one is a link.
         """
         names = sorted(each.name for each in self.path.iterdir()) if self.path.is_dir() else []
+        order = str(self._read_raw().get(BESIDE.name, "")).split(",") if self.config.is_file() else []
+        names.sort(key=lambda name: order.index(name) if name in order else len(order))
         return [RunFolder(inside(self.path, name)) for name in names if (self.path / name / "config.toml").is_file()]
 
     def held(self) -> AbstractContextManager[None]:
@@ -72,18 +75,19 @@ class RunFolder:
                 f"{self.path} holds a run already: resume it if it stopped, and take another folder for a new run"
             )
 
-    def begin(self, config: Config | None = None) -> None:
+    def begin(self, config: Config | None = None, beside: Iterable[str] = ()) -> None:
         """Write the configuration, if there is one, and an empty history; delete what an earlier run left here."""
         if config:
-            self.write_config(config)
+            self.write_config(config, beside)
         self._remove("summary.json", "model.safetensors", "checkpoint.safetensors")
         with self._replacing("history.jsonl") as part:
             part.write_text("")
 
-    def write_config(self, config: Config) -> None:
-        """Write every key as resolved, with its meaning."""
+    def write_config(self, config: Config, beside: Iterable[str] = ()) -> None:
+        """Write every key as resolved, with its meaning, and which methods run beside this one."""
+        names = ",".join(beside)
         with self._replacing("config.toml") as part:
-            part.write_text(to_toml(config), encoding="utf-8")
+            part.write_text(to_toml(config, [(BESIDE, names)] if names else []), encoding="utf-8")
 
     def read_config(self) -> Config:
         """Return the configuration of the run here.
@@ -95,8 +99,13 @@ class RunFolder:
         """
         if not self.config.is_file():
             raise ConfigError(f"{self.path} holds no run: there is no config.toml in it")
+        raw = self._read_raw()
         with reading(self.config):
-            return resolve(from_toml(self.config, str(self.config)))
+            return resolve({key: value for key, value in raw.items() if key != BESIDE.name})
+
+    def _read_raw(self) -> dict[str, Any]:
+        with reading(self.config):
+            return from_toml(self.config, str(self.config))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write the result of the run; numbers that are not finite become null."""

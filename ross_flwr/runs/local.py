@@ -32,8 +32,9 @@ def start(configs: Sequence[Config], path: Path | None = None) -> list["LocalRun
         When one of them is not possible, or a folder holds a run already.
     """
     first, *others = configs
-    paths = (inside(path, other.part(RunOptions).algorithm) if path else None for other in others)
-    runs = [LocalRun(first, path), *map(LocalRun, others, paths)]
+    beside = [other.part(RunOptions).algorithm for other in others]
+    paths = (inside(path, name) if path else None for name in beside)
+    runs = [LocalRun(first, path, beside), *map(LocalRun, others, paths)]
     for run in runs:
         run.begin()
     return runs
@@ -48,7 +49,9 @@ def resume(path: Path) -> list["LocalRun"]:
         When the folder holds no run, its files do not fit each other, or another process runs in it.
     """
     folder = RunFolder(path)
-    runs = [LocalRun(each.read_config(), each.path) for each in (folder, *folder.beside())]
+    beside = folder.beside()
+    first = LocalRun(folder.read_config(), path, [each.path.name for each in beside])
+    runs = [first, *(LocalRun(each.read_config(), each.path) for each in beside)]
     for run in runs:
         run.restore()
     return runs
@@ -76,6 +79,8 @@ class LocalRun:
         What to run.
     path : Path, optional
         Folder for the results; without one nothing is written.
+    beside : sequence of str
+        The methods that run beside it, in subfolders.
 
     Attributes
     ----------
@@ -89,10 +94,10 @@ class LocalRun:
         A line per round so far.
     """
 
-    def __init__(self, config: Config, path: Path | None = None) -> None:
+    def __init__(self, config: Config, path: Path | None = None, beside: Sequence[str] = ()) -> None:
         self.run, self.machine = config.part(RunOptions), config.part(MachineOptions)
         limit_threads()
-        self.config = config
+        self.config, self.beside = config, beside
         self.assembly = assemble(config)
         self.assembly.check()
         self.host = self.assembly.host(self.run.algorithm, engine=self.machine.engine)
@@ -172,7 +177,7 @@ class LocalRun:
 
     def _begin(self) -> None:
         if self.folder:
-            self.folder.begin(self.config)
+            self.folder.begin(self.config, self.beside)
 
     def _save(self, done: int, snapshot: Snapshot) -> None:
         if self.folder:

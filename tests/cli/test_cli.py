@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from ross_flwr.cli.lists import about
 from ross_flwr.cli.names import LISTS
 from ross_flwr.config import keys, resolve, to_toml
 from ross_flwr.learning.agent import Agent
+from ross_flwr.runs.finished import find_runs
 from ross_flwr.runs.local import start
 from ross_flwr.runs.side_by_side import side_by_side
 
@@ -57,7 +59,7 @@ def test_a_first_run_shows_what_came_out_and_keeps_it(tmp_path):
     for beside in ("dpsgd", "ross"):
         assert sorted(file.name for file in (folder / beside).iterdir()) == FILES
     config = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
-    assert set(config) == {key.name for key in keys() if key.name in config}
+    assert set(config) == {"beside", *(key.name for key in keys() if key.name in config)}
     assert (config["num-rounds"], config["algorithm"], config["attackers"]) == (2, "ross-plus", 3)
     assert str(FIRST_RUN) in out
     for each in (folder, folder / "ross", folder / "dpsgd"):
@@ -111,8 +113,7 @@ def test_bad_input_ends_in_one_sentence_and_exit_code_2(ross_flwr, tmp_path, arg
     assert ended.err.count("\n") == 1
     for part in parts:
         assert part in ended.err
-    assert "holds" not in ended.out
-    assert "results" not in ended.out
+    assert ended.out == ""
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
@@ -165,6 +166,7 @@ def test_the_methods_beside_have_the_same_keys_and_folders_of_their_own(ross_flw
     folders = {"ross": tmp_path / "out", **{name: tmp_path / "out" / name for name in ("dmsgd", "dpsgd")}}
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == sorted([*FILES, "dmsgd", "dpsgd"])
     configs = {name: tomllib.loads((folders[name] / "config.toml").read_text(encoding="utf-8")) for name in folders}
+    assert configs["ross"].pop("beside") == "dmsgd,dpsgd"
     assert configs == {name: {**configs["ross"], "algorithm": name} for name in folders}
 
 
@@ -329,12 +331,29 @@ def test_a_run_does_not_write_over_another(ross_flwr, tmp_path):
     assert (tmp_path / "my results" / "summary.json").read_bytes() == before
 
 
+def test_methods_are_in_the_order_in_which_they_ran_wherever_they_are_shown(ross_flwr, tmp_path):
+    beside = "beside=sgp,dmsgd,dpsgd"
+    first = ross_flwr("run", *SMALL, "-c", beside, "-c", "num-rounds=1", "--out", "out").out.partition("Result")[2]
+    for text in (first, ross_flwr("resume", "out").out.partition("Result")[2]):
+        assert re.findall(r"^ (\w+) +1 ", text, re.MULTILINE) == ["ross", "sgp", "dmsgd", "dpsgd"]
+    assert [run.method for run in find_runs(tmp_path / "out")] == ["ross", "sgp", "dmsgd", "dpsgd"]
+
+
+def test_a_comparison_is_not_resumed_as_a_run_is(ross_flwr, tmp_path):
+    (tmp_path / "out" / "tuning").mkdir(parents=True)
+    ended = ross_flwr("resume", "out")
+    assert (ended.code, ended.out) == (2, "")
+    assert "out holds a comparison: the `ross-flwr compare` command that began it continues it" in ended.err
+
+
 def test_a_finished_run_can_be_resumed_to_see_its_table_again(ross_flwr, tmp_path):
     first = ross_flwr("run", *SMALL, "--out", "out")
     lines, summary = lines_of(tmp_path / "out"), summary_of(tmp_path / "out")
     again = ross_flwr("resume", "out")
     assert again.code == 0
-    assert again.out.partition("Result")[2] == first.out.partition("Result")[2]
+    said, _, table = again.out.partition("Result")
+    assert said.strip() == "Nothing is left to do: all rounds of the run in out are done"
+    assert table == first.out.partition("Result")[2]
     assert (lines_of(tmp_path / "out"), summary_of(tmp_path / "out")) == (lines, summary)
 
 
