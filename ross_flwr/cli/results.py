@@ -39,7 +39,7 @@ def report(folder: Path) -> None:
 def watched(pictures: "list[Picture]", runs: int) -> "Iterator[Picture]":
     """Yield the pictures, and show which of them are drawn."""
     with Course() as course:
-        task = course.begin("drawing", len(pictures), unit=f"pictures of {runs} runs")
+        task = course.begin(f"drawing {runs} runs", len(pictures), unit="pictures")
         for name, draw in pictures:
             yield name, draw
             course.add(task, name)
