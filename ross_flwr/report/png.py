@@ -80,7 +80,7 @@ def _dress(axes: Any, panel: Panel) -> None:
     elif panel.log and any(y for series in panel.series for y in series.y):
         axes.set_yscale("log")
     else:
-        lowest = min(0.0, *(y for series in panel.series for y in series.y if y is not None))
+        lowest = min([0.0, *(y for series in panel.series for y in series.y if y is not None)])
         axes.set_ylim(min(0.0, axes.get_ylim()[0]) if panel.top is None else lowest - panel.top / 25, panel.top)
         axes.yaxis.set_major_formatter(_short)
     if panel.names:

@@ -409,6 +409,15 @@ def test_large_numbers_on_an_axis_have_a_prefix_and_no_multiplier_in_a_corner(tm
         assert drawn.get_offset_text().get_text() == ""
 
 
+def test_a_panel_without_a_value_is_drawn(tmp_path, monkeypatch):
+    chart = Chart(
+        "s", "c", "title", "", [[Panel("", "", [Series("m", {"rounds": [1]}, [None], "#000000")])]], {"rounds": ""}
+    )
+    monkeypatch.setattr(png, "save", lambda figure, *_: figure)
+    ((low, _),) = (axes.get_ylim() for axes in png.draw(chart, tmp_path)[0].axes)
+    assert low <= 0
+
+
 def test_twelve_variants_of_ross_and_twenty_four_others_are_told_apart():
     methods = {f"ross {k}": "ross" for k in range(12)} | {f"other {k}": f"other {k}" for k in range(24)}
     found = colours(methods)
