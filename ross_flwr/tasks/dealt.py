@@ -259,6 +259,6 @@ class Dealt(ABC):
 def _corrupt(task: Dealt, key: str, examples: Targeted, kind: str, rate: float, agent: int) -> Split:
     """Return the examples as `kind` leaves them, or refuse it by the name of its key."""
     if kind not in task.corruptions:
-        others = ", ".join(each for each in CORRUPTIONS if each in task.corruptions)
+        others = ", ".join(each for each in CORRUPTIONS if each == "none" or each in task.corruptions)
         raise ConfigError(f"{key} cannot do '{kind}' to the data of this task: it can do {others}")
     return task.corruption(kind, rate)(examples, examples.targets, agent)

@@ -82,7 +82,7 @@ def test_the_area_under_the_curve_is_that_of_scikit_learn():
         ({"image-size": 8}, "image-size = 8 means nothing with task = 'tabular'"),
         (
             {"corruption": "label-flip"},
-            "corruption cannot do 'label-flip' to the data of this task: it can do feature-noise",
+            "corruption cannot do 'label-flip' to the data of this task: it can do none, feature-noise",
         ),
         ({"validation-noise": 0.5}, "validation-noise cannot do 'label-noise' to the data"),
         ({"algorithm": "bristle"}, "bristle judges classes, and the targets of this task are not classes"),
