@@ -259,13 +259,14 @@ class Cell:
         summary = folder.read_summary()
         if summary is None or self.budget not in self.reads:
             return summary
-        return {**summary, **_spent(folder.path, self.reads[self.budget])}
+        return {**summary, **_spent(folder.path, frozenset(self.reads.values()))[self.reads[self.budget]]}
 
 
 @cache
-def _spent(path: Path, last: int) -> dict[str, Any]:
-    """Return what the rounds up to `last` of a finished run come to."""
-    return totals(RunFolder(path).read_history()[:last])
+def _spent(path: Path, ends: Collection[int]) -> dict[int, dict[str, Any]]:
+    """Return what the rounds of a finished run up to each of `ends` come to; the history takes long to read."""
+    lines = RunFolder(path).read_history()
+    return {last: totals(lines[:last]) for last in ends}
 
 
 def experiments() -> dict[str, Path]:

@@ -444,9 +444,10 @@ def test_softmin_lets_no_model_pull_farther_than_two_own_steps_and_no_momentum_t
 
 def test_softmin_refuses_models_that_have_learnt_nothing_unless_they_are_better_than_the_own_one():
     models = {1: torch.tensor([2.4]), 2: torch.tensor([1.9]), 3: torch.tensor([1.7])}  # each is its loss
-    for own, heard in ((2.5, {1, 2, 3}), (2.0, {2, 3}), (1.0, {3})):
+    cases = [(2.5, 0.75, {1, 2, 3}), (2.0, 0.75, {2, 3}), (1.0, 0.75, {3}), (1.0, 0.9, {2, 3}), (1.0, 9.0, {1, 2, 3})]
+    for own, share, heard in cases:
         view = rules.View(weights=dict.fromkeys(models, 0.25), loss=lambda x, data: float(x), untrained=lambda: 2.4)
-        rules.Softmin()(torch.tensor([own]), models, view)
+        rules.Softmin(untrained_share=share)(torch.tensor([own]), models, view)
         assert view.given.keys() == heard
 
 

@@ -7,6 +7,7 @@ from math import exp, inf, isfinite
 import torch
 from torch import Tensor, nn
 
+from ross_flwr.config import option
 from ross_flwr.learning.rules.rule import View, register_rule
 from ross_flwr.learning.rules.screening import SMALLEST_LOSS, JudgingModels
 from ross_flwr.learning.rules.stacks import distance
@@ -19,9 +20,6 @@ PULL = 2.0
 
 FAR = 10.0
 """From this many steps of the agent's own on, a momentum weighs the less the farther its model is."""
-
-UNTRAINED = 0.75
-"""The share of the first model's loss from which on a model that is worse than the own one has learnt nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +38,7 @@ class Softmin(JudgingOnValidation):
 
     ::
 
-        L_j = max(F(x_j; Q_i), 10⁻⁸);   H_i = {j ∈ N_i : L_j < L_i or L_j < ¾ F(x_i⁰; Q_i)}
+        L_j = max(F(x_j; Q_i), 10⁻⁸);   H_i = {j ∈ N_i : L_j < L_i or L_j < ρ F(x_i⁰; Q_i)}
         e_j = w_ij exp(−L_j / L_i);   c_ij = e_j / (e_i + Σ_{k ∈ H_i} e_k),   e_i with the rest of the weights
         x_i + Σ_{j ∈ H_i} c_ij clip(x_j − x_i, 2 s_i),   clip(z, τ) = z min(1, τ/‖z‖)
 
@@ -49,7 +47,8 @@ class Softmin(JudgingOnValidation):
     nothing by a loss that is too good. Where the own loss is infinite the least of the others takes its place.
 
     A loss does not see everything: while all losses are near chance they say nothing, and a softmax hides how far a
-    model is. So a model that is worse than the own one and hardly better than the first is refused, and no neighbour
+    model is. So a model that is worse than the own one and hardly better than the first is refused; where a task is
+    hard or Q_i has wrong labels that hits models of worth too, and a larger ρ (`untrained_share`) is better. No neighbour
     pulls farther than twice the length s_i of the step that the agent itself took in this pass, nor a momentum than
     twice the own one's length. −u_i is just that far away, so a momentum has the weight c_ij min(1, 10 s_i/‖x_j − x_i‖)
     by the model that it came with. Methods that mix before they step have no such bounds. Takes 1 + k losses, and one
@@ -65,6 +64,13 @@ class Softmin(JudgingOnValidation):
     >>> Softmin()(torch.tensor([1.0]), others, view)
     tensor([1.1667])
     """
+
+    untrained_share: float = option(
+        0.75,
+        "ρ: softmin refuses a model that is worse than the own one and has this share of the first model's loss; a "
+        "large share refuses none",
+        minimum=0.0,
+    )
 
     def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
         """Return c_ij min(1, 2 s_i/‖x_j − x_i‖)."""
@@ -82,7 +88,7 @@ class Softmin(JudgingOnValidation):
         scale = bound if isfinite(bound) else min(losses.values(), default=inf)
         if not isfinite(scale):
             return {}
-        limit = max(bound, UNTRAINED * view.untrained())
+        limit = max(bound, self.untrained_share * view.untrained())
         shares = {j: view.weights[j] * exp(-loss / scale) for j, loss in losses.items() if loss < limit}
         total = (1 - sum(view.weights[j] for j in others)) * exp(-bound / scale) + sum(shares.values())
         return {j: share / total for j, share in shares.items()}
