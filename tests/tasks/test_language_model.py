@@ -58,7 +58,7 @@ def test_validation_sets_have_equally_many_windows_of_each_source_and_wrong_byte
         ({"model": "mlp"}, "model = 'mlp' is not known: use one of transformer"),
         ({"model": "transformer(depth=2)"}, "transformer takes layers, width, heads, context and got depth"),
         ({"hidden": 8}, "hidden = 8 means nothing with task = 'language-model'"),
-        ({"corruption": "backdoor"}, "corruption cannot do 'backdoor' to the data of this task: it can do none, label-noise"),
+        ({"corruption": "backdoor"}, "corruption cannot do 'backdoor' to the data of this task: it can do none, label"),
         ({"algorithm": "bristle"}, "expected those of an output layer"),
         (
             {"attack": "flipped-labels", "attackers": 1},

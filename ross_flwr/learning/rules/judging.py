@@ -48,7 +48,7 @@ class Softmin(JudgingOnValidation):
 
     A loss does not see everything: while all losses are near chance they say nothing, and a softmax hides how far a
     model is. So a model that is worse than the own one and hardly better than the first is refused; where a task is
-    hard or Q_i has wrong labels that hits models of worth too, and a larger ρ (`untrained_share`) is better. No neighbour
+    hard or Q_i has wrong labels that hits models of worth too, and a larger ρ (`untrained_share`) is better. None
     pulls farther than twice the length s_i of the step that the agent itself took in this pass, nor a momentum than
     twice the own one's length. −u_i is just that far away, so a momentum has the weight c_ij min(1, 10 s_i/‖x_j − x_i‖)
     by the model that it came with. Methods that mix before they step have no such bounds. Takes 1 + k losses, and one
