@@ -69,7 +69,7 @@ class ROSSPlus(WeightedCrossGradients):
     Examples
     --------
     >>> ROSSPlus(local_steps=1).rule, ROSSPlus(guard=False).rule
-    (Softmin(), None)
+    (Softmin(untrained_share=0.75), None)
     """
 
     weighting: str = options.weighting("uniform")
