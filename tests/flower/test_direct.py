@@ -189,7 +189,7 @@ def test_a_node_that_stays_dead_is_not_waited_for_when_the_others_are_done(certs
     relay, *_ = play(PeerDirect, certs, app=app, **options, segment_rounds=4)
     assert [line["absent"] for line in relay.history.lines] == [[2]] * 4
     warned = [record.getMessage() for record in caplog.records]
-    assert [text for text in warned if "no report" in text] == ["\t├──> rounds 1–4: no report from agents [2]"]
+    assert [text for text in warned if "no report" in text] == ["\t├──> rounds 1–4: no report from 1 of 4 agents: [2]"]
 
 
 AVERAGING = {"average_every": 2, "num_rounds": 4}
