@@ -118,7 +118,7 @@ def forecast(config: Config, link: str = "loopback", device: float | None = None
     if transport == "direct" and link == "simulation":
         raise ConfigError("--link simulation relays through Flower: use -c transport=relay, or another link")
     sample = Sample.of(config)
-    rehearsal = sample.rehearse()
+    rehearsal = sample.rehearse(crowded=_is_crowded(sample, way))
     return Planner(config, sample, rehearsal, way, link, device / rehearsal.gradient if device else 1.0).told()
 
 
@@ -143,7 +143,8 @@ class Planner:
     def told(self) -> Forecast:
         """Return what is told."""
         steps = range(len(self.load.seconds))
-        cost = _cost(self.load, self.scale) if self.direct else lambda _: 0.0
+        crowded = _is_crowded(self.sample, self.way)
+        cost = _cost(self.load, self.scale, crowded=crowded) if self.direct else lambda _: 0.0
         pace = Gossip(self.load, self.way, cost, self.cores).pace() if self.direct else self._relayed(self.load)
         flower = self._relayed(self._of_segment()) if self.direct else Pace(0.0, {})
         seconds = self.passes * pace.seconds
@@ -225,12 +226,17 @@ class Planner:
         }
 
 
-def _cost(load: Load, scale: float) -> Callable[[Sack], float]:
+def _is_crowded(sample: Sample, way: Link) -> bool:
+    """Return whether nodes take turns on the processors of one machine."""
+    return way.shared and sample.nodes > (os.cpu_count() or 1)
+
+
+def _cost(load: Load, scale: float, *, crowded: bool) -> Callable[[Sack], float]:
     """Return what sender and receiver together spend on a sack, as measured with a short and the longest message."""
     from ross_flwr.plan.handling import handling  # gRPC is there only where nodes talk to each other
 
     sizes = [sack.size / sack.count for sacks in load.sacks for sack in sacks.values() if sack.count]
     short, longest = 1000.0, max([2000.0, *sizes])
-    fixed, most = handling([short, longest])
+    fixed, most = handling([short, longest], crowded=crowded)
     slope = max(0.0, most - fixed) / (longest - short)
     return lambda sack: scale * (sack.count * fixed + slope * max(0.0, sack.size - sack.count * short))

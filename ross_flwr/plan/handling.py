@@ -4,6 +4,7 @@ import socket
 from collections.abc import Sequence
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from time import process_time
 
@@ -15,6 +16,7 @@ from ross_flwr.direct.certificates import Credentials
 from ross_flwr.direct.channels import Neighbor
 from ross_flwr.direct.peer import Peer
 from ross_flwr.engine.envelope import Envelope
+from ross_flwr.plan.caches import empty_caches
 
 __all__ = ["RUN", "handling", "one_of_two"]
 
@@ -28,19 +30,20 @@ WARM_UP, COUNTED = 30, 50
 """How many messages do not count, and how many do; of those above a megabyte a tenth is enough."""
 
 
-def handling(sizes: Sequence[float]) -> list[float]:
+def handling(sizes: Sequence[float], *, crowded: bool = False) -> list[float]:
     """Return the processor seconds that sender and receiver together spend on a message of each size, in bytes.
 
-    This process and another one send each other such messages, with TLS. Each sends one and receives one.
+    This process and another one send each other such messages, with TLS. Each sends one and receives one. Where nodes
+    are `crowded`, each finds nothing of its own in the processor's caches.
     """
     with TemporaryDirectory() as name:
         folder, addresses = Path(name), _free_addresses()
         certificates.init(folder)
         for k in range(2):
             certificates.issue(folder, f"n{k}")
-        other = get_context("spawn").Process(target=_exchange, args=(1, addresses, folder, sizes), daemon=True)
+        other = get_context("spawn").Process(target=_exchange, args=(1, addresses, folder, sizes, crowded), daemon=True)
         other.start()
-        seconds = _exchange(0, addresses, folder, sizes)
+        seconds = _exchange(0, addresses, folder, sizes, crowded)
         other.join()
     return seconds
 
@@ -60,20 +63,23 @@ def one_of_two(k: int, addresses: Sequence[str], limit: int, credentials: Creden
     )
 
 
-def _exchange(k: int, addresses: Sequence[str], folder: Path, sizes: Sequence[float]) -> list[float]:
+def _exchange(k: int, addresses: Sequence[str], folder: Path, sizes: Sequence[float], crowded: bool) -> list[float]:
     """Be node `k` of two; return the processor seconds of an exchange by size."""
     tensors = [torch.randn(max(1, min(int(size), LARGEST) // 4)) for size in sizes]
     peer = one_of_two(k, addresses, max(tensor.nbytes for tensor in tensors), Credentials.read(folder / f"n{k}"))
     found, exchange = [], 0
     for tensor, size in zip(tensors, sizes, strict=True):
         few = 10 if tensor.nbytes > 1_000_000 else 1
-        for number in range((WARM_UP + COUNTED) // few):
-            if number == WARM_UP // few:
-                began = process_time()
+        spent = []
+        for _ in range((WARM_UP + COUNTED) // few):
+            if crowded:
+                empty_caches()
+            since = process_time()
             peer.send(exchange, [Envelope(RUN, exchange, "share", k, 1 - k, {"model": tensor})])
             peer.collect(exchange, [(1 - k, k)])
+            spent.append(process_time() - since)
             exchange += 1
-        found.append((process_time() - began) / (COUNTED // few) * max(1.0, size / LARGEST))
+        found.append(fmean(spent[WARM_UP // few :]) * max(1.0, size / LARGEST))
     peer.close()
     return found
 

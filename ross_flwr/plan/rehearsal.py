@@ -12,6 +12,7 @@ from ross_flwr.config import Config
 from ross_flwr.engine.envelope import Envelope
 from ross_flwr.graph.blocks import blocks
 from ross_flwr.learning.agent import Agent
+from ross_flwr.plan.caches import empty_caches
 from ross_flwr.plan.network import Load, Sack
 from ross_flwr.runs.assemble import assemble, limit_threads
 from ross_flwr.runs.options import MachineOptions
@@ -44,8 +45,10 @@ class Rehearsal:
     state: float
 
 
-def rehearse(config: Config, num_nodes: int) -> Rehearsal:
+def rehearse(config: Config, num_nodes: int, *, crowded: bool = False) -> Rehearsal:
     """Play the nodes of a run in turn, each with the agents that it would host, and measure what they do.
+
+    Where nodes are `crowded`, each finds nothing of its own in the processor's caches.
 
     Raises
     ------
@@ -70,6 +73,8 @@ def rehearse(config: Config, num_nodes: int) -> Rehearsal:
         for step in steps:
             leaving: list[Envelope] = []
             for node, host in enumerate(hosts):
+                if crowded:
+                    empty_caches()
                 since = process_time()
                 sent = host.activate(pass_number, step, mail.get(node, ()))
                 taken[step][node].append(process_time() - since)

@@ -65,8 +65,8 @@ class Sample:
         """How many nodes are simulated."""
         return min(self.nodes, MANY)
 
-    def rehearse(self) -> Rehearsal:
-        """Rehearse as many nodes as tell what the others do.
+    def rehearse(self, *, crowded: bool) -> Rehearsal:
+        """Rehearse as many nodes as tell what the others do, `crowded` or not.
 
         Raises
         ------
@@ -77,7 +77,7 @@ class Sample:
         if few < self.nodes and self._grows(few, self.simulated):
             few = self.simulated
         changed = {} if few == self.nodes else {"num-agents": few * self.per_node, "num-nodes": 0, "attackers": 0}
-        return rehearse(resolve({**self.config.values, **changed}), few)
+        return rehearse(resolve({**self.config.values, **changed}), few, crowded=crowded)
 
     def load(self, rehearsed: Load, scale: float) -> Load:
         """Return what the simulated nodes do, if processors take `scale` times as long as in the rehearsal."""

@@ -1,8 +1,9 @@
-"""What `ross-flwr plan` says of ten processes on this machine that talk directly, beside what they do.
+"""What `ross-flwr plan` says of three deployments on this machine, beside what they do.
 
-Run `PYTHONPATH=tests python tests/benchmarks/plan.py`; it takes a minute. Where others use the processors too, ten
-processes have only a share of them. So ten busy ones are timed before and after, and the planned time is divided by the
-share that they got. The processor time itself is printed too.
+Ten processes that talk directly, four, and four SuperNodes whose messages a SuperLink relays: run
+`PYTHONPATH=tests python tests/benchmarks/plan.py`; it takes a few minutes. Where others use the processors too,
+processes have only a share of them. So as many busy ones are timed before and after, and the planned time is divided by
+the share that they got. Where it is known, the processor time itself is printed too.
 """
 
 import sys
@@ -17,6 +18,7 @@ from time import perf_counter
 from typing import Any
 
 from processes import Nodes, direct, issue
+from test_direct_speed import seconds_of_rounds
 
 from ross_flwr import resolve
 from ross_flwr.plan.forecast import forecast
@@ -24,6 +26,8 @@ from ross_flwr.plan.forecast import forecast
 RING: dict[str, Any] = {"algorithm": "dpsgd", "topology": "ring", "attackers": 0, "evaluate-every": 10**6}
 TEN = {**RING, "num-agents": 10, "hidden": 1100}
 """On the digits, 82,510 parameters."""
+
+FOUR = {**RING, "algorithm": "ross-plus", "local-steps": 1, "model": "cnn", "num-agents": 4}
 
 SPIN = """
 from time import perf_counter, process_time
@@ -61,24 +65,35 @@ def directly(keys: dict[str, Any], rounds: int, carrier: Any = direct) -> tuple[
         return (perf_counter() - began) / rounds, (work(pids) - before) / rounds
 
 
-def tell(name: str, keys: dict[str, Any], link: str, run: Callable[[], tuple[float, float]]) -> None:
+def relayed(keys: dict[str, Any], rounds: int) -> tuple[float, None]:
+    """Return seconds of a round of four SuperNodes with TLS, after the first, in which processes start."""
+    with TemporaryDirectory() as folder:
+        return fmean(seconds_of_rounds(Path(folder), "relay", rounds, keys)[1:]), None
+
+
+def tell(name: str, keys: dict[str, Any], run: Callable[[], tuple[float, float | None]]) -> None:
     """Print a forecast beside a deployment."""
     config, share = resolve(keys), [processors(keys["num-agents"])]
-    said = [forecast(config, link)]
+    said = [forecast(config)]
     seconds, worked = run()
-    said.append(forecast(config, link))
+    said.append(forecast(config))
     share.append(processors(keys["num-agents"]))
-    at_work = fmean(each.seconds for each in said)
     full = min(cpu_count() or 1, keys["num-agents"])
-    computed = fmean(each.nodes * (each.computing + each.handling) for each in said)
-    alone = at_work * (full / fmean(share) if link in ("loopback", "simulation") else 1)
+    alone = fmean(each.seconds for each in said) * full / fmean(share)
     print(
-        f"{name}: {1 / seconds:.2f} rounds/s and {worked * 1000:.1f} ms of processor time a round; "
-        f"planned {1 / alone:.2f} and {computed * 1000:.1f} ms, of which the time is {seconds / alone:.2f} and "
-        f"{worked / computed:.2f} times; {share[0]:.2f} processors to be had before, {share[1]:.2f} after",
+        f"{name}: {seconds:.4f} s a round; planned {alone:.4f}, of which that is {seconds / alone:.2f} times; "
+        f"{share[0]:.2f} processors to be had before, {share[1]:.2f} after",
         flush=True,
     )
+    if worked:
+        computed = fmean(each.nodes * (each.computing + each.handling) for each in said)
+        print(
+            f"  {worked:.4f} s of processor time a round; planned {computed:.4f}, {worked / computed:.2f} times",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
-    tell("ten processes", {**TEN, "transport": "direct"}, "loopback", partial(directly, TEN, 40))
+    tell("ten processes", {**TEN, "transport": "direct"}, partial(directly, TEN, 40))
+    tell("four processes", {**FOUR, "transport": "direct"}, partial(directly, FOUR, 40))
+    tell("four SuperNodes, relay", {**FOUR, "transport": "relay"}, partial(relayed, FOUR, 4))

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import grpc
 import pytest
@@ -226,9 +227,9 @@ def test_ross_plus_in_four_processes_runs_at_40_percent_of_the_local_engine(benc
     assert speed >= 0.4
 
 
-def seconds_of_rounds(work: Path, transport: str, num_rounds: int) -> list[float]:
+def seconds_of_rounds(work: Path, transport: str, num_rounds: int, options: dict[str, Any]) -> list[float]:
     """Run ross-plus in a deployment of four SuperNodes with TLS; return the seconds of each round."""
-    keys = {**ROSS_PLUS, "transport": transport, "num-rounds": num_rounds, "evaluate-every": num_rounds}
+    keys = {**options, "transport": transport, "num-rounds": num_rounds, "evaluate-every": num_rounds}
     keys |= {"segment-rounds": num_rounds, "phase-timeout": 60.0, "results": str(work / "results")}
     written = " ".join(f"{key}={json.dumps(value)}" for key, value in keys.items())
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -245,8 +246,8 @@ def test_ross_plus_runs_a_hundred_times_as_fast_directly_as_through_flower(
 ) -> None:
     """Two deployments by `deploy/local.sh`, one of each; their first rounds, which read data, do not count."""
     (tmp_path / "relay").mkdir(), (tmp_path / "direct").mkdir()
-    relayed = median(seconds_of_rounds(tmp_path / "relay", "relay", 3)[1:])
-    work = (tmp_path / "direct", "direct", 100)
+    relayed = median(seconds_of_rounds(tmp_path / "relay", "relay", 3, ROSS_PLUS)[1:])
+    work = (tmp_path / "direct", "direct", 100, ROSS_PLUS)
     directly = median(benchmark.pedantic(seconds_of_rounds, work, rounds=1)[1:])
     print(f"\n{relayed:.1f} s a round through Flower, {directly:.3f} s directly: {relayed / directly:.0f} times")
     benchmark.group = f"{relayed / directly:.0f} times the relay's speed"

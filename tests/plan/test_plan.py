@@ -40,6 +40,17 @@ def test_three_nodes_take_what_they_take_by_hand(link, cores, cost, seconds):
     assert Gossip(triangle, link, lambda _: cost, cores).pace().seconds == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(
+    ("link", "cores", "crowded"), [("loopback", 2, True), ("loopback", 4, False), ("lan", 2, False)]
+)
+def test_nodes_that_take_turns_on_processors_are_measured_with_empty_caches(link, cores, crowded, monkeypatch):
+    emptied = []
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("ross_flwr.plan.rehearsal.empty_caches", lambda: emptied.append(1))
+    forecast(resolve({**KEYS, "algorithm": "dpsgd", "transport": "relay"}), link)
+    assert len(emptied) == (2 * 4 * 2 if crowded else 0)  # passes, nodes, steps
+
+
 def test_half_of_what_a_message_costs_is_spent_at_each_end():
     pair = load(2, [(0, 1)], 100.0)
     assert Gossip(pair, Link(50, 50, 0.5), lambda _: 0.2).pace().seconds == pytest.approx(0.1 + 2.0 + 0.5 + 0.1 + 1)
