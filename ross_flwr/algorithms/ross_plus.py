@@ -14,7 +14,7 @@ from ross_flwr.config import option
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.batches import Batches
 from ross_flwr.learning.classes import by_class, class_gradients
-from ross_flwr.learning.rules import Softmin
+from ross_flwr.learning.rules.judging import Softmin, untrained_share
 from ross_flwr.learning.screen import screen
 from ross_flwr.learning.shapley import WEIGHTINGS, shapley_values
 from ross_flwr.learning.splits import Whole
@@ -68,8 +68,8 @@ class ROSSPlus(WeightedCrossGradients):
 
     Examples
     --------
-    >>> ROSSPlus(local_steps=1).rule, ROSSPlus(guard=False).rule
-    (Softmin(untrained_share=0.75), None)
+    >>> ROSSPlus(untrained_share=9.0).rule, ROSSPlus(guard=False).rule
+    (Softmin(untrained_share=9.0), None)
     """
 
     weighting: str = options.weighting("uniform")
@@ -88,11 +88,12 @@ class ROSSPlus(WeightedCrossGradients):
     local_steps: int = options.local_steps(5)
     optimizer: str = options.optimizer("sgd")
     guard: bool = option(True, "whether models weigh by their loss on Q_i when agents mix; else `aggregator` decides")
+    untrained_share: float = untrained_share()
 
     def __post_init__(self) -> None:
         """Set the rule."""
         if self.guard and self.rule is None:
-            object.__setattr__(self, "rule", Softmin())
+            object.__setattr__(self, "rule", Softmin(untrained_share=self.untrained_share))
 
     @property
     def needs_validation(self) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import exp, inf, isfinite
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,16 @@ PULL = 2.0
 
 FAR = 10.0
 """From this many steps of the agent's own on, a momentum weighs the less the farther its model is."""
+
+
+def untrained_share() -> Any:
+    """Declare `untrained-share`."""
+    return option(
+        0.75,
+        "ρ: softmin refuses a model that is worse than the own one and has this share of the first model's loss; a "
+        "large share refuses none",
+        minimum=0.0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +76,7 @@ class Softmin(JudgingOnValidation):
     tensor([1.1667])
     """
 
-    untrained_share: float = option(
-        0.75,
-        "ρ: softmin refuses a model that is worse than the own one and has this share of the first model's loss; a "
-        "large share refuses none",
-        minimum=0.0,
-    )
+    untrained_share: float = untrained_share()
 
     def weights(self, own: Tensor, others: Mapping[int, Tensor], view: View) -> Mapping[int, float]:
         """Return c_ij min(1, 2 s_i/‖x_j − x_i‖)."""
