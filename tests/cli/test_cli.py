@@ -455,7 +455,7 @@ def test_files_of_different_runs_are_not_resumed(ross_flwr, tmp_path):
 
 
 def test_the_command_plans_nodes_that_talk_directly(ross_flwr, monkeypatch):
-    monkeypatch.setattr("ross_flwr.plan.handling.handling", lambda sizes: [0.001 for _ in sizes])
+    monkeypatch.setattr("ross_flwr.plan.handling.handling", lambda sizes, crowded: [0.001 for _ in sizes])
     monkeypatch.setattr("ross_flwr.plan.rehearsal.PASSES", 2)
     keys = "algorithm=dpsgd attackers=0 num-agents=4 topology=ring transport=direct segment-rounds=100000"
     ended = ross_flwr("plan", "-c", keys, "--link", "1mbit", "--device", 0.001)
