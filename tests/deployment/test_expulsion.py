@@ -52,7 +52,7 @@ def test_an_expelled_node_takes_no_part_any_more_and_the_others_finish(deploymen
     nodes[0].signal_app(signal.SIGSTOP)
     try:
         certificates.revoke(deployment.work / "certs", [nodes[2].name])
-        (number,) = re.findall(r"SuperNode (\d+) registered", (deployment.work / "register-3.log").read_text())
+        _, _, number, _ = re.findall(r"SuperNode (\d+) registered", (deployment.work / "register.log").read_text())
         unregister(deployment, number)
     finally:
         nodes[0].signal_app(signal.SIGCONT)
