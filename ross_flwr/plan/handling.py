@@ -30,7 +30,7 @@ WARM_UP, COUNTED = 30, 50
 """How many messages do not count, and how many do; of those above a megabyte a tenth is enough."""
 
 
-def handling(sizes: Sequence[float], *, crowded: bool = False) -> list[float]:
+def handling(sizes: Sequence[float], *, crowded: bool) -> list[float]:
     """Return the processor seconds that sender and receiver together spend on a message of each size, in bytes.
 
     This process and another one send each other such messages, with TLS. Each sends one and receives one. Where nodes

@@ -45,7 +45,7 @@ class Rehearsal:
     state: float
 
 
-def rehearse(config: Config, num_nodes: int, *, crowded: bool = False) -> Rehearsal:
+def rehearse(config: Config, num_nodes: int, *, crowded: bool) -> Rehearsal:
     """Play the nodes of a run in turn, each with the agents that it would host, and measure what they do.
 
     Where nodes are `crowded`, each finds nothing of its own in the processor's caches.

@@ -9,7 +9,7 @@ from ross_flwr.report.charts import ROLES, Chart, Panel, Series
 from ross_flwr.report.network import Network
 from ross_flwr.report.table import short
 
-__all__ = ["draw", "draw_against", "draw_network", "save"]
+__all__ = ["draw", "draw_network", "save"]
 
 DASHES = {"solid": "-", "dash": "--", "dot": ":"}
 SHAPES = {
@@ -30,12 +30,7 @@ FORMATS = {
 """The formats that are written, what prints each, and where it keeps what the picture shows in words."""
 
 
-def draw(chart: Chart, folder: Path) -> list[Path]:
-    """Draw a chart into `folder`, for each of its choices of x in every format, and return the PNG files."""
-    return [draw_against(chart, axis, folder) for axis in chart.axes]
-
-
-def draw_against(chart: Chart, axis: str, folder: Path) -> Path:
+def draw(chart: Chart, axis: str, folder: Path) -> Path:
     """Draw a chart for one choice of x into `folder` in every format, and return the PNG file."""
     figures = import_extra("matplotlib.figure", "plots")
     rows, columns = len(chart.grid), max(map(len, chart.grid))

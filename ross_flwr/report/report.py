@@ -12,7 +12,7 @@ from ross_flwr.report import charts, tables
 from ross_flwr.report.interactive import plotly_chart, plotly_network
 from ross_flwr.report.network import networks
 from ross_flwr.report.page import Figure, page, result_table
-from ross_flwr.report.png import draw_against, draw_network
+from ross_flwr.report.png import draw, draw_network
 from ross_flwr.report.privacy import draw_heat_map, heat_maps, pairs, promises
 from ross_flwr.report.statistics import legend
 from ross_flwr.report.table import latex
@@ -90,7 +90,7 @@ def write_report(folder: Path, watched: Callable[[list[Picture], int], Iterable[
     sections = {scenario: [figure for of, figure in on_page if of == scenario] for scenario in scenarios}
     summaries = {scenario: _tables(found, scenario, list(by_budget(runs))) for scenario in scenarios}
     pictures: list[Picture] = [
-        *((chart.file(axis), partial(draw_against, chart, axis)) for chart in drawn for axis in chart.axes),
+        *((chart.file(axis), partial(draw, chart, axis)) for chart in drawn for axis in chart.axes),
         *((graph.name, partial(draw_network, graph)) for graph in graphs),
         *((heat_map.name, partial(draw_heat_map, heat_map)) for heat_map in maps),
     ]

@@ -55,6 +55,10 @@ topology = "ring"
 CHARTS = ("agents", "time", "weights", *(f"curves-{axis}" for axis in tables.AXES))
 
 
+def draw(chart, folder):
+    return [png.draw(chart, axis, folder) for axis in chart.axes]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A comparison with its report."""
@@ -391,7 +395,7 @@ def test_an_axis_of_weights_shows_what_is_usual_and_says_what_lies_beyond_it(tmp
     assert plotly_chart(chart)["layout"]["yaxis"]["autorangeoptions"] == {"clipmax": factors.top}
     figures = []
     monkeypatch.setattr(png, "save", lambda figure, *_: figures.append(figure))
-    png.draw(chart, tmp_path)
+    draw(chart, tmp_path)
     assert figures[0].axes[0].get_ylim() == (pytest.approx(-factors.top / 25), factors.top)
     assert 0.5 < factors.top < 3
 
@@ -402,7 +406,7 @@ def test_large_numbers_on_an_axis_have_a_prefix_and_no_multiplier_in_a_corner(tm
     chart = Chart("s", "curves-s", "title", "", [[Panel("ring", "loss", [line])]], {axis: tables.AXES[axis]})
     figures = []
     monkeypatch.setattr(png, "save", lambda figure, *_: figures.append(figure))
-    png.draw(chart, tmp_path)
+    draw(chart, tmp_path)
     figures[0].draw_without_rendering()
     for drawn, label in ((figures[0].axes[0].xaxis, "100 M"), (figures[0].axes[0].yaxis, "2 M")):
         assert label in [tick.get_text() for tick in drawn.get_ticklabels()]
@@ -414,7 +418,7 @@ def test_a_panel_without_a_value_is_drawn(tmp_path, monkeypatch):
         "s", "c", "title", "", [[Panel("", "", [Series("m", {"rounds": [1]}, [None], "#000000")])]], {"rounds": ""}
     )
     monkeypatch.setattr(png, "save", lambda figure, *_: figure)
-    ((low, _),) = (axes.get_ylim() for axes in png.draw(chart, tmp_path)[0].axes)
+    ((low, _),) = (axes.get_ylim() for axes in draw(chart, tmp_path)[0].axes)
     assert low <= 0
 
 
@@ -432,7 +436,7 @@ def test_a_legend_of_long_names_leaves_the_title_of_a_picture_free(tmp_path, mon
     chart = Chart("", "weights", title, "", [[Panel("", "", [line])]], {"rounds": "rounds"})
     figures = []
     monkeypatch.setattr(png, "save", lambda figure, *_: figures.append(figure))
-    png.draw(chart, tmp_path)
+    draw(chart, tmp_path)
     figures[0].draw_without_rendering()
     assert not figures[0]._suptitle.get_window_extent().overlaps(figures[0].legends[0].get_window_extent())
 
