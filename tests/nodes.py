@@ -29,12 +29,13 @@ class Nodes:
     """A grid of nodes that run a ClientApp, each one message at a time.
 
     The k-th of the `numbers`, by which Flower knows the nodes, is that of partition k. `node_config` tells what else
-    stands in its configuration. Nodes that run `together` share no module; otherwise one runs after the other.
+    stands in its configuration. One node runs after the other, as in a process of Flower's, unless they run `together`:
+    then each needs a module of its own (`app_of`), since torch crashes where two threads differentiate one module.
     """
 
     run = SimpleNamespace(run_id=1)
 
-    def __init__(self, app, numbers=(100, 101, 102, 103), node_config=lambda k: {}, *, together=True):
+    def __init__(self, app, numbers=(100, 101, 102, 103), node_config=lambda k: {}, *, together=False):
         self.app = app
         self.contexts = {
             number: context_of(

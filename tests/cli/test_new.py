@@ -69,7 +69,7 @@ def test_the_apps_agents_learn_and_their_loss_does_not_rise(tmp_path, monkeypatc
     client, server = (import_module(f"rising.{name}") for name in ("client_app", "server_app"))
     settings = tomllib.loads((tmp_path / "rising" / "pyproject.toml").read_text(encoding="utf-8"))
     keys = settings["tool"]["flwr"]["app"]["config"]
-    result = server.main(Nodes(client.app, range(4), together=False), context_of(keys))
+    result = server.main(Nodes(client.app, range(4)), context_of(keys))
     losses = [metrics["loss-mean"] for metrics in result.evaluate_metrics_clientapp.values()]
     assert len(losses) == keys["num-rounds"] == 10
     assert all(after < before + 0.01 for before, after in pairwise(losses)), losses

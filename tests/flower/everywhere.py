@@ -62,7 +62,12 @@ def resumed(options, folder):
 def over(strategy, options, certs, **settings):
     config = config_of(options)
     addresses, model = free_addresses(4), LocalRun(config).assembly.task.model
-    nodes = Nodes(app_of(config), range(4), lambda k: {"peer-address": addresses[k], "peer-certs": str(certs[k])})
+    nodes = Nodes(
+        app_of(config),
+        range(4),
+        lambda k: {"peer-address": addresses[k], "peer-certs": str(certs[k])},
+        together=True,
+    )
     made = strategy(**keys_beside(options | settings))
     made.start(nodes, ArrayRecord(model.named(model.initial)), options["num_rounds"])
     assert not made.dropped, made.dropped

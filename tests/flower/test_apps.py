@@ -71,7 +71,7 @@ def played(client, server, key):
     """Run one form of an app on nodes of this process, and return what its nodes measured in each round."""
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     random.seed(0)  # FedAvg draws the order of the nodes, and they share torch's generator
-    result = server.main(Nodes(client, range(NODES), together=False), context_of({}))
+    result = server.main(Nodes(client, range(NODES)), context_of({}))
     return [metrics[key] for metrics in result.evaluate_metrics_clientapp.values()]
 
 

@@ -46,6 +46,7 @@ def play(strategy, certs, *, app=None, **options):
         app or app_of(config),
         range(config.part(RunOptions).num_agents),
         lambda k: {"peer-address": addresses[k], "peer-certs": str(certs[k])},
+        together=True,
     )
     relay = strategy(**keys_beside(DIRECT | options))
     model = expected.assembly.task.model

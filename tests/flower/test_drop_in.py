@@ -51,7 +51,7 @@ def played():
     """FedAvg, ROSS, ROSS from where FedAvg ended, and FedAvg from where that ended, over the same nodes."""
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     random.seed(0)  # FedAvg draws the order of the nodes, and they share torch's generator
-    grid = Nodes(Configured(), range(NODES), together=False)
+    grid = Nodes(Configured(), range(NODES))
     results = {"fedavg": with_fedavg.main(grid, context_of(CONFIG)), "ross": with_ross.main(grid, context_of(CONFIG))}
     results["on with ross"] = relay_on_a_ring(learning_rate=0.01).start(
         grid, results["fedavg"].arrays, num_rounds=2, evaluate_fn=with_ross.global_evaluate

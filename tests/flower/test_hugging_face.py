@@ -52,7 +52,7 @@ def sentences(context, count=40):
 def started(made, rounds, **options):
     app = peer_app(model=lambda context: made(), train_data=sentences, test_data=sentences, validation_data=sentences)
     relay = PeerRelay(topology="ring", **options)
-    return relay, relay.start(Nodes(app, range(3), together=False), ArrayRecord(made().state_dict()), rounds)
+    return relay, relay.start(Nodes(app, range(3)), ArrayRecord(made().state_dict()), rounds)
 
 
 def trained(model):

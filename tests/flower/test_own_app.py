@@ -42,7 +42,7 @@ def forgetful(message, context, call_next):
 def started(initial, mods=None, **options):
     app = peer_app(mods, model=lambda context: Based(), train_data=rows, test_data=rows)
     relay = PeerRelay(**{"topology": "ring", "algorithm": "dpsgd", "learning_rate": 0.5} | options)
-    nodes = Nodes(app, range(4), together=False)
+    nodes = Nodes(app, range(4))
     return relay, relay.start(nodes, initial, 3), nodes
 
 

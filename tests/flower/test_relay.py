@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 from flwr.app import ArrayRecord, Error, Message, MetricRecord
-from nodes import KilledError, Nodes
+from nodes import KilledError, Nodes, app_of, keys_beside
 
 from ross_flwr import PeerRelay, broadcast, option, peer_app, register, resolve, step
 from ross_flwr.algorithms import ALGORITHMS, Algorithm
@@ -16,6 +16,7 @@ from ross_flwr.flower import strategy
 from ross_flwr.flower.grid import Post
 from ross_flwr.flower.records import record_of, tensors_of
 from ross_flwr.privacy.correlated import joint, pairwise
+from ross_flwr.runs.assemble import read_task
 from ross_flwr.runs.local import LocalRun
 
 SAME = {"num_agents": 6, "topology_degree": 3, "attackers": 1, "validation_size": 20, "test_size": 50, "hidden": 8}
@@ -87,7 +88,7 @@ def play(num_nodes, app=None, evaluate_fn=None, node_config=lambda k: {}, **opti
     options = {"num_rounds": 3} | options
     relay = PeerRelay(**options)
     model = relay.assembly.task.model
-    nodes = Nodes(app or peer_app(), range(10, 10 + num_nodes), node_config, together=app is not None)
+    nodes = Nodes(app or peer_app(), range(10, 10 + num_nodes), node_config)
     initial = record_of(model.named(model.initial))
     result = relay.start(nodes, initial, options["num_rounds"], 60, evaluate_fn=evaluate_fn)
     return relay, result
@@ -283,11 +284,11 @@ class Held:
 
 
 def test_a_late_agent_is_missing_for_the_step_and_back_when_it_has_answered(monkeypatch, caplog):
-    held = Held()
-    held.nodes = Nodes(peer_app([held.mod]), range(10, 16))
+    held, options = Held(), SAME | {"attackers": 0, "algorithm": "dpsgd", "num_rounds": 9, "learning_rate": 1e-3}
+    config = resolve({name.replace("_", "-"): value for name, value in options.items()})
+    held.nodes = Nodes(app_of(config, [held.mod]), range(10, 16), together=True)
     monkeypatch.setattr(strategy, "Post", partial(Post, clock=lambda: held.now, sleep=held.sleep))
-    relay = PeerRelay(**SAME | {"algorithm": "dpsgd", "num_rounds": 9, "learning_rate": 1e-3})
-    model = relay.assembly.task.model
+    relay, model = PeerRelay(**keys_beside(options)), read_task(config).model
     relay.start(held.nodes, record_of(model.named(model.initial)), 9, timeout=60.0)
     absent = [len(line["absent"]) for line in relay.history.lines]
     assert (absent[:6], absent[8]) == ([0, 1, 1, 1, 1, 1], 0)

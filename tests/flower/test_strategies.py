@@ -18,7 +18,7 @@ SMALL = {"num_agents": 4, "topology": "ring", "validation_size": 20, "test_size"
 
 def start(strategy, num_rounds, **arguments):
     model = strategy.assembly.task.model
-    nodes = Nodes(peer_app(), (10, 11), together=False)
+    nodes = Nodes(peer_app(), (10, 11))
     return strategy.start(nodes, record_of(model.named(model.initial)), num_rounds, **arguments)
 
 
