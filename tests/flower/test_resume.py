@@ -60,7 +60,12 @@ def start(strategy, certs, grid_of, numbers, tmp_path, evaluate_fn=None, **optio
     made.history_file = tmp_path / "history.jsonl"
     addresses = free_addresses(4)
     config = resolve({name.replace("_", "-"): value for name, value in BASE.items()})
-    nodes = grid_of(app_of(config), numbers, lambda k: {"peer-address": addresses[k], "peer-certs": str(certs[k])})
+    nodes = grid_of(
+        app_of(config),
+        numbers,
+        lambda k: {"peer-address": addresses[k], "peer-certs": str(certs[k])},
+        together=True,
+    )
     model = read_task(config).model
     made.start(nodes, record_of(model.named(model.initial)), BASE["num_rounds"], 60, evaluate_fn=evaluate_fn)
     return made
@@ -79,8 +84,8 @@ def test_a_run_that_flower_has_lost_goes_on_where_it_was_and_ends_as_if_nothing_
     """Flower knows the nodes by other numbers then. In the end, nothing is left under `state-dir`."""
     (kind, after), options = KINDS[strategy]
 
-    def fragile(*args):
-        return Fragile(*args, kind=kind, after=after)
+    def fragile(*args, **options):
+        return Fragile(*args, **options, kind=kind, after=after)
 
     with caplog.at_level("INFO", logger="flwr"), pytest.raises(LostError):
         start(strategy, certs, fragile, (100, 101, 102, 103), tmp_path, **options)
@@ -122,8 +127,8 @@ def test_a_node_whose_disk_is_full_in_the_middle_of_a_segment_goes_on_and_tells_
 def test_rounds_whose_reports_are_lost_are_told_as_such(certs, tmp_path):
     """They are run before Flower is lost, and no history is kept."""
 
-    def fragile(*args):
-        return Fragile(*args, kind="train.segment", after=4)
+    def fragile(*args, **options):
+        return Fragile(*args, **options, kind="train.segment", after=4)
 
     options = {"segment_rounds": 3}
     with pytest.raises(LostError):
@@ -137,13 +142,13 @@ def test_rounds_whose_reports_are_lost_are_told_as_such(certs, tmp_path):
 
 def test_what_cannot_be_resumed_is_told_before_the_first_round(tmp_path):
     def fragile(*args, **options):
-        return Fragile(*args, kind="train.mix", after=4, **options)
+        return Fragile(*args, **options, kind="train.mix", after=4)
 
     def play(grid_of, numbers=(1, 2), **options):
         options = BASE | {"state_dir": str(tmp_path)} | options
         made = PeerRelay(**options)
         model = made.assembly.task.model
-        nodes = grid_of(peer_app(), numbers, together=False)
+        nodes = grid_of(peer_app(), numbers)
         made.start(nodes, record_of(model.named(model.initial)), 8, 60)
 
     with pytest.raises(LostError):
@@ -190,8 +195,8 @@ def test_agents_go_where_their_state_is_whoever_claims_more():
 
 
 def test_a_hybrid_run_can_go_on_with_a_round_of_averaging(certs, tmp_path):
-    def fragile(*args):
-        return Fragile(*args, kind="train.share", after=0)
+    def fragile(*args, **options):
+        return Fragile(*args, **options, kind="train.share", after=0)
 
     options = {"average_every": 4, "segment_rounds": 3}
     with pytest.raises(LostError):
