@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "peer": (),
     "files": ("config",),
     "typed_json": (),
+    "cores": (),
     "extras": ("config",),
     "graph": ("config",),
     "learning": ("config",),
@@ -35,7 +36,7 @@ MAY_IMPORT = {
     "threats": ("config", "learning", "algorithms"),
     "privacy": ("config", "extras", "learning", "algorithms"),
     "compression": ("config", "learning", "algorithms"),
-    "engine": ("config", "graph", "learning", "algorithms"),
+    "engine": ("config", "cores", "graph", "learning", "algorithms"),
     "direct": ("config", "learning", "algorithms", "engine", "peer"),
     "runs": (
         "config",
@@ -65,7 +66,7 @@ MAY_IMPORT = {
         "typed_json",
     ),
     "report": ("config", "extras", "files", "runs"),
-    "plan": ("config", "graph", "learning", "engine", "direct", "runs"),
+    "plan": ("config", "cores", "graph", "learning", "engine", "direct", "runs"),
     "flower.results": ("config", "files", "runs", "report"),
     "flower.server_app": ("config", "files", "runs", "report"),
     "studies": (
@@ -84,6 +85,7 @@ MAY_IMPORT = {
     "doctor": ("config", "extras", "vision", "direct"),
     "cli": (
         "config",
+        "cores",
         "files",
         "graph",
         "data",

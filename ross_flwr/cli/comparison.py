@@ -1,6 +1,5 @@
 """The command for comparisons."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,6 +13,7 @@ from ross_flwr.cli.completion import Hinting, completing
 from ross_flwr.cli.keys import read, run_config
 from ross_flwr.cli.screen import FOLDER, Course, console, quoted, stoppable
 from ross_flwr.config import ConfigError, shown
+from ross_flwr.cores import given_cores
 
 if TYPE_CHECKING:
     from ross_flwr.runs.compare import Cell, Plan
@@ -77,7 +77,7 @@ def compare(
     claim(plan, folder)
     announce(plan, experiment, folder, quick)
     with stoppable(folder, "the same command continues the comparison"):
-        plan, cells, failed = run_all(plan, folder, jobs or os.cpu_count() or 1)
+        plan, cells, failed = run_all(plan, folder, jobs or given_cores())
     tell(plan, cells, folder)
     if failed:
         raise CellsFailedError({cell.place: cell.failed for cell in cells if cell.failed} or failed)

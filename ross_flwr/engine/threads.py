@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ross_flwr.cores import given_cores
 from ross_flwr.learning.examples import Drawn
 from ross_flwr.learning.flat import helping
 from ross_flwr.learning.objective import ModuleObjective
@@ -21,7 +22,7 @@ __all__ = ["Crew", "cores"]
 
 def cores() -> int:
     """Return how many cores this process may use: those it is given, or OMP_NUM_THREADS if that is less."""
-    given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = given_cores()
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return min(given, int(wanted)) if wanted.isdigit() and int(wanted) else given
 

@@ -1,12 +1,12 @@
 """What a run will take: it is rehearsed on a few nodes, and then simulated on all of them or on a sample."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
 from statistics import fmean
 
 from ross_flwr.config import Config, ConfigError
+from ross_flwr.cores import given_cores
 from ross_flwr.plan.gossip import Gossip
 from ross_flwr.plan.network import Load, Pace, Sack
 from ross_flwr.plan.places import DEPLOYMENT, MEMORY, SERVER, SIMULATION, Link, Relay, Server, read_link
@@ -133,7 +133,7 @@ class Planner:
     ) -> None:
         self.sample, self.rehearsal, self.way, self.scale = sample, rehearsal, way, scale
         self.load = sample.load(rehearsal.load, scale)
-        self.passes, self.cores = config.part(RunOptions).batches_per_round, os.cpu_count() or 1
+        self.passes, self.cores = config.part(RunOptions).batches_per_round, given_cores()
         self.direct = config.values["transport"] == "direct"
         self.segment = int(config.values["segment-rounds"]) if self.direct else 0
         self.stands_for = sample.nodes / sample.simulated
@@ -228,7 +228,7 @@ class Planner:
 
 def _is_crowded(sample: Sample, way: Link) -> bool:
     """Return whether nodes take turns on the processors of one machine."""
-    return way.shared and sample.nodes > (os.cpu_count() or 1)
+    return way.shared and sample.nodes > given_cores()
 
 
 def _cost(load: Load, scale: float, *, crowded: bool) -> Callable[[Sack], float]:

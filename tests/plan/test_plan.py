@@ -45,7 +45,7 @@ def test_three_nodes_take_what_they_take_by_hand(link, cores, cost, seconds):
 )
 def test_nodes_that_take_turns_on_processors_are_measured_with_empty_caches(link, cores, crowded, monkeypatch):
     emptied = []
-    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("ross_flwr.plan.forecast.given_cores", lambda: cores)
     monkeypatch.setattr("ross_flwr.plan.rehearsal.empty_caches", lambda: emptied.append(1))
     forecast(resolve({**KEYS, "algorithm": "dpsgd", "transport": "relay"}), link)
     assert len(emptied) == (2 * 4 * 2 if crowded else 0)  # passes, nodes, steps
