@@ -142,7 +142,7 @@ for default in "num-nodes=$nodes" "num-agents=$nodes" "topology='ring'" "attacke
     key=${default%%=*} # Flower refuses keys that the app does not have
     [[ " $keys" == *" $key="* ]] || ! grep -q "^$key = " "$app/pyproject.toml" || config="$config $default"
 done
-echo "+ flwr run . here --stream --run-config \"$config\""
+echo "+ flwr run . here --stream --run-config ${config@Q}"
 { PYTHONUNBUFFERED=1 flwr run "$app" here --stream --run-config "$config" 2>&1 | tee "$work/run.log" | plain |
     grep --line-buffered -aoE "(\[ROUND|algorithm: ).*|^(WARNING|ERROR).*"; } &
 started+=($!)
