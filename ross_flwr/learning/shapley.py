@@ -126,6 +126,38 @@ def truncated(game: Game, *, permutations: int, generator: Generator, tolerance:
     return _mean_marginals(game, permutations, generator, tolerance=tolerance)
 
 
+def stratified(game: Game, *, permutations: int, generator: Generator, tolerance: float = 1e-3) -> Vector:
+    """Let each coalition count for all players (stratified SVARM): at most 2 + R(n − 1) evaluations, or 2n + 2.
+
+    Kolpaczki, Bengs, Muschalik and Hüllermeier, "Approximating the Shapley value without marginal contributions", 2024.
+    For each size, mean values of coalitions with and without a player are compared. Nobody, everybody, single players
+    and everybody but one are always looked at; R ≤ 2 leaves it at these, draws nothing, and is exact where players
+    interact at most in pairs. Other coalitions have size s with a probability ∝ 1/(s(n − s)).
+
+    What is missing to v(M) − v(∅) is shared out equally, so that the estimate is efficient, like `permutation`. So a
+    player that changes nothing may be worth a little. With all 2ⁿ coalitions it is `exact`.
+    """
+    n, everyone = game.num_players, (1 << game.num_players) - 1
+    budget = 2 + (permutations or 2 * n) * (n - 1)
+    masks = [0, everyone, *(mask for j in range(n) for mask in (1 << j, everyone ^ 1 << j))]
+    if 2**n <= budget:
+        masks = list(range(1 << n))
+    elif budget > len(masks):
+        sizes = np.arange(2, n - 1)
+        odds = 1 / (sizes * (n - sizes))
+        drawn = generator.choice(sizes, budget - len(masks), p=odds / odds.sum())
+        masks += [sum(1 << int(j) for j in generator.choice(n, size, replace=False)) for size in drawn]
+    masks = list(dict.fromkeys(masks))
+    values = np.array(game.values(masks))
+    inside = np.array([[mask >> j & 1 for j in range(n)] for mask in masks])
+    of_size = inside.sum(1) == np.arange(n + 1)[:, None]  # [n + 1, coalitions]
+    with np.errstate(invalid="ignore"):  # NaN: no such coalition was drawn
+        having, lacking = ((of_size @ (part * values[:, None])) / (of_size @ part) for part in (inside, 1 - inside))
+    phi = np.nanmean(having[1:] - lacking[:-1], axis=0)
+    phi += (game(everyone) - game(0) - phi.sum()) / n
+    return np.asarray(phi)
+
+
 def auto(game: Game, *, permutations: int, generator: Generator, tolerance: float = 1e-3) -> Vector:
     """Be `exact` where 2ⁿ ≤ 2 + R(n − 1), the most that R orders can cost, and `antithetic` elsewhere.
 
@@ -167,6 +199,7 @@ ESTIMATORS: dict[str, Estimator] = {
     "permutation": permutation,
     "antithetic": antithetic,
     "truncated": truncated,
+    "stratified": stratified,
     "auto": auto,
 }
 

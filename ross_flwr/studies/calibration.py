@@ -1,8 +1,7 @@
 """How far off Shapley estimators are in games of real gradients: ``python -m ross_flwr.studies.calibration``.
 
-The games are those of the honest agents of `shapley.toml` while two of eight agents poison their gradients. They are
-played after every fourth round, on that round's mini-batches. All of M_i play, whomever the screen would leave out. All
-2⁸ coalitions give the exact values.
+The games are those of the honest agents of `shapley.toml` while three of ten agents poison their gradients, on its first
+seed. They are played after every fourth round, on that round's mini-batches. All 2¹⁰ coalitions give the exact values.
 """
 
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from statistics import fmean, median
 import numpy as np
 
 from ross_flwr.algorithms.cross_gradients import gradient_game
+from ross_flwr.algorithms.ross import ROSS
 from ross_flwr.algorithms.ross_plus import ROSSPlus
 from ross_flwr.config import Config, ConfigError
 from ross_flwr.learning.shapley import Game, shapley_values
@@ -22,7 +22,7 @@ from ross_flwr.runs.local import LocalRun
 __all__ = ["Errors", "errors", "games", "main"]
 
 EVERY = 4
-SAMPLED = ("permutation", "antithetic", "truncated")
+SAMPLED = ("permutation", "antithetic", "truncated", "stratified")
 BUDGETS = (1, 2, 4, 8, 16, 32)
 
 Errors = tuple[list[int], list[float], list[float]]
@@ -30,11 +30,11 @@ Errors = tuple[list[int], list[float], list[float]]
 
 
 def games(config: Config) -> Iterator[Game]:
-    """Run ROSSPlus and yield the game of every honest agent after every fourth round."""
+    """Run ROSS or ROSSPlus and yield the game of every honest agent after every fourth round."""
     run = LocalRun(config)
     method, agents = run.host.algorithm, run.host.agents
-    if not isinstance(method, ROSSPlus):
-        raise ConfigError(f"algorithm = '{method.name}' plays no game that is calibrated here: use 'ross-plus'")
+    if not isinstance(method, ROSS | ROSSPlus):
+        raise ConfigError(f"algorithm = '{method.name}' plays no game that is calibrated here: use 'ross'")
     for line in run.rounds():
         if line["round"] % EVERY == 0:
             for i in run.history.honest:
@@ -65,8 +65,8 @@ def _again(game: Game) -> Game:
 
 def main() -> None:
     """Print a row per estimator and budget R."""
-    cells = read_plan("shapley", {}).only(methods="R=16", scenarios="poisoned-2").cells()
-    played = [game for cell in cells for game in games(cell.config)]
+    plan = read_plan("shapley", {}).only(methods="antithetic-20", scenarios="gradient-scaling")
+    played = list(games(plan.cells()[0].config))
     rows = [["estimator, R", "coalitions evaluated", "median error", "mean error", "wrong signs"]]
     for estimator in SAMPLED:
         for budget in BUDGETS:

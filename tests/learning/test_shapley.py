@@ -12,7 +12,7 @@ from ross_flwr.config import ConfigError
 from ross_flwr.learning.shapley import ESTIMATORS, WEIGHTINGS, Game, shapley_values
 
 SAMPLED = ["permutation", "antithetic"]
-EFFICIENT = ["exact", *SAMPLED, "auto"]
+EFFICIENT = ["exact", *SAMPLED, "stratified", "auto"]
 
 
 def phi_of(game, estimator="exact", permutations=4, seed=0, tolerance=0.0):
@@ -108,7 +108,7 @@ def test_the_values_share_out_what_the_grand_coalition_gains(n, seed, permutatio
     n=st.integers(2, 7),
     seed=st.integers(0, 2**32),
     dummy=st.integers(0, 6),
-    estimator=st.sampled_from(sorted(ESTIMATORS)),
+    estimator=st.sampled_from(sorted(ESTIMATORS.keys() - {"stratified"})),  # which shares out what is missing
 )
 def test_a_player_that_changes_nothing_is_worth_nothing(n, seed, dummy, estimator):
     rest = random_game(n, seed)
@@ -158,6 +158,14 @@ def test_r_orders_never_cost_more_than_the_budget_says(n, r, seed, estimator):
     assert game.evaluations <= 2 + r * (n - 1)
 
 
+@settings(deadline=None, max_examples=50)
+@given(n=st.integers(1, 9), r=st.integers(1, 20), seed=st.integers(0, 99))
+def test_strata_cost_no_more_than_orders_but_for_those_that_are_always_looked_at(n, r, seed):
+    game = random_game(n, seed)
+    phi_of(game, "stratified", r, seed)
+    assert game.evaluations <= max(2 + r * (n - 1), 2 * n + 2)
+
+
 @pytest.mark.parametrize("estimator", SAMPLED)
 def test_one_order_costs_one_evaluation_per_prefix(estimator):
     game = random_game(9, seed=0)
@@ -165,7 +173,7 @@ def test_one_order_costs_one_evaluation_per_prefix(estimator):
     assert game.evaluations == 10
 
 
-@pytest.mark.parametrize("estimator", [*SAMPLED, "truncated", "auto"])
+@pytest.mark.parametrize("estimator", [*SAMPLED, "truncated", "stratified", "auto"])
 def test_a_budget_of_zero_is_two_orders_per_player(estimator):
     games = [random_game(6, seed=2) for _ in range(2)]
     zero, twelve = (phi_of(game, estimator, r) for game, r in zip(games, (0, 12), strict=True))
@@ -199,6 +207,27 @@ def test_an_order_and_its_reverse_are_exact_where_players_interact_in_pairs(n, s
     gain = np.random.default_rng(seed).normal(size=(n, n))
     game = Game(n, each(lambda s: gain[np.ix_(s, s)].sum()))
     np.testing.assert_allclose(phi_of(game, "antithetic", 2, seed), phi_of(game), atol=1e-11)
+    np.testing.assert_allclose(phi_of(game, "stratified", 2, seed), phi_of(game), atol=1e-11)
+
+
+@settings(deadline=None, max_examples=30)
+@given(n=st.integers(1, 8), seed=st.integers(0, 2**32))
+def test_strata_of_all_coalitions_give_the_exact_values(n, seed):
+    game = random_game(n, seed)
+    np.testing.assert_allclose(phi_of(game, "stratified", 2**n), phi_of(game), atol=1e-12)
+
+
+@pytest.mark.parametrize("players", [6, 10])
+def test_strata_have_less_than_half_the_error_of_orders_at_equal_cost(players):
+    def error(estimator, game, truth, seed):
+        return np.abs(phi_of(game, estimator, players, seed) - truth).mean()
+
+    games = [gradient_game(players, seed) for seed in range(5)]
+    errors = [
+        [error(estimator, game, phi_of(game), seed) for game in games for seed in range(20)]
+        for estimator in ("stratified", "antithetic")
+    ]
+    assert np.mean(errors[0]) < 0.5 * np.mean(errors[1])
 
 
 def test_truncation_saves_evaluations_and_stays_within_its_tolerance():
@@ -236,7 +265,7 @@ def test_auto_is_exact_where_that_costs_no_more(players, permutations, chosen):
     assert (automatic.evaluations == 2**players) == (chosen == "exact")
 
 
-@pytest.mark.parametrize("estimator", [*SAMPLED, "truncated"])
+@pytest.mark.parametrize("estimator", [*SAMPLED, "truncated", "stratified"])
 def test_the_generator_alone_decides_a_sampled_estimate(estimator):
     game = random_game(7, seed=5)
     first, again, other = (phi_of(game, estimator, 4, seed) for seed in (0, 0, 1))
