@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -21,10 +22,12 @@ from torch import Tensor
 
 from ross_flwr import resolve
 from ross_flwr.direct import certificates
-from ross_flwr.direct.certificates import Credentials
+from ross_flwr.direct.certificates import DOMAIN, Credentials
 from ross_flwr.direct.channels import Neighbor
 from ross_flwr.direct.neighborhood import Neighborhood
+from ross_flwr.direct.wire import CHUNK, Incoming, Memory, chunks, layouts, parse
 from ross_flwr.engine.rounds import Schedule
+from ross_flwr.peer.v1.peer_pb2 import Header
 from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.assembly import Assembly
 from ross_flwr.runs.options import RunOptions
@@ -104,12 +107,13 @@ def bare(assembly: Assembly, index: int, addresses: list[str], certs: Path | Non
 def streams(assembly: Assembly, index: int, addresses: list[str], certs: Path | None) -> Iterator[Run]:
     """The same over gRPC, as bare as it gets: a stream to each neighbour, all of them in one event loop.
 
-    The bytes are the message, and nobody checks or confirms anything.
+    The bytes are the message, and nobody checks or confirms anything; TLS checks the authority alone.
     """
     (agent,) = assembly.agents({index: assembly.topology.place(index)})
     learning_rate = assembly.algorithm.learning_rate
     neighbors = [(index - 1) % len(addresses), (index + 1) % len(addresses)]
     inboxes: dict[int, SimpleQueue[bytes]] = {j: SimpleQueue() for j in neighbors}
+    credentials = Credentials.read(certs / f"n{index}") if certs else None
     channels, calls = [], {}
 
     async def deliver(messages: AsyncIterator[bytes], context: Any) -> None:
@@ -121,10 +125,14 @@ def streams(assembly: Assembly, index: int, addresses: list[str], certs: Path | 
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         handlers = {"Deliver": grpc.stream_stream_rpc_method_handler(deliver)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Bare", handlers),))
-        server.add_insecure_port(addresses[index])
+        if credentials:
+            pair = [(credentials.key, credentials.certificate)]
+            server.add_secure_port(addresses[index], grpc.ssl_server_credentials(pair, credentials.authority, True))
+        else:
+            server.add_insecure_port(addresses[index])
         await server.start()
         for j in neighbors:
-            channels.append(grpc.aio.insecure_channel(addresses[j]))
+            channels.append(_channel(j, addresses[j], credentials))
             await channels[-1].channel_ready()
             calls[j] = channels[-1].stream_stream("/Bare/Deliver")(metadata=[("source", str(index))])
         return server
@@ -151,6 +159,99 @@ def streams(assembly: Assembly, index: int, addresses: list[str], certs: Path | 
     asyncio.run_coroutine_threadsafe(server.stop(None), loop).result()
 
 
+def _channel(j: int, address: str, credentials: Credentials | None) -> grpc.aio.Channel:
+    if credentials is None:
+        return grpc.aio.insecure_channel(address)
+    identity = grpc.ssl_channel_credentials(credentials.authority, credentials.key, credentials.certificate)
+    return grpc.aio.secure_channel(address, identity, [("grpc.ssl_target_name_override", f"n{j}.{DOMAIN}")])
+
+
+class Frames(asyncio.BufferedProtocol):
+    """Reads chunks, each after its length, where they land, and delivers tensors and source of each envelope."""
+
+    def __init__(self, limit: int, deliver: Callable[[dict[str, Tensor], int], None]) -> None:
+        self.limit, self.deliver, self.memory = limit, deliver, Memory()
+        self.buffer, self.filled = bytearray(2 * CHUNK), 0
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return memoryview(self.buffer)[self.filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.filled += nbytes
+        begin = 0
+        while self.filled - begin >= 4:
+            end = begin + 4 + int.from_bytes(self.buffer[begin : begin + 4])
+            if end > self.filled:
+                break
+            head, data = parse(bytes(memoryview(self.buffer)[begin + 4 : end]))
+            if head:
+                self.incoming, self.source = Incoming(head.tensors, self.limit, self.memory), head.source
+            self.incoming.add(data)
+            if self.incoming.complete:
+                self.deliver(self.incoming.finish(), self.source)
+            begin = end
+        self.buffer[: self.filled - begin] = self.buffer[begin : self.filled]
+        self.filled -= begin
+
+
+@contextmanager
+def frames(assembly: Assembly, index: int, addresses: list[str], certs: Path | None) -> Iterator[Run]:
+    """The same over connections of asyncio: the chunks of the direct transport, each after its length.
+
+    They are read as the direct transport reads them; nobody confirms anything, and TLS checks the authority alone.
+    """
+    (agent,) = assembly.agents({index: assembly.topology.place(index)})
+    learning_rate, size = assembly.algorithm.learning_rate, agent["model"].nbytes
+    neighbors = [(index - 1) % len(addresses), (index + 1) % len(addresses)]
+    inboxes: dict[int, SimpleQueue[Tensor]] = {j: SimpleQueue() for j in neighbors}
+    writers: dict[int, asyncio.StreamWriter] = {}
+    tls_here, tls_there = (_tls(certs / f"n{index}", server) if certs else None for server in (True, False))
+
+    def deliver(tensors: dict[str, Tensor], source: int) -> None:
+        inboxes[source].put(tensors["model"])
+
+    async def connect() -> asyncio.Server:
+        host, port = addresses[index].split(":")
+        server = await loop.create_server(lambda: Frames(size, deliver), host, int(port), ssl=tls_here)
+        for j in neighbors:
+            host, port = addresses[j].split(":")
+            while j not in writers:
+                with suppress(ConnectionRefusedError):
+                    _, writers[j] = await asyncio.open_connection(host, int(port), ssl=tls_there)
+                await asyncio.sleep(0.01)
+        return server
+
+    async def write(j: int, model: Tensor) -> None:
+        header = Header(run="run", source=index, destination=j, tensors=layouts({"model": model}))
+        for chunk in chunks(header, [model]):
+            writers[j].writelines([len(chunk).to_bytes(4), chunk])
+            await writers[j].drain()
+
+    def run(rounds: int) -> None:
+        for _ in range(rounds):
+            model = agent["model"]
+            sending = [asyncio.run_coroutine_threadsafe(write(j, model), loop) for j in neighbors]
+            mixed = agent.mix({index: model, **{j: inboxes[j].get() for j in neighbors}})
+            for each in sending:
+                each.result()
+            agent["model"] = mixed.sub_(agent.gradient(model), alpha=learning_rate)
+            agent.pass_number += 1
+
+    loop = asyncio.new_event_loop()
+    Thread(target=loop.run_forever, daemon=True).start()
+    server = asyncio.run_coroutine_threadsafe(connect(), loop).result()
+    yield run
+    loop.call_soon_threadsafe(server.close)
+
+
+def _tls(folder: Path, server: bool) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    context.load_cert_chain(folder / "node.pem", folder / "node.key")
+    context.load_verify_locations(folder / "ca.pem")
+    context.check_hostname, context.verify_mode = False, ssl.CERT_REQUIRED
+    return context
+
+
 def receive(end: socket.socket, tensor: Tensor) -> None:
     """Fill a tensor with what comes out of a socket."""
     left = tensor.view(torch.uint8).numpy().data
@@ -173,7 +274,7 @@ class Nodes:
     Parameters
     ----------
     carrier : callable
-        `direct`, `bare` or `streams`.
+        `direct`, `bare`, `streams` or `frames`.
     options : dict
         The run's configuration.
     certs : Path, optional

@@ -17,7 +17,7 @@ import grpc
 import pytest
 import torch
 from addresses import free_addresses
-from processes import Nodes, bare, direct, issue, receive, streams
+from processes import Nodes, bare, direct, frames, issue, receive, streams
 from pytest_benchmark.fixture import BenchmarkFixture
 from side_by_side import ratio
 from test_data_size_and_speed import DATA, measured
@@ -213,6 +213,19 @@ def test_dpsgd_in_ten_processes_runs_at_half_the_speed_of_bare_grpc(benchmark: B
         speed = ratio(benchmark, lambda: ours.run(50), lambda: bare_grpc.run(50), repeats=5)
     print(f"\n{speed:.2f} of bare gRPC streams")
     assert speed >= 0.5
+
+
+@pytest.mark.skipif(not MNIST.is_dir(), reason="needs MNIST in shared/data beside the checkout")
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+def test_connections_of_asyncio_give_no_reason_to_leave_grpc(
+    benchmark: BenchmarkFixture, secure: bool, tmp_path: Path
+) -> None:
+    """Beside gRPC streams that confirm nothing either, and that take messages as they come."""
+    certs = issue(tmp_path, 10) if secure else None
+    with Nodes(frames, DPSGD, certs) as connections, Nodes(streams, DPSGD, certs) as bare_grpc:
+        speed = ratio(benchmark, lambda: connections.run(50), lambda: bare_grpc.run(50), repeats=5)
+    print(f"\n{speed:.2f} of bare gRPC streams")
+    assert speed <= 1.3
 
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="needs MNIST in shared/data beside the checkout")
