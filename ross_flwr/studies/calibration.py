@@ -1,7 +1,8 @@
 """How far off Shapley estimators are in games of real gradients: ``python -m ross_flwr.studies.calibration``.
 
-The games are those of the honest agents of `shapley.toml` while three of ten agents poison their gradients, on its first
-seed. They are played after every fourth round, on that round's mini-batches. All 2¹⁰ coalitions give the exact values.
+The games are those of the honest agents of `shapley.toml` on its first seed, while three of ten agents poison their
+gradients. They are played after every fourth round, on that round's mini-batches. All 2¹⁰ coalitions give the exact
+values.
 """
 
 from collections.abc import Iterator
