@@ -50,6 +50,7 @@ def test_a_folder_in_which_a_run_is_live_is_refused_and_one_whose_run_was_killed
         while live.poll() is None and not (folder / "checkpoint.safetensors").exists():
             time.sleep(0.02)
         live.send_signal(signal.SIGSTOP)
+        os.waitpid(live.pid, os.WUNTRACED)  # a write that has begun goes on until then
         before = {file.name: file.read_bytes() for file in folder.iterdir()}
         with pytest.raises(ConfigError, match="out is in use: another process runs in it"):
             resume(folder)
