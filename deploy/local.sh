@@ -137,8 +137,8 @@ patience=20.0 results="$work/results"
 given="(^| )results=[\"']([^\"']*)"
 [[ ! $keys =~ $given ]] || results=${BASH_REMATCH[2]/#\~/$HOME}
 config=$keys
-for default in "num-nodes=$nodes" "num-agents=$nodes" "topology='ring'" "attackers=1" "num-rounds=40" "evaluate-every=10" \
-    "transport='direct'" "phase-timeout=$patience" "results=\"$results\""; do
+for default in "num-nodes=$nodes" "num-agents=$nodes" 'topology="ring"' "attackers=1" "num-rounds=40" "evaluate-every=10" \
+    'transport="direct"' "phase-timeout=$patience" "results=\"$results\""; do
     key=${default%%=*} # Flower refuses keys that the app does not have
     [[ " $keys" == *" $key="* ]] || ! grep -q "^$key = " "$app/pyproject.toml" || config="$config $default"
 done

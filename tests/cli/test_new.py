@@ -112,7 +112,7 @@ def test_the_apps_own_tests_pass(app):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs bash")
 def test_the_app_runs_in_a_deployment_with_tls(app):
     printed = output(app, str(ROOT / "deploy/local.sh"), "num-rounds=5", APP=str(app), NODES="2")
-    assert "transport='direct'" in printed
+    assert 'transport="direct"' in printed
     assert "[ROUNDS 1–5/5]" in printed
     accuracy = float(printed.partition("Result: accuracy ")[2].partition("%")[0])
     assert accuracy > 70
