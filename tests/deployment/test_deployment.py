@@ -127,7 +127,7 @@ def test_a_killed_node_is_missing_and_takes_part_again_when_it_returns(standing,
     nodes, call_as = door
     first = call_as(Credentials.read(nodes[1].certs))
     keys = {"task": "signals", "num-rounds": 200, "segment-rounds": 100, "evaluate-every": 50, "return-model": "none"}
-    keys["phase-timeout"] = 25.0
+    keys["phase-timeout"] = 40.0  # the SuperLink takes a node back when it has missed it for up to a minute
     run = standing.run("bad-day", {**DIRECT, **keys})
     until(lambda: (at := position(first)) and at.pass_number >= 5, "agent 0 did not begin")
     nodes[1].kill()
