@@ -3,14 +3,13 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
 from time import sleep
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -22,11 +21,13 @@ from torch import Tensor
 
 from ross_flwr import resolve
 from ross_flwr.direct import certificates
+from ross_flwr.direct.background import in_background, soon
 from ross_flwr.direct.certificates import DOMAIN, Credentials
 from ross_flwr.direct.channels import Neighbor
 from ross_flwr.direct.neighborhood import Neighborhood
 from ross_flwr.direct.wire import CHUNK, Incoming, Memory, chunks, layouts, parse
 from ross_flwr.engine.rounds import Schedule
+from ross_flwr.learning.agent import Agent
 from ross_flwr.peer.v1.peer_pb2 import Header
 from ross_flwr.runs.assemble import assemble
 from ross_flwr.runs.assembly import Assembly
@@ -34,6 +35,8 @@ from ross_flwr.runs.options import RunOptions
 
 Run: TypeAlias = Callable[[int], None]
 """Runs so many rounds more."""
+Exchanged: TypeAlias = tuple[dict[int, Tensor], Sequence[Future[Any]]]
+"""The neighbours' models, and what is still being sent to them."""
 Carrier: TypeAlias = Callable[[Assembly, int, list[str], Path | None], AbstractContextManager[Run]]
 """How an agent, by its index, and its neighbours exchange messages, at these addresses and with these certificates."""
 
@@ -77,7 +80,6 @@ def direct(assembly: Assembly, index: int, addresses: list[str], certs: Path | N
 def bare(assembly: Assembly, index: int, addresses: list[str], certs: Path | None) -> Iterator[Run]:
     """D-PSGD on a ring over sockets, as one would write it for this case alone: the same models and gradients."""
     (agent,) = assembly.agents({index: assembly.topology.place(index)})
-    learning_rate = assembly.algorithm.learning_rate
     before, after = (index - 1) % len(addresses), (index + 1) % len(addresses)
     host, port = addresses[index].split(":")
     with socket.create_server((host, int(port))) as server:
@@ -87,20 +89,14 @@ def bare(assembly: Assembly, index: int, addresses: list[str], certs: Path | Non
     for each in sockets.values():
         each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def run(rounds: int) -> None:
-        for _ in range(rounds):
-            model = agent["model"]
-            sending = [pool.submit(each.sendall, model.numpy()) for each in sockets.values()]
-            for j, each in sockets.items():
-                receive(each, received[j])
-            mixed = agent.mix({index: model, **received})
-            for each_sent in sending:
-                each_sent.result()
-            agent["model"] = mixed.sub_(agent.gradient(model), alpha=learning_rate)
-            agent.pass_number += 1
+    def exchange(model: Tensor) -> Exchanged:
+        sending = [pool.submit(each.sendall, model.numpy()) for each in sockets.values()]
+        for j, each in sockets.items():
+            receive(each, received[j])
+        return received, sending
 
     with ThreadPoolExecutor(2) as pool:
-        yield run
+        yield _rounds(assembly, agent, exchange)
 
 
 @contextmanager
@@ -110,7 +106,6 @@ def streams(assembly: Assembly, index: int, addresses: list[str], certs: Path | 
     The bytes are the message, and nobody checks or confirms anything; TLS checks the authority alone.
     """
     (agent,) = assembly.agents({index: assembly.topology.place(index)})
-    learning_rate = assembly.algorithm.learning_rate
     neighbors = [(index - 1) % len(addresses), (index + 1) % len(addresses)]
     inboxes: dict[int, SimpleQueue[bytes]] = {j: SimpleQueue() for j in neighbors}
     credentials = Credentials.read(certs / f"n{index}") if certs else None
@@ -121,7 +116,7 @@ def streams(assembly: Assembly, index: int, addresses: list[str], certs: Path | 
         async for message in messages:
             inbox.put(message)
 
-    async def connect() -> grpc.aio.Server:
+    async def connect() -> tuple[asyncio.AbstractEventLoop, grpc.aio.Server]:
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         handlers = {"Deliver": grpc.stream_stream_rpc_method_handler(deliver)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Bare", handlers),))
@@ -135,28 +130,19 @@ def streams(assembly: Assembly, index: int, addresses: list[str], certs: Path | 
             channels.append(_channel(j, addresses[j], credentials))
             await channels[-1].channel_ready()
             calls[j] = channels[-1].stream_stream("/Bare/Deliver")(metadata=[("source", str(index))])
-        return server
+        return asyncio.get_running_loop(), server
 
     async def write(j: int, message: bytes) -> None:
         await calls[j].write(message)
 
-    def run(rounds: int) -> None:
-        for _ in range(rounds):
-            model = agent["model"]
-            message = model.numpy().tobytes()
-            sending = [asyncio.run_coroutine_threadsafe(write(j, message), loop) for j in neighbors]
-            received = {j: torch.frombuffer(bytearray(inboxes[j].get()), dtype=model.dtype) for j in neighbors}
-            mixed = agent.mix({index: model, **received})
-            for each in sending:
-                each.result()
-            agent["model"] = mixed.sub_(agent.gradient(model), alpha=learning_rate)
-            agent.pass_number += 1
+    def exchange(model: Tensor) -> Exchanged:
+        message = model.numpy().tobytes()
+        sending = [asyncio.run_coroutine_threadsafe(write(j, message), loop) for j in neighbors]
+        return {j: torch.frombuffer(bytearray(inboxes[j].get()), dtype=model.dtype) for j in neighbors}, sending
 
-    loop = asyncio.new_event_loop()
-    Thread(target=loop.run_forever, daemon=True).start()
-    server = asyncio.run_coroutine_threadsafe(connect(), loop).result()
-    yield run
-    asyncio.run_coroutine_threadsafe(server.stop(None), loop).result()
+    loop, server = in_background(connect())
+    yield _rounds(assembly, agent, exchange)
+    in_background(server.stop(None))
 
 
 def _channel(j: int, address: str, credentials: Credentials | None) -> grpc.aio.Channel:
@@ -201,7 +187,7 @@ def frames(assembly: Assembly, index: int, addresses: list[str], certs: Path | N
     They are read as the direct transport reads them; nobody confirms anything, and TLS checks the authority alone.
     """
     (agent,) = assembly.agents({index: assembly.topology.place(index)})
-    learning_rate, size = assembly.algorithm.learning_rate, agent["model"].nbytes
+    size = agent["model"].nbytes
     neighbors = [(index - 1) % len(addresses), (index + 1) % len(addresses)]
     inboxes: dict[int, SimpleQueue[Tensor]] = {j: SimpleQueue() for j in neighbors}
     writers: dict[int, asyncio.StreamWriter] = {}
@@ -210,7 +196,8 @@ def frames(assembly: Assembly, index: int, addresses: list[str], certs: Path | N
     def deliver(tensors: dict[str, Tensor], source: int) -> None:
         inboxes[source].put(tensors["model"])
 
-    async def connect() -> asyncio.Server:
+    async def connect() -> tuple[asyncio.AbstractEventLoop, asyncio.Server]:
+        loop = asyncio.get_running_loop()
         host, port = addresses[index].split(":")
         server = await loop.create_server(lambda: Frames(size, deliver), host, int(port), ssl=tls_here)
         for j in neighbors:
@@ -219,7 +206,7 @@ def frames(assembly: Assembly, index: int, addresses: list[str], certs: Path | N
                 with suppress(ConnectionRefusedError):
                     _, writers[j] = await asyncio.open_connection(host, int(port), ssl=tls_there)
                 await asyncio.sleep(0.01)
-        return server
+        return loop, server
 
     async def write(j: int, model: Tensor) -> None:
         header = Header(run="run", source=index, destination=j, tensors=layouts({"model": model}))
@@ -227,21 +214,30 @@ def frames(assembly: Assembly, index: int, addresses: list[str], certs: Path | N
             writers[j].writelines([len(chunk).to_bytes(4), chunk])
             await writers[j].drain()
 
+    def exchange(model: Tensor) -> Exchanged:
+        sending = [asyncio.run_coroutine_threadsafe(write(j, model), loop) for j in neighbors]
+        return {j: inboxes[j].get() for j in neighbors}, sending
+
+    loop, server = in_background(connect())
+    yield _rounds(assembly, agent, exchange)
+    soon(server.close)
+
+
+def _rounds(assembly: Assembly, agent: Agent, exchange: Callable[[Tensor], Exchanged]) -> Run:
+    """Return rounds of D-PSGD on a ring as one would write them for this case alone."""
+    learning_rate = assembly.algorithm.learning_rate
+
     def run(rounds: int) -> None:
         for _ in range(rounds):
             model = agent["model"]
-            sending = [asyncio.run_coroutine_threadsafe(write(j, model), loop) for j in neighbors]
-            mixed = agent.mix({index: model, **{j: inboxes[j].get() for j in neighbors}})
+            received, sending = exchange(model)
+            mixed = agent.mix({agent.index: model, **received})
             for each in sending:
                 each.result()
             agent["model"] = mixed.sub_(agent.gradient(model), alpha=learning_rate)
             agent.pass_number += 1
 
-    loop = asyncio.new_event_loop()
-    Thread(target=loop.run_forever, daemon=True).start()
-    server = asyncio.run_coroutine_threadsafe(connect(), loop).result()
-    yield run
-    loop.call_soon_threadsafe(server.close)
+    return run
 
 
 def _tls(folder: Path, server: bool) -> ssl.SSLContext:
