@@ -184,7 +184,8 @@ class Node:
         self.certs = deployment.work / "certs" / name
         self._deployment = deployment
         self._pid_file = deployment.work / f"{name}.pid"
-        self._command = Path(f"/proc/{self._pid}/cmdline").read_text().split("\0")[:-1]
+        until(lambda: "flower-supernode" in runs(self._pid), f"{name} did not start", pause=0.01)  # bash forks first
+        self._command = runs(self._pid).split("\0")[:-1]
         self.address = re.search(r'peer-address="(.*?)"', " ".join(self._command))[1]
 
     @property
