@@ -62,6 +62,8 @@ class Post:
     ----------
     waiting : dict[str, int]
         Messages without a reply: their node, by the message's number.
+    ahead : set of int
+        Nodes that have had their message of the next exchange.
     """
 
     def __init__(
@@ -75,10 +77,12 @@ class Post:
     ) -> None:
         self.grid = grid
         self.waiting: dict[str, int] = {}
+        self.ahead: set[int] = set()
         self.clock = clock
         self.drop = drop
         self.patience = patience
         self._sleep = sleep
+        self._early: dict[str, Reply | None] = {}  # of the next exchange, by the message's number
 
     @property
     def busy(self) -> set[int]:
@@ -142,16 +146,26 @@ class Post:
         self.drop(reason, node, problem)
         return Reply(node, None, problem=problem, raised=raised)
 
-    def exchange(self, messages: Iterable[Message], timeout: float) -> list[Reply]:
+    def exchange(
+        self, messages: Iterable[Message], timeout: float, onward: Callable[[Message], Iterable[Message]] | None = None
+    ) -> list[Reply]:
         """Send messages and return the replies that come within `timeout` seconds, also late ones to earlier messages.
 
         A node whose reply is awaited gets no message, because it does one thing at a time. If no node is free, this
-        waits for a late one. It does not wait for nodes whose budgets are spent.
+        waits for a late one. It does not wait for nodes whose budgets are spent. What `onward` makes of a reply that
+        came in time is sent at once, and belongs to the next exchange, as do the replies.
         """
         busy = self.busy
         own = set(self.send(message for message in messages if message.metadata.dst_node_id not in busy))
         wait = Wait(self.patience, timeout, self.clock())
         replies: list[Reply] = []
+
+        def take(reply: Reply) -> None:
+            replies.append(reply)
+            if onward and reply.message and not reply.late:
+                ahead = [*onward(reply.message)]
+                self.ahead |= {message.metadata.dst_node_id for message in ahead}
+                self._early.update(dict.fromkeys(self.send(ahead)))
 
         def go_on(elapsed: float) -> bool:
             if not own:
@@ -159,13 +173,22 @@ class Post:
             owed = self.owed(own)
             return bool(owed) and elapsed < timeout and self.clock() < wait.until(owed)
 
+        early, self._early, self.ahead = self._early, {}, set()
+        own |= early.keys()
+        for reply in early.values():
+            if reply:
+                wait.heard((), self.clock())
+                take(reply)
         for number, reply in self.receive(go_on):
+            if number in self._early:
+                self._early[number] = reply
+                continue
             late = number not in own
             if not late:
                 wait.heard({reply.node, *self.owed(own)}, self.clock())
             elif reply.message:
                 self.drop("late", reply.node, "its reply came after the exchange")
-            replies.append(replace(reply, late=late))
+            take(replace(reply, late=late))
         self.give_up(wait, self.owed(own))
         return replies
 

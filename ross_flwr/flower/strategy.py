@@ -227,7 +227,10 @@ class PeerStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return the messages of the exchange at hand; a round takes several where the ServerApp relays them."""
+        """Return the messages of the exchange at hand, without those that were sent ahead.
+
+        A round takes several exchanges where the ServerApp relays them.
+        """
         config["server-round"] = server_round
         return self._way.messages(arrays, config)
 

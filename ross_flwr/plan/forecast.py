@@ -175,7 +175,7 @@ class Planner:
     def _relayed(self, load: Load) -> Pace:
         many = inf if self.way.shared else 1 / self.stands_for
         server = Server(SERVER.up * many, SERVER.down * many)
-        return Relayed(load, self.way, server, self.relay, self.cores).pace()
+        return Relayed(load, self.way, server, self.relay, self.cores, 1 if self.direct else self.passes).pace()
 
     def _relay(self, relay: Relay) -> Relay:
         """Return what Flower takes where devices are slower, and messages of a simulated node stand for many."""

@@ -1,6 +1,6 @@
 """Nodes whose messages travel through Flower's SuperLink and ServerApp."""
 
-from collections import defaultdict
+from collections import Counter
 from functools import partial
 from math import ceil
 
@@ -14,7 +14,8 @@ class Relayed(Network):
     """The ServerApp takes what nodes send, and hands it to others with their next message.
 
     A message starts the ClientApp on its node, which runs a step, and after the last one of a pass the first of the
-    next. The ServerApp goes on when all nodes have replied. Without steps that send, a pass is one message.
+    next. A node gets its next message when it and all that send to it have replied, and the first of a round when all
+    nodes have. Without steps that send, a pass is one message.
 
     Parameters
     ----------
@@ -22,6 +23,8 @@ class Relayed(Network):
         As in `Network`.
     relay : Relay
         What Flower takes.
+    passes : int (default: 1)
+        Passes in a round.
 
     Examples
     --------
@@ -33,22 +36,28 @@ class Relayed(Network):
     4.0
     """
 
-    def __init__(self, load: Load, link: Link, server: Server, relay: Relay, cores: int = 1) -> None:
+    def __init__(self, load: Load, link: Link, server: Server, relay: Relay, cores: int = 1, passes: int = 1) -> None:
         super().__init__(load, link, server, cores)
-        self.relay = relay
+        self.relay, self.passes = relay, passes
         self._turns = max(1, len(load.seconds) - 1)
         self._into = load.coming
         self._looked = [0.0] * load.num_nodes
-        self._replies: dict[int, int] = defaultdict(int)
+        self._reach = [[{node} for node in range(load.num_nodes)] for _ in load.sacks]
+        for reach, sacks in zip(self._reach, load.sacks, strict=True):
+            for a, b in sacks:
+                reach[a].add(b)
+        self._owed = [Counter(b for reached in reach for b in reached) for reach in self._reach]
+        self._replies: Counter[int] = Counter()
+        self._heard: Counter[tuple[int, int]] = Counter()
 
     def begin(self) -> None:
         """Let the ServerApp send the first messages."""
-        self._tell(0, 0.0)
-
-    def _tell(self, number: int, now: float) -> None:
         for node in range(self.load.num_nodes):
-            work = self.relay.app / 2 + self.relay.app_byte * self._in(node, number)
-            self.at(self.server_app.serve(now, work), partial(self._lie, node, number))
+            self._tell(node, 0, 0.0)
+
+    def _tell(self, node: int, number: int, now: float) -> None:
+        work = self.relay.app / 2 + self.relay.app_byte * self._in(node, number)
+        self.at(self.server_app.serve(now, work), partial(self._lie, node, number))
 
     def _in(self, node: int, number: int) -> float:
         return self._into[number % self._turns][node]
@@ -84,8 +93,17 @@ class Relayed(Network):
     def _pull(self, node: int, number: int, now: float) -> None:
         done = self.server_app.serve(now, self.relay.app / 2 + self.relay.app_byte * self._out(node, number))
         self._replies[number] += 1
-        if self._replies[number] < self.load.num_nodes:
-            return
         turn, rest = divmod(number + 1, self._turns)
-        if rest or self.end(turn - 1, self.load.num_nodes, done):
-            self.at(done, partial(self._tell, number + 1))
+        all_have = self._replies[number] == self.load.num_nodes
+        goes_on = self.end(turn - 1, self.load.num_nodes, done) if all_have and not rest else turn < len(self._ends)
+        if rest or turn % self.passes:
+            free = [each for each in self._reach[rest][node] if self._hears(each, number)]
+        else:
+            free = [*range(self.load.num_nodes)] if all_have else []
+        for each in free if goes_on else ():
+            self.at(done, partial(self._tell, each, number + 1))
+
+    def _hears(self, node: int, number: int) -> bool:
+        """Note that a reply is there for which the node waits; return whether it was the last."""
+        self._heard[node, number] += 1
+        return self._heard[node, number] == self._owed[(number + 1) % self._turns][node]

@@ -56,6 +56,27 @@ def test_a_node_that_never_answers_costs_the_timeout_of_each_exchange_and_no_mor
     assert table.now == pytest.approx(4.0, abs=0.3)
 
 
+def test_what_a_reply_makes_possible_is_sent_at_once_and_belongs_to_the_next_exchange():
+    table = Table(n1=1.0, n2=5.0, n3=1.0)
+
+    def onward(reply):
+        node = reply.metadata.src_node_id
+        return [Message(RecordDict(), node, "train.mix")] if node in (1, 3) else []
+
+    def nodes(*sent, **further):
+        messages = [Message(RecordDict(), node, "train.mix") for node in sent]
+        return [(reply.node, reply.late) for reply in table.post.exchange(messages, 10.0, **further)]
+
+    assert nodes(1, 2, 3, onward=onward) == [(1, False), (3, False), (2, False)]
+    assert [node for node, _ in table.pushed] == [1, 2, 3, 1, 3]
+    assert table.post.ahead == {1, 3}
+    assert table.now == pytest.approx(5.0, abs=0.2)
+    assert nodes(2) == [(1, False), (3, False), (2, False)], "two have answered already"
+    assert table.now == pytest.approx(10.0, abs=0.4)
+    assert table.post.ahead == table.post.busy == set()
+    assert not table.dropped
+
+
 STALLS = {
     "replies at the last moment": 9.9,
     "is a little late": 2.9,

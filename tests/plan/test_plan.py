@@ -69,6 +69,18 @@ def test_a_relayed_round_goes_through_one_server_and_waits_for_the_next_look():
     assert pace.busy["the ServerApp"] == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize("passes", [1, 2, 4])
+def test_relayed_exchanges_overlap_in_a_round(passes):
+    """On a line of four, the first node takes 3 s for the first of two steps, and the last 3 s for the second.
+
+    The last begins the second step when its neighbour has done the first, and both are done after 4 s.
+    """
+    pairs = {edge: Sack(1, 0.0) for a, b in [(0, 1), (1, 2), (2, 3)] for edge in ((a, b), (b, a))}
+    steps = [[0.0] * 4, [3.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 3.0]]
+    line = Load(steps, [pairs, pairs, {}], [[0.0] * 4] * 3)
+    assert Relayed(line, Link(), Server(), Relay(poll=1.0), 1, passes).pace().seconds == pytest.approx(4.0)
+
+
 @pytest.mark.parametrize("keys", [{"algorithm": "ross"}, {"algorithm": "dpsgd", "compress": "int8"}])
 def test_a_plan_knows_the_bytes_that_a_run_sends(keys):
     config = resolve({**KEYS, **keys, "transport": "relay"})
