@@ -198,7 +198,7 @@ class Telling:
     def _report(self, node: int, message: Message) -> None:
         now = self.post.clock()
         if report_of(message, self._numbers, now - self._began, self.run):
-            self._wait.heard({node} | self._at_work(), now)
+            self._wait.heard({node} | self._at_work(), now, now - self._began)
             self.reports[node] = message
             self._took.append(now - self._began)
         else:

@@ -62,8 +62,6 @@ class Post:
     ----------
     waiting : dict[str, int]
         Messages without a reply: their node, by the message's number.
-    ahead : set of int
-        Nodes that have had their message of the next exchange.
     """
 
     def __init__(
@@ -77,17 +75,23 @@ class Post:
     ) -> None:
         self.grid = grid
         self.waiting: dict[str, int] = {}
-        self.ahead: set[int] = set()
         self.clock = clock
         self.drop = drop
         self.patience = patience
         self._sleep = sleep
-        self._early: dict[str, Reply | None] = {}  # of the next exchange, by the message's number
+        # Of the next exchange: nodes and times of the messages that are sent, and the replies with what they took.
+        self._ahead: dict[str, tuple[int, float]] = {}
+        self._early: list[tuple[Reply, float]] = []
 
     @property
     def busy(self) -> set[int]:
         """Nodes whose reply is awaited."""
         return set(self.waiting.values())
+
+    @property
+    def ahead(self) -> set[int]:
+        """Nodes that have had their message of the next exchange."""
+        return {node for node, _ in self._ahead.values()}
 
     def send(self, messages: Iterable[Message]) -> list[str]:
         """Send messages; return the numbers of those that Flower accepted."""
@@ -111,14 +115,17 @@ class Post:
         """
         began = self.clock()
         while True:
-            looked = self.clock()
+            looking = 0.0
             for number in [*self.waiting]:
-                if reply := self._pull(number):
+                looked = self.clock()
+                reply = self._pull(number)
+                looking += self.clock() - looked
+                if reply:
                     yield number, reply
-            now = self.clock()
-            if not go_on(now - began):
+            elapsed = self.clock() - began
+            if not go_on(elapsed):
                 return
-            self._sleep(max(pause(now - began), RESTING * (now - looked)))
+            self._sleep(max(pause(elapsed), RESTING * looking))
 
     def _pull(self, number: str) -> Reply | None:
         """Return the reply to a message, if it has come.
@@ -156,16 +163,18 @@ class Post:
         came in time is sent at once, and belongs to the next exchange, as do the replies.
         """
         busy = self.busy
-        own = set(self.send(message for message in messages if message.metadata.dst_node_id not in busy))
-        wait = Wait(self.patience, timeout, self.clock())
+        sent = self.send(message for message in messages if message.metadata.dst_node_id not in busy)
+        began = self.clock()
+        own = dict.fromkeys(sent, began) | {number: at for number, (_, at) in self._ahead.items()}
+        early, self._early, self._ahead = self._early, [], {}
+        wait = Wait(self.patience, timeout, began)
         replies: list[Reply] = []
 
-        def take(reply: Reply) -> None:
+        def take(reply: Reply, owed: set[int], took: float) -> None:
+            wait.heard(owed, self.clock(), took)
             replies.append(reply)
-            if onward and reply.message and not reply.late:
-                ahead = [*onward(reply.message)]
-                self.ahead |= {message.metadata.dst_node_id for message in ahead}
-                self._early.update(dict.fromkeys(self.send(ahead)))
+            if onward and reply.message:
+                self._send_ahead(onward(reply.message))
 
         def go_on(elapsed: float) -> bool:
             if not own:
@@ -173,24 +182,24 @@ class Post:
             owed = self.owed(own)
             return bool(owed) and elapsed < timeout and self.clock() < wait.until(owed)
 
-        early, self._early, self.ahead = self._early, {}, set()
-        own |= early.keys()
-        for reply in early.values():
-            if reply:
-                wait.heard((), self.clock())
-                take(reply)
+        for reply, took in early:
+            take(reply, set(), took)
         for number, reply in self.receive(go_on):
-            if number in self._early:
-                self._early[number] = reply
-                continue
-            late = number not in own
-            if not late:
-                wait.heard({reply.node, *self.owed(own)}, self.clock())
-            elif reply.message:
-                self.drop("late", reply.node, "its reply came after the exchange")
-            take(replace(reply, late=late))
+            if number in self._ahead:
+                self._early.append((reply, self.clock() - self._ahead[number][1]))
+            elif number in own:
+                take(reply, {reply.node, *self.owed(own)}, self.clock() - own[number])
+            else:
+                if reply.message:
+                    self.drop("late", reply.node, "its reply came after the exchange")
+                replies.append(replace(reply, late=True))
         self.give_up(wait, self.owed(own))
         return replies
+
+    def _send_ahead(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            for number in self.send([message]):
+                self._ahead[number] = self.waiting[number], self.clock()
 
     def owed(self, numbers: Iterable[str]) -> set[int]:
         """Return the nodes that have not replied to these messages."""

@@ -44,9 +44,9 @@ class Wait:
     """The wait for one exchange, or for one segment.
 
     Once more than half of the nodes have replied, those who owe a reply spend the silence that follows, but for the
-    beginning: (`slowest` - 1) times what the latest reply took, or `BRIEF` seconds, are free. A node whose budget is
-    spent is waited for no longer than that. So one node, however it times its replies, slows the others down for a
-    while, and then to little less than ``1 / slowest`` of their rate.
+    beginning: `slowest` times what the slowest reply took is free, and `BRIEF` seconds of silence are. A node whose
+    budget is spent is waited for no longer than that. So one node, however it times its replies, slows the others down
+    for a while, and then to little less than ``1 / slowest`` of their rate.
 
     Parameters
     ----------
@@ -62,6 +62,7 @@ class Wait:
         self.longest = longest
         self._patience = patience
         self._began = self._latest = now
+        self._longest_took = 0.0
         self._came = 0
 
     def until(self, owed: Collection[int]) -> float:
@@ -69,9 +70,10 @@ class Wait:
         left = max(map(self._patience.left, owed)) if self._counts(owed) else inf
         return self._latest + min(self.longest, self._free + self.longest * left)
 
-    def heard(self, owed: Collection[int], now: float) -> None:
-        """Note a reply. Until it came, these nodes owed one, the sender among them."""
+    def heard(self, owed: Collection[int], now: float, took: float) -> None:
+        """Note a reply, `took` seconds after its node was asked. Until it came, these nodes owed one, it among them."""
         self._spend(owed, now)
+        self._longest_took = max(self._longest_took, took)
         self._came, self._latest = self._came + 1, now
 
     def end(self, owed: Collection[int], now: float) -> list[int]:
@@ -84,7 +86,8 @@ class Wait:
     @property
     def _free(self) -> float:
         brief = min(BRIEF, self.longest / 20)
-        return max((self._patience.slowest - 1) * (self._latest - self._began), brief)
+        # A node may have been asked before the others; then it took longer than from the beginning to its reply.
+        return max(self._began + self._patience.slowest * self._longest_took - self._latest, brief)
 
     def _counts(self, owed: Collection[int]) -> bool:
         return self._came > len(owed) > 0

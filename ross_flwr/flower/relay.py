@@ -28,8 +28,8 @@ class Relay:
     on without agents whose reply is late or an error. A pass activates every node once per step, except that the last
     step of a pass and the first of the next share an activation.
 
-    Within a round, exchanges overlap: a node gets its next message as soon as all nodes with neighbours of its agents
-    have replied, while others are still at work.
+    Within a round, exchanges overlap: a node gets its next message as soon as all nodes that send to it have replied,
+    while others are still at work. No node is ahead by more than an exchange.
 
     Parameters
     ----------
@@ -75,13 +75,14 @@ class Relay:
             if node not in self.run.post.busy | self.run.post.ahead:
                 yield self._message(node, self._call, mail.get(node, RecordDict()))
 
-    def _message(self, node: int, call: Call, content: RecordDict) -> Message:
+    def _message(self, node: int, call: Call, content: RecordDict, before: float = 0.0) -> Message:
+        """Return the message of an exchange that begins in at most so many seconds."""
         content[Call.key] = call.to_record()
         content["config"] = self._config
         if node not in self.ready:
             content[Setup.key] = self.run.setup(self.run.placement.blocks[node]).to_record()
             content["initial"] = self._initial
-        ttl = TRIES * self._longest(new=node not in self.ready)
+        ttl = before + TRIES * self._longest(new=node not in self.ready)
         step = self.run.assembly.algorithm.steps[call.step]
         number = call.pass_number // self.run.assembly.schedule.passes + 1
         return Message(content, node, f"train.{step}", ttl=ttl, group_id=str(number))
@@ -101,7 +102,7 @@ class Relay:
         # A node that has to be set up once others are at work is late, and takes part when it is ready.
         began, longest = self.run.post.clock(), self._longest(new=not self.ready)
         mail: dict[int, RecordDict] = {}
-        replies, came = [], self.run.post.exchange(messages, longest, self._onward(mail))
+        replies, came = [], self.run.post.exchange(messages, longest, self._onward(mail, longest))
         self._mail = mail
         if self.run.post.clock() - began >= longest:
             self._late |= self.run.post.busy - self.run.post.ahead
@@ -118,7 +119,7 @@ class Relay:
             self._log_late()
         return replies
 
-    def _onward(self, mail: dict[int, RecordDict]) -> Callable[[Message], Iterator[Message]]:
+    def _onward(self, mail: dict[int, RecordDict], longest: float) -> Callable[[Message], Iterator[Message]]:
         """Return what puts a reply into `mail`, and yields the messages of the next exchange that it completes."""
         following = self._next
         reach = self._reach() if following else {}
@@ -130,7 +131,7 @@ class Relay:
             for node in reach.get(reply.metadata.src_node_id, ()):
                 owing[node] -= 1
                 if following and not owing[node]:
-                    yield self._message(node, following, mail.get(node, RecordDict()))
+                    yield self._message(node, following, mail.get(node, RecordDict()), longest)
 
         return forward
 

@@ -56,25 +56,47 @@ def test_a_node_that_never_answers_costs_the_timeout_of_each_exchange_and_no_mor
     assert table.now == pytest.approx(4.0, abs=0.3)
 
 
+def overlapping(table, *sent, ahead=()):
+    """Do an exchange in which a reply of these nodes makes their next message possible."""
+    again = {node: Message(RecordDict(), node, "train.mix") for node in ahead}
+    onward = lambda reply: [again[n] for n in [reply.metadata.src_node_id] if n in again]  # noqa: E731
+    messages = [Message(RecordDict(), node, "train.mix") for node in sent]
+    return [(reply.node, reply.late) for reply in table.post.exchange(messages, 60.0, onward)]
+
+
 def test_what_a_reply_makes_possible_is_sent_at_once_and_belongs_to_the_next_exchange():
     table = Table(n1=1.0, n2=5.0, n3=1.0)
-
-    def onward(reply):
-        node = reply.metadata.src_node_id
-        return [Message(RecordDict(), node, "train.mix")] if node in (1, 3) else []
-
-    def nodes(*sent, **further):
-        messages = [Message(RecordDict(), node, "train.mix") for node in sent]
-        return [(reply.node, reply.late) for reply in table.post.exchange(messages, 10.0, **further)]
-
-    assert nodes(1, 2, 3, onward=onward) == [(1, False), (3, False), (2, False)]
+    assert overlapping(table, 1, 2, 3, ahead=(1, 3)) == [(1, False), (3, False), (2, False)]
     assert [node for node, _ in table.pushed] == [1, 2, 3, 1, 3]
     assert table.post.ahead == {1, 3}
     assert table.now == pytest.approx(5.0, abs=0.2)
-    assert nodes(2) == [(1, False), (3, False), (2, False)], "two have answered already"
+    assert overlapping(table, 2) == [(1, False), (3, False), (2, False)], "two have answered already"
     assert table.now == pytest.approx(10.0, abs=0.4)
     assert table.post.ahead == table.post.busy == set()
     assert not table.dropped
+
+
+def test_nodes_that_others_are_ahead_of_spend_nothing_for_it():
+    """Two nodes are an exchange ahead when the others get their message, one of which is slow, the other is not."""
+    table, ahead = Table(n1=30.0, n2=30.0, n3=30.0, n4=50.0), ()
+    for _ in range(30):
+        sent, ahead = {1, 2, 3, 4} - {*ahead}, () if ahead else (1, 2)
+        assert len(overlapping(table, *sorted(sent), ahead=ahead)) == 4
+    assert all(table.post.patience.left(node) == 6 for node in table.answers)
+    assert not table.dropped
+
+
+def test_sending_ahead_is_no_reason_to_look_more_seldom():
+    table = Table(n1=1.0, n2=1.0, n3=6.0)
+    push = table.push_messages
+
+    def slowly(messages):
+        table.now += 1.0
+        return push(messages)
+
+    table.push_messages = slowly
+    overlapping(table, 1, 2, 3, ahead=(1, 2))
+    assert table.now == pytest.approx(9.0, abs=0.2)  # node 3 was asked last, after 3 s
 
 
 STALLS = {

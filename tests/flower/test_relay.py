@@ -253,31 +253,6 @@ def test_a_run_in_which_nobody_reported_does_not_end_well():
         play(4, peer_app([killed]), algorithm="dpsgd", num_agents=4, topology="ring", num_rounds=2)
 
 
-def test_exchanges_of_a_round_overlap_where_the_graph_allows_it():
-    """On a ring of six, node 0 answers in the first exchange of a round when node 3, which it never talks to, is on."""
-    options = SAME | {"topology": "ring", "attackers": 0, "num_rounds": 2}
-    config = resolve({name.replace("_", "-"): value for name, value in options.items()})
-    begun, began = threading.Event(), []
-
-    def mod(message, context, call_next):
-        this = context.node_config["partition-id"], message.metadata.message_type, message.metadata.group_id
-        began.append(this)
-        if this == (3, "train.descend", "2"):
-            begun.set()
-        if this == (0, "train.cross_gradients", "2"):
-            assert begun.wait(30), "node 3 waits for node 0"
-        return call_next(message, context)
-
-    nodes = Nodes(app_of(config, [mod]), range(10, 16), together=True)
-    relay, model = PeerRelay(**keys_beside(options)), read_task(config).model
-    relay.start(nodes, record_of(model.named(model.initial)), 2, timeout=60.0)
-    assert_equal(relay, locally(**options))
-    second = [each for each in began if each[2] == "2"]
-    held = [node for node, step, _ in second if step == "train.descend"]
-    assert held.index(3) < min(held.index(node) for node in (5, 0, 1)), "its neighbours wait for it"
-    assert not relay.dropped
-
-
 class Held:
     """Holds node 1's answer in the last exchange of round 2 until node 0 is in that of round 6, and moves the clock.
 
