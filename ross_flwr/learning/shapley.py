@@ -122,6 +122,9 @@ def truncated(game: Game, *, permutations: int, generator: Generator, tolerance:
     Ghorbani and Zou, "Data Shapley: equitable valuation of data for machine learning", 2019. The rest of the
     walk counts 0, which biases the estimate: efficiency holds to `tolerance` only, and where v is not
     monotone a player may be off by more. A negative tolerance never truncates and gives `permutation`.
+
+    Where |v(M) − v(∅)| ≤ tolerance, every walk ends at once and φ = 0 after two evaluations. GTG-Shapley (Liu, Chen,
+    Zhao, Yu, Liu and Cui, 2022) truncates whole rounds in this way. Attackers can bring it about.
     """
     return _mean_marginals(game, permutations, generator, tolerance=tolerance)
 

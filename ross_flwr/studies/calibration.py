@@ -14,7 +14,7 @@ from ross_flwr.algorithms.cross_gradients import gradient_game
 from ross_flwr.algorithms.ross import ROSS
 from ross_flwr.algorithms.ross_plus import ROSSPlus
 from ross_flwr.config import Config, ConfigError
-from ross_flwr.learning.shapley import Game, shapley_values
+from ross_flwr.learning.shapley import Game, relu, shapley_values
 from ross_flwr.learning.streams import stream
 from ross_flwr.report.table import markdown, percent
 from ross_flwr.runs.compare import read_plan
@@ -26,8 +26,11 @@ EVERY = 4
 SAMPLED = ("permutation", "antithetic", "truncated", "stratified")
 BUDGETS = (1, 2, 4, 8, 16, 32)
 
-Errors = tuple[list[int], list[float], list[float]]
-"""Of each game: coalitions evaluated, |φ̂ − φ| / |φ|, and the share of players whose sign is wrong."""
+Errors = tuple[list[int], list[float], list[float], list[float]]
+"""Of each game: coalitions evaluated, |φ̂ − φ| / |φ|, the share of players whose sign is wrong, and Σ|π̂ − π| / 2.
+
+The last is the share of the weights, in proportion to positive values, that goes to other players.
+"""
 
 
 def games(config: Config) -> Iterator[Game]:
@@ -45,7 +48,7 @@ def games(config: Config) -> Iterator[Game]:
 
 def errors(played: list[Game], estimator: str, budget: int) -> Errors:
     """Return how far an estimator with budget R is off in each of these games."""
-    found: Errors = ([], [], [])
+    found: Errors = ([], [], [], [])
     for k, game in enumerate(played):
         exact = shapley_values(game, "exact", generator=stream(0, "unused"))
         again = _again(game)
@@ -54,6 +57,7 @@ def errors(played: list[Game], estimator: str, budget: int) -> Errors:
         found[0].append(again.evaluations)
         found[1].append(float(np.linalg.norm(estimate - exact) / np.linalg.norm(exact)))
         found[2].append(float(np.mean((estimate > 0) != (exact > 0))))
+        found[3].append(float(np.abs(relu(estimate) - relu(exact)).sum() / 2))
     return found
 
 
@@ -68,11 +72,11 @@ def main() -> None:
     """Print a row per estimator and budget R."""
     plan = read_plan("shapley", {}).only(methods="antithetic-20", scenarios="gradient-scaling")
     played = list(games(plan.cells()[0].config))
-    rows = [["estimator, R", "coalitions evaluated", "median error", "mean error", "wrong signs"]]
+    rows = [["estimator, R", "coalitions evaluated", "median error", "wrong signs", "weight to others"]]
     for estimator in SAMPLED:
         for budget in BUDGETS:
-            looks, off, wrong = errors(played, estimator, budget)
-            numbers = f"{fmean(looks):.0f}", percent(median(off)), percent(fmean(off)), percent(fmean(wrong))
+            looks, off, wrong, shifted = errors(played, estimator, budget)
+            numbers = f"{fmean(looks):.0f}", percent(median(off)), percent(fmean(wrong)), percent(fmean(shifted))
             rows.append([f"{estimator}, {budget}", *numbers])
     print(markdown(rows))
     print(f"\n{len(played)} games of {played[0].num_players} players")
