@@ -123,11 +123,13 @@ def test_strangers_are_refused_and_counted_and_the_run_is_unharmed(standing, doo
 
 
 def test_a_killed_node_is_missing_and_takes_part_again_when_it_returns(standing, door):
-    """The node of agent 1 dies in the first segment, which the others finish, and is back for the second."""
+    """The node of agent 1 dies in the first segment, which the others finish, and is back for the second.
+
+    The SuperLink takes it back when it has missed it for up to a minute. The others wait a minute in each segment.
+    """
     nodes, call_as = door
     first = call_as(Credentials.read(nodes[1].certs))
     keys = {"task": "signals", "num-rounds": 200, "segment-rounds": 100, "evaluate-every": 50, "return-model": "none"}
-    keys["phase-timeout"] = 40.0  # the SuperLink takes a node back when it has missed it for up to a minute
     run = standing.run("bad-day", {**DIRECT, **keys})
     until(lambda: (at := position(first)) and at.pass_number >= 5, "agent 0 did not begin")
     nodes[1].kill()
