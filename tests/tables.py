@@ -9,7 +9,24 @@ from ross_flwr.flower.patience import Patience
 from ross_flwr.flower.protocol import Segment
 
 
-class Table:
+class Later:
+    """The half of a grid from which replies come after some seconds of a clock that only its user moves."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.due = {}
+
+    def clock(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    def pull_messages(self, numbers):
+        return [self.due[number][1] for number in numbers if self.due[number][0] <= self.now]
+
+
+class Table(Later):
     """A grid whose nodes answer after the seconds that stand in `answers`: with an error if negative, never if None.
 
     A node that is not in it takes no message. `content` gives what a node answers to a message.
@@ -19,10 +36,9 @@ class Table:
     """Flower's code for the errors."""
 
     def __init__(self, content=lambda message: RecordDict(), **answers):
+        super().__init__()
         self.answers = {int(node.removeprefix("n")): seconds for node, seconds in answers.items()}
         self.content = content
-        self.now = 0.0
-        self.due = {}
         self.pushed = []
         self.looks = []
         self.dropped = Counter()
@@ -35,12 +51,6 @@ class Table:
 
     def get_node_ids(self):
         return list(self.answers)
-
-    def clock(self):
-        return self.now
-
-    def sleep(self, seconds):
-        self.now += seconds
 
     def push_messages(self, messages):
         (message,) = messages
@@ -60,4 +70,4 @@ class Table:
 
     def pull_messages(self, numbers):
         self.looks.append(self.now)
-        return [self.due[number][1] for number in numbers if self.due[number][0] <= self.now]
+        return super().pull_messages(numbers)

@@ -70,10 +70,10 @@ class Relay:
     def messages(self, initial: ArrayRecord, config: ConfigRecord) -> Iterator[Message]:
         """Yield a message for every free node: what arrived for its agents, and the set-up if the node is new."""
         self._initial, self._config = initial, config
-        mail = self._mail
+        told = self.run.post.busy | self.run.post.ahead
         for node in self.run.placement.blocks:
-            if node not in self.run.post.busy | self.run.post.ahead:
-                yield self._message(node, self._call, mail.get(node, RecordDict()))
+            if node not in told:
+                yield self._message(node, self._call, self._mail.get(node, RecordDict()))
 
     def _message(self, node: int, call: Call, content: RecordDict, before: float = 0.0) -> Message:
         """Return the message of an exchange that begins in at most so many seconds."""

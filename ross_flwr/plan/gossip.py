@@ -37,7 +37,7 @@ class Gossip(Network):
         self._leaving = [
             [[(b, each) for (a, b), each in sacks.items() if a == node] for node in nodes] for sacks in load.sacks
         ]
-        self._awaited = [[1 + sum(b == node for _, b in sacks) for node in nodes] for sacks in load.sacks]
+        self._awaited = load.awaited
         self._had: dict[tuple[int, int, int], int] = defaultdict(int)
 
     def begin(self) -> None:

@@ -2,6 +2,7 @@
 
 import heapq
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -51,6 +52,12 @@ class Load:
         """Bytes that reach a node, by step and node."""
         nodes = range(self.num_nodes)
         return [[sum(each.size for (_, b), each in sacks.items() if b == n) for n in nodes] for sacks in self.sacks]
+
+    @property
+    def awaited(self) -> list[Counter[int]]:
+        """How many nodes a node waits for after a step, itself among them, by step and node."""
+        nodes = range(self.num_nodes)
+        return [Counter([*nodes, *(b for a, b in sacks if a != b)]) for sacks in self.sacks]
 
 
 class Line:

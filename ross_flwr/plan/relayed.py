@@ -46,7 +46,7 @@ class Relayed(Network):
         for reach, sacks in zip(self._reach, load.sacks, strict=True):
             for a, b in sacks:
                 reach[a].add(b)
-        self._owed = [Counter(b for reached in reach for b in reached) for reach in self._reach]
+        self._awaited = load.awaited
         self._replies: Counter[int] = Counter()
         self._heard: Counter[tuple[int, int]] = Counter()
 
@@ -106,4 +106,4 @@ class Relayed(Network):
     def _hears(self, node: int, number: int) -> bool:
         """Note that a reply is there for which the node waits; return whether it was the last."""
         self._heard[node, number] += 1
-        return self._heard[node, number] == self._owed[(number + 1) % self._turns][node]
+        return self._heard[node, number] == self._awaited[(number + 1) % self._turns][node]

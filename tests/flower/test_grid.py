@@ -7,9 +7,12 @@ from tables import Table
 from ross_flwr.flower.grid import pause
 
 
-def exchange(table, *nodes, timeout=10.0):
-    messages = [Message(RecordDict(), node, "train.mix") for node in nodes]
-    return [(reply.node, reply.message is not None, reply.late) for reply in table.post.exchange(messages, timeout)]
+def exchange(table, *nodes, timeout=10.0, ahead=()):
+    """Do an exchange; a reply of the nodes in `ahead` makes their next message possible."""
+    message = lambda node: Message(RecordDict(), node, "train.mix")  # noqa: E731
+    onward = lambda reply: [message(node) for node in {reply.metadata.src_node_id} & {*ahead}]  # noqa: E731
+    replies = table.post.exchange(map(message, nodes), timeout, onward)
+    return [(reply.node, reply.message is not None, reply.late) for reply in replies]
 
 
 SOUND, FAILED, LATE = (True, False), (False, False), (True, True)
@@ -56,21 +59,13 @@ def test_a_node_that_never_answers_costs_the_timeout_of_each_exchange_and_no_mor
     assert table.now == pytest.approx(4.0, abs=0.3)
 
 
-def overlapping(table, *sent, ahead=()):
-    """Do an exchange in which a reply of these nodes makes their next message possible."""
-    again = {node: Message(RecordDict(), node, "train.mix") for node in ahead}
-    onward = lambda reply: [again[n] for n in [reply.metadata.src_node_id] if n in again]  # noqa: E731
-    messages = [Message(RecordDict(), node, "train.mix") for node in sent]
-    return [(reply.node, reply.late) for reply in table.post.exchange(messages, 60.0, onward)]
-
-
 def test_what_a_reply_makes_possible_is_sent_at_once_and_belongs_to_the_next_exchange():
     table = Table(n1=1.0, n2=5.0, n3=1.0)
-    assert overlapping(table, 1, 2, 3, ahead=(1, 3)) == [(1, False), (3, False), (2, False)]
+    assert exchange(table, 1, 2, 3, ahead=(1, 3)) == [(1, *SOUND), (3, *SOUND), (2, *SOUND)]
     assert [node for node, _ in table.pushed] == [1, 2, 3, 1, 3]
     assert table.post.ahead == {1, 3}
     assert table.now == pytest.approx(5.0, abs=0.2)
-    assert overlapping(table, 2) == [(1, False), (3, False), (2, False)], "two have answered already"
+    assert exchange(table, 2) == [(1, *SOUND), (3, *SOUND), (2, *SOUND)], "two have answered already"
     assert table.now == pytest.approx(10.0, abs=0.4)
     assert table.post.ahead == table.post.busy == set()
     assert not table.dropped
@@ -81,7 +76,7 @@ def test_nodes_that_others_are_ahead_of_spend_nothing_for_it():
     table, ahead = Table(n1=30.0, n2=30.0, n3=30.0, n4=30.0, n5=50.0), ()
     for _ in range(30):
         sent, ahead = table.answers.keys() - {*ahead}, () if ahead else (1, 2, 3)
-        assert len(overlapping(table, *sorted(sent), ahead=ahead)) == 5
+        assert len(exchange(table, *sorted(sent), timeout=60.0, ahead=ahead)) == 5
     assert all(table.post.patience.left(node) == 6 for node in table.answers)
     assert not table.dropped
 
@@ -95,7 +90,7 @@ def test_sending_ahead_is_no_reason_to_look_more_seldom():
         return push(messages)
 
     table.push_messages = slowly
-    overlapping(table, 1, 2, 3, ahead=(1, 2))
+    exchange(table, 1, 2, 3, ahead=(1, 2))
     assert table.now == pytest.approx(8.0, abs=0.2)  # node 3 was asked last, after 3 s
 
 

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 from flwr.app import Error, Message
 from nodes import Nodes
+from tables import Later
 
 from ross_flwr import PeerRelay, peer_app
 from ross_flwr.flower import strategy
@@ -25,7 +26,7 @@ KINDS = {
 }
 
 
-class Timed(Nodes):
+class Timed(Later, Nodes):
     """Nodes that answer a training message `seconds(node, call)` after they get it, or fail: then that is negative.
 
     A message to a node may get lost on its way: then it is None.
@@ -37,15 +38,9 @@ class Timed(Nodes):
     """
 
     def __init__(self, num_nodes, seconds):
-        super().__init__(peer_app(), range(num_nodes))
-        self.seconds, self.now = seconds, 0.0
-        self.due, self.told, self.lifetimes, self.busy = {}, {}, {}, set()
-
-    def clock(self):
-        return self.now
-
-    def sleep(self, seconds):
-        self.now += seconds
+        Later.__init__(self)
+        Nodes.__init__(self, peer_app(), range(num_nodes))
+        self.seconds, self.told, self.lifetimes, self.busy = seconds, {}, {}, set()
 
     def push_messages(self, messages):
         (message,) = messages
@@ -69,7 +64,7 @@ class Timed(Nodes):
         return [number]
 
     def pull_messages(self, numbers):
-        done = [self.due[number][1] for number in numbers if self.due[number][0] <= self.now]
+        done = super().pull_messages(numbers)
         self.busy -= {reply.metadata.src_node_id for reply in done}
         return done
 
