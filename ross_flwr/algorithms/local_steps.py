@@ -107,7 +107,7 @@ def own_steps(
     """
     first = steps * agent.pass_number
     batches = [agent.batches.indices(first + s) for s in range(steps)]
-    request = Gradient(objective, model, agent.batches.take(first), agent.stream, first, of)
+    request = Gradient(objective, model, agent.batches.take(first), agent.streams, first, of)
     with agent.counts.timed("gradients", steps * agent.batches.size), seeded(request.seed, model.device):
         change = (model - objective.trained(model, batches)) / learning_rate
     agent.counts["gradients"] += steps - 1

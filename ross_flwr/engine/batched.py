@@ -1,7 +1,7 @@
 """Runs all agents of a node up to their next requests, and answers these together."""
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, repeat
 from math import isfinite
@@ -17,16 +17,17 @@ from torch.nn.functional import embedding_bag
 from ross_flwr.algorithms.algorithm import Algorithm
 from ross_flwr.algorithms.messages import Inbox, Outbox
 from ross_flwr.engine.engines import Engine, Loop
+from ross_flwr.engine.processes import Processes, can_fork
 from ross_flwr.engine.threads import Crew, cores
 from ross_flwr.learning.agent import Agent
 from ross_flwr.learning.examples import alike, stacked
 from ross_flwr.learning.flat import FlatModel
-from ross_flwr.learning.objective import ModuleObjective
-from ross_flwr.learning.requests import Average, Gradient, Request, Utilities, compute
+from ross_flwr.learning.objective import ModuleObjective, Objective
+from ross_flwr.learning.requests import Average, Gradient, Request, Test, Utilities, compute
 from ross_flwr.learning.rows import matrix_of, rows_of
 from ross_flwr.learning.stacked import ENTRIES, Stack
 
-__all__ = ["Batched", "choose"]
+__all__ = ["Batched", "choose", "is_single"]
 
 LARGEST = 2**20
 """Parameters up to which a stack of models was measured to be faster than one after the other, on a CPU."""
@@ -45,11 +46,15 @@ class Batched:
         How many compute gradients, utilities and tests at once. With `stacking`, several stacks and tests.
     stacking : bool
         Whether requests are answered in stacks. If not, the numbers are those of the `Loop` to the last bit.
+    forking : bool
+        Whether processes compute at once instead of threads.
     """
 
-    def __init__(self, threads: int = 1, *, stacking: bool = True) -> None:
+    def __init__(self, threads: int = 1, *, stacking: bool = True, forking: bool = False) -> None:
         self.threads, self.stacking = threads, stacking
-        self.name = ("batched" if stacking else "loop") + (f", {threads} threads" if threads > 1 else "")
+        self._processes = Processes(threads, _answers) if forking else None
+        name, what = "batched" if stacking else "loop", "processes" if forking else "threads"
+        self.name = name + (f", {threads} {what}" if threads > 1 else "")
 
     def run(
         self, algorithm: Algorithm, step: str, agents: Mapping[int, Agent], inboxes: Mapping[int, Inbox]
@@ -58,13 +63,15 @@ class Batched:
         outboxes: dict[int, Outbox] = {}
         waiting: list[Paused] = []
         groups: deque[Sequence[Paused]] = deque()
-        hub, crew = getcurrent(), Crew(self.threads, _answers)
+        hub, crew = getcurrent(), self._crew(agent.objective for agent in agents.values())
 
         def work(index: int) -> None:
             outboxes[index] = algorithm.run_step(step, agents[index], inboxes[index])
 
         def go_on(runner: greenlet, agent: Agent, value: Any) -> None:
             request = runner.switch(value)
+            while not self.stacking and isinstance(request, Average):  # over before others could be asked
+                request = runner.switch(request.answer())
             if request is None:
                 _idle.runners.append(runner)
                 return
@@ -101,13 +108,25 @@ class Batched:
 
     def answer(self, requests: Sequence[Request]) -> list[Any]:
         """Return the answers, each computed alone."""
-        crew = Crew(self.threads, _answers)
+        crew = self._crew(request.objective for request in requests if isinstance(request, Test))
         try:
             for request in requests:
                 crew.add([request])
             return [answer for _ in requests for answer, _ in crew.take()]
         finally:
             crew.stop()
+
+    def close(self) -> None:
+        """End its processes, if it has some; new ones begin when it is used again."""
+        if self._processes:
+            self._processes.close()
+
+    def _crew(self, objectives: Iterable[Objective]) -> Crew | Processes:
+        """Return what answers requests about these objectives."""
+        if self._processes is None:
+            return Crew(self.threads, _answers)
+        self._processes.meet(objectives)
+        return self._processes
 
     def _groups(self, paused: "Sequence[Paused]") -> "list[Sequence[Paused]]":
         """Return the steps that wait, those together whose requests are answered together."""
@@ -158,12 +177,13 @@ def _serve(work: Callable[[], None]) -> None:
         work = getcurrent().parent.switch(None)
 
 
-def choose(wanted: str, model: FlatModel, num_agents: int) -> Engine:
+def choose(wanted: str, model: FlatModel, num_agents: int, *, single: bool = False, forking: bool = False) -> Engine:
     """Return the engine that the key `engine` asks for, or the loop where the model cannot be stacked.
 
     ``"auto"`` stacks where it was measured to be faster: for two agents or more, whose model is a chain of fully
     connected layers (on a GPU of convolutions too) with at most a million parameters. On a CPU, agents with such chains
-    and with convolutions use all `cores`.
+    and with convolutions use all `cores` in threads. Others do so in processes, where `forking` is possible, and so do
+    those whose gradients are `single`: clipped, or of an app's own loss.
     """
     stack = None if wanted == "loop" else Stack.of(model)
     on_cpu = model.device.type == "cpu"
@@ -172,10 +192,21 @@ def choose(wanted: str, model: FlatModel, num_agents: int) -> Engine:
         if stack is None:
             return Loop("the model is no chain of layers that are known to stack")
         return Loop("the model draws random numbers in training") if stack.draws else Batched(threads)
-    if stack is None or stack.draws or num_agents == 1:
+    if wanted == "loop" or num_agents == 1:
+        return Loop()
+    alone = stack is None or stack.draws
+    if (alone or single) and threads > 1 and forking and can_fork():
+        return Batched(threads, stacking=False, forking=True)
+    if stack is None or stack.draws:
         return Loop()
     stacking = model.size <= LARGEST and not (stack.convolves and on_cpu)
     return Batched(threads, stacking=stacking) if stacking or threads > 1 else Loop()
+
+
+def is_single(agent: Agent) -> bool:
+    """Return whether an agent's gradients are computed one by one, and in one thread only."""
+    objective = agent.objective
+    return isfinite(agent.clip) or (isinstance(objective, ModuleObjective) and objective.draws)
 
 
 def _kind(request: Request) -> Hashable | None:

@@ -33,6 +33,9 @@ class Engine(Protocol):
     def answer(self, requests: Sequence[Request]) -> list[Any]:
         """Return the answers to requests that are made outside of steps, as those for tests are."""
 
+    def close(self) -> None:
+        """Give back processes, if it has some; it may be used again."""
+
 
 class Loop:
     """Runs the agents one after the other.
@@ -55,3 +58,6 @@ class Loop:
     def answer(self, requests: Sequence[Request]) -> list[Any]:
         """Return the answers, one after the other."""
         return [compute(request) for request in requests]
+
+    def close(self) -> None:
+        """Do nothing."""

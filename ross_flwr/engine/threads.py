@@ -17,7 +17,7 @@ from ross_flwr.learning.flat import helping
 from ross_flwr.learning.objective import ModuleObjective
 from ross_flwr.learning.requests import Gradient, Request, Test, Utilities
 
-__all__ = ["Crew", "cores"]
+__all__ = ["Crew", "Job", "cores"]
 
 
 def cores() -> int:

@@ -1,6 +1,7 @@
 """One participant: what it holds and what it can compute. An algorithm's steps use nothing else."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from math import inf, isnan
 from time import perf_counter_ns
 from typing import Any, Protocol, cast
@@ -165,7 +166,12 @@ class Agent:
 
     def stream(self, purpose: str, draw: int = 0) -> np.random.Generator:
         """Return this agent's random stream for `purpose` in this pass."""
-        return stream(self.seed, purpose, self.index, self.pass_number, draw)
+        return self.streams(purpose, draw=draw)
+
+    @property
+    def streams(self) -> Callable[..., np.random.Generator]:
+        """From a purpose to this agent's random stream in this pass, now and later."""
+        return partial(stream, self.seed, agent=self.index, pass_number=self.pass_number)
 
     def report(self, **entries: Any) -> None:
         """Keep `entries` for the report of the round, such as the ``weights`` of neighbours' gradients."""
@@ -188,7 +194,7 @@ class Agent:
         with self.counts.timed("gradients", self.batches.size):
             number = self.pass_number if batch_number is None else batch_number
             batch, asked = self.batches.take(number), None if self.gradient_chain else part
-            request = Gradient(self.objective, vector, batch, self.stream, number, of, self.clip, asked)
+            request = Gradient(self.objective, vector, batch, self.streams, number, of, self.clip, asked)
             gradient, shift = self.compute(request)
             if shift is not None and of == "own" and torch.equal(vector, self.state["model"]):
                 self.state["buffer_shift"] = shift

@@ -145,6 +145,12 @@ class ModuleObjective(ModuleLoss):
         return self.model.size
 
     @property
+    def data(self) -> list[Split | Batch]:
+        """All that it has of data."""
+        found = (self.train_data, self.test_data, self.triggered, self._validation)
+        return [each for each in found if each is not None]
+
+    @property
     def sizes(self) -> Sequence[int]:
         """The lengths of the tensors that a flat vector is made of, in order; they sum to P."""
         return self.model.sizes

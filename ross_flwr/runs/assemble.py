@@ -135,7 +135,7 @@ def choose_device(wanted: str) -> torch.device:
 def limit_threads() -> None:
     """Let PyTorch compute each operation with one thread, the fastest for small models, unless OMP_NUM_THREADS is set.
 
-    An engine may spread agents over several threads (`engine.threads`).
+    An engine may spread agents over several threads (`engine.threads`) or processes.
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)

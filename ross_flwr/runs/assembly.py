@@ -9,7 +9,7 @@ from ross_flwr.algorithms.algorithm import TrainingData
 from ross_flwr.algorithms.messages import MessageTransform
 from ross_flwr.compression.link import Compression
 from ross_flwr.config import ConfigError
-from ross_flwr.engine.batched import choose
+from ross_flwr.engine.batched import choose, is_single
 from ross_flwr.engine.engines import Engine
 from ross_flwr.engine.host import Host
 from ross_flwr.engine.rounds import Schedule
@@ -135,17 +135,23 @@ class Assembly:
         engine: Engine | str = "auto",
         *,
         secret: bool = False,
+        forking: bool = False,
     ) -> Host:
         """Return the host of the agents in these `places`, or of all, as at the start of the run.
 
-        `engine` may be a value of the key. With `secret`, the noise of private agents does not follow from the seed.
+        `engine` may be a value of the key, which may fork processes if that is safe here (`forking`). With `secret`,
+        the noise of private agents does not follow from the seed.
         """
         places = self._places(places)
+        agents = self.agents(places, secret=secret)
+        if isinstance(engine, str):
+            single = any(map(is_single, agents[:1]))
+            engine = choose(engine, self.task.model, len(agents), single=single, forking=forking)
         return Host(
             run,
             self.algorithm,
-            self.agents(places, secret=secret),
-            engine=choose(engine, self.task.model, len(places)) if isinstance(engine, str) else engine,
+            agents,
+            engine=engine,
             transforms=self.message_chain,
             places=self.graphs.places(places),
             absent=self.threats.absent,

@@ -100,7 +100,7 @@ class LocalRun:
         self.config, self.beside = config, beside
         self.assembly = assemble(config)
         self.assembly.check()
-        self.host = self.assembly.host(self.run.algorithm, engine=self.machine.engine)
+        self.host = self.assembly.host(self.run.algorithm, engine=self.machine.engine, forking=True)
         self.folder = RunFolder(path) if path else None
         file, threats = self.folder.history if self.folder else None, self.assembly.threats
         self.history = History(self.run.num_agents, threats.attackers, file, threats.corrupted)
@@ -166,6 +166,7 @@ class LocalRun:
                     saved = done
                 yield line
         finally:
+            self.host.engine.close()
             if done > saved:
                 self._save(done, snapshot)
         if folder:

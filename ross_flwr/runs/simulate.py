@@ -138,7 +138,7 @@ def simulate(
         privacy=privacy,
     )
     assembly.check()
-    host = assembly.host(algorithm.name, engine=engine)
+    host = assembly.host(algorithm.name, engine=engine, forking=True)
     results = RunFolder(folder) if folder else None
     hostile, bad = assembly.threats.attackers, assembly.threats.corrupted
     history = History(graphs.num_agents, hostile, results.history if results else None, bad)
@@ -152,6 +152,7 @@ def simulate(
             for finished in engine_rounds.rounds(host, assembly.schedule, 1, rounds):
                 on_round(history.add(finished))
         finally:
+            host.engine.close()
             torch.set_num_threads(threads)
         mean = consensus(host, history)
         summary = assembly.summary(history, host)

@@ -1,4 +1,4 @@
-"""What a second core is worth to a run of the CNN, where two are idle."""
+"""What a second core is worth to runs whose agents do not compute in one stack, where two are idle."""
 
 from itertools import islice
 from pathlib import Path
@@ -8,42 +8,44 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from side_by_side import ratio
 
 from ross_flwr import resolve
-from ross_flwr.engine.batched import Batched
 from ross_flwr.engine.threads import cores
 from ross_flwr.runs.local import LocalRun
 
-MNIST = Path(__file__).parents[3] / "shared/data"
+DATA = Path(__file__).parents[3] / "shared/data"
 KEYS = {
-    "dataset": "mnist",
-    "data-path": str(MNIST),
-    "model": "cnn",
     "topology": "ring",
     "batch-size": 32,
     "attackers": 0,
     "num-rounds": 10**6,
     "evaluate-every": 10**6,
-    "engine": "loop",
 }
+CNN = {"dataset": "mnist", "data-path": str(DATA), "model": "cnn"}
+CIFAR = {"dataset": "huggingface", "data-path": str(DATA / "cifar10")}
 CASES = {
-    "dpsgd": {"algorithm": "dpsgd"},
-    "ross": {"algorithm": "ross", "validation-size": 200, "validation-batch": 10},
-    "ross-plus": {"algorithm": "ross-plus"},
-    "dpsgd, tested": {"algorithm": "dpsgd", "evaluate-every": 1},
+    "dpsgd": (60, CNN | {"algorithm": "dpsgd"}),
+    "ross": (10, CNN | {"algorithm": "ross", "validation-size": 200, "validation-batch": 10}),
+    "ross-plus": (10, CNN | {"algorithm": "ross-plus"}),
+    "dpsgd, tested": (2, CNN | {"algorithm": "dpsgd", "evaluate-every": 1}),
+    "dpsgd, private": (10, CNN | {"algorithm": "dpsgd", "dp-clip": 1.0, "dp-noise": 1.0}),
+    "dpsgd, shufflenet": (2, CIFAR | {"algorithm": "dpsgd", "model": "shufflenet_v2_x0_5"}),
+    "dpsgd, resnet18": (1, CIFAR | {"algorithm": "dpsgd", "model": "resnet18"}),
+    "diloco, transformer": (1, {"task": "language-model", "algorithm": "diloco"}),
 }
-ROUNDS = {"dpsgd": 20, "ross": 2, "ross-plus": 2, "dpsgd, tested": 1}
+"""How many rounds of what. Threads compute in the first four, processes in the others."""
 
 
-@pytest.mark.skipif(not (MNIST / "MNIST").is_dir(), reason="needs MNIST in shared/data beside the checkout")
+@pytest.mark.skipif(not (DATA / "MNIST").is_dir(), reason="needs MNIST and CIFAR-10 in shared/data beside the checkout")
 @pytest.mark.parametrize("name", CASES)
 def test_two_cores_are_worth_more_than_one(name: str, benchmark: BenchmarkFixture, monkeypatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     if cores() < 2:
         pytest.skip("needs two cores")
-    one, two = (LocalRun(resolve(KEYS | CASES[name])) for _ in range(2))
-    two.host.engine = Batched(2, stacking=False)
+    number, keys = CASES[name]
+    one, two = (LocalRun(resolve(KEYS | keys | {"engine": engine})) for engine in ("loop", "auto"))
     each = {id(run): run.rounds() for run in (one, two)}
 
     def some(run: LocalRun) -> None:
-        assert len(list(islice(each[id(run)], ROUNDS[name]))) == ROUNDS[name]
+        assert len(list(islice(each[id(run)], number))) == number
 
     assert ratio(benchmark, lambda: some(two), lambda: some(one), repeats=9) >= 1.3
+    two.host.engine.close()

@@ -1,0 +1,260 @@
+"""Processes that compute for a run: they change nothing but its time."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ross_flwr.config import ConfigError, resolve
+from ross_flwr.engine import processes
+from ross_flwr.engine.arena import Arena
+from ross_flwr.engine.batched import Batched, choose
+from ross_flwr.files import held
+from ross_flwr.learning.flat import FlatModel
+from ross_flwr.runs.local import LocalRun
+from ross_flwr.tasks.models import MODELS
+
+pytestmark = pytest.mark.skipif(not processes.can_fork(), reason="forks on Linux only")
+SETTING = {
+    "algorithm": "dpsgd",
+    "num-agents": 5,
+    "num-rounds": 3,
+    "topology": "ring",
+    "batch-size": 16,
+    "validation-size": 30,
+    "test-size": 50,
+    "hidden": 8,
+    "attackers": 1,
+    "attack": "gradient-scaling",
+}
+COUNTED = ("gradients", "utilities", "work", "bytes", "accuracy")
+
+
+class Answers:
+    """How many jobs other processes have done."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.inner = processes.Worker.receive
+
+    def __get__(self, worker, _):
+        def receive():
+            job, answers = self.inner(worker)
+            self.count += answers is not None and not job.done
+            return job, answers
+
+        return receive
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """However short a request takes, it is worth the way to another process; count those that go there."""
+    monkeypatch.setattr(processes, "WORTH", -1)
+    monkeypatch.setattr(processes.Worker, "receive", counted := Answers())
+    return counted
+
+
+def started(more=(), path=None, number=3):
+    """Return a run whose requests three processes answer."""
+    run = LocalRun(resolve(SETTING | dict(more) | {"engine": "loop"}), path)
+    run.host.engine = Batched(number, stacking=False, forking=True)
+    return run
+
+
+def found(run):
+    lines = [{kind: line[kind] for kind in COUNTED} for line in run.history.lines]
+    return lines, torch.stack([agent["model"] for agent in run.host.agents.values()])
+
+
+def alike(run, other):
+    (lines, models), (others, same) = found(run), found(other)
+    return lines == others and torch.equal(models, same)
+
+
+class Drawing(nn.Module):
+    """Draws random numbers, and has buffers that training moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 12), nn.BatchNorm1d(12), nn.Dropout(), nn.Linear(12, 10)
+        )
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+CASES = {
+    "dpsgd": {},
+    "ross-plus": {"algorithm": "ross-plus"},
+    "ross": {"algorithm": "ross", "validation-batch": 10},
+    "private": {"algorithm": "pdsl", "dp-clip": 1.0, "dp-noise": 0.5, "attackers": 0},
+    "poisoned, with faults": {"attack": "flipped-labels", "dropout": 0.3, "message-loss": 0.2},
+    "backdoor": {"corruption": "backdoor", "corrupted": 2, "attackers": 0},
+    "batch-norm and dropout": {"model": "drawing"},
+}
+
+
+@pytest.mark.parametrize("more", CASES.values(), ids=CASES)
+def test_processes_give_the_numbers_of_the_loop_to_the_last_bit(more, answers, monkeypatch):
+    monkeypatch.setitem(MODELS, "drawing", lambda *_: Drawing())
+    alone, together = LocalRun(resolve(SETTING | more | {"engine": "loop"})), started(more)
+    for run in (alone, together):
+        list(run.rounds())
+    assert alike(alone, together)
+    assert answers.count > 10
+    assert together.summary()["engine"] == "loop, 3 processes"
+
+
+def test_what_fails_is_told_as_by_the_loop(answers):
+    run = started()
+    rounds = run.rounds()
+    next(rounds)
+
+    def failing(outputs, targets):
+        raise ConfigError(f"no loss of {len(targets)} examples")
+
+    run.host.engine.close()
+    for agent in run.host.agents.values():
+        agent.objective.criterion = failing
+    with pytest.raises(ConfigError, match="no loss of 16 examples"):
+        next(rounds)
+
+
+def test_what_only_fails_elsewhere_is_done_here(answers):
+    """Say, an app's data set that reads a file which was opened before the fork."""
+    alone, together, here = started(number=1), started(), os.getpid()
+    for agent in together.host.agents.values():
+        inner = agent.objective.criterion
+
+        def failing(outputs, targets, inner=inner):
+            if os.getpid() != here:
+                raise OSError("Bad file descriptor")
+            return inner(outputs, targets)
+
+        agent.objective.criterion = failing
+    for run in (alone, together):
+        list(run.rounds())
+    assert alike(alone, together)
+    assert answers.count == 0
+
+
+def test_the_others_do_the_work_of_a_process_that_was_killed(answers, caplog):
+    alone, together = started(number=1), started()
+    list(alone.rounds())
+    rounds = together.rounds()
+    next(rounds)
+    first, second = (worker.process.pid for worker in together.host.engine._processes._workers)
+    os.kill(first, signal.SIGKILL)
+    next(rounds)
+    assert "ended with exit code -9" in caplog.text
+    os.kill(second, signal.SIGKILL)
+    list(rounds)
+    assert alike(alone, together)
+
+
+def test_a_run_goes_on_alone_where_it_may_have_no_other_process(answers, monkeypatch, caplog):
+    def refused(self):
+        raise OSError("Cannot allocate memory")
+
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", refused)
+    alone, together = started(number=1), started()
+    for run in (alone, together):
+        list(run.rounds())
+    assert alike(alone, together)
+    assert "no more than 1 processes compute for this run: Cannot allocate memory" in caplog.text
+
+
+def test_processes_end_with_the_run_and_hold_no_file_of_it(answers, tmp_path):
+    run = started(path=tmp_path / "run")
+    run.begin()
+    with held(tmp_path / "lock"):
+        rounds = run.rounds()
+        next(rounds)
+        workers = [worker.process for worker in run.host.engine._processes._workers]
+        assert len(workers) == 2
+    with held(tmp_path / "lock"):  # the workers are there, but do not hold it
+        assert all(each.is_alive() for each in workers)
+    rounds.close()
+    assert not any(each.is_alive() for each in workers)
+
+
+def test_processes_end_when_that_which_forked_them_is_killed(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from engine import test_processes as here\n"
+        "here.processes.WORTH = -1\n"
+        "run = here.started({'num-rounds': 10**6})\n"
+        "for line in run.rounds():\n"
+        "    if line['round'] == 2:\n"
+        "        print(*(each.process.pid for each in run.host.engine._processes._workers), flush=True)\n"
+    )
+    command = [sys.executable, str(script), str(Path(__file__).parents[1])]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 2
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_an_engine_that_was_stopped_in_a_round_can_be_used_again(answers):
+    """Answers that come late are not taken for others."""
+    run, again = started(number=1), started()
+    list(run.rounds())
+    engine, calls = again.host.engine, []
+    inner = again.host.algorithm.run_step
+
+    def stopping(*arguments):
+        calls.append(arguments)
+        if len(calls) == 13:
+            raise ValueError("stopped")
+        return inner(*arguments)
+
+    again.host.algorithm.__dict__["run_step"] = stopping
+    with pytest.raises(ValueError, match="stopped"):
+        list(again.rounds())
+    del again.host.algorithm.__dict__["run_step"]
+    other = started()
+    other.host.engine = engine
+    list(other.rounds())
+    assert alike(run, other)
+
+
+def test_tensors_that_have_no_room_go_as_bytes():
+    arena = Arena(256, known := {})
+    known |= {id(each): each for each in [object()]}
+    (thing,) = known.values()
+    sent = [torch.arange(40), (torch.ones(3, 4)[:, ::2], thing), {"none": torch.empty(0), "flag": torch.tensor(True)}]
+    got = arena.load(arena.dump(sent))
+    assert got[1][1] is thing
+    for here, there in zip(
+        [got[0], got[1][0], *got[2].values()], [sent[0], sent[1][0], *sent[2].values()], strict=True
+    ):
+        assert here.dtype == there.dtype
+        assert torch.equal(here, there)
+
+
+def test_models_that_do_not_stack_use_all_cores_in_processes(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)))
+    drawing, chain = FlatModel(Drawing()), FlatModel(nn.Sequential(nn.Linear(4, 3)))
+    assert choose("auto", drawing, 10, forking=True).name == "loop, 4 processes"
+    assert choose("auto", drawing, 3, forking=True).name == "loop, 3 processes"
+    assert choose("auto", drawing, 1, forking=True).name == choose("auto", drawing, 10).name == "loop"
+    assert choose("loop", drawing, 10, forking=True).name == "loop"
+    assert choose("auto", chain, 10, forking=True).name == "batched, 4 threads"
+    assert choose("auto", chain, 10, forking=True, single=True).name == "loop, 4 processes"
+    private = LocalRun(resolve(SETTING | CASES["private"]))
+    assert private.host.engine.name == "loop, 4 processes"
