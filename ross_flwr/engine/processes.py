@@ -1,12 +1,13 @@
 """Processes that answer agents' requests, so that a run uses all cores that it is given, whatever its model."""
 
+import gc
 import os
 import pickle
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import cycle
 from logging import getLogger
 from multiprocessing import Pipe, current_process, get_context
@@ -206,7 +207,8 @@ class Worker:
         self._given = self._received = 0
         self.connection, theirs = Pipe()
         self.process = get_context("fork").Process(target=_serve, args=(theirs, self._arenas, work), daemon=True)
-        self.process.start()
+        with _no_garbage_collected():
+            self.process.start()
         theirs.close()
 
     def give(self, job: Job) -> bool:
@@ -223,12 +225,13 @@ class Worker:
         return True
 
     def take_back(self) -> Job | None:
-        """Return the last job that it was given, if it has not begun it; if it begins just now, both do it."""
-        memory = self._arenas[(self._given - 1) % AHEAD].memory
-        if not self.jobs or self.jobs[-1].done or memory[0] != GIVEN:
-            return None
-        memory[0] = TAKEN_BACK
-        return self.jobs[-1]
+        """Return the last job that it has not begun, if there is one; if it begins just now, both do it."""
+        for back, job in enumerate(reversed(self.jobs), start=1):
+            memory = self._arenas[(self._given - back) % AHEAD].memory
+            if not job.done and memory[0] == GIVEN:
+                memory[0] = TAKEN_BACK
+                return job
+        return None
 
     def receive(self) -> tuple[Job, list[tuple[Any, int]] | None]:
         """Return the first of its jobs with the answers; with None if it has failed, or another has done the job.
@@ -255,6 +258,8 @@ def _serve(connection: Connection, arenas: Sequence[Arena], work: Work) -> None:
     """Do the jobs that come, until the process that sends them closes the connection or ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    gc.freeze()  # what is garbage in the other process is finalised there: a run that was given up writes its results
+    gc.enable()
     _close_all_but(connection.fileno())
     torch.set_num_threads(1)
     for arena in cycle(arenas):
@@ -269,6 +274,17 @@ def _serve(connection: Connection, arenas: Sequence[Arena], work: Work) -> None:
                 data = arena.dump(list(work(requests)), after=arena.end)
         with suppress(OSError):
             connection.send_bytes(data)
+
+
+@contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _close_all_but(kept: int) -> None:
