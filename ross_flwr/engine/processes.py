@@ -32,6 +32,9 @@ GIVEN, BEGUN, TAKEN_BACK = range(3)
 WORTH = 500_000
 """Nanoseconds that a request takes at least for which the way to another process pays."""
 
+SHORT = 2**15
+"""Bytes that a pipe takes at once, whatever else is in it."""
+
 ROOM, VECTORS = 2**24, 16
 """Bytes for examples, and how many models there are, in the memory for one job; they are taken when first needed."""
 
@@ -79,7 +82,7 @@ class Processes:
 
     def add(self, requests: Sequence[Request], *, shared: bool = True) -> None:
         """Have some requests answered together; by any process if they may be `shared`."""
-        job = Job(requests, shared and all(map(self._is_worth, requests)))
+        job = Job(requests, shared and all(map(self._is_known, requests)))
         self._jobs.append(job)
         if job.free:
             self._open.append(job)
@@ -113,19 +116,21 @@ class Processes:
             worker.end()
         self._workers = []
 
-    def _is_worth(self, request: Request) -> bool:
-        """Return whether a request may and should be answered elsewhere."""
-        if isinstance(request, Average) or id(request.objective) not in self._known:
-            return False
-        return type(request) not in self._failed and self._took.get(type(request), 0) > WORTH
+    def _is_known(self, request: Request) -> bool:
+        """Return whether a request may be answered elsewhere."""
+        return not isinstance(request, Average) and id(request.objective) in self._known
+
+    def _is_worth(self, job: Job) -> bool:
+        kind = type(job.requests[0])
+        return kind not in self._failed and self._took.get(kind, 0) > WORTH
 
     def _hand_out(self) -> None:
-        """Give every process work."""
-        if self._open and not self._workers:
+        """Give every process work that is worth it."""
+        if self._open and self._is_worth(self._open[0]) and not self._workers:
             self._fork()
         for ahead in range(AHEAD):
             for worker in self._workers:
-                if self._open and len(worker.jobs) == ahead:
+                if self._open and self._is_worth(self._open[0]) and len(worker.jobs) == ahead:
                     job = self._open.popleft()
                     if not worker.give(job):
                         self._begin(job)
@@ -216,6 +221,8 @@ class Worker:
         try:
             data = self._arenas[self._given % AHEAD].dump(job.requests)
         except (pickle.PicklingError, TypeError, AttributeError):
+            return False
+        if self.jobs and len(data) > SHORT:  # it may be sending as much, and wait for this process as this one for it
             return False
         self._arenas[self._given % AHEAD].memory[0] = GIVEN
         self._given += 1

@@ -18,6 +18,7 @@ from ross_flwr.engine.arena import Arena
 from ross_flwr.engine.batched import Batched, choose
 from ross_flwr.files import held
 from ross_flwr.learning.flat import FlatModel
+from ross_flwr.learning.requests import Test
 from ross_flwr.runs.local import LocalRun
 from ross_flwr.tasks.models import MODELS
 
@@ -289,6 +290,27 @@ def test_tensors_that_have_no_room_go_as_bytes():
     ):
         assert here.dtype == there.dtype
         assert torch.equal(here, there)
+
+
+def test_messages_that_fill_the_pipe_on_both_ends_do_not_meet(answers, monkeypatch):
+    monkeypatch.setattr(processes, "ROOM", 1000)
+    monkeypatch.setattr(processes, "VECTORS", 0)
+    alone, together = (started({"hidden": 3000, "num-rounds": 2}, number=number) for number in (1, 2))
+    for run in (alone, together):
+        list(run.rounds())
+    assert alike(alone, together)
+    assert answers.count > 0
+
+
+def test_the_first_tests_of_a_run_are_spread_too(answers, monkeypatch):
+    monkeypatch.setattr(processes, "WORTH", 0)
+    monkeypatch.setattr(processes.Worker, "take_back", lambda self: None)
+    run = started()
+    tested = [Test(agent.objective, agent["model"]) for agent in run.host.agents.values()]
+    alone = [request.answer() for request in tested]
+    assert run.host.engine.answer(tested) == alone
+    assert answers.count > 0
+    run.host.engine.close()
 
 
 def test_models_that_do_not_stack_use_all_cores_in_processes(monkeypatch):
