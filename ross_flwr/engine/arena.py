@@ -56,7 +56,7 @@ class Arena:
 
     def put(self, tensor: Tensor) -> int | None:
         """Copy a tensor into the memory and return where it begins, or None if there is no room."""
-        start = -(-self.end // ALIGNED) * ALIGNED
+        start = -(-self.end // ALIGNED) * ALIGNED + tensor.data_ptr() % ALIGNED  # sums depend on where numbers lie
         if not 0 < tensor.nbytes <= self.size - start:
             return None
         self.get(start, tensor.dtype, tensor.shape).copy_(tensor)
@@ -78,6 +78,8 @@ class _Pickler(pickle.Pickler):
         if id(value) in self.arena.known:
             return id(value)
         if type(value) is not Tensor or value.requires_grad or value.layout != torch.strided or value.is_cuda:
+            return None
+        if not value.is_contiguous():  # convolutions depend on its strides
             return None
         start = self.arena.put(value)
         return None if start is None else (start, value.dtype, value.shape)

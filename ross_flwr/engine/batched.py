@@ -183,7 +183,7 @@ def choose(wanted: str, model: FlatModel, num_agents: int, *, single: bool = Fal
     ``"auto"`` stacks where it was measured to be faster: for two agents or more, whose model is a chain of fully
     connected layers (on a GPU of convolutions too) with at most a million parameters. On a CPU, agents with such chains
     and with convolutions use all `cores` in threads. Others do so in processes, where `forking` is possible, and so do
-    those whose gradients are `single`: clipped, or of an app's own loss.
+    those whose gradients are `single`, since they are clipped.
     """
     stack = None if wanted == "loop" else Stack.of(model)
     on_cpu = model.device.type == "cpu"

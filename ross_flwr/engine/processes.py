@@ -32,6 +32,9 @@ GIVEN, BEGUN, TAKEN_BACK = range(3)
 WORTH = 500_000
 """Nanoseconds that a request takes at least for which the way to another process pays."""
 
+PATIENCE, SLOWER = 60.0, 20
+"""Seconds that are waited for an answer: so many, and so many times what the slowest of the last requests took."""
+
 SHORT = 2**15
 """Bytes that a pipe takes at once, whatever else is in it."""
 
@@ -77,7 +80,7 @@ class Processes:
         torch.set_num_threads(1)
         new = [each for each in objectives if id(each) not in self._known and type(each) is ModuleObjective]
         if new:
-            self.close()
+            self._end()
             self._known |= {id(part): part for each in new for part in (each, *each.data)}
 
     def add(self, requests: Sequence[Request], *, shared: bool = True) -> None:
@@ -96,7 +99,7 @@ class Processes:
         while not job.done:
             if mine := self._open.popleft() if self._open else self._taken_back():
                 self._begin(mine)
-            self._collect(0 if job.done or mine else None)
+            self._collect(waiting=not (job.done or mine))
             self._hand_out()
         if job.error:
             raise job.error
@@ -111,7 +114,11 @@ class Processes:
                 job.done = True
 
     def close(self) -> None:
-        """End the processes; new ones begin when there is work for them."""
+        """End the processes, and forget the objectives; others may be met."""
+        self._end()
+        self._known = {}
+
+    def _end(self) -> None:
         for worker in self._workers:
             worker.end()
         self._workers = []
@@ -147,10 +154,15 @@ class Processes:
         """Return a job that a process was given and has not begun, if there is one."""
         return next(filter(None, (worker.take_back() for worker in self._workers)), None)
 
-    def _collect(self, timeout: int | None) -> None:
-        """Take what processes have answered; with a `timeout` of None, wait for it."""
+    def _collect(self, *, waiting: bool) -> None:
+        """Take what processes have answered, after `waiting` for it. Those that keep it waiting too long are ended."""
         busy = [worker for worker in self._workers if worker.jobs]
-        ready = wait([worker.connection for worker in busy], timeout)
+        patience = PATIENCE + SLOWER * max(self._took.values(), default=0) / 1e9
+        ready = wait([worker.connection for worker in busy], patience if waiting else 0)
+        if waiting and not ready:
+            for worker in busy:  # a lock may have been held when it was forked
+                self._failed.update(type(job.requests[0]) for job in worker.jobs)
+                worker.process.kill()
         for worker in busy:
             if worker.connection not in ready:
                 continue

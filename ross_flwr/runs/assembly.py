@@ -139,13 +139,15 @@ class Assembly:
     ) -> Host:
         """Return the host of the agents in these `places`, or of all, as at the start of the run.
 
-        `engine` may be a value of the key, which may fork processes if that is safe here (`forking`). With `secret`,
+        `engine` may be a value of the key, which forks processes if that is safe here (`forking`), unless they would
+        run an app's code: what this remembers, or reads from an open file, differs by process. With `secret`,
         the noise of private agents does not follow from the seed.
         """
         places = self._places(places)
         agents = self.agents(places, secret=secret)
         if isinstance(engine, str):
             single = any(map(is_single, agents[:1]))
+            forking = forking and isinstance(self.task, Dealt)
             engine = choose(engine, self.task.model, len(agents), single=single, forking=forking)
         return Host(
             run,

@@ -166,9 +166,11 @@ class LocalRun:
                     saved = done
                 yield line
         finally:
-            self.host.engine.close()
-            if done > saved:
-                self._save(done, snapshot)
+            try:
+                if done > saved:
+                    self._save(done, snapshot)
+            finally:
+                self.host.engine.close()
         if folder:
             folder.write_summary(self.summary())
             folder.write_model(self.assembly.task.model.named(consensus(self.host, self.history), frozen=True))

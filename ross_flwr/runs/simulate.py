@@ -152,8 +152,9 @@ def simulate(
             for finished in engine_rounds.rounds(host, assembly.schedule, 1, rounds):
                 on_round(history.add(finished))
         finally:
-            host.engine.close()
             torch.set_num_threads(threads)
+            if isinstance(engine, str):
+                host.engine.close()
         mean = consensus(host, history)
         summary = assembly.summary(history, host)
         if results:

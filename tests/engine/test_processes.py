@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
+from ross_flwr import graph, simulate
+from ross_flwr.algorithms.dpsgd import DPSGD
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.engine import processes
 from ross_flwr.engine.arena import Arena
@@ -21,6 +24,7 @@ from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.requests import Test
 from ross_flwr.runs.local import LocalRun
 from ross_flwr.tasks.models import MODELS
+from ross_flwr.tasks.own import Own
 
 pytestmark = pytest.mark.skipif(not processes.can_fork(), reason="forks on Linux only")
 SETTING = {
@@ -173,6 +177,20 @@ def test_nobody_waits_for_a_process_that_has_not_begun(answers):
     assert alike(alone, together)
 
 
+def test_nobody_waits_for_ever_for_a_process_that_does_not_end_what_it_has_begun(answers, monkeypatch, caplog):
+    """Say, since another thread held a lock when it was forked."""
+    monkeypatch.setattr(processes, "PATIENCE", 0.5)
+    monkeypatch.setattr(processes.Worker, "take_back", lambda self: None)
+    alone, together, here = started(number=1), started(), os.getpid()
+    for agent in together.host.agents.values():
+        inner = agent.objective.criterion
+        agent.objective.criterion = lambda *pair, inner=inner: inner(*pair) if os.getpid() == here else time.sleep(600)
+    for run in (alone, together):
+        list(run.rounds())
+    assert alike(alone, together)
+    assert caplog.text.count("ended with exit code -9") == 2
+
+
 def test_a_run_goes_on_alone_where_it_may_have_no_other_process(answers, monkeypatch, caplog):
     def refused(self):
         raise OSError("Cannot allocate memory")
@@ -292,6 +310,24 @@ def test_tensors_that_have_no_room_go_as_bytes():
         assert torch.equal(here, there)
 
 
+def test_tensors_lie_as_they_did():
+    """Convolutions depend on strides, and products on where a vector begins."""
+    arena = Arena(2**16, {})
+    images, row = torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last), torch.rand(3, 5)[1]
+    assert row.data_ptr() % 64 == 20
+    got = arena.load(arena.dump([images, row]), copy=False)
+    assert got[0].stride() == images.stride()
+    assert got[1].data_ptr() % 64 == 20
+    assert torch.equal(got[0], images)
+    assert torch.equal(got[1], row)
+
+
+def test_an_engine_forgets_what_it_knew_when_it_is_closed(answers):
+    run = started()
+    list(run.rounds())
+    assert run.host.engine._processes._known == {}
+
+
 def test_messages_that_fill_the_pipe_on_both_ends_do_not_meet(answers, monkeypatch):
     monkeypatch.setattr(processes, "ROOM", 1000)
     monkeypatch.setattr(processes, "VECTORS", 0)
@@ -325,3 +361,12 @@ def test_models_that_do_not_stack_use_all_cores_in_processes(monkeypatch):
     assert choose("auto", chain, 10, forking=True, single=True).name == "loop, 4 processes"
     private = LocalRun(resolve(SETTING | CASES["private"]))
     assert private.host.engine.name == "loop, 4 processes"
+
+
+def test_code_of_an_app_runs_in_one_process(monkeypatch):
+    """What it remembers, draws from NumPy or reads from an open file would differ by process."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)))
+    data = TensorDataset(torch.rand(8, 64), torch.arange(8) % 2)
+    task = Own(Drawing(), lambda agent: data, lambda agent: data, batch_size=4)
+    assert simulate(DPSGD(), graph.ring(3), task, rounds=1).summary["engine"] == "loop"
