@@ -5,6 +5,7 @@ from threading import Barrier, get_ident
 import pytest
 import torch
 from torch import nn
+from twins import COUNTED, SMALL, alike
 
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import ConfigError, resolve
@@ -15,17 +16,11 @@ from ross_flwr.learning.flat import FlatModel
 from ross_flwr.learning.stacked import Stack
 from ross_flwr.runs.local import LocalRun
 
-SETTING = {
+SETTING = SMALL | {
     "num-agents": 6,
     "num-rounds": 2,
     "topology": "random-regular",
     "too-few": "top-up",
-    "batch-size": 16,
-    "validation-size": 30,
-    "test-size": 50,
-    "hidden": 8,
-    "attackers": 1,
-    "attack": "gradient-scaling",
     "evaluate-every": 2,
 }
 OF_METHOD = {
@@ -36,7 +31,6 @@ OF_METHOD = {
 }
 TIES = ("cgsv-reward", "cgsv-server")
 """Methods that leave out the smallest entries of gradients. Pixels that are always blank have equal ones."""
-COUNTED = ("gradients", "utilities", "work", "bytes")
 METHODS = [name for name, cls in ALGORITHMS.items() if cls.__module__.startswith("ross_flwr")]
 
 
@@ -101,13 +95,9 @@ def test_threads_give_the_numbers_of_the_loop_to_the_last_bit(method):
         LocalRun(resolve(SETTING | {"algorithm": method, "model": "cnn", "engine": "loop"})),
         on_threads(method),
     )
-    found = []
     for run in (loop, threads):
         list(run.rounds())
-        lines = [{kind: line[kind] for kind in (*COUNTED, "accuracy")} for line in run.history.lines]
-        found.append((lines, torch.stack([agent["model"] for agent in run.host.agents.values()])))
-    assert found[0][0] == found[1][0]
-    assert torch.equal(found[0][1], found[1][1])
+    assert alike(loop, threads)
     assert [run.summary()["engine"] for run in (loop, threads)] == ["loop", "loop, 2 threads"]
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
+from twins import SMALL, alike
 
 from ross_flwr import graph, simulate
 from ross_flwr.algorithms.dpsgd import DPSGD
@@ -27,19 +28,12 @@ from ross_flwr.tasks.models import MODELS
 from ross_flwr.tasks.own import Own
 
 pytestmark = pytest.mark.skipif(not processes.can_fork(), reason="forks on Linux only")
-SETTING = {
+SETTING = SMALL | {
     "algorithm": "dpsgd",
     "num-agents": 5,
     "num-rounds": 3,
     "topology": "ring",
-    "batch-size": 16,
-    "validation-size": 30,
-    "test-size": 50,
-    "hidden": 8,
-    "attackers": 1,
-    "attack": "gradient-scaling",
 }
-COUNTED = ("gradients", "utilities", "work", "bytes", "accuracy")
 
 
 class Answers:
@@ -71,16 +65,6 @@ def started(more=(), path=None, number=3):
     run = LocalRun(resolve(SETTING | dict(more) | {"engine": "loop"}), path)
     run.host.engine = Batched(number, stacking=False, forking=True)
     return run
-
-
-def found(run):
-    lines = [{kind: line[kind] for kind in COUNTED} for line in run.history.lines]
-    return lines, torch.stack([agent["model"] for agent in run.host.agents.values()])
-
-
-def alike(run, other):
-    (lines, models), (others, same) = found(run), found(other)
-    return lines == others and torch.equal(models, same)
 
 
 class Drawing(nn.Module):
@@ -358,7 +342,7 @@ def test_models_that_do_not_stack_use_all_cores_in_processes(monkeypatch):
     assert choose("auto", drawing, 1, forking=True).name == choose("auto", drawing, 10).name == "loop"
     assert choose("loop", drawing, 10, forking=True).name == "loop"
     assert choose("auto", chain, 10, forking=True).name == "batched, 4 threads"
-    assert choose("auto", chain, 10, forking=True, single=True).name == "loop, 4 processes"
+    assert choose("auto", chain, 10, forking=True, clipped=True).name == "loop, 4 processes"
     private = LocalRun(resolve(SETTING | CASES["private"]))
     assert private.host.engine.name == "loop, 4 processes"
 
