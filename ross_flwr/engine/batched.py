@@ -27,7 +27,7 @@ from ross_flwr.learning.requests import Average, Gradient, Request, Test, Utilit
 from ross_flwr.learning.rows import matrix_of, rows_of
 from ross_flwr.learning.stacked import ENTRIES, Stack
 
-__all__ = ["Batched", "choose", "is_single"]
+__all__ = ["Batched", "choose"]
 
 LARGEST = 2**20
 """Parameters up to which a stack of models was measured to be faster than one after the other, on a CPU."""
@@ -177,13 +177,13 @@ def _serve(work: Callable[[], None]) -> None:
         work = getcurrent().parent.switch(None)
 
 
-def choose(wanted: str, model: FlatModel, num_agents: int, *, single: bool = False, forking: bool = False) -> Engine:
+def choose(wanted: str, model: FlatModel, num_agents: int, *, clipped: bool = False, forking: bool = False) -> Engine:
     """Return the engine that the key `engine` asks for, or the loop where the model cannot be stacked.
 
     ``"auto"`` stacks where it was measured to be faster: for two agents or more, whose model is a chain of fully
     connected layers (on a GPU of convolutions too) with at most a million parameters. On a CPU, agents with such chains
     and with convolutions use all `cores` in threads. Others do so in processes, where `forking` is possible, and so do
-    those whose gradients are `single`, since they are clipped.
+    those whose gradients are `clipped`.
     """
     stack = None if wanted == "loop" else Stack.of(model)
     on_cpu = model.device.type == "cpu"
@@ -194,19 +194,12 @@ def choose(wanted: str, model: FlatModel, num_agents: int, *, single: bool = Fal
         return Loop("the model draws random numbers in training") if stack.draws else Batched(threads)
     if wanted == "loop" or num_agents == 1:
         return Loop()
-    alone = stack is None or stack.draws
-    if (alone or single) and threads > 1 and forking and can_fork():
+    if (clipped or stack is None or stack.draws) and threads > 1 and forking and can_fork():
         return Batched(threads, stacking=False, forking=True)
     if stack is None or stack.draws:
         return Loop()
     stacking = model.size <= LARGEST and not (stack.convolves and on_cpu)
     return Batched(threads, stacking=stacking) if stacking or threads > 1 else Loop()
-
-
-def is_single(agent: Agent) -> bool:
-    """Return whether an agent's gradients are computed one by one, and in one thread only."""
-    objective = agent.objective
-    return isfinite(agent.clip) or (isinstance(objective, ModuleObjective) and objective.draws)
 
 
 def _kind(request: Request) -> Hashable | None:

@@ -127,17 +127,18 @@ class Processes:
         """Return whether a request may be answered elsewhere."""
         return not isinstance(request, Average) and id(request.objective) in self._known
 
-    def _is_worth(self, job: Job) -> bool:
-        kind = type(job.requests[0])
-        return kind not in self._failed and self._took.get(kind, 0) > WORTH
+    def _next_is_worth(self) -> bool:
+        """Return whether there is a job that nobody has begun, and the first pays the way to another process."""
+        kind = type(self._open[0].requests[0]) if self._open else None
+        return kind is not None and kind not in self._failed and self._took.get(kind, 0) > WORTH
 
     def _hand_out(self) -> None:
         """Give every process work that is worth it."""
-        if self._open and self._is_worth(self._open[0]) and not self._workers:
+        if self._next_is_worth() and not self._workers:
             self._fork()
         for ahead in range(AHEAD):
             for worker in self._workers:
-                if self._open and self._is_worth(self._open[0]) and len(worker.jobs) == ahead:
+                if self._next_is_worth() and len(worker.jobs) == ahead:
                     job = self._open.popleft()
                     if not worker.give(job):
                         self._begin(job)
@@ -186,19 +187,19 @@ class Processes:
         if answers is None:
             self._failed.add(type(job.requests[0]))
             self._begin(job)
-            return
-        job.answers, job.done = answers, True
-        self._took[type(job.requests[0])] = answers[0][1]
+        else:
+            self._finish(job, answers)
 
     def _begin(self, job: Job) -> None:
         """Answer requests in this process."""
         try:
-            job.answers = list(self._work(job.requests))
+            self._finish(job, list(self._work(job.requests)))
         except Exception as error:  # raised when their turn comes
-            job.error = error
-        job.done = True
-        if not job.error:
-            self._took[type(job.requests[0])] = job.answers[0][1]
+            job.error, job.done = error, True
+
+    def _finish(self, job: Job, answers: list[tuple[Any, int]]) -> None:
+        job.answers, job.done = answers, True
+        self._took[type(job.requests[0])] = answers[0][1]
 
 
 class Worker:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 from ross_flwr.algorithms import Algorithm
@@ -9,7 +10,7 @@ from ross_flwr.algorithms.algorithm import TrainingData
 from ross_flwr.algorithms.messages import MessageTransform
 from ross_flwr.compression.link import Compression
 from ross_flwr.config import ConfigError
-from ross_flwr.engine.batched import choose, is_single
+from ross_flwr.engine.batched import choose
 from ross_flwr.engine.engines import Engine
 from ross_flwr.engine.host import Host
 from ross_flwr.engine.rounds import Schedule
@@ -146,9 +147,9 @@ class Assembly:
         places = self._places(places)
         agents = self.agents(places, secret=secret)
         if isinstance(engine, str):
-            single = any(map(is_single, agents[:1]))
+            clipped = any(isfinite(agent.clip) for agent in agents)
             forking = forking and isinstance(self.task, Dealt)
-            engine = choose(engine, self.task.model, len(agents), single=single, forking=forking)
+            engine = choose(engine, self.task.model, len(agents), clipped=clipped, forking=forking)
         return Host(
             run,
             self.algorithm,
