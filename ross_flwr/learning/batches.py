@@ -84,6 +84,7 @@ class Portions:
         self._agent = agent
         self._seed = seed
         self._taken: tuple[int, Batch] | None = None
+        self._order: tuple[int, Tensor] | None = None
 
     def take(self, number: int) -> Batch:
         """Return the examples of pass `number`, counted from 0."""
@@ -92,11 +93,13 @@ class Portions:
             return validation
         if self._taken is None or self._taken[0] != number:
             epoch, position = divmod(number, len(validation) // self.size)
-            chosen = self._order(validation, epoch)[position * self.size : (position + 1) * self.size]
+            if self._order is None or self._order[0] != epoch:
+                self._order = epoch, self._shuffled(validation, epoch)
+            chosen = self._order[1][position * self.size : (position + 1) * self.size]
             self._taken = number, validation.take(chosen)
         return self._taken[1]
 
-    def _order(self, validation: Batch, epoch: int) -> Tensor:
+    def _shuffled(self, validation: Batch, epoch: int) -> Tensor:
         """Return the shuffled indices of Q; of classes, first one example of each, then a second of each, and so on."""
         drawn = stream(self._seed, "validation batches", self._agent, epoch).permutation(len(validation))
         shuffled = torch.from_numpy(drawn)

@@ -134,15 +134,18 @@ def stratified(game: Game, *, permutations: int, generator: Generator, tolerance
 
     Kolpaczki, Bengs, Muschalik and Hüllermeier, "Approximating the Shapley value without marginal contributions", 2024.
     For each size, mean values of coalitions with and without a player are compared. Nobody, everybody, single players
-    and everybody but one are always looked at; R ≤ 2 leaves it at these, draws nothing, and is exact where players
-    interact at most in pairs. Other coalitions have size s with a probability ∝ 1/(s(n − s)).
+    and everybody but one are looked at first. R = 2 leaves it at these, draws nothing, and is exact where players
+    interact at most in pairs; R = 1 leaves out everybody but one as well, and compares n + 2 coalitions: φ_j is
+    v({j}) − v(∅), plus the same for all. Other coalitions have size s with a probability ∝ 1/(s(n − s)).
 
     What is missing to v(M) − v(∅) is shared out equally, so that the estimate is efficient, like `permutation`. So a
     player that changes nothing may be worth a little. With all 2ⁿ coalitions it is `exact`.
     """
     n, everyone = game.num_players, (1 << game.num_players) - 1
     budget = 2 + (permutations or 2 * n) * (n - 1)
-    masks = [0, everyone, *(mask for j in range(n) for mask in (1 << j, everyone ^ 1 << j))]
+    masks = [0, everyone, *(1 << j for j in range(n))]
+    if permutations != 1:
+        masks += [everyone ^ 1 << j for j in range(n)]
     if 2**n <= budget:
         masks = list(range(1 << n))
     elif budget > len(masks):

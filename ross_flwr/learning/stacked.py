@@ -1,6 +1,7 @@
 """Many models of one architecture, computed on together."""
 
 from collections.abc import Iterator, Mapping
+from itertools import repeat
 from typing import Any, TypeAlias
 
 import torch
@@ -103,7 +104,7 @@ class Stack:
         first = sum(self.model.sizes[:count])
         shared = self.outputs(self.named(vectors), inputs[None], 0, number + 1)
         flat = shared.reshape(len(vectors), -1)
-        if not (vectors.isfinite().all() and flat.isfinite().all()):
+        if not (vectors.sum().isfinite() and flat.sum().isfinite()):  # a tenth of the time of looking at each
             raise OverflowError("nothing times infinity is not nothing")
         for some in torch.split(coefficients, max(1, ENTRIES // max(self.model.size - first, flat.shape[1]))):
             rest = self.named(some @ vectors[:, first:], count)
@@ -201,7 +202,7 @@ def _convolution(layer: nn.Conv2d, inputs: Tensor, weight: Tensor, bias: Tensor 
         flat = inputs.transpose(0, 1).flatten(1, 2)
         found = nn.functional.conv2d(flat, kernels, biases, groups=layer.groups * len(weight), **how)
     else:
-        each = zip(inputs.expand(len(weight), *inputs.shape[1:]), weight, strict=True)
-        found = torch.stack([nn.functional.conv2d(x, w, groups=layer.groups, **how) for x, w in each])
-        return found if bias is None else found + bias[:, None, :, None, None]
+        own = repeat(None, len(weight)) if bias is None else bias
+        each = zip(inputs.expand(len(weight), *inputs.shape[1:]), weight, own, strict=True)
+        return torch.stack([nn.functional.conv2d(*one, groups=layer.groups, **how) for one in each])
     return found.view(len(found), len(weight), -1, *found.shape[2:]).transpose(0, 1)

@@ -211,6 +211,17 @@ def test_an_order_and_its_reverse_are_exact_where_players_interact_in_pairs(n, s
 
 
 @settings(deadline=None, max_examples=30)
+@given(n=st.integers(3, 12), seed=st.integers(0, 2**32))
+def test_one_order_of_strata_compares_single_players(n, seed):
+    game, seen = random_game(n, seed), []
+    looked = Game(n, each(lambda s: seen.append(s) or game(mask_of(s))))
+    phi = phi_of(looked, "stratified", 1, seed)
+    assert sorted(seen) == sorted([(), tuple(range(n)), *((j,) for j in range(n))])
+    np.testing.assert_allclose(np.diff(phi), np.diff([game(1 << j) for j in range(n)]), atol=1e-12)
+    assert phi.sum() == pytest.approx(game(2**n - 1) - game(0), abs=1e-12)
+
+
+@settings(deadline=None, max_examples=30)
 @given(n=st.integers(1, 8), seed=st.integers(0, 2**32))
 def test_strata_of_all_coalitions_give_the_exact_values(n, seed):
     game = random_game(n, seed)
