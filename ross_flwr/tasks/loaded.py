@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from ross_flwr.config import ConfigError
 from ross_flwr.learning.examples import Batch
@@ -116,8 +116,12 @@ class Loaded:
         key = indices.numpy().tobytes()
         if key in self._kept:
             return self._kept[key]
-        with seeded(zlib.crc32(key), self.device):
-            batch = self.read(self.collate(self._examples([self._numbers[place] for place in indices.tolist()])))
+        numbers = [self._numbers[place] for place in indices.tolist()]
+        if type(self.dataset) is TensorDataset and self.collate is default_collate:  # a fifth of the time
+            batch = self.read([tensor[numbers] for tensor in self.dataset.tensors])
+        else:
+            with seeded(zlib.crc32(key), self.device):
+                batch = self.read(self.collate(self._examples(numbers)))
         size = sum(tensor.nbytes for tensor in leaves((batch.inputs, batch.targets)))
         if size <= self._room:
             self._kept[key] = batch

@@ -52,6 +52,23 @@ def test_a_batch_holds_the_examples_asked_for_in_single_precision():
     assert batch.targets.tolist() == [4, 1]
 
 
+@pytest.mark.parametrize("sampled", [False, True])
+def test_tensors_are_read_at_once_as_a_loader_would_collate_them(sampled):
+    class OneByOne(TensorDataset):
+        """The same examples, which have to be collated."""
+
+    tensors = NUMBERS, torch.tensor([True, False, True, True, False, False])
+    batches = []
+    for kind in (TensorDataset, OneByOne):
+        data = kind(*tensors)
+        split = Loaded(DataLoader(data, sampler=[5, 5, 0, 2]) if sampled else data, "train_data", CPU)
+        batches.append(take(split, 3, 0, 0))
+    assert torch.equal(batches[0].inputs, batches[1].inputs)
+    assert torch.equal(batches[0].targets, batches[1].targets)
+    assert batches[0].targets.dtype == torch.bool
+    assert batches[0].inputs.data_ptr() != NUMBERS.data_ptr()
+
+
 def test_a_loader_lends_its_collate_function_and_its_batch_size_and_not_its_order():
     loader = DataLoader(
         PAIRS,
