@@ -13,44 +13,68 @@ from ross_flwr import resolve
 from ross_flwr.runs.local import LocalRun
 
 MNIST = Path(__file__).parents[3] / "shared/data"
-ROUNDS = 50
 
 
-def hand_written(run: LocalRun) -> list[Tensor]:
-    """D-PSGD on a ring as one would write it for this case alone: the same data, batches, model and arithmetic."""
-    task = run.assembly.task
-    source, n = task.source, run.run.num_agents
-    module = nn.Sequential(nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 10))
-    parameters = list(module.parameters())
-    sizes = [p.numel() for p in parameters]
-    images, labels = source.train.images, source.train.labels
-    gain, offset = 1 / (255 * source.std[0]), -source.mean[0] / source.std[0]
-    orders = [torch.randperm(len(part)) for part in task.shares.parts]
-    models = [task.model.initial.clone() for _ in range(n)]
-    for t in range(ROUNDS):
-        mixed = [(models[i] + models[i - 1] + models[(i + 1) % n]).mul_(1 / 3) for i in range(n)]
-        for i in range(n):
-            for p, view in zip(parameters, models[i].split(sizes), strict=True):
-                p.data = view.view(p.shape)
-            position = t % (len(orders[i]) // 32) * 32
-            rows = task.shares.parts[i][orders[i][position : position + 32]]
-            inputs = images[rows].float().mul_(gain).add_(offset)
-            loss = nn.functional.cross_entropy(module(inputs), labels[rows])
-            gradient = torch.cat([g.view(-1) for g in torch.autograd.grad(loss, parameters)])
-            mixed[i].sub_(gradient, alpha=0.1)
-        models = mixed
-    return models
+class HandWritten:
+    """D-PSGD as one would write it for this case alone: the same graph, data, batches, model and arithmetic."""
+
+    def __init__(self, run: LocalRun, rounds: int) -> None:
+        self.task, self.rounds = run.assembly.task, rounds
+        self.neighbors = [agent.neighbors for agent in run.host.agents.values()]
+        self.module = nn.Sequential(nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 10))
+        self.parameters = list(self.module.parameters())
+        self.sizes = [p.numel() for p in self.parameters]
+        self.orders = [torch.randperm(len(part)) for part in self.task.shares.parts]
+        self.models = [self.task.model.initial.clone() for _ in self.neighbors]
+
+    def gradient(self, i: int, t: int) -> Tensor:
+        source, order = self.task.source, self.orders[i]
+        gain, offset = 1 / (255 * source.std[0]), -source.mean[0] / source.std[0]
+        for p, view in zip(self.parameters, self.models[i].split(self.sizes), strict=True):
+            p.data = view.view(p.shape)
+        position = t % (len(order) // 32) * 32
+        rows = self.task.shares.parts[i][order[position : position + 32]]
+        inputs = source.train.images[rows].float().mul_(gain).add_(offset)
+        loss = nn.functional.cross_entropy(self.module(inputs), source.train.labels[rows])
+        return torch.cat([g.view(-1) for g in torch.autograd.grad(loss, self.parameters)])
+
+    def gradients(self) -> None:
+        for t in range(self.rounds):
+            for i in range(len(self.models)):
+                self.gradient(i, t)
+
+    def whole(self) -> None:
+        for t in range(self.rounds):
+            mixed = []
+            for model, neighbors in zip(self.models, self.neighbors, strict=True):
+                total = model.clone()
+                for j in neighbors:
+                    total += self.models[j]
+                mixed.append(total.mul_(1 / (len(neighbors) + 1)))
+            for i, model in enumerate(mixed):
+                model.sub_(self.gradient(i, t), alpha=0.1)
+            self.models = mixed
 
 
 @pytest.mark.skipif(not (MNIST / "MNIST").is_dir(), reason="needs MNIST in shared/data beside the checkout")
-def test_the_local_engine_runs_at_90_percent_of_a_hand_written_loop(benchmark: BenchmarkFixture) -> None:
+@pytest.mark.parametrize(
+    ("agents", "beside", "number", "least"),
+    [(10, "whole", 50, 1.1), (100, "whole", 5, 1.1), (1000, "whole", 1, 0.8), (1000, "gradients", 1, 0.6)],
+    ids=["ten agents", "a hundred", "a thousand", "a thousand beside their gradients alone"],
+)
+def test_the_local_engine_beside_a_hand_written_loop(
+    agents: int, beside: str, number: int, least: float, benchmark: BenchmarkFixture
+) -> None:
     run = LocalRun(
         resolve(
             {
                 "algorithm": "dpsgd",
                 "dataset": "mnist",
                 "data-path": str(MNIST),
-                "topology": "ring",
+                "partition": "iid",
+                "num-agents": agents,
+                "topology": "ring" if agents == 10 else "random-regular",
+                "topology-degree": 4,
                 "hidden": 100,
                 "batch-size": 32,
                 "attackers": 0,
@@ -59,11 +83,11 @@ def test_the_local_engine_runs_at_90_percent_of_a_hand_written_loop(benchmark: B
             }
         )
     )
-    rounds = run.rounds()
+    rounds, written = run.rounds(), HandWritten(run, number)
 
     def ours() -> None:
-        assert len(list(islice(rounds, ROUNDS))) == ROUNDS
+        assert len(list(islice(rounds, number))) == number
 
-    measured = ratio(benchmark, ours, lambda: hand_written(run), repeats=9)
-    benchmark.extra_info["rounds_per_second"] = round(ROUNDS / benchmark.stats.stats.min, 1)
-    assert measured >= 0.90
+    measured = ratio(benchmark, ours, getattr(written, beside), repeats=9)
+    benchmark.extra_info["rounds_per_second"] = round(number / benchmark.stats.stats.min, 1)
+    assert measured >= least
