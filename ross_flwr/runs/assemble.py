@@ -1,8 +1,6 @@
 """From a configuration to the parts of a run."""
 
-import ctypes
 import os
-import sys
 from dataclasses import replace
 
 import torch
@@ -29,18 +27,7 @@ from ross_flwr.tasks.task import Task
 from ross_flwr.threats.options import AttackOptions, FaultOptions
 from ross_flwr.threats.threats import draw_attackers, read_threats
 
-__all__ = [
-    "assemble",
-    "choose_device",
-    "limit_threads",
-    "read_aggregator",
-    "read_task",
-    "refuse_impossible",
-    "reuse_memory",
-]
-
-TRIM_THRESHOLD, MMAP_MAX = -1, -4
-"""The names of two settings of glibc's `mallopt`."""
+__all__ = ["assemble", "choose_device", "limit_threads", "read_aggregator", "read_task", "refuse_impossible"]
 
 
 def assemble(config: Config, task: Task | None = None) -> Assembly:
@@ -152,18 +139,6 @@ def limit_threads() -> None:
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
-
-
-def reuse_memory() -> None:
-    """Let this process keep the memory that it frees, and use it again, where its C library is glibc.
-
-    glibc gives large blocks back to the system, which fills the next ones with zeros, a page at a time: a quarter of a
-    round of 1,000 agents.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        mallopt(TRIM_THRESHOLD, -1)
-        mallopt(MMAP_MAX, 0)
 
 
 def read_aggregator(config: Config) -> Rule:

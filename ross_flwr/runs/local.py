@@ -12,7 +12,7 @@ from ross_flwr.config import Config, ConfigError
 from ross_flwr.engine.rounds import rounds
 from ross_flwr.engine.snapshots import Snapshot
 from ross_flwr.files import inside
-from ross_flwr.runs.assemble import assemble, limit_threads, read_task, reuse_memory
+from ross_flwr.runs.assemble import assemble, limit_threads, read_task
 from ross_flwr.runs.folder import RunFolder, refuse_changes
 from ross_flwr.runs.history import History
 from ross_flwr.runs.options import MachineOptions, RunOptions
@@ -97,7 +97,6 @@ class LocalRun:
     def __init__(self, config: Config, path: Path | None = None, beside: Sequence[str] = ()) -> None:
         self.run, self.machine = config.part(RunOptions), config.part(MachineOptions)
         limit_threads()
-        reuse_memory()
         self.config, self.beside = config, beside
         self.assembly = assemble(config)
         self.assembly.check()

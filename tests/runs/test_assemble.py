@@ -1,7 +1,6 @@
 """From a configuration to data: validation sets, top-ups, and what the summary says of them."""
 
 import logging
-import platform
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import torch
 from ross_flwr.algorithms import ALGORITHMS
 from ross_flwr.config import ConfigError, resolve
 from ross_flwr.learning.objective import ModuleObjective
-from ross_flwr.runs.assemble import assemble, read_task, reuse_memory
+from ross_flwr.runs.assemble import assemble, read_task
 from ross_flwr.runs.local import LocalRun, holdings
 
 OURS = [name for name, cls in ALGORITHMS.items() if cls.__module__.startswith("ross_flwr.")]
@@ -118,17 +117,3 @@ def test_corrupted_agents_are_not_those_who_attack_side_by_side():
     )
     made = assemble(options)
     assert not made.threats.attackers & made.threats.corrupted
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc")
-def test_memory_that_was_freed_is_used_again():
-    import resource
-
-    def pages():
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.empty(2**24).fill_(1)  # 64 MB, of which glibc would give back each byte
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    reuse_memory()
-    pages()
-    assert pages() < 1000
