@@ -29,9 +29,6 @@ from ross_flwr.learning.stacked import ENTRIES, Stack
 
 __all__ = ["Batched", "choose"]
 
-NARROW = 256
-"""Columns of a large matrix of models that are averaged at once, at least."""
-
 LARGEST = 2**20
 """Parameters up to which a stack of models was measured to be faster than one after the other, on a CPU."""
 
@@ -239,18 +236,7 @@ def _averages(requests: Sequence[Average]) -> Sequence[Tensor]:
     ends = list(accumulate(len(each.others) + 1 for each in requests))
     weights = [weight for each in requests for weight in (1 - sum(each.weights), *each.weights)]
     index, begins = (torch.tensor(each, device=matrix.device) for each in (rows, [0, *ends[:-1]]))
-    scales = matrix.new_tensor(weights)
-
-    def average(part: Tensor) -> Tensor:
-        return embedding_bag(index, part, begins, mode="sum", per_sample_weights=scales)
-
-    if matrix.numel() <= ENTRIES or matrix.is_cuda:
-        return average(matrix).unbind()
-    width = max(NARROW, ENTRIES // 4 // len(matrix))  # each row is read several times, but from the cache
-    mixed = matrix.new_empty(len(requests), matrix.shape[1])
-    for part, columns in zip(torch.split(mixed, width, 1), torch.split(matrix, width, 1), strict=True):
-        part.copy_(average(columns))
-    return mixed.unbind()
+    return embedding_bag(index, matrix, begins, mode="sum", per_sample_weights=matrix.new_tensor(weights)).unbind()
 
 
 def _gradients(requests: Sequence[Gradient]) -> list[tuple[Tensor, Tensor | None]]:

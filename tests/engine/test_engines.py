@@ -13,8 +13,6 @@ from ross_flwr.engine import batched
 from ross_flwr.engine.batched import Batched, choose
 from ross_flwr.engine.threads import cores
 from ross_flwr.learning.flat import FlatModel
-from ross_flwr.learning.requests import Average
-from ross_flwr.learning.rows import rows_of
 from ross_flwr.learning.stacked import Stack
 from ross_flwr.runs.local import LocalRun
 
@@ -72,17 +70,6 @@ def test_whatever_else_a_run_does_the_engines_agree(more):
         list(run.rounds())
         models.append(torch.stack([agent["model"] for agent in run.host.agents.values()]))
     torch.testing.assert_close(models[1], models[0], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("columns", [7, 20, 50])
-def test_averages_of_large_matrices_are_taken_by_columns(columns, monkeypatch):
-    monkeypatch.setattr(batched, "ENTRIES", 0)
-    monkeypatch.setattr(batched, "NARROW", columns)
-    models = torch.randn(6, 50)
-    requests = [Average(models[i], [models[i - 1], models[i - 2]], [0.3, 0.25]) for i in range(6)]
-    rows = batched._averages(requests)
-    assert rows_of(rows)[1] == [0, 1, 2, 3, 4, 5]
-    torch.testing.assert_close(torch.stack(rows), torch.stack([each.answer() for each in requests]))
 
 
 def on_threads(method, loss=nn.functional.cross_entropy):
