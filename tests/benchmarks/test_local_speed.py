@@ -59,7 +59,7 @@ class HandWritten:
 @pytest.mark.skipif(not (MNIST / "MNIST").is_dir(), reason="needs MNIST in shared/data beside the checkout")
 @pytest.mark.parametrize(
     ("agents", "beside", "number", "least"),
-    [(10, "whole", 50, 1.1), (100, "whole", 5, 1.1), (1000, "whole", 1, 0.8), (1000, "gradients", 1, 0.6)],
+    [(10, "whole", 50, 1.1), (100, "whole", 5, 1.1), (1000, "whole", 1, 0.7), (1000, "gradients", 1, 0.5)],
     ids=["ten agents", "a hundred", "a thousand", "a thousand beside their gradients alone"],
 )
 def test_the_local_engine_beside_a_hand_written_loop(
