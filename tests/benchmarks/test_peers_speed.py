@@ -1,8 +1,8 @@
 """D-PSGD beside other frameworks on the same work: an MLP, one batch of 32 a round, one thread.
 
 Ten agents are on a ring, a hundred on a graph of degree four.
-A framework takes part if it is installed or its repository (makgyver/gossipy, Cloudslab/murmura) stands on PYTHONPATH.
-The gossipy of the package index has no D-PSGD.
+A framework takes part if it is installed or its repository (makgyver/gossipy, Cloudslab/murmura, the src of
+sacs-epfl/decentralizepy) stands on PYTHONPATH. The gossipy of the package index has no D-PSGD.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,13 @@ from io import StringIO
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import networkx as nx
 import pytest
 import torch
+from decentralized import decentralizepy
+from processes import Nodes, direct
 from pytest_benchmark.fixture import BenchmarkFixture
 from side_by_side import ratio
 from torch import nn
@@ -32,6 +35,22 @@ BATCH = 32
 def data() -> tuple[torch.Tensor, torch.Tensor]:
     """One agent's only batch; how fast a framework is does not depend on what is in it."""
     return torch.rand(BATCH, 784), torch.randint(10, (BATCH,))
+
+
+def keys(agents: int, degree: int) -> dict[str, Any]:
+    return {
+        "algorithm": "dpsgd",
+        "dataset": "mnist",
+        "data-path": str(MNIST),
+        "topology": "ring" if degree == 2 else "random-regular",
+        "topology-degree": degree,
+        "num-agents": agents,
+        "batch-size": BATCH,
+        "hidden": 100,
+        "attackers": 0,
+        "num-rounds": 10**6,
+        "evaluate-every": 10**6,
+    }
 
 
 def found(name: str) -> ModuleType:
@@ -108,22 +127,16 @@ def test_rounds_take_a_fraction_of_a_peers_time(
     benchmark: BenchmarkFixture,
 ) -> None:
     theirs = peer(agents, degree, number)
-    keys = {
-        "algorithm": "dpsgd",
-        "dataset": "mnist",
-        "data-path": str(MNIST),
-        "topology": "ring" if degree == 2 else "random-regular",
-        "topology-degree": degree,
-        "num-agents": agents,
-        "batch-size": BATCH,
-        "hidden": 100,
-        "attackers": 0,
-        "num-rounds": 10**6,
-        "evaluate-every": 10**6,
-    }
-    rounds = LocalRun(resolve(keys)).rounds()
+    rounds = LocalRun(resolve(keys(agents, degree))).rounds()
 
     def ours() -> None:
         assert len(list(islice(rounds, number))) == number
 
     assert ratio(benchmark, ours, theirs, repeats=9) >= least
+
+
+@pytest.mark.skipif(not (MNIST / "MNIST").is_dir(), reason="needs MNIST in shared/data beside the checkout")
+def test_ten_processes_are_no_slower_than_those_of_decentralizepy(benchmark: BenchmarkFixture) -> None:
+    found("decentralizepy.node.DPSGDNode")
+    with Nodes(direct, keys(10, 2)) as ours, Nodes(decentralizepy, keys(10, 2)) as theirs:
+        assert ratio(benchmark, lambda: ours.run(30), lambda: theirs.run(30), repeats=9) >= 0.8
