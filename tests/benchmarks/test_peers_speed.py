@@ -136,7 +136,7 @@ def test_rounds_take_a_fraction_of_a_peers_time(
 
 
 @pytest.mark.skipif(not (MNIST / "MNIST").is_dir(), reason="needs MNIST in shared/data beside the checkout")
-def test_ten_processes_are_no_slower_than_those_of_decentralizepy(benchmark: BenchmarkFixture) -> None:
+def test_ten_processes_beside_those_of_decentralizepy(benchmark: BenchmarkFixture) -> None:
     found("decentralizepy.node.DPSGDNode")
     with Nodes(direct, keys(10, 2)) as ours, Nodes(decentralizepy, keys(10, 2)) as theirs:
         assert ratio(benchmark, lambda: ours.run(30), lambda: theirs.run(30), repeats=9) >= 0.8
